@@ -1,0 +1,56 @@
+# `make demo` and `make test` need nothing but Python 3.11-3.13: the first target that runs makes .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test test-slow lint format bench docs clean help
+
+help:
+	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
+	@echo "make test       the default tests;  make test-slow: the rest"
+	@echo "make lint       ruff: format and lint;  make format: mend what can be mended"
+	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
+	@echo "make docs       write the pages that are generated from docstrings"
+
+# One stamp a set of extras: an environment is made once, and again when its requirements change.
+$(VENV)/.core: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and 'tf_detreg needs Python 3.11 to 3.13: make PYTHON=python3.11 ...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	touch $@
+
+demo: $(VENV)/.core
+	$(BIN)/tf-detreg demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.bench
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/report.py
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate_losses.py
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,35 @@
+"""Atomic writing: what stands under a name is always whole."""
+
+import json
+
+import pytest
+
+from tf_detreg import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "result.json"
+    files.write_json(target, {"recall": 1})
+    with pytest.raises(RuntimeError, match="disk"), files.replacing(target) as temporary:
+        temporary.write_text("half of")
+        raise RuntimeError("disk is full")
+    assert json.loads(target.read_text()) == {"recall": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_folder_replaces_a_folder(tmp_path):
+    target = tmp_path / "model" / "1"
+    for content in ("old", "new"):
+        with files.replacing(target) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in target.parent.iterdir()] == ["1"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("not a folder")
+    with pytest.raises(OSError, match="Choose another place") as caught:
+        files.write_text(blocker / "sub" / "x.txt", "text")
+    assert str(blocker) in str(caught.value)

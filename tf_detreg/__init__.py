@@ -1,0 +1,39 @@
+"""tf_detreg: deep metric learning for Keras with determinant regularization.
+
+Images go in, unit vectors come out whose nearest neighbours are the right ones, also for classes never seen before.
+The rooms of the package stand in the order in which data flows through them::
+
+    datasets -> backbones -> heads -> losses + miners + regularizers -> training -> retrieval -> analysis / export
+
+Importing the package loads TensorFlow and Keras, so that ``keras.models.load_model`` knows our layers, and nothing
+heavier: TensorFlow Probability, ScaNN, plotting and scikit-learn are loaded by the functions that use them.
+"""
+
+import importlib
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"tf_detreg needs Keras' TensorFlow backend, but Keras runs on {keras.backend.backend()!r}. "
+        "Set the environment variable KERAS_BACKEND=tensorflow before the first `import keras`."
+    )
+
+from tf_detreg import heads, losses, miners, regularizers, training
+from tf_detreg.models import load
+
+__version__ = "0.1.0"
+
+_ON_DEMAND = ("analysis", "backbones", "callbacks", "datasets", "experiments", "export", "retrieval")
+
+__all__ = ["heads", "load", "losses", "miners", "regularizers", "training", *_ON_DEMAND]
+
+
+def __getattr__(name: str):
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"tf_detreg.{name}")
+    raise AttributeError(f"module 'tf_detreg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_DEMAND])

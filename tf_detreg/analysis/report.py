@@ -1,0 +1,117 @@
+"""One HTML page about a run: one file, no network, nothing to install for its reader.
+
+The page is put together from sections, each a heading, a sentence that says how to read what follows, and a fragment of
+HTML. The functions below make the fragments; `write` joins them and puts the file in place atomically.
+"""
+
+import dataclasses
+import html
+import io
+import json
+import os
+import pathlib
+import string
+from collections.abc import Mapping, Sequence
+
+from tf_detreg.files import write_text
+
+_TEMPLATE = pathlib.Path(__file__).with_name("report.html")
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Args:
+        heading: Shown above the fragment.
+        lead: A sentence that tells the reader how to read it.
+        fragment: HTML, made by `table`, `curves` or `tf_detreg.analysis.neighbours`.
+    """
+
+    heading: str
+    lead: str
+    fragment: str
+
+
+def table(rows: Sequence[Mapping[str, object]], plain: bool = False) -> str:
+    """HTML table of the rows; the keys of the first row are the columns.
+
+    Args:
+        rows: One mapping a row. Floats are shown with two decimals.
+        plain: Defaults to False: the last row is the result and stands out.
+
+    Example:
+        >>> table([{"embedding": "trained", "R@1": 93.25}])
+        '<div class="scroll"><table><thead><tr><th>embedding</th><th>R@1</th></tr></thead>\
+<tbody><tr><td>trained</td><td>93.25</td></tr></tbody></table></div>'
+    """
+    columns = list(rows[0]) if rows else []
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(row[column])}</td>" for column in columns) + "</tr>" for row in rows)
+    kind = ' class="plain"' if plain else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cell(value: object) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else html.escape(str(value))
+
+
+def curves(history: Mapping[str, Sequence[float]]) -> str:
+    """Training curves, one small plot a quantity, as inline SVG.
+
+    Args:
+        history: Name of a quantity to its value after each epoch, as in `keras.callbacks.History.history`.
+    """
+    from matplotlib.figure import Figure
+
+    names = [name for name, values in history.items() if len(values) and name != "epoch"]
+    if not names:
+        return "<p>No epoch has finished yet.</p>"
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(3.3 * columns, 2.1 * lines), layout="constrained")
+    for place, name in enumerate(names, 1):
+        axes = figure.add_subplot(lines, columns, place)
+        axes.plot(range(1, len(history[name]) + 1), history[name], color="#3457b2", marker=".", linewidth=1.5)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure_svg(figure, "Training curves: " + ", ".join(names))
+
+
+def figure_svg(figure, label: str) -> str:
+    """A matplotlib figure as an inline SVG with a text for those who cannot see it."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return f'<figure role="img" aria-label="{html.escape(label)}">{svg[svg.index("<svg") :]}</figure>'
+
+
+def details(summary: str, content: Mapping[str, object]) -> str:
+    """A folded block with the exact configuration, so that the page alone tells how to repeat the run."""
+    text = html.escape(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+    return f"<details><summary>{html.escape(summary)}</summary><pre>{text}</pre></details>"
+
+
+def write(path: str | os.PathLike, title: str, lead: str, sections: Sequence[Section], style: str = "") -> pathlib.Path:
+    """Write the page atomically.
+
+    Args:
+        path: Where the page goes. Its folder must exist.
+        title: The heading of the page.
+        lead: The sentence under it: what was done, and with what result.
+        sections: In order.
+        style: CSS that the fragments need. Defaults to none.
+
+    Returns:
+        The path.
+    """
+    body = "\n".join(
+        f"<section><h2>{html.escape(section.heading)}</h2><p>{html.escape(section.lead)}</p>{section.fragment}</section>"
+        for section in sections
+    )
+    page = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=html.escape(title), lead=html.escape(lead), sections=body, style=style
+    )
+    return write_text(path, page)

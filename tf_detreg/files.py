@@ -1,0 +1,59 @@
+"""Writing files so that no reader ever finds half of one: a temporary name beside the target, then a rename."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A temporary path that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Works for files and for folders. A folder that is already there is moved aside first and removed last, so that a
+    failure at any point leaves either the old or the new one whole.
+
+    Args:
+        path: The file or folder to write. Missing parent folders are made.
+
+    Yields:
+        A path beside it, with the same ending, that does not exist yet.
+
+    Raises:
+        OSError: If the place cannot be written to; the message says which.
+
+    Example:
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> with replacing(folder / "note.txt") as temporary:
+        ...     _ = temporary.write_text("whole or not at all")
+        >>> [file.name for file in folder.iterdir()]
+        ['note.txt']
+    """
+    path = pathlib.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise OSError(error.errno, f"Cannot write here ({error.strerror}). Choose another place", str(path)) from error
+    try:
+        yield room / path.name
+        if (room / path.name).is_dir() and path.exists():
+            path.rename(room / "replaced")
+        (room / path.name).replace(path)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
+    """Write a UTF-8 text file atomically and return its path."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return pathlib.Path(path)
+
+
+def write_json(path: str | os.PathLike, content: object) -> pathlib.Path:
+    """Write a JSON file atomically and return its path. What JSON does not know is written as its string."""
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")

@@ -1,0 +1,29 @@
+"""Loading a saved embedder."""
+
+import os
+import pathlib
+
+import keras
+
+
+def load(path: str | os.PathLike) -> keras.Model:
+    """Load an embedder that was written with ``embedder.save("x.keras")``.
+
+    The same as ``keras.models.load_model`` with ``safe_mode`` on, in a process where our layers are registered: no code
+    from the file is run.
+
+    Args:
+        path: A `.keras` file, or a run directory (then its `embedder.keras` is taken).
+
+    Returns:
+        The inference model: images `(B, H, W, 3)` with pixel values 0..255 to unit vectors `(B, dim)`.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / "embedder.keras"
+    if not path.is_file():
+        raise ValueError(f"path={str(path)!r} is not there. Give a .keras file, or the directory of a finished run.")
+    return keras.models.load_model(path, compile=False, safe_mode=True)
