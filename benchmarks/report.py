@@ -1,7 +1,7 @@
 """Compose docs/benchmarks.md from what the benchmarks wrote: `make bench` runs them all, then this.
 
-Each `bench_*.py` writes `benchmarks/results/<room>.json`; a room whose file is missing is named as not measured. No figure is
-typed by hand, and a target that was missed is shown as missed.
+Each `bench_*.py` writes `benchmarks/results/<room>.json`; a room whose file is missing is named as not measured. No
+figure is typed by hand, and a target that was missed is shown as missed.
 """
 
 import json
@@ -13,9 +13,10 @@ HERE = pathlib.Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`: do not edit. Each row compares two ways to do the same work in one process, in turns (A B A B …), so that a
-machine whose speed drifts slows both. *Ratio* is the median of ours over the median of theirs (below 1: ours is faster), *spread* the
-smallest and largest ratio of a pair of turns. *Target* is what we set ourselves; a missed one is marked and stays in the table.
+Written by `make bench`: do not edit. Each row compares two ways to do the same work in one process, in turns
+(A B A B …), so that a machine whose speed drifts slows both. *Ratio* is the median of ours over the median of theirs
+(below 1: ours is faster), *spread* the smallest and largest ratio of a pair of turns. *Target* is what we set
+ourselves; a missed one is marked and stays in the table.
 """
 
 
