@@ -1,0 +1,71 @@
+"""Checks of what a caller hands to a head: each failure is a `ValueError` that names the argument and what came."""
+
+import math
+
+import tensorflow as tf
+
+# Above this, a float32 sum of squares over a few thousand coordinates overflows.
+LARGEST_FEATURE = 1e16
+
+
+def check_integer(name: str, value, least: int) -> int:
+    """Returns `value` as an int if it is a whole number, `least` or more."""
+    if isinstance(value, bool) or int(value) != value or value < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more, received {value!r}.")
+    return int(value)
+
+
+def check_rate(name: str, value) -> float:
+    """Returns `value` as a float if it is a dropout rate: 0 ≤ value < 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), received {value!r}.")
+    return float(value)
+
+
+def check_positive(name: str, value) -> float:
+    """Returns `value` as a float if it is finite and above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and above 0, received {value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: str, choices) -> str:
+    """Returns `value` if it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {sorted(choices)}, received {value!r}.")
+    return value
+
+
+def check_width(input_shape, layer: str) -> int:
+    """Returns F of a feature shape `(B, F)`; any other rank and an unknown F are errors."""
+    if len(input_shape) != 2:
+        raise ValueError(
+            f"{layer} takes features of shape (batch, width), received inputs of shape {tuple(input_shape)}. "
+            "If these are images, put a backbone with global pooling before the head."
+        )
+    if input_shape[-1] is None:
+        raise ValueError(
+            f"{layer} needs a static feature width, received inputs of shape {tuple(input_shape)}. "
+            "Fix the last dimension, for example with keras.layers.Reshape((width,))."
+        )
+    return int(input_shape[-1])
+
+
+def check_finite(features: tf.Tensor, layer: str) -> None:
+    """Refuses NaN, infinite and absurdly large features, where the values can be seen: in eager calls.
+
+    Inside a `tf.function` there is nothing to see yet and a graph-side assertion would bar mobile export, so there a
+    NaN passes through (and its own row alone becomes NaN); training has its own guard.
+    """
+    if not tf.executing_eagerly() or not tf.is_tensor(features):
+        return
+    # Written so that NaN, which compares false, is caught too.
+    fine = tf.abs(features) <= tf.constant(LARGEST_FEATURE, features.dtype)
+    if not tf.reduce_all(fine):
+        row = int(tf.where(~fine)[0, 0])
+        value = float(tf.boolean_mask(features, ~fine)[0])
+        count = int(tf.reduce_sum(tf.cast(~fine, tf.int32)))
+        raise ValueError(
+            f"{layer} received features with {count} value(s) that are NaN, infinite or beyond ±{LARGEST_FEATURE:.0e}; "
+            f"the first is {value} in row {row}. Check the images' range and the backbone's weights."
+        )

@@ -1,0 +1,45 @@
+"""What the coupling flows (RealNVP, NICE, Glow) share: how the coordinates are split, and the bounded scale."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+def split(dim: int, layer: int) -> tuple[int, int, int]:
+    """How the `layer`-th coupling divides `dim` coordinates into a part that is read and a part that is moved.
+
+    Even layers read the head and move the tail, odd layers the reverse, so no coordinates need permuting.
+
+    Returns:
+        `num_masked` as `tfp.bijectors.RealNVP` takes it (negative: the *last* ones are read), how many are read, and
+        how many are moved.
+
+    Example:
+        >>> split(5, layer=0), split(5, layer=1)
+        ((2, 2, 3), (-3, 3, 2))
+    """
+    head, tail = dim // 2, dim - dim // 2
+    return (head, head, tail) if layer % 2 == 0 else (-tail, tail, head)
+
+
+def bounded(s: tf.Tensor, bound: float) -> tf.Tensor:
+    """`bound · tanh(s / bound)`: near the identity for small `s`, never beyond ±bound."""
+    return bound * tf.tanh(s / bound)
+
+
+def affine_coupling(num_masked: int, conditioner: Callable, bound: float, record: Callable[[tf.Tensor], None]):
+    """One affine coupling as a fresh TFP bijector.
+
+        y_a = z_a,    y_b = z_b ⊙ exp(s(z_a)) + t(z_a),    s = bounded(raw),    (t, raw) = conditioner(z_a)
+
+    The conditioner runs once; its log-scale goes both into the transform and to `record`.
+    """
+    from tensorflow_probability import bijectors as tfb
+
+    def affine(z_a, _):
+        shift, raw = tf.split(conditioner(z_a), 2, axis=-1)
+        log_scale = bounded(raw, bound)
+        record(log_scale)
+        return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=log_scale)])
+
+    return tfb.RealNVP(num_masked=num_masked, bijector_fn=affine)

@@ -1,0 +1,87 @@
+"""Two heads on one backbone that pull its features in opposite directions."""
+
+import keras
+
+from tf_detreg.heads.base import FlowHead
+from tf_detreg.heads.checks import check_finite
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class Dueling(keras.layers.Layer):
+    """A main head that lowers R and a rival that raises it, both reading the same features.
+
+        min over all parameters of   loss(main(x)) + λ₁·R(main) − λ₂·R(rival)
+
+    The rival is given the opposite sign, so that the backbone cannot lower R simply by shrinking what every head sees:
+    features that make the main head smooth still have to let the rival be steep. Only the main head's embeddings are
+    returned; at inference the rival does not run, and nothing of it is needed.
+
+    The literal objective gives the rival no metric loss. `tf_detreg.training.MetricModel` takes this pair apart and can
+    add one (`rival_loss_weight`), with the main head's proxies or with proxies of its own.
+
+    Args:
+        main: The head that stays; its `penalty` is λ₁.
+        rival: The head that is thrown away; its `penalty` is −λ₂, so give it a negative one. Default: a second head
+            of the main one's configuration with the opposite penalty (λ₂ = λ₁).
+
+    Call arguments:
+        features: `(B, F)` floats, F static.
+        training: Whether dropout acts and the two penalties are added.
+
+    Returns:
+        The main head's embeddings, `(B, main.dim)`.
+
+    Raises:
+        ValueError: If `main` or `rival` is not a head, or the rival's penalty is positive.
+
+    Example:
+        >>> from tf_detreg.heads import RealNVP
+        >>> pair = Dueling(RealNVP(8, depth=2, hidden=16, penalty=0.05))
+        >>> pair.rival.penalty
+        -0.05
+        >>> pair(tf.random.normal((3, 20)), training=True).shape, len(pair.losses)
+        (TensorShape([3, 8]), 2)
+
+    Reference:
+        "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission), equation 11.
+    """
+
+    def __init__(self, main, rival=None, **kwargs):
+        for name, head in (("main", main), ("rival", rival)):
+            if not isinstance(head, FlowHead) and not (name == "rival" and head is None):
+                raise ValueError(f"{name} must be a head such as heads.RealNVP, received {head!r}.")
+        if rival is not None and rival.penalty > 0:
+            raise ValueError(f"rival must have a penalty of 0 or below (it raises R), received {rival.penalty}.")
+        super().__init__(dtype=main.dtype_policy, **{k: v for k, v in kwargs.items() if k != "dtype"})
+        self.main = main
+        self.rival = rival_of(main) if rival is None else rival
+        self.dim = main.dim
+
+    def build(self, input_shape):
+        for head in (self.main, self.rival):
+            if not head.built:
+                head.build(input_shape)
+
+    def call(self, features, training=None):
+        check_finite(features, self.name)
+        if training:
+            self.rival(features, training=True)
+        return self.main(features, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.dim)
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {**super().get_config(), "main": serialize(self.main), "rival": serialize(self.rival)}
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.saving.deserialize_keras_object
+        return cls(**{**config, "main": deserialize(config["main"]), "rival": deserialize(config["rival"])})
+
+
+def rival_of(main: FlowHead) -> FlowHead:
+    """A second head of the same configuration with the opposite penalty."""
+    config = main.get_config()
+    return type(main).from_config({**config, "name": f"{main.name}_rival", "penalty": -main.penalty})
