@@ -1,0 +1,91 @@
+"""Feature interpolation: points between a sample and its nearest class mates, where the map should be smooth too."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class Interpolation(keras.layers.Layer):
+    r"""`z̃_i = z_i + ε·(z_j − z_i)`, with `z_j` one of the nearest neighbours of `z_i` in its own class and batch.
+
+    The mixed points enter the regularity R of a head and never its metric loss. A sample without a class mate in the
+    batch stays as it is. The paper writes the difference the other way round, but says that the point lies *between*
+    the two; so does ours.
+
+    Args:
+        epsilon: ε in (0, 1]: 0 is the sample, 1 its neighbour. Default 0.4, the best of the paper's grid.
+        neighbors: How many nearest mates `z_j` is drawn from. Default 1: always the nearest.
+        random: If true, ε is drawn for each sample from (0, `epsilon`]. Default false.
+        seed: Of the draws.
+
+    Call arguments:
+        z: `(B, d)`, the samples.
+        labels: integers `(B,)`.
+        pool: `(N, d)`, where mates are looked for. Default: `z`.
+        pool_labels: integers `(N,)`, of the pool.
+        offset: Row of the pool in which the first sample stands, so that no sample is its own mate. Default 0.
+
+    Returns:
+        `(B, d)`, the mixed points.
+
+    Raises:
+        ValueError: If `epsilon` is outside (0, 1] or `neighbors` below 1.
+
+    Example:
+        >>> z = tf.constant([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]])
+        >>> Interpolation(epsilon=0.25)(z, tf.constant([7, 7, 8])).numpy().tolist()
+        [[0.25, 0.0], [0.75, 0.0], [9.0, 9.0]]
+
+    Reference:
+        "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission), sample augmentation.
+    """
+
+    def __init__(
+        self, epsilon: float = 0.4, neighbors: int = 1, random: bool = False, seed: int | None = None, **kwargs
+    ):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if not 0 < epsilon <= 1:
+            raise ValueError(f"epsilon must be above 0 and at most 1, received {epsilon!r}.")
+        if int(neighbors) != neighbors or neighbors < 1:
+            raise ValueError(f"neighbors must be a whole number, 1 or more, received {neighbors!r}.")
+        self.epsilon, self.neighbors, self.random, self.seed = float(epsilon), int(neighbors), bool(random), seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, z, labels, pool=None, pool_labels=None, offset=0):
+        pool, pool_labels = (z, labels) if pool is None else (pool, pool_labels)
+        mate, has_mate = self._mates(z, labels, pool, pool_labels, offset)
+        step = self.epsilon * tf.ones_like(z[:, :1])
+        if self.random:
+            # 1 − U[0, 1) lies in (0, 1].
+            step *= 1.0 - keras.random.uniform(tf.shape(step), dtype=z.dtype, seed=self.seed_generator)
+        return tf.where(has_mate[:, None], z + step * (tf.gather(pool, mate) - z), z)
+
+    def _mates(self, z, labels, pool, pool_labels, offset):
+        """Row of each sample's mate in the pool, and whether there is one. Choosing is not differentiated."""
+        z, pool = tf.stop_gradient(z), tf.stop_gradient(pool)
+        own = (tf.range(tf.shape(z)[0]) + offset)[:, None] == tf.range(tf.shape(pool)[0])[None, :]
+        mates = (labels[:, None] == pool_labels[None, :]) & ~own
+        # |a − b|² less |a|², which orders the pool alike for each row.
+        distance = tf.reduce_sum(pool**2, axis=1)[None, :] - 2.0 * tf.matmul(z, pool, transpose_b=True)
+        distance = tf.where(mates, distance, tf.fill(tf.shape(distance), tf.constant(float("inf"), distance.dtype)))
+        count = tf.reduce_sum(tf.cast(mates, tf.int32), axis=1)
+        if self.neighbors == 1:
+            return tf.argmin(distance, axis=1, output_type=tf.int32), count > 0
+        order = tf.argsort(distance, axis=1)
+        choices = tf.clip_by_value(count, 1, self.neighbors)
+        draw = keras.random.uniform(tf.shape(choices), dtype=z.dtype, seed=self.seed_generator)
+        pick = tf.minimum(tf.cast(draw * tf.cast(choices, z.dtype), tf.int32), choices - 1)
+        return tf.gather(order, pick, batch_dims=1), count > 0
+
+    def compute_output_shape(self, z_shape, *args, **kwargs):
+        return z_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "epsilon": self.epsilon,
+            "neighbors": self.neighbors,
+            "random": self.random,
+            "seed": self.seed,
+        }

@@ -1,0 +1,346 @@
+"""The model that trains an embedder: metric loss, determinant regularization, rival head, further regularizers."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.base import ProxyLoss
+from tf_detreg.regularizers.base import Context
+from tf_detreg.training.interpolation import Interpolation
+from tf_detreg.training.replicas import GlobalBatch
+
+HEAD_METHODS = ("project", "flow", "regularity", "normalize")
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class MetricModel(keras.Model):
+    r"""Trains an embedder on a metric loss and on the regularity R of its head's Jacobian determinant.
+
+        L = loss(e) + w·loss(e′) + λ·R(Z) + λ′·R(Z′) + Σ_k w_k·regularizer_k
+
+    `e` and `Z` belong to the embedder's head, `e′` and `Z′` to the rival. **One rule for signs**: each head's own
+    `penalty` is its λ, as it stands; a negative one maximises R. So a rival is a head with a negative penalty, and with
+    `w = 0`, the paper's literal reading, it gets no metric loss at all.
+
+    Calling the model is inference with the embedder alone. `fit` logs every term of the objective by its own name and
+    unweighted: `loss` (the objective itself), `metric_loss`, `determinant`, `rival_loss`, `rival_determinant`, each
+    regularizer's name, and `layer_losses` (what the backbone's layers add by themselves).
+
+    Under a distribution strategy the terms are those of the *global* batch (see `docs/scaling.md`).
+
+    Args:
+        embedder: `keras.Sequential` or functional model, images → unit vectors, whose last layer is a head of
+            `tf_detreg.heads`. A `heads.Dueling` head is taken apart: its rival becomes `rival`.
+        loss: `loss(labels, embeddings)`: a pair loss (`keras.losses.Loss`) or a proxy loss (a layer that owns its
+            proxies; they are trained and saved with the model).
+        rival: A second head on the same features, used in training only. Default: none.
+        rival_loss_weight: `w`. Default 0.
+        rival_proxies: `"shared"` (default): the rival is compared with the main head's proxies; `"own"`: with its own.
+        interpolation: `training.Interpolation`, or ε for a default one. 0 (default): off. Mixed points enter R alone.
+        regularizers: Further terms, `tf_detreg.regularizers`.
+        augment: A Keras layer applied to the images of a training step. Default: none.
+
+    Call arguments:
+        images: `(B, H, W, 3)`, values 0..255.
+
+    Returns:
+        `(B, dim)` rows of length 1.
+
+    Raises:
+        ValueError: If the embedder has no head at its end or is not built, or the arguments contradict each other.
+
+    Example:
+        >>> from tf_detreg import heads, losses
+        >>> images = keras.Input((8, 8, 3))
+        >>> features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(images))
+        >>> embedder = keras.Model(images, heads.RealNVP(8, depth=2, hidden=8, penalty=0.05)(features))
+        >>> model = MetricModel(embedder, losses.ProxyAnchor(num_classes=4))
+        >>> model.compile(keras.optimizers.AdamW(1e-3))
+        >>> x, y = tf.random.uniform((8, 8, 8, 3), maxval=255.0), tf.constant([0, 0, 1, 1, 2, 2, 3, 3])
+        >>> sorted(model.fit(x, y, batch_size=8, verbose=0).history)
+        ['determinant', 'loss', 'metric_loss']
+        >>> model.embedder(x).shape
+        TensorShape([8, 8])
+
+    Reference:
+        "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission), equations 10 and 11.
+    """
+
+    def __init__(
+        self,
+        embedder: keras.Model,
+        loss,
+        rival=None,
+        rival_loss_weight: float = 0.0,
+        interpolation: "Interpolation | float" = 0.0,
+        regularizers: Sequence = (),
+        rival_proxies: str = "shared",
+        augment: keras.layers.Layer | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        backbone, head = split_embedder(embedder)
+        if hasattr(head, "rival"):
+            if rival is not None:
+                raise ValueError("rival is given, and the embedder ends in a Dueling head that has its own: give one.")
+            head, rival = head.main, head.rival
+            embedder = keras.Model(backbone.inputs[0], head(backbone.outputs[0]), name=embedder.name)
+        if rival is None and rival_loss_weight:
+            raise ValueError(f"rival_loss_weight={rival_loss_weight!r} needs a rival head.")
+        if rival_proxies not in ("shared", "own"):
+            raise ValueError(f'rival_proxies must be "shared" or "own", received {rival_proxies!r}.')
+        self.embedder, self.backbone, self.head, self.rival = embedder, backbone, head, rival
+        self.loss_function = loss
+        self.rival_loss_weight, self.rival_proxies = float(rival_loss_weight), rival_proxies
+        self.rival_loss = self._loss_of_rival()
+        self.interpolation = _interpolation(interpolation)
+        self.regularizers = list(regularizers)
+        self.augment = augment
+        self._build_parts()
+        self._terms = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
+
+    # What the model is at inference.
+
+    def call(self, images, training=None):
+        return self.embedder(images, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.head.dim)
+
+    # Training.
+
+    def compile(self, optimizer="adam", *, jit_compile: bool = False, **kwargs):
+        """Like `keras.Model.compile`, without a loss: the model has its own.
+
+        Args:
+            optimizer: See `tf_detreg.training.optimizer` for groups.
+            jit_compile: XLA. Default false: on CPUs it costs 6–21 s at the first step and does not always pay.
+            **kwargs: The other arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: If a `loss` is given.
+        """
+        if kwargs.get("loss") is not None:
+            raise ValueError("loss belongs to MetricModel(embedder, loss), not to compile(): it may own proxies.")
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras only calls this by itself where compile() is not overridden.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data):
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        # Layers called one by one keep what they added in earlier calls; the objective wants this step's alone.
+        self._clear_losses()
+        with tf.GradientTape() as tape:
+            objective, terms, batch = self.objective(images, labels, training=True)
+            scaled = self.optimizer.scale_loss(objective)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+        return self._log(objective, terms, batch)
+
+    def test_step(self, data):
+        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        self._clear_losses()
+        return self._log(*self.objective(images, labels, training=False))
+
+    def objective(self, images, labels, training: bool) -> tuple[tf.Tensor, dict[str, tf.Tensor], GlobalBatch]:
+        """The objective of a batch and its terms.
+
+        Args:
+            images: `(B, H, W, 3)`.
+            labels: integers, `(B,)` or `(B, 1)`.
+            training: Whether dropout, augmentation and interpolation act.
+
+        Returns:
+            The objective; its terms by name, unweighted; the batch. With several replicas, this replica's shares.
+        """
+        if labels is None:
+            raise ValueError("labels are missing: fit on (images, labels).")
+        labels = tf.convert_to_tensor(labels)
+        labels = tf.squeeze(labels, -1) if labels.shape.rank == 2 and labels.shape[-1] == 1 else labels
+        batch = GlobalBatch(tf.shape(images)[0])
+        if training and self.augment is not None:
+            images = self.augment(images, training=True)
+        features = self.backbone(_at_least_one_row(images, batch), training=training)
+        all_labels = batch.gather(labels)
+        mixing = (labels, all_labels) if training and self.interpolation is not None else None
+
+        z, embeddings, regularity = _through(self.head, features, batch, training, self.interpolation, mixing)
+        embeddings = batch.gather(embeddings)
+        terms = {"metric_loss": batch.share(_loss(self.loss_function, all_labels, embeddings))}
+        terms["determinant"] = batch.local_share(regularity)
+        objective = terms["metric_loss"] + self.head.penalty * terms["determinant"]
+
+        if self.rival is not None:
+            _, others, regularity = _through(self.rival, features, batch, training, self.interpolation, mixing)
+            terms["rival_determinant"] = batch.local_share(regularity)
+            objective += self.rival.penalty * terms["rival_determinant"]
+            if self.rival_loss_weight:
+                terms["rival_loss"] = batch.share(_loss(self.rival_loss, all_labels, batch.gather(others)))
+                objective += self.rival_loss_weight * terms["rival_loss"]
+
+        if self.regularizers:
+            context = Context(
+                labels=all_labels,
+                images=batch.gather(images),
+                features=batch.gather(_rows(features, batch)),
+                z=batch.gather(z),
+                embeddings=embeddings,
+                proxies=_proxies(self.loss_function),
+                proxy_labels=getattr(self.loss_function, "proxy_labels", None),
+                head=self.head,
+                backbone=self.backbone,
+            )
+            for regularizer in self.regularizers:
+                terms[regularizer.name] = batch.share(tf.cast(regularizer.penalty(context), objective.dtype))
+                objective += regularizer.weight * terms[regularizer.name]
+
+        if "layer_losses" in self._terms and self.losses:
+            terms["layer_losses"] = batch.share(tf.add_n([tf.cast(term, objective.dtype) for term in self.losses]))
+            objective += terms["layer_losses"]
+        return objective, terms, batch
+
+    def _log(self, objective, terms, batch):
+        """Adds the terms to the epoch's means, each sample with equal weight, and returns the means."""
+        weight = tf.cast(batch.local, tf.float32)
+        # A share times the size of the global batch, summed over the replicas, is the term times that size.
+        scale = tf.cast(batch.total, tf.float32)
+        for metric, value in [(self._loss_tracker, objective), *((self._terms[k], v) for k, v in terms.items())]:
+            metric.total.assign_add(tf.cast(value, tf.float32) * scale)
+            metric.count.assign_add(weight)
+        return self.get_metrics_result()
+
+    # Assembly.
+
+    def _loss_of_rival(self):
+        if self.rival is None or self.rival_proxies == "shared" or not hasattr(self.loss_function, "weights"):
+            return self.loss_function
+        config = self.loss_function.get_config()
+        return type(self.loss_function).from_config({**config, "name": f"{self.loss_function.name}_rival"})
+
+    def _build_parts(self):
+        """Creates the weights of rival and proxies, so that the model is whole before an optimizer sees it."""
+        width = int(self.backbone.outputs[0].shape[-1])
+        if self.rival is not None and not self.rival.built:
+            self.rival.build((None, width))
+        for regularizer in self.regularizers:
+            if not regularizer.built:
+                regularizer.built = True
+        for loss, dim in ((self.loss_function, self.head.dim), (self.rival_loss, getattr(self.rival, "dim", None))):
+            if isinstance(loss, ProxyLoss) and not loss.built:
+                loss.build((None,), (None, dim))
+        self.built = True
+
+    def _term_names(self) -> list[str]:
+        names = ["metric_loss", "determinant"]
+        if self.rival is not None:
+            names += ["rival_determinant"] + ["rival_loss"] * bool(self.rival_loss_weight)
+        names += ["layer_losses"] * bool(self.backbone.losses + self.head.losses)
+        names += [regularizer.name for regularizer in self.regularizers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"regularizers must have different names, received {names[2:]}. Give them name=….")
+        return names
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "embedder": serialize(self.embedder),
+            "loss": serialize(self.loss_function),
+            "rival": self.rival and serialize(self.rival),
+            "rival_loss_weight": self.rival_loss_weight,
+            "rival_proxies": self.rival_proxies,
+            "interpolation": self.interpolation and serialize(self.interpolation),
+            "regularizers": [serialize(regularizer) for regularizer in self.regularizers],
+            "augment": self.augment and serialize(self.augment),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("embedder", "loss", "rival", "interpolation", "augment"):
+            if config[key]:
+                config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+        config["regularizers"] = [
+            keras.saving.deserialize_keras_object(item, custom_objects=custom_objects)
+            for item in config["regularizers"]
+        ]
+        config["interpolation"] = config["interpolation"] or 0.0
+        return cls(**config)
+
+
+def split_embedder(embedder: keras.Model) -> tuple[keras.Model, keras.layers.Layer]:
+    """Takes a Sequential or functional embedder apart: the model up to its head, and the head.
+
+    Args:
+        embedder: A built model whose last layer is a head.
+
+    Returns:
+        A model images → features on the same layers, and the head.
+
+    Raises:
+        ValueError: If it is not such a model.
+    """
+    if not isinstance(embedder, keras.Model) or not hasattr(embedder, "layers") or not embedder.layers:
+        raise ValueError(
+            f"embedder must be a Sequential or functional model that ends in a head, received {embedder!r}."
+        )
+    head = embedder.layers[-1]
+    main = getattr(head, "main", head)
+    if not all(hasattr(main, method) for method in HEAD_METHODS):
+        raise ValueError(
+            f"The embedder's last layer must be a head such as heads.RealNVP or heads.Linear, received {head!r}."
+        )
+    if not embedder.built or not getattr(embedder, "inputs", None):
+        raise ValueError("The embedder is not built: start it with keras.Input((height, width, 3)), or call it once.")
+    return keras.Model(embedder.inputs[0], head.input, name="backbone_of_" + embedder.name), head
+
+
+def _through(head, features, batch, training, interpolation, mixing):
+    """One pass of a head: `z`, embeddings and R of this replica's rows; mixed points ride along and enter R only."""
+    z = head.project(tf.cast(features, head.compute_dtype), training)
+    points = z
+    if mixing is not None:
+        labels, all_labels = mixing
+        own = _rows(z, batch)
+        mixed = interpolation(own, labels, batch.gather(own), all_labels, offset=batch.offset)
+        points = tf.concat([z, mixed], axis=0)
+    y, log_scales = head.flow(points, training)
+    regularity = tf.cast(head.regularity(log_scales), tf.float32)
+    return _rows(z, batch), _rows(head.normalize(y[: tf.shape(z)[0]]), batch), regularity
+
+
+def _at_least_one_row(images, batch):
+    """The images, or a black one where a replica has none: its terms get the weight 0, but must be numbers."""
+    if batch.replicas == 1:
+        return images
+    return tf.pad(images, [[0, tf.cast(batch.local == 0, tf.int32)]] + [[0, 0]] * (images.shape.rank - 1))
+
+
+def _rows(values, batch):
+    """The rows that `_at_least_one_row` did not add."""
+    return values if batch.replicas == 1 else values[: batch.local]
+
+
+def _loss(loss, labels, embeddings):
+    """A scalar loss. Keras divides a mean reduction by the number of replicas; ours is taken on the whole batch."""
+    if isinstance(loss, keras.losses.Loss):
+        values = tf.convert_to_tensor(loss.call(labels, embeddings))
+        value = tf.reduce_sum(values) if loss.reduction == "sum" else tf.reduce_mean(values)
+    else:
+        value = tf.convert_to_tensor(loss(labels, embeddings))
+    return tf.cast(value, tf.float32)
+
+
+def _proxies(loss):
+    proxies = getattr(loss, "proxies", None)
+    return None if proxies is None else tf.convert_to_tensor(proxies)
+
+
+def _interpolation(given) -> Interpolation | None:
+    if isinstance(given, Interpolation) or not given:
+        return given or None
+    return Interpolation(epsilon=given)
