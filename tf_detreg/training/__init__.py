@@ -2,5 +2,7 @@
 
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel
+from tf_detreg.training.optimizers import GroupedOptimizer, averaged, optimizer
+from tf_detreg.training.schedules import WarmUpDecay
 
-__all__ = ["Interpolation", "MetricModel"]
+__all__ = ["GroupedOptimizer", "Interpolation", "MetricModel", "WarmUpDecay", "averaged", "optimizer"]

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_detreg.losses.base import ProxyLoss
 from tf_detreg.regularizers.base import Context
 from tf_detreg.training.interpolation import Interpolation
+from tf_detreg.training.optimizers import GroupedOptimizer
 from tf_detreg.training.replicas import GlobalBatch
 
 HEAD_METHODS = ("project", "flow", "regularity", "normalize")
@@ -39,7 +40,6 @@ class MetricModel(keras.Model):
         rival_proxies: `"shared"` (default): the rival is compared with the main head's proxies; `"own"`: with its own.
         interpolation: `training.Interpolation`, or ε for a default one. 0 (default): off. Mixed points enter R alone.
         regularizers: Further terms, `tf_detreg.regularizers`.
-        augment: A Keras layer applied to the images of a training step. Default: none.
 
     Call arguments:
         images: `(B, H, W, 3)`, values 0..255.
@@ -76,7 +76,6 @@ class MetricModel(keras.Model):
         interpolation: "Interpolation | float" = 0.0,
         regularizers: Sequence = (),
         rival_proxies: str = "shared",
-        augment: keras.layers.Layer | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -96,7 +95,6 @@ class MetricModel(keras.Model):
         self.rival_loss = self._loss_of_rival()
         self.interpolation = _interpolation(interpolation)
         self.regularizers = list(regularizers)
-        self.augment = augment
         self._build_parts()
         self._terms = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
 
@@ -119,16 +117,26 @@ class MetricModel(keras.Model):
             **kwargs: The other arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: If a `loss` is given.
+            ValueError: If a `loss` or `metrics` are given, or an `optimizer` of groups takes a head for a backbone.
         """
         if kwargs.get("loss") is not None:
             raise ValueError("loss belongs to MetricModel(embedder, loss), not to compile(): it may own proxies.")
+        if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
+            raise ValueError("metrics of single batches say little here: use callbacks.RetrievalEvaluation.")
+        if isinstance(optimizer, GroupedOptimizer):
+            optimizer.check_groups(self)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def compile_from_config(self, config):
         # Keras only calls this by itself where compile() is not overridden.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' own would run a batch through the model to create weights; here they all exist."""
+        if self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        self._post_build()
 
     def train_step(self, data):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
@@ -152,7 +160,7 @@ class MetricModel(keras.Model):
         Args:
             images: `(B, H, W, 3)`.
             labels: integers, `(B,)` or `(B, 1)`.
-            training: Whether dropout, augmentation and interpolation act.
+            training: Whether dropout and interpolation act.
 
         Returns:
             The objective; its terms by name, unweighted; the batch. With several replicas, this replica's shares.
@@ -162,8 +170,6 @@ class MetricModel(keras.Model):
         labels = tf.convert_to_tensor(labels)
         labels = tf.squeeze(labels, -1) if labels.shape.rank == 2 and labels.shape[-1] == 1 else labels
         batch = GlobalBatch(tf.shape(images)[0])
-        if training and self.augment is not None:
-            images = self.augment(images, training=True)
         features = self.backbone(_at_least_one_row(images, batch), training=training)
         all_labels = batch.gather(labels)
         mixing = (labels, all_labels) if training and self.interpolation is not None else None
@@ -255,13 +261,12 @@ class MetricModel(keras.Model):
             "rival_proxies": self.rival_proxies,
             "interpolation": self.interpolation and serialize(self.interpolation),
             "regularizers": [serialize(regularizer) for regularizer in self.regularizers],
-            "augment": self.augment and serialize(self.augment),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        for key in ("embedder", "loss", "rival", "interpolation", "augment"):
+        for key in ("embedder", "loss", "rival", "interpolation"):
             if config[key]:
                 config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
         config["regularizers"] = [

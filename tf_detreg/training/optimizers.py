@@ -1,0 +1,154 @@
+"""One optimizer, three groups of weights: the backbone, the heads and the proxies each learn at their own rate."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import keras
+
+from tf_detreg.training.schedules import WarmUpDecay
+
+# Names under which heads stand in a variable's path, with what Keras or `heads.Dueling` appends ("real_nvp_1").
+HEADS = "head|rival|embedding|real_nvp|nice|glow|ffjord|linear|residual_mlp|dueling"
+PROXIES = r".*proxies.*"
+METHODS = ("AdamW", "Adam", "SGD", "RMSprop", "Lion")
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class GroupedOptimizer(keras.optimizers.MultiOptimizer):
+    """A `keras.optimizers.MultiOptimizer` that can say which weight is in which group. Made by `optimizer`."""
+
+    def group_of(self, variable) -> str:
+        """`"backbone"`, `"head"` or `"proxies"`."""
+        return self._optimizer_map(variable).name
+
+    def check_groups(self, model) -> None:
+        """Makes sure that a `MetricModel`'s heads are in the group of heads, and its backbone in its own.
+
+        Raises:
+            ValueError: If a layer's name hides from which part a weight is.
+        """
+        parts = {"head": [model.head, model.rival], "backbone": [model.backbone]}
+        for group, layers in parts.items():
+            for variable in [v for layer in layers if layer is not None for v in layer.trainable_variables]:
+                if self.group_of(variable) != group:
+                    raise ValueError(
+                        f"optimizer puts the weight {variable.path!r} of the {group} into the group "
+                        f"{self.group_of(variable)!r}. Say which layer is the head: training.optimizer(head=layer), or "
+                        "rename the layer."
+                    )
+
+
+def optimizer(
+    backbone_rate: float = 1e-4,
+    head_rate: float = 1e-3,
+    proxy_factor: float = 100.0,
+    *,
+    method: str = "AdamW",
+    weight_decay: float = 1e-4,
+    steps: int | None = None,
+    warmup: int = 0,
+    decay: str = "linear",
+    backbone_delay: int = 0,
+    decay_every: int | None = None,
+    decay_factor: float = 0.5,
+    clipnorm: float | None = None,
+    ema: float | None = None,
+    epsilon: float | None = None,
+    head: "str | keras.layers.Layer | None" = None,
+) -> GroupedOptimizer:
+    """An optimizer with a learning rate for each of backbone, heads and proxies.
+
+    A weight belongs to the proxies if its path holds "proxies", to the heads if a layer on its path is named like a
+    head (`real_nvp`, `linear_1`, `head`, `rival` …), and else to the backbone.
+
+    Args:
+        backbone_rate: Highest rate of the backbone. Default 1e-4.
+        head_rate: Highest rate of main and rival head. Default 1e-3.
+        proxy_factor: The proxies learn at `head_rate · proxy_factor`. Default 100.
+        method: Name of a Keras optimizer: AdamW (default), Adam, SGD, RMSprop, Lion.
+        weight_decay: Decoupled, of backbone and heads; proxies have none (only their direction counts). Default 1e-4.
+        steps: Optimizer steps of the whole run, which a decay needs. Default: none, and then rates do not decay.
+        warmup: Steps of the linear rise. Default 0.
+        decay: `"linear"` (default), `"cosine"`, `"step"` or `"none"`.
+        backbone_delay: Steps for which the backbone rests while head and proxies learn. Default 0.
+        decay_every: Steps between two falls of `decay="step"`.
+        decay_factor: Factor of a fall. Default 0.5.
+        clipnorm: Each group's gradient is scaled down to this norm. Default: never.
+        ema: Momentum, such as 0.999, of a moving average of the weights, kept with the optimizer. `training.averaged`
+            swaps it in; runs evaluate and save with it. Default: none.
+        epsilon: Of the adaptive methods. Default: the method's own.
+        head: A name (regular expression), or the layer, that counts as the head in place of the known names.
+
+    Returns:
+        A `keras.optimizers.MultiOptimizer`.
+
+    Raises:
+        ValueError: For an unknown `method` or impossible values.
+
+    Example:
+        >>> grouped = optimizer(backbone_rate=1e-4, head_rate=1e-3, proxy_factor=10)
+        >>> [(o.name, round(float(o.learning_rate), 6)) for o in grouped.optimizers]
+        [('head', 0.001), ('proxies', 0.01), ('backbone', 0.0001)]
+
+    Reference:
+        Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020 (faster proxies, frozen first epochs).
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}, received {method!r}.")
+    if proxy_factor < 0 or head_rate < 0 or backbone_rate < 0:
+        raise ValueError(
+            "backbone_rate, head_rate and proxy_factor must not be negative, received "
+            f"{backbone_rate!r}, {head_rate!r} and {proxy_factor!r}."
+        )
+
+    def make(group: str, rate: float, delay: int = 0):
+        schedule = rate
+        if steps is not None or warmup or delay:
+            falls = decay if steps is not None else "none"
+            schedule = WarmUpDecay(rate, steps, warmup, falls, delay, decay_every, decay_factor)
+        options = {} if epsilon is None else {"epsilon": epsilon}
+        if ema is not None:
+            options |= {"use_ema": True, "ema_momentum": ema, "ema_overwrite_frequency": None}
+        if method != "Adam":
+            options["weight_decay"] = 0.0 if group == "proxies" else weight_decay
+        return getattr(keras.optimizers, method)(schedule, global_clipnorm=clipnorm, name=group, **options)
+
+    name = re.escape(head.name) if isinstance(head, keras.layers.Layer) else head or HEADS
+    in_head = rf"(?!{PROXIES})(.*/)?({name})(_[^/]*)?/.*"
+    groups = {in_head: make("head", head_rate), PROXIES: make("proxies", head_rate * proxy_factor)}
+    backbone = make("backbone", backbone_rate, backbone_delay)
+    return GroupedOptimizer(keras.optimizers.OptimizerMap(backbone, groups))
+
+
+def inner_optimizers(outer) -> list:
+    """The optimizers that hold the state: of groups, of a loss-scaling wrapper, or the optimizer itself."""
+    outer = getattr(outer, "inner_optimizer", outer)
+    return list(getattr(outer, "optimizers", [outer]))
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[bool]:
+    """Within the block the model has its averaged weights, if its optimizer keeps an average (`ema=`).
+
+    The trained weights come back bit for bit at the end.
+
+    Args:
+        model: A compiled model.
+
+    Yields:
+        Whether there was an average to swap in.
+    """
+    pairs = []
+    for inner in inner_optimizers(model.optimizer):
+        if getattr(inner, "use_ema", False) and inner.built:
+            pairs += zip(inner._trainable_variables, inner._model_variables_moving_average, strict=True)
+    started = bool(pairs) and int(model.optimizer.iterations) > 0
+    kept = [variable.numpy() for variable, _ in pairs] if started else []
+    try:
+        for variable, average in pairs if started else ():
+            variable.assign(average)
+        yield started
+    finally:
+        for (variable, _), value in zip(pairs, kept, strict=False):
+            variable.assign(value)

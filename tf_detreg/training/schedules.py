@@ -1,0 +1,79 @@
+"""How a learning rate rises and falls over a run."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+DECAYS = ("none", "linear", "cosine", "step")
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
+    r"""`rate · rise(t) · fall(t)`: nothing for `delay` steps, then a linear rise, then a decay to the end.
+
+    `fall` is `1 − u` (linear), `(1 + cos πu)/2` (cosine), `factor^⌊(t − start)/every⌋` (step) or 1 (none), where `u`
+    runs from 0 at the end of the rise to 1 at `steps`.
+
+    Args:
+        rate: The highest rate.
+        steps: Optimizer steps of the whole run. Only `"none"` does without.
+        warmup: Steps of the rise. Default 0.
+        decay: `"none"`, `"linear"` (default), `"cosine"` or `"step"`.
+        delay: Steps at rate 0 before the rise: with it on the backbone alone, head and proxies settle first. Default 0.
+        every: Steps between two falls of `"step"`.
+        factor: What `"step"` multiplies by. Default 0.5.
+
+    Raises:
+        ValueError: For arguments out of range, or that a decay lacks.
+
+    Example:
+        >>> schedule = WarmUpDecay(1.0, steps=10, warmup=2)
+        >>> [round(float(schedule(t)), 2) for t in (0, 1, 2, 6, 9)]
+        [0.5, 1.0, 1.0, 0.5, 0.12]
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        steps: int | None = None,
+        warmup: int = 0,
+        decay: str = "linear",
+        delay: int = 0,
+        every: int | None = None,
+        factor: float = 0.5,
+        name: str = "warm_up_decay",
+    ):
+        super().__init__()
+        if not (math.isfinite(rate) and rate >= 0):
+            raise ValueError(f"rate must be finite and not negative, received {rate!r}.")
+        if decay not in DECAYS:
+            raise ValueError(f"decay must be one of {DECAYS}, received {decay!r}.")
+        if decay in ("linear", "cosine") and (steps is None or steps <= warmup + delay):
+            raise ValueError(
+                f'decay="{decay}" needs steps above warmup + delay = {warmup + delay}, received {steps!r}.'
+            )
+        if decay == "step" and not every:
+            raise ValueError('decay="step" needs every=…, the steps between two falls.')
+        if warmup < 0 or delay < 0:
+            raise ValueError(f"warmup and delay must not be negative, received {warmup!r} and {delay!r}.")
+        self.rate, self.steps, self.warmup, self.decay = float(rate), steps, int(warmup), decay
+        self.delay, self.every, self.factor, self.name = int(delay), every, float(factor), name
+
+    def __call__(self, step):
+        t = tf.cast(step, tf.float32) - self.delay
+        rise = tf.minimum(1.0, (t + 1.0) / max(self.warmup, 1))
+        past = tf.maximum(t - self.warmup, 0.0)
+        return self.rate * tf.where(t < 0, 0.0, rise * self._fall(past))
+
+    def _fall(self, past: tf.Tensor) -> tf.Tensor:
+        if self.decay == "none":
+            return tf.ones_like(past)
+        if self.decay == "step":
+            return self.factor ** tf.floor(past / self.every)
+        u = tf.minimum(past / (self.steps - self.warmup - self.delay), 1.0)
+        return 1.0 - u if self.decay == "linear" else 0.5 * (1.0 + tf.cos(math.pi * u))
+
+    def get_config(self):
+        names = ("rate", "steps", "warmup", "decay", "delay", "every", "factor", "name")
+        return {name: getattr(self, name) for name in names}
