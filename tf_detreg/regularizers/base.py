@@ -1,0 +1,71 @@
+"""The contract of regularizers: a scalar penalty from what a training step has at hand."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What one training step knows; anything may be `None`.
+
+    Attributes:
+        labels: integers `(B,)`.
+        images: the batch, `(B, H, W, 3)`.
+        features: output of the backbone, `(B, F)`.
+        z: input of the flow, `(B, dim)`.
+        embeddings: unit vectors, `(B, dim)`.
+        proxies: weights of a proxy loss, `(P, dim)`, not normalised.
+        proxy_labels: class of each proxy, `(P,)`.
+        head: the head, a `heads.FlowHead`.
+        backbone: the model from images to features.
+    """
+
+    labels: Any = None
+    images: Any = None
+    features: Any = None
+    z: Any = None
+    embeddings: Any = None
+    proxies: Any = None
+    proxy_labels: Any = None
+    head: Any = None
+    backbone: Any = None
+
+    def need(self, *names: str, by: str) -> list:
+        """The named parts, or an error that says who misses what."""
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            hint = " Train with a proxy loss (e.g. losses.ProxyAnchor)." if "proxies" in missing else ""
+            raise ValueError(f"{by} needs {', '.join(missing)}, which this training step does not provide.{hint}")
+        return [getattr(self, name) for name in names]
+
+
+class Regularizer(keras.layers.Layer):
+    """Base of all regularizers: the objective grows by `weight · penalty(context)`.
+
+    `penalty` returns the bare, unweighted scalar, so that logs of runs with different weights compare; whoever trains
+    multiplies by `weight`. Computation is in float32, also under mixed precision.
+
+    Implementing a regularizer: subclass, write `penalty(context)`, fetch what it uses with `context.need(...)`, and
+    extend `get_config`. Own weights are created in `__init__` or in `build`, never inside `penalty`.
+
+    Args:
+        weight: factor of the penalty in the objective. Defaults to `1.0`.
+    """
+
+    def __init__(self, weight: float = 1.0, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.weight = weight
+
+    def penalty(self, context: Context) -> tf.Tensor:
+        """The unweighted scalar."""
+        raise NotImplementedError(f"{type(self).__name__} must implement penalty(context).")
+
+    def call(self, context: Context) -> tf.Tensor:
+        return self.weight * self.penalty(context)
+
+    def get_config(self):
+        return {**super().get_config(), "weight": self.weight}
