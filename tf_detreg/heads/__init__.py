@@ -1,8 +1,15 @@
-"""Embedding heads: an invertible map with a Jacobian that can be read off, and the baselines to compare it with."""
+"""Embedding heads: an invertible map with a Jacobian that can be read off, and the baselines to compare it with.
+
+Where to start reading: `base.py` (the contract), `real_nvp.py` (the method), `measures.py` (the penalty), `dueling.py`.
+"""
 
 from tf_detreg.heads.base import FlowHead
 from tf_detreg.heads.dueling import Dueling
+from tf_detreg.heads.ffjord import FFJORD
+from tf_detreg.heads.glow import Glow
 from tf_detreg.heads.linear import Linear
+from tf_detreg.heads.nice import NICE
 from tf_detreg.heads.real_nvp import RealNVP
+from tf_detreg.heads.residual_mlp import ResidualMLP
 
-__all__ = ["Dueling", "FlowHead", "Linear", "RealNVP"]
+__all__ = ["FFJORD", "NICE", "Dueling", "FlowHead", "Glow", "Linear", "RealNVP", "ResidualMLP"]

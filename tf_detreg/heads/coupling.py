@@ -27,19 +27,26 @@ def bounded(s: tf.Tensor, bound: float) -> tf.Tensor:
     return bound * tf.tanh(s / bound)
 
 
-def affine_coupling(num_masked: int, conditioner: Callable, bound: float, record: Callable[[tf.Tensor], None]):
+def affine_coupling(num_masked: int, net: Callable, training, bound: float, record: Callable[[tf.Tensor], None]):
     """One affine coupling as a fresh TFP bijector.
 
-        y_a = z_a,    y_b = z_b ⊙ exp(s(z_a)) + t(z_a),    s = bounded(raw),    (t, raw) = conditioner(z_a)
+        y_a = z_a,    y_b = z_b ⊙ exp(s) + shift,    (shift, raw) = net(z_a),    s = bounded(raw)
 
-    The conditioner runs once; its log-scale goes both into the transform and to `record`.
+    The network runs once; its log-scale goes both into the transform and to `record`.
     """
     from tensorflow_probability import bijectors as tfb
 
     def affine(z_a, _):
-        shift, raw = tf.split(conditioner(z_a), 2, axis=-1)
+        shift, raw = tf.split(net(z_a, training=training), 2, axis=-1)
         log_scale = bounded(raw, bound)
         record(log_scale)
         return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=log_scale)])
 
     return tfb.RealNVP(num_masked=num_masked, bijector_fn=affine)
+
+
+def additive_coupling(num_masked: int, net: Callable, training):
+    """One additive coupling as a fresh TFP bijector: `y_a = z_a`, `y_b = z_b + net(z_a)`. It has no scale to record."""
+    from tensorflow_probability import bijectors as tfb
+
+    return tfb.RealNVP(num_masked=num_masked, bijector_fn=lambda z_a, _: tfb.Shift(net(z_a, training=training)))

@@ -3,8 +3,8 @@
 import keras
 
 from tf_detreg.heads.base import FlowHead
-from tf_detreg.heads.checks import check_integer, check_positive, check_rate
-from tf_detreg.heads.conditioner import Conditioner
+from tf_detreg.heads.checks import check_positive
+from tf_detreg.heads.conditioner import build_conditioners, conditioner_config, read_conditioner_options
 from tf_detreg.heads.coupling import affine_coupling, split
 
 
@@ -88,47 +88,18 @@ class RealNVP(FlowHead):
         **kwargs,
     ):
         super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
-        self.depth = check_integer("depth", depth, 1)
-        self.hidden = check_integer("hidden", hidden, 1)
-        self.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)
-        self.activation = keras.activations.get(activation)
-        self.conditioner_dropout = check_rate("conditioner_dropout", conditioner_dropout)
+        read_conditioner_options(self, depth, hidden, hidden_layers, activation, conditioner_dropout)
         self.scale_bound = check_positive("scale_bound", scale_bound)
 
     def build_flow(self):
-        self.conditioners = []
-        for layer in range(self.depth):
-            _, read, moved = split(self.dim, layer)
-            net = Conditioner(
-                2 * moved,
-                self.hidden,
-                self.hidden_layers,
-                self.activation,
-                self.conditioner_dropout,
-                name=f"conditioner_{layer}",
-                dtype=self.dtype_policy,
-            )
-            net.build((None, read))
-            self.conditioners.append(net)
+        reads_and_moves = [split(self.dim, layer)[1:] for layer in range(self.depth)]
+        self.conditioners = build_conditioners(self, [(read, 2 * moved) for read, moved in reads_and_moves])
 
     def factors(self, record, training=None):
         return [
-            affine_coupling(split(self.dim, layer)[0], _with(net, training), self.scale_bound, record)
+            affine_coupling(split(self.dim, layer)[0], net, training, self.scale_bound, record)
             for layer, net in enumerate(self.conditioners)
         ]
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "depth": self.depth,
-            "hidden": self.hidden,
-            "hidden_layers": self.hidden_layers,
-            "activation": keras.activations.serialize(self.activation),
-            "conditioner_dropout": self.conditioner_dropout,
-            "scale_bound": self.scale_bound,
-        }
-
-
-def _with(net, training):
-    """`net` as a function of its input alone."""
-    return lambda z: net(z, training=training)
+        return {**super().get_config(), **conditioner_config(self), "scale_bound": self.scale_bound}

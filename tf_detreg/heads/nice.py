@@ -1,0 +1,98 @@
+"""NICE: additive couplings and one diagonal scaling."""
+
+import keras
+
+from tf_detreg.heads.base import FlowHead
+from tf_detreg.heads.checks import check_positive
+from tf_detreg.heads.conditioner import build_conditioners, conditioner_config, read_conditioner_options
+from tf_detreg.heads.coupling import additive_coupling, bounded, split
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class NICE(FlowHead):
+    """A flow of additive coupling layers that ends in a learned scale per coordinate.
+
+        coupling:   y_a = z_a,    y_b = z_b + net_t(z_a)
+        scaling:    y = z ⊙ exp(s),       s = b·tanh(raw / b),  one s for all samples
+
+    A coupling's Jacobian is `[[I, 0], [∂net/∂z_a, I]]`: its diagonal is 1, so `det J_t = 1` and `det(J_t + I) = 2^d`
+    whatever the network does. **No determinant penalty has a gradient there**: only the final scaling has one,
+
+        R = (1/d) Σ_j [softplus(s_j) − log 2],
+
+    which does not depend on the sample. NICE therefore shows what the determinant cannot see: an additive coupling may
+    be a shear as steep as it likes and preserve volume all the same (`tf_detreg.analysis.lipschitz` sees it).
+
+    Args:
+        dim: Width of the flow and of the embedding, 2 or more.
+        depth: Number of coupling layers, 1 or more. Default 12.
+        hidden: Width of the networks' hidden layers. Default 512.
+        hidden_layers: Their number in each network. Default 1.
+        activation: Of the hidden layers. Default `"relu"`.
+        conditioner_dropout: Rate after each hidden layer, while training. Default 0.
+        scale_bound: `b` > 0, of the final scaling. Default 0.5.
+        penalty: λ of `loss + λ·R`; negative for a rival. Default 0.
+        measure: `"shifted"` (default), `"log_det"` or `"isometric"`.
+        projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
+        dropout: Rate on the incoming features, while training. Default 0.
+        **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
+
+    Call arguments:
+        features: `(B, F)` floats, F static.
+        training: Whether dropout acts and the penalty is added.
+
+    Returns:
+        `(B, dim)` rows of length 1.
+
+    Raises:
+        ValueError: See `FlowHead`.
+
+    Example:
+        >>> head = NICE(dim=8, depth=4, hidden=16)
+        >>> head(tf.random.normal((3, 20))).shape
+        TensorShape([3, 8])
+        >>> y, log_scales = head.flow(head.project(tf.random.normal((3, 20))))
+        >>> [tuple(s.shape) for s in log_scales]
+        [(8,)]
+
+    Reference:
+        Dinh, Krueger, Bengio, "NICE: Non-linear Independent Components Estimation", 2014,
+        https://arxiv.org/abs/1410.8516
+    """
+
+    def __init__(
+        self,
+        dim,
+        depth=12,
+        hidden=512,
+        hidden_layers=1,
+        activation="relu",
+        conditioner_dropout=0.0,
+        scale_bound=0.5,
+        penalty=0.0,
+        measure="shifted",
+        projection="auto",
+        dropout=0.0,
+        **kwargs,
+    ):
+        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
+        read_conditioner_options(self, depth, hidden, hidden_layers, activation, conditioner_dropout)
+        self.scale_bound = check_positive("scale_bound", scale_bound)
+
+    def build_flow(self):
+        sizes = [split(self.dim, layer)[1:] for layer in range(self.depth)]
+        self.conditioners = build_conditioners(self, sizes)
+        self.raw_scale = self.add_weight(name="raw_scale", shape=(self.dim,), initializer="zeros")
+
+    def factors(self, record, training=None):
+        from tensorflow_probability import bijectors as tfb
+
+        couplings = [
+            additive_coupling(split(self.dim, layer)[0], net, training) for layer, net in enumerate(self.conditioners)
+        ]
+        log_scale = bounded(self.raw_scale.value, self.scale_bound)
+        record(log_scale)
+        return [*couplings, tfb.Scale(log_scale=log_scale)]
+
+    def get_config(self):
+        return {**super().get_config(), **conditioner_config(self), "scale_bound": self.scale_bound}

@@ -1,0 +1,93 @@
+"""The control for studies: the same capacity and dropout without invertibility."""
+
+import keras
+
+from tf_detreg.heads.base import FlowHead
+from tf_detreg.heads.checks import check_integer, check_rate
+from tf_detreg.heads.conditioner import Conditioner
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class ResidualMLP(FlowHead):
+    """`z ← z + net_t(z)`, `blocks` times, then L2: a plain residual network in a flow head's clothes.
+
+    It answers the question "does invertibility help, or only the additional layers?". It has no triangular Jacobian,
+    hence no log-scales and R = 0, and no inverse.
+
+    Args:
+        dim: Width of the embedding, 2 or more.
+        blocks: Number of residual blocks, 1 or more. Default 3.
+        hidden: Width of each block's hidden layer. Default 384: about the parameters of a RealNVP of depth 12 with
+            hidden 128.
+        activation: Of the hidden layers. Default `"relu"`.
+        conditioner_dropout: Rate after each hidden layer, while training. Default 0.
+        penalty: Accepted and without effect.
+        measure: Accepted and without effect.
+        projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the blocks.
+        dropout: Rate on the incoming features, while training. Default 0.
+        **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
+
+    Call arguments:
+        features: `(B, F)` floats, F static.
+        training: Whether dropout acts.
+
+    Returns:
+        `(B, dim)` rows of length 1.
+
+    Raises:
+        ValueError: See `FlowHead`.
+
+    Example:
+        >>> ResidualMLP(dim=8, hidden=16)(tf.random.normal((3, 20))).shape
+        TensorShape([3, 8])
+    """
+
+    def __init__(
+        self,
+        dim,
+        blocks=3,
+        hidden=384,
+        activation="relu",
+        conditioner_dropout=0.0,
+        penalty=0.0,
+        measure="shifted",
+        projection="auto",
+        dropout=0.0,
+        **kwargs,
+    ):
+        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
+        self.blocks = check_integer("blocks", blocks, 1)
+        self.hidden = check_integer("hidden", hidden, 1)
+        self.activation = keras.activations.get(activation)
+        self.conditioner_dropout = check_rate("conditioner_dropout", conditioner_dropout)
+
+    def build_flow(self):
+        self.nets = []
+        for block in range(self.blocks):
+            net = Conditioner(
+                self.dim,
+                self.hidden,
+                activation=self.activation,
+                dropout=self.conditioner_dropout,
+                name=f"block_{block}",
+                dtype=self.dtype_policy,
+            )
+            net.build((None, self.dim))
+            self.nets.append(net)
+
+    def flow(self, z, training=None):
+        for net in self.nets:
+            z = z + net(z, training=training)
+        return z, []
+
+    def bijector(self):
+        raise NotImplementedError("ResidualMLP is not invertible. Use RealNVP, NICE, Glow or FFJORD for an inverse.")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "blocks": self.blocks,
+            "hidden": self.hidden,
+            "activation": keras.activations.serialize(self.activation),
+            "conditioner_dropout": self.conditioner_dropout,
+        }
