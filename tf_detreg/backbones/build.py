@@ -1,0 +1,120 @@
+"""A name or a model → a feature extractor from pixels in 0..255."""
+
+from __future__ import annotations
+
+import inspect
+
+import keras
+
+from tf_detreg.backbones.pooling import pool
+from tf_detreg.backbones.scaling import PixelScaling
+from tf_detreg.backbones.small_cnn import small_cnn
+from tf_detreg.datasets.image_set import Size, height_width
+
+# keras.applications' modules, by what their weights were trained on; the others scale inside the model.
+_APPLICATION_SCALING = {
+    "resnet": "caffe",
+    "vgg16": "caffe",
+    "vgg19": "caffe",
+    "densenet": "imagenet",
+    "inception_resnet_v2": "symmetric",
+    "inception_v3": "symmetric",
+    "mobilenet": "symmetric",
+    "mobilenet_v2": "symmetric",
+    "nasnet": "symmetric",
+    "resnet_v2": "symmetric",
+    "xception": "symmetric",
+}
+
+
+def build(
+    backbone: str | keras.Model,
+    image_size: Size = 224,
+    pooling: str = "avg",
+    weights: str | None = None,
+    trainable: bool = True,
+    scaling: str | None = None,
+    freeze_batch_norm: bool = False,
+) -> keras.Model:
+    """Builds a feature extractor.
+
+    Args:
+        backbone: "small_cnn"; "efficientnet_lite0"; a model of `keras.applications` ("ResNet50", case and underscores
+            do not matter); a keras-hub or keras-cv preset ("hub:resnet_50_imagenet", "cv:mobilenet_v3_small_backbone");
+            or any `keras.Model` or layer from images to features or to a feature map.
+        image_size: side or (height, width) of the images.
+        pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map.
+        weights: "imagenet", a weights file, or None for random weights. A model given as an object keeps its own.
+        trainable: False freezes all of it.
+        scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family,
+            which for a model given as an object is "none".
+        freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning.
+
+    Call arguments:
+        images: (B, H, W, 3), values 0..255.
+
+    Returns:
+        A `keras.Model` with output (B, F).
+
+    Raises:
+        ValueError: for an unknown name, pooling, scaling or output shape.
+
+    Example:
+    >>> from tf_detreg import backbones
+    >>> backbones.build("small_cnn", image_size=32).output_shape
+    (None, 128)
+    """
+    size = height_width(image_size)
+    if isinstance(backbone, str):
+        body, family = _named(backbone, size, weights)
+    elif isinstance(backbone, keras.layers.Layer):
+        body, family = backbone, "none"
+        if weights is not None:
+            raise ValueError(
+                "`weights` belongs to a backbone given by name; load them into the model you pass instead."
+            )
+    else:
+        raise ValueError(f"`backbone` must be a name, a keras.Model or a layer; received {backbone!r}.")
+
+    inputs = keras.Input((*size, 3), name="images")
+    features = body(PixelScaling(scaling or family, name="scaling")(inputs))
+    if len(features.shape) == 4:
+        features = pool(features, pooling)
+    if len(features.shape) != 2:
+        raise ValueError(f"The backbone must give (B, F) or (B, H, W, C); {body.name} gives {features.shape}.")
+    model = keras.Model(inputs, features, name=f"{body.name}_features")
+    if not trainable:
+        model.trainable = False
+    if freeze_batch_norm:
+        from tf_detreg.backbones.freezing import freeze_batch_norm as freeze
+
+        freeze(model)
+    return model
+
+
+def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras.Model, str]:
+    key = name.lower().replace("_", "").replace("-", "")
+    if key == "smallcnn":
+        if weights is not None:
+            raise ValueError(f"small_cnn has no trained `weights`; received {weights!r}.")
+        return small_cnn(size, pooling=None), "none"
+    if key == "efficientnetlite0":
+        from tf_detreg.backbones.efficientnet_lite0 import efficientnet_lite0
+
+        return efficientnet_lite0(size, weights), "lite"
+    if ":" in name:
+        from tf_detreg.backbones.presets import from_preset
+
+        return from_preset(name, size, weights)
+    for candidate, maker in _applications().items():
+        if candidate.lower() == key:
+            module = inspect.getmodule(maker).__name__.rsplit(".", 1)[-1]
+            return maker(include_top=False, weights=weights, input_shape=(*size, 3)), _APPLICATION_SCALING.get(
+                module, "none"
+            )
+    known = ", ".join(["small_cnn", "efficientnet_lite0", *_applications()])
+    raise ValueError(f"No backbone is named {name!r}. Known: {known}, hub:PRESET, cv:PRESET, or pass a keras.Model.")
+
+
+def _applications() -> dict:
+    return {k: v for k, v in vars(keras.applications).items() if inspect.isfunction(v) and k[0].isupper()}

@@ -1,0 +1,68 @@
+"""From a feature map to one vector an image."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+POOLINGS = ("avg", "max", "both", "gem")
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class GeM(keras.layers.Layer):
+    """Generalised-mean pooling with a learned power: `(mean(max(x, ε)^p))^(1/p)` over height and width.
+
+    p = 1 is the average, p → ∞ the maximum.
+
+    Args:
+        power: p at the start.
+        epsilon: floor under the features, which must not be negative.
+
+    Call arguments:
+        features: (B, H, W, C).
+
+    Example:
+    >>> import numpy as np
+    >>> from tf_detreg.backbones import GeM
+    >>> np.asarray(GeM(power=1.0)(np.ones((2, 3, 3, 5), "float32"))).shape
+    (2, 5)
+
+    Reference: Radenović, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019.
+    """
+
+    def __init__(self, power: float = 3.0, epsilon: float = 1e-6, **kwargs):
+        super().__init__(**kwargs)
+        if power <= 0 or epsilon <= 0:
+            raise ValueError(f"`power` and `epsilon` must be positive; received {power} and {epsilon}.")
+        self.power, self.epsilon = power, epsilon
+
+    def build(self, input_shape):
+        self.p = self.add_weight(name="power", shape=(), initializer=keras.initializers.Constant(self.power))
+
+    def call(self, features):
+        # In float32, and relative to the largest value: high powers overflow otherwise.
+        dtype = features.dtype
+        p = ops.maximum(ops.cast(self.p, "float32"), 1e-3)
+        x = ops.maximum(ops.cast(features, "float32"), self.epsilon)
+        top = ops.stop_gradient(ops.max(x, axis=(1, 2), keepdims=True))
+        mean = ops.mean(ops.power(x / top, p), axis=(1, 2))
+        return ops.cast(ops.power(mean, 1 / p) * top[:, 0, 0, :], dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "power": self.power, "epsilon": self.epsilon}
+
+
+def pool(features, pooling: str = "avg"):
+    """Pools a feature map (B, H, W, C) by name: "avg", "max", "both" (side by side, 2·C) or "gem"."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}; received {pooling!r}.")
+    if pooling == "gem":
+        return GeM(name="pool_gem")(features)
+    average = keras.layers.GlobalAveragePooling2D(name="pool_avg")
+    maximum = keras.layers.GlobalMaxPooling2D(name="pool_max")
+    if pooling == "both":
+        return keras.layers.Concatenate(name="pool_both")([average(features), maximum(features)])
+    return (average if pooling == "avg" else maximum)(features)

@@ -1,0 +1,58 @@
+"""What each family of backbones wants its pixels scaled to."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+# mode: (factor, offset per channel (RGB), whether the channels turn to BGR): x · factor + offset, then the turn.
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCALINGS = {
+    "none": ((1.0,) * 3, (0.0,) * 3, False),
+    "unit": ((1 / 255,) * 3, (0.0,) * 3, False),
+    "symmetric": ((1 / 127.5,) * 3, (-1.0,) * 3, False),
+    "lite": ((1 / 128,) * 3, (-127 / 128,) * 3, False),
+    "imagenet": (
+        tuple(1 / (255 * s) for s in _IMAGENET_STD),
+        tuple(-m / s for m, s in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)),
+        False,
+    ),
+    "caffe": ((1.0,) * 3, (-123.68, -116.779, -103.939), True),
+}
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class PixelScaling(keras.layers.Layer):
+    """`images · factor + offset`, a factor and an offset a channel, from pixels in 0..255.
+
+    Args:
+        mode: "none" (the backbone scales by itself), "unit" (0..1), "symmetric" (−1..1), "imagenet" (mean 0,
+            deviation 1 of ImageNet), "caffe" (BGR minus ImageNet's mean), "lite" ((x − 127) / 128).
+
+    Call arguments:
+        images: (B, H, W, 3), RGB, 0..255.
+
+    Example:
+    >>> import numpy as np
+    >>> from tf_detreg.backbones import PixelScaling
+    >>> float(np.max(PixelScaling("symmetric")(np.full((1, 2, 2, 3), 255.0))))
+    1.0
+    """
+
+    def __init__(self, mode: str = "symmetric", **kwargs):
+        super().__init__(**kwargs)
+        if mode not in SCALINGS:
+            raise ValueError(f"`mode` must be one of {', '.join(SCALINGS)}; received {mode!r}.")
+        self.mode = mode
+
+    def call(self, images):
+        factor, offset, flip = SCALINGS[self.mode]
+        dtype = images.dtype
+        images = images * ops.convert_to_tensor(factor, dtype) + ops.convert_to_tensor(offset, dtype)
+        return ops.flip(images, axis=-1) if flip else images
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}

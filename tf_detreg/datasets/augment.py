@@ -1,0 +1,63 @@
+"""Augmentation that follows from a seed a batch, so that a resumed run augments as the unbroken one did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from keras.random import SeedGenerator
+
+
+def augmenter(augment: Callable | None) -> Callable:
+    """Turns what users give into a function of (images, seed).
+
+    Args:
+        augment: None; a Keras image preprocessing layer or a `keras.Sequential` of them (their own random state is
+            replaced by the batch's seed); or a function of (images, seed) with a seed tensor int32 (2,) for
+            `tf.random.stateless_*` and `tf.image.stateless_*`.
+
+    Raises:
+        ValueError: for anything that cannot be called.
+    """
+    if augment is None:
+        return lambda images, seed: images
+    if not callable(augment):
+        raise ValueError(f"`augment` must be a Keras layer or a function of (images, seed); received {augment!r}.")
+    layers = _flat(augment)
+    if layers is None:
+        return lambda images, seed: tf.cast(augment(images, seed), tf.float32)
+
+    def transform(images, seed):
+        for number, layer in enumerate(layers):
+            images = _call(layer, images, _BatchSeed(seed, number))
+        return tf.cast(images, tf.float32)
+
+    return transform
+
+
+def _flat(augment) -> list | None:
+    """The layers of a (nested) Sequential in order; None for a plain function."""
+    if isinstance(augment, keras.Sequential):
+        return [inner for layer in augment.layers for inner in _flat(layer)]
+    return [augment] if isinstance(augment, keras.layers.Layer) else None
+
+
+def _call(layer, images, seed: _BatchSeed):
+    if not hasattr(layer, "get_random_transformation"):
+        return layer(images, training=True) if layer._call_has_training_arg else layer(images)
+    transformation = layer.get_random_transformation(images, training=True, seed=seed)
+    return layer.transform_images(images, transformation, training=True)
+
+
+class _BatchSeed(SeedGenerator):
+    """Stands where a preprocessing layer expects its own seed generator; draws from the batch's seed instead."""
+
+    def __init__(self, seed: tf.Tensor, layer_number: int):
+        self._seed, self._layer, self._drawn = seed, layer_number, 0
+
+    def next(self, ordered=True):
+        self._drawn += 1
+        return tf.random.experimental.stateless_fold_in(
+            tf.random.experimental.stateless_fold_in(self._seed, self._layer), self._drawn
+        )

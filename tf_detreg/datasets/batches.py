@@ -1,0 +1,177 @@
+"""`tf.data` pipelines over an `ImageSet`: P × K training batches, and every image once in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tf_detreg.datasets.augment import augmenter
+from tf_detreg.datasets.decode import RandomCrop, SkipLog, decode_batch
+from tf_detreg.datasets.image_set import ImageSet, Size, height_width, is_grey_view
+from tf_detreg.datasets.sampler import ClassSampler
+
+
+def training_batches(
+    image_set: ImageSet,
+    classes: int = 32,
+    images: int = 4,
+    *,
+    seed: int = 0,
+    augment: Callable | None = None,
+    image_size: Size | None = None,
+    crop: RandomCrop | None = None,
+    first_epoch: int = 0,
+    max_unreadable: float = 0.05,
+) -> tf.data.Dataset:
+    """Batches of P classes × K images; one iteration of the dataset is one epoch.
+
+    The first iteration that is read to its last batch is epoch `first_epoch`, the next one the epoch after; one that is
+    abandoned before (Keras peeks at a first batch) does not count. What an epoch holds follows from `seed` and its
+    number alone, augmentation included, so a run that resumes with `first_epoch=e` sees what the unbroken run saw.
+
+    An unreadable file is left out: another good image of its batch, of its own class if there is one, takes its place.
+
+    Args:
+        image_set: what to draw from.
+        classes: P; lowered, with a warning, to the number of classes there are.
+        images: K.
+        seed: of everything random.
+        augment: a Keras preprocessing layer, a `keras.Sequential` of them, or a function of (images, seed (2,) int32).
+        image_size: side or (height, width) if not the set's own.
+        crop: a random crop at decoding time, for sets of files.
+        first_epoch: number of the first epoch.
+        max_unreadable: share of the set's files above which unreadable ones stop the run.
+
+    Returns:
+        A dataset of (images float32 (P·K, H, W, 3) in 0..255, labels int32 (P·K,)).
+    """
+    if crop is not None and image_set.paths is None:
+        raise ValueError(
+            "`crop` cuts while decoding files; for images in memory use `augment=keras.layers.RandomCrop`."
+        )
+    sampler = ClassSampler(image_set.labels, classes, images, seed)
+    counter = _EpochCounter(first_epoch, sampler.steps)
+    pixels = _PixelSource(image_set, image_size, crop, max_unreadable)
+    transform = augmenter(augment)
+
+    def plan():
+        for step, batch in enumerate(sampler.epoch(counter.epoch)):
+            yield batch.indices, batch.seed, np.int64(step)
+
+    def load(indices, batch_seed, step):
+        rows, labels, kept = pixels.load(indices, batch_seed)
+        rows, labels = _replace_missing(rows, labels, kept)
+        return transform(tf.cast(rows, tf.float32), batch_seed), labels, step
+
+    def arrive(rows, labels, step):
+        with tf.control_dependencies([tf.numpy_function(lambda s: _arrived(s, counter, pixels), [step], tf.int64)]):
+            return tf.identity(rows), labels
+
+    size = sampler.batch_size
+    dataset = tf.data.Dataset.from_generator(
+        plan,
+        output_signature=(
+            tf.TensorSpec((size,), tf.int64),
+            tf.TensorSpec((2,), tf.int32),
+            tf.TensorSpec((), tf.int64),
+        ),
+    )
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if image_set.paths is not None:
+        dataset = dataset.filter(lambda rows, labels, step: tf.shape(labels)[0] > 0)
+        dataset = dataset.map(lambda rows, labels, step: (tf.ensure_shape(rows, (size, *rows.shape[1:])), labels, step))
+    # The last map runs in the reader's own thread, behind the prefetch: an epoch counts when it was read, not planned.
+    dataset = dataset.prefetch(tf.data.AUTOTUNE).map(arrive)
+    return dataset.apply(tf.data.experimental.assert_cardinality(sampler.steps))
+
+
+def ordered_batches(
+    image_set: ImageSet, batch_size: int = 128, *, image_size: Size | None = None, what: str = "labels"
+) -> tf.data.Dataset:
+    """Every image once in index order: (images float32, labels int32) or (images, indices int64).
+
+    Unreadable files are left out, counted and named at the end: pair the rows with what comes beside them.
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1; received {batch_size}.")
+    pixels = _PixelSource(image_set, image_size, None, 1.0)
+
+    def load(indices):
+        rows, labels, kept = pixels.load(indices, tf.zeros((2,), tf.int32))
+        beside = labels if what == "labels" else indices
+        if image_set.paths is not None:
+            rows, beside = tf.boolean_mask(rows, kept), tf.boolean_mask(beside, kept)
+        return tf.cast(rows, tf.float32), beside
+
+    dataset = tf.data.Dataset.range(len(image_set)).batch(batch_size)
+    return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+class _EpochCounter:
+    def __init__(self, first: int, steps: int):
+        self.epoch, self._steps = int(first), steps
+        self._lock = threading.Lock()
+
+    def arrived(self, step: int) -> bool:
+        """Notes that a reader got batch `step`; true at the end of the epoch."""
+        with self._lock:
+            last = step == self._steps - 1
+            self.epoch += last
+            return last
+
+
+def _arrived(step, counter: _EpochCounter, pixels: _PixelSource) -> np.int64:
+    if counter.arrived(int(step)):
+        pixels.skips.report()
+    return np.int64(0)
+
+
+class _PixelSource:
+    """Indices → uint8 rows of one size, from memory or from files."""
+
+    def __init__(self, image_set: ImageSet, image_size: Size | None, crop: RandomCrop | None, max_unreadable: float):
+        self._set, self._crop = image_set, crop
+        self._size = height_width(image_set.image_size if image_size is None else image_size)
+        self._grey = image_set.images is not None and is_grey_view(image_set.images)
+        self.skips = SkipLog(len(image_set), max_unreadable, image_set.name)
+
+    def load(self, indices, seed):
+        """uint8 or float32 rows (B, H, W, 3), labels int32 (B,), and which rows could be read (B,)."""
+        if self._set.paths is not None:
+            rows, labels, kept = tf.numpy_function(self._read, [indices, seed], (tf.uint8, tf.int32, tf.bool))
+            channels = 3
+        else:
+            rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))
+            kept = tf.ones_like(indices, tf.bool)
+            channels = 1 if self._grey else 3
+        height, width = self._size if self._set.paths is not None else self._set.images.shape[1:3]
+        rows.set_shape((*indices.shape, height, width, channels))
+        labels.set_shape(indices.shape)
+        kept.set_shape(indices.shape)
+        if (height, width) != self._size:
+            rows = tf.clip_by_value(tf.image.resize(rows, self._size, antialias=True), 0.0, 255.0)
+        return tf.repeat(rows, 3, axis=-1) if channels == 1 else rows, labels, kept
+
+    def _gather(self, indices):
+        images = self._set.images[..., :1] if self._grey else self._set.images
+        return np.ascontiguousarray(images[indices]), self._set.labels[indices]
+
+    def _read(self, indices, seed):
+        rows, kept = decode_batch(self._set.paths, indices, self._size, self.skips, self._crop, seed)
+        return rows, self._set.labels[indices], kept
+
+
+def _replace_missing(rows, labels, kept):
+    """Puts a readable row, of the same class if there is one, where an image could not be read."""
+
+    def repair():
+        same = tf.cast(labels[:, None] == labels[None, :], tf.int32)
+        donor = tf.argmax(tf.where(kept[None, :], 1 + same, 0), axis=1, output_type=tf.int32)
+        source = tf.where(kept, tf.range(tf.shape(labels)[0]), donor)
+        source = source[: tf.where(tf.reduce_any(kept), tf.shape(labels)[0], 0)]
+        return tf.gather(rows, source), tf.gather(labels, source)
+
+    return tf.cond(tf.reduce_all(kept), lambda: (rows, labels), repair)

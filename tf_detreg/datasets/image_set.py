@@ -1,0 +1,233 @@
+"""The one shape that every data set takes: labels, names, and pixels or paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tf_detreg.datasets.decode import RandomCrop
+
+Size = int | tuple[int, int]
+
+
+def height_width(image_size: Size) -> tuple[int, int]:
+    """`32` or `(32, 48)` as (height, width)."""
+    pair = (image_size, image_size) if isinstance(image_size, int | np.integer) else tuple(image_size)
+    if len(pair) != 2 or min(pair) < 1:
+        raise ValueError(f"`image_size` must be a positive integer or (height, width); received {image_size!r}.")
+    return int(pair[0]), int(pair[1])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images, in memory (`images`) or on disk (`paths`).
+
+    Args:
+        labels: int32 (N,), from 0 to C-1.
+        class_names: C names; `class_names[labels[i]]` is what image i shows.
+        images: uint8 (N, H, W, 3), or None when the images are files. Grey images are given as
+            (N, H, W) or (N, H, W, 1) and stay one channel in memory (a broadcast view shows three).
+        paths: N file names, or None when the images are in memory.
+        groups: int32 (N,) or None: a second label (font family, artist, camera) for cross-group retrieval.
+        name: what reports call the set.
+        image_size: side, or (height, width), at which files are decoded; taken from `images` when those are given.
+        skipped: files that a loader left out, each with its reason.
+
+    Raises:
+        ValueError: when lengths, types or the range of the labels do not fit together.
+
+    Example:
+    >>> import numpy as np
+    >>> from tf_detreg.datasets import ImageSet
+    >>> s = ImageSet(labels=[0, 0, 1], class_names=["cat", "dog"], images=np.zeros((3, 8, 8), "uint8"))
+    >>> len(s), s.num_classes, s.images.shape
+    (3, 2, (3, 8, 8, 3))
+    """
+
+    labels: np.ndarray
+    class_names: Sequence[str]
+    images: np.ndarray | None = None
+    paths: Sequence[str] | None = None
+    groups: np.ndarray | None = None
+    name: str = "images"
+    image_size: Size | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self):
+        put = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731 - a frozen dataclass
+        put("labels", _integers("labels", self.labels))
+        put("class_names", tuple(self.class_names))
+        if (self.images is None) == (self.paths is None):
+            raise ValueError("Give exactly one of `images` (an array) and `paths` (file names).")
+        if self.images is not None:
+            put("images", _three_channels(self.images))
+            put("image_size", tuple(self.images.shape[1:3]))
+        elif self.image_size is None:
+            raise ValueError("`image_size` must say at which size the files in `paths` are decoded, e.g. 224.")
+        pixels = self.images if self.images is not None else self.paths
+        if len(pixels) != len(self.labels):
+            raise ValueError(f"{len(pixels)} images and {len(self.labels)} `labels`: there must be one label an image.")
+        if self.groups is not None:
+            put("groups", _integers("groups", self.groups))
+            if len(self.groups) != len(self.labels):
+                raise ValueError(f"{len(self.groups)} `groups` and {len(self.labels)} `labels`: give one an image.")
+        if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= len(self.class_names)):
+            raise ValueError(
+                f"`labels` run from {self.labels.min()} to {self.labels.max()}, but there are {len(self.class_names)} "
+                "`class_names`: labels must lie in 0..C-1."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"ImageSet({self.name!r}, {len(self)} images of {self.num_classes} classes, {self.image_size} px)"
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def batches(
+        self,
+        classes: int = 32,
+        images: int = 4,
+        seed: int = 0,
+        augment: Callable | None = None,
+        image_size: Size | None = None,
+        *,
+        crop: RandomCrop | None = None,
+        first_epoch: int = 0,
+        max_unreadable: float = 0.05,
+    ) -> tf.data.Dataset:
+        """Training batches of `classes` × `images`; one iteration is one epoch. See `batches.training_batches`."""
+        from tf_detreg.datasets.batches import training_batches
+
+        return training_batches(
+            self,
+            classes,
+            images,
+            seed=seed,
+            augment=augment,
+            image_size=image_size,
+            crop=crop,
+            first_epoch=first_epoch,
+            max_unreadable=max_unreadable,
+        )
+
+    def ordered(self, batch_size: int = 128, image_size: Size | None = None) -> tf.data.Dataset:
+        """(float32 images in 0..255, int32 labels) in index order, every image once; unreadable files are left out."""
+        from tf_detreg.datasets.batches import ordered_batches
+
+        return ordered_batches(self, batch_size, image_size=image_size, what="labels")
+
+    def indexed(self, batch_size: int = 128, image_size: Size | None = None) -> tf.data.Dataset:
+        """Like `ordered`, with each image's index in the set in place of its label."""
+        from tf_detreg.datasets.batches import ordered_batches
+
+        return ordered_batches(self, batch_size, image_size=image_size, what="indices")
+
+    def subset(self, indices) -> ImageSet:
+        """The images at `indices` (integers or a mask), with the same classes and labels."""
+        indices = np.asarray(indices)
+        indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        return replace(
+            self,
+            labels=self.labels[indices],
+            images=None if self.images is None else _take(self.images, indices),
+            paths=None if self.paths is None else _take_paths(self.paths, indices),
+            groups=None if self.groups is None else self.groups[indices],
+        )
+
+    def select_classes(self, ids, name: str | None = None) -> ImageSet:
+        """The images of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`."""
+        ids = np.asarray(ids, np.int64)
+        if len(np.unique(ids)) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= self.num_classes)):
+            raise ValueError(f"`ids` must be different numbers in 0..{self.num_classes - 1}; received {ids!r}.")
+        new_label = np.full(self.num_classes, -1, np.int32)
+        new_label[ids] = np.arange(len(ids), dtype=np.int32)
+        kept = self.subset(new_label[self.labels] >= 0)
+        names = tuple(self.class_names[i] for i in ids)
+        return replace(kept, labels=new_label[kept.labels], class_names=names, name=name or self.name)
+
+
+class Splits(NamedTuple):
+    """What every loader returns: three sets, usually with no class in common."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0.3, seed: int = 0) -> Splits:
+    """Deals the classes (not the images) into train, validation and test at random.
+
+    Args:
+        image_set: the whole set.
+        validation: share of the classes for validation.
+        test: share of the classes for testing.
+        seed: of the deal.
+
+    Raises:
+        ValueError: when a share is impossible or leaves no class for training.
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise ValueError(
+            f"`validation` and `test` must be shares that leave classes for training; received {validation} and {test}."
+        )
+    total = image_set.num_classes
+    n_validation, n_test = (max(1, round(share * total)) if share else 0 for share in (validation, test))
+    if total - n_validation - n_test < 1:
+        raise ValueError(
+            f"{image_set.name} has {total} classes, too few to split by class; lower `validation` and `test`."
+        )
+    order = np.random.default_rng(seed).permutation(total)
+    parts = np.split(order, [total - n_validation - n_test, total - n_test])
+    names = ("train", "validation", "test")
+    return Splits(
+        *(
+            image_set.select_classes(np.sort(part), f"{image_set.name}/{n}")
+            for part, n in zip(parts, names, strict=True)
+        )
+    )
+
+
+def _integers(name: str, values) -> np.ndarray:
+    array = np.asarray(values)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ValueError(f"`{name}` must be a vector of integers; received {array.dtype} of shape {array.shape}.")
+    return array.astype(np.int32)
+
+
+def _three_channels(images) -> np.ndarray:
+    images = images if isinstance(images, np.ndarray) else np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"`images` must be uint8 of shape (N, H, W, 3) or (N, H, W), values 0..255; received {images.dtype} "
+            f"of shape {images.shape}."
+        )
+    return images if images.shape[-1] == 3 else np.broadcast_to(images, (*images.shape[:3], 3))
+
+
+def is_grey_view(images: np.ndarray) -> bool:
+    """Whether the three channels are one channel in memory."""
+    return images.strides[-1] == 0
+
+
+def _take(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    if is_grey_view(images):
+        return np.broadcast_to(images[..., :1][indices], (len(indices), *images.shape[1:]))
+    return images[indices]
+
+
+def _take_paths(paths: Sequence[str], indices: np.ndarray) -> Sequence[str]:
+    from tf_detreg.datasets.paths import PathList
+
+    return paths.take(indices) if isinstance(paths, PathList) else tuple(paths[i] for i in indices)

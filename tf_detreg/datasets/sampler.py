@@ -1,0 +1,100 @@
+"""Which images make up which batch: P classes × K images, from a seed and an epoch alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+class ClassSampler:
+    """Draws batches of P classes × K images.
+
+    The classes come in rounds: each round is a fresh random order of *all* classes, so none comes twice before every
+    other has come once, and no batch holds a class twice. Inside a class the images come in a random order too, each
+    once before any repeats; a class with fewer than K images repeats its own. An epoch is as many batches as the set
+    has images for, and at least one whole round. Everything follows from (`seed`, epoch), so a run can resume anywhere.
+
+    Args:
+        labels: integers (N,).
+        classes: P; lowered with a warning to the number of classes there are.
+        images: K.
+        seed: of everything random.
+
+    Raises:
+        ValueError: for an empty set or non-positive P or K.
+
+    Example:
+    >>> from tf_detreg.datasets.sampler import ClassSampler
+    >>> sampler = ClassSampler([0, 0, 1, 1, 2, 2], classes=3, images=2)
+    >>> [sorted(batch.indices.tolist()) for batch in sampler.epoch(0)]
+    [[0, 1, 2, 3, 4, 5]]
+    """
+
+    def __init__(self, labels, classes: int = 32, images: int = 4, seed: int = 0):
+        labels = np.asarray(labels)
+        if not len(labels):
+            raise ValueError("Cannot draw batches from a set without images.")
+        if classes < 1 or images < 1:
+            raise ValueError(f"`classes` and `images` must be at least 1; received {classes} and {images}.")
+        counts = np.bincount(labels)
+        self.present = np.flatnonzero(counts)
+        self.classes = min(int(classes), len(self.present))
+        if self.classes < classes:
+            logger.warning("The set has %d classes: batches hold %d classes, not %d.", *(2 * [self.classes]), classes)
+        self.images, self.seed = int(images), int(seed)
+        self._members = np.argsort(labels, kind="stable").astype(np.int32 if len(labels) < 2**31 else np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        rounds = -(-len(self.present) // self.classes)
+        self.steps = max(rounds, round(len(labels) / (self.classes * self.images)))
+
+    @property
+    def batch_size(self) -> int:
+        return self.classes * self.images
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        rng = np.random.default_rng([self.seed, int(epoch)])
+        rounds, visits = self._class_batches(rng), {}
+        for _ in range(self.steps):
+            indices = np.concatenate([self._draw(c, visits, rng) for c in next(rounds).tolist()])
+            yield Batch(indices.astype(np.int64), rng.integers(2**31 - 1, size=2, dtype=np.int32))
+
+    def _class_batches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        queue = rng.permutation(self.present)
+        while True:
+            if len(queue) < self.classes:
+                # Classes left from this round go first; in the next round they come last, so no batch holds one twice.
+                fresh = rng.permutation(self.present)
+                again = np.isin(fresh, queue)
+                queue = np.concatenate([queue, fresh[~again], fresh[again]])
+            yield queue[: self.classes]
+            queue = queue[self.classes :]
+
+    def _draw(self, label: int, visits: dict, rng: np.random.Generator) -> np.ndarray:
+        start, stop = self._starts[label], self._starts[label + 1]
+        order, at = visits.get(label, (None, 0))
+        if order is None:
+            order = rng.permutation(self._members[start:stop])
+        picked = [order[at : at + self.images]]
+        at += self.images
+        missing = self.images - len(picked[0])
+        while missing > 0:
+            order = rng.permutation(order)
+            picked.append(order[:missing])
+            at = min(missing, len(order))
+            missing -= at
+        visits[label] = (order, at)
+        return np.concatenate(picked)
+
+
+class Batch:
+    """Indices (P·K,) int64, and a seed (2,) int32 for whatever is random in the batch (crops, augmentation)."""
+
+    __slots__ = ("indices", "seed")
+
+    def __init__(self, indices: np.ndarray, seed: np.ndarray):
+        self.indices, self.seed = indices, seed
