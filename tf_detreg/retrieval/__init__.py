@@ -1,0 +1,7 @@
+"""Evaluation and search over embeddings: exact when it can be, ScaNN when it must be, never silently wrong."""
+
+from tf_detreg.retrieval.evaluate import evaluate
+from tf_detreg.retrieval.find import search
+from tf_detreg.retrieval.report import Approximation, RetrievalReport
+
+__all__ = ["Approximation", "RetrievalReport", "evaluate", "search"]

@@ -1,0 +1,104 @@
+"""Cases small enough to count by hand."""
+
+import numpy as np
+import pytest
+
+from tf_detreg import retrieval
+
+
+def circle(*degrees):
+    """Points on the unit circle; the nearer the angle, the nearer the neighbour."""
+    radians = np.deg2rad(degrees)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1)
+
+
+# Class a at 0°, 10°, 40°; class b at 25°, 90°.
+POINTS, LABELS = circle(0, 10, 40, 25, 90), ["a", "a", "a", "b", "b"]
+# Neighbours, nearest first (angles away):
+#   0°:  10 a, 25 b, 40 a, 90 b      right at ranks 1, 3
+#   10°: 0 a, 25 b, 40 a, 90 b       1, 3
+#   40°: 25 b, 10 a, 0 a, 90 b       2, 3
+#   25°: 10 a / 40 a (both 15°), 0 a, 90 b    4
+#   90°: 40 a, 25 b, …               2
+
+
+def test_leave_one_out():
+    report = retrieval.evaluate(POINTS, LABELS, k=(1, 2, 3, 4))
+    assert report.recall == pytest.approx({1: 2 / 5, 2: 4 / 5, 3: 4 / 5, 4: 1})
+    assert report.precision == pytest.approx({1: 2 / 5, 2: (1 + 1 + 1 + 0 + 1) / 10, 3: 7 / 15, 4: 8 / 20})
+    assert report.metrics["mrr"] == pytest.approx((1 + 1 + 1 / 2 + 1 / 4 + 1 / 2) / 5)
+    assert report.metrics["r_precision"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 0 + 0) / 5)
+    assert report.map_at_r == pytest.approx((1 / 2 + 1 / 2 + 1 / 4 + 0 + 0) / 5)
+    assert report.metrics["map"] == pytest.approx((5 / 6 + 5 / 6 + (1 / 2 + 2 / 3) / 2 + 1 / 4 + 1 / 2) / 5)
+    assert (report.queries, report.gallery, report.lone_queries, report.classes) == (5, 5, 0, 2)
+    assert report.protocol == "leave-one-out"
+    assert report.per_class["b"]["mrr"] == pytest.approx(3 / 8)
+    assert report.per_class["b"]["queries"] == 2
+
+
+def test_recall_alone_needs_one_rank_and_agrees():
+    every, some = (retrieval.evaluate(POINTS, LABELS, k=(1, 2), metrics=what) for what in ("all", "recall"))
+    assert some.recall == every.recall
+    assert some.metrics["mrr"] == every.metrics["mrr"]
+    assert np.isnan(some.map_at_r)
+
+
+def test_query_gallery_does_not_leave_equal_vectors_out():
+    report = retrieval.evaluate(circle(0, 90), [0, 1], circle(0, 80, 45), [0, 1, 0], k=1)
+    assert report.recall[1] == 1
+    assert report.protocol == "query-gallery"
+    assert report.metrics["r_precision"] == 1
+
+
+def test_cross_group_removes_the_same_class_and_group_and_nothing_else():
+    # Query 0° (class 0, camera 0) would find 1° of its own camera; that leaves, and 20° of camera 1 stands behind the
+    # wrong answer at 10° of the query's own camera, which stays.
+    points, labels, cameras = circle(0, 1, 20, 10, 60), [0, 0, 0, 1, 1], [0, 0, 1, 0, 1]
+    report = retrieval.evaluate(points, labels, groups=cameras, k=(1, 2))
+    # 0°: 10° wrong, 20° right -> 2.  1°: same -> 2.  20°: 10° wrong, 1° right (2), 0° right (3).
+    # 10°: 1°, 0°, 20° wrong (9, 10, 10 away), 60° right -> 4.  60°: 20° wrong, 10° right -> 2.
+    assert report.protocol == "cross-group"
+    assert report.recall == {1: 0.0, 2: pytest.approx(4 / 5)}
+    assert report.metrics["map"] == pytest.approx((1 / 2 + 1 / 2 + (1 / 2 + 2 / 3) / 2 + 1 / 4 + 1 / 2) / 5)
+    assert report.per_group[0]["queries"] == 3
+    assert report.per_group[1]["recall@2"] == 1.0
+
+
+def test_groups_can_break_down_without_changing_the_protocol():
+    report = retrieval.evaluate(POINTS, LABELS, groups=[0, 0, 1, 1, 1], protocol="leave-one-out", k=1)
+    assert report.recall[1] == pytest.approx(2 / 5)
+    assert report.per_group[0]["recall@1"] == 1
+    assert report.per_group[1]["recall@1"] == 0
+
+
+def test_lone_queries_are_left_out_and_counted():
+    report = retrieval.evaluate(circle(0, 10, 30), [0, 0, 1], k=1)
+    assert report.lone_queries == 1
+    assert report.recall[1] == 1.0
+    assert np.isnan(report.per_class[1]["recall@1"])
+    assert report.as_dict()["per_class"]["1"]["recall@1"] is None
+
+
+def test_a_collapsed_model_scores_zero_because_ties_lose():
+    report = retrieval.evaluate(np.ones((40, 7)), np.arange(40) // 4, k=(1, 36, 37))
+    assert report.recall == {1: 0.0, 36: 0.0, 37: 1.0}  # 36 wrong answers stand before the first right one
+    assert report.map_at_r == 0.0
+
+
+def test_duplicates_are_found_and_a_wrong_copy_stands_first():
+    # The query's copy in its own class is a right answer; a copy in another class ties with it and wins.
+    report = retrieval.evaluate(circle(0), [0], circle(0, 0, 50), [0, 1, 1], k=(1, 2))
+    assert report.recall == {1: 0.0, 2: 1.0}
+    report = retrieval.evaluate(circle(0), [0], circle(0, 50, 60), [0, 1, 1], k=1)
+    assert report.recall == {1: 1.0}
+
+
+def test_search_orders_by_score_then_by_index():
+    ids, scores = retrieval.search(circle(0), circle(30, 0, -30, 10, 0), k=5)
+    assert ids.tolist() == [[1, 4, 3, 0, 2]]
+    np.testing.assert_allclose(scores[0], np.cos(np.deg2rad([0, 0, 10, 30, 30])), atol=1e-6)
+
+
+def test_search_among_themselves_leaves_self_out_by_index():
+    ids, _ = retrieval.search(circle(0, 0, 90), k=1)
+    assert ids.ravel().tolist()[:2] == [1, 0]

@@ -1,0 +1,104 @@
+"""What every entrance of retrieval asks of its input, with errors that say what to do."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_ROWS = 65_536
+_UNIT = 1e-5
+
+
+def unit_rows(vectors, name: str) -> tuple[np.ndarray, bool]:
+    """Vectors as float32 rows of length one, and whether their lengths had to be changed.
+
+    Retrieval compares by cosine. Rows that are already of length one (to 1e-5) are used as they are, without a copy, so
+    that a memory-mapped gallery stays on disk.
+
+    Args:
+        vectors: (N, dim), any real dtype, tensor or array.
+        name: The argument's name, for the messages.
+
+    Raises:
+        ValueError: If the shape is not (N, dim), or a row holds NaN or infinity, or only zeros.
+
+    Example:
+        >>> rows, changed = unit_rows([[3.0, 4.0]], "queries")
+        >>> rows.tolist(), changed
+        ([[0.6000000238418579, 0.800000011920929]], True)
+    """
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise ValueError(f"`{name}` must be vectors of shape (N, dim); received shape {vectors.shape}.")
+    if len(vectors) == 0:
+        raise ValueError(f"`{name}` is empty: there is nothing to search. Give at least one vector.")
+    if vectors.dtype.kind not in "fiu" and vectors.dtype.name != "bfloat16":
+        raise ValueError(f"`{name}` must be real numbers; received dtype {vectors.dtype}.")
+    lengths = _lengths(vectors)
+    _refuse(~np.isfinite(lengths), name, "hold NaN or infinity", "Look at the model's outputs for these inputs")
+    _refuse(lengths == 0, name, "are all zeros, which have no direction", "Remove them, or mend what embeds them")
+    if np.abs(lengths - 1).max() <= _UNIT and vectors.dtype == np.float32 and vectors.flags.c_contiguous:
+        return vectors, False
+    changed = bool(np.abs(lengths - 1).max() > (1e-2 if vectors.dtype.itemsize < 4 else _UNIT))
+    unit = np.empty(vectors.shape, np.float32)
+    for start in range(0, len(vectors), _ROWS):
+        rows = slice(start, start + _ROWS)
+        unit[rows] = vectors[rows].astype(np.float64) / lengths[rows, None]
+    return unit, changed
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.empty(len(vectors))
+    for start in range(0, len(vectors), _ROWS):
+        block = vectors[start : start + _ROWS].astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths[start : start + _ROWS] = np.sqrt(np.einsum("nd,nd->n", block, block))
+    return lengths
+
+
+def _refuse(bad: np.ndarray, name: str, what: str, advice: str) -> None:
+    if bad.any():
+        rows = np.flatnonzero(bad)
+        shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+        raise ValueError(f"{len(rows)} of {len(bad)} rows of `{name}` {what} (rows {shown}). {advice}.")
+
+
+def same_width(queries: np.ndarray, gallery: np.ndarray) -> None:
+    """Refuse queries and gallery of different models."""
+    if queries.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"`queries` have {queries.shape[1]} dimensions and `gallery` has {gallery.shape[1]}. "
+            "Embed both with the same model."
+        )
+
+
+def one_each(values, count: int, name: str, of: str) -> np.ndarray:
+    """A vector (count,) of labels or groups; (count, 1) is accepted."""
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or len(values) != count:
+        raise ValueError(f"`{name}` must hold one value for each of the {count} `{of}`; received shape {values.shape}.")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"`{name}` holds NaN or infinity. Give integers or strings.")
+    return values
+
+
+def ranks_at(k: int | Sequence[int], gallery_size: int) -> tuple[int, ...]:
+    """The list of k, sorted and without repeats.
+
+    Args:
+        k: One or several ranks, each from 1 to the number of items that a query can find.
+        gallery_size: That number.
+
+    Raises:
+        ValueError: If a k is not a positive integer or is larger than the gallery.
+    """
+    ks = [k] if isinstance(k, int | np.integer) else list(k)
+    if not ks or any(isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1 for x in ks):
+        raise ValueError(f"`k` must be positive integers, such as (1, 2, 4, 8); received {k!r}.")
+    if max(ks) > gallery_size:
+        raise ValueError(
+            f"`k`={max(ks)} is larger than the gallery: a query can find {gallery_size} items. "
+            "Lower `k`, or give a larger gallery."
+        )
+    return tuple(sorted({int(x) for x in ks}))

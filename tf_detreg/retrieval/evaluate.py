@@ -1,0 +1,131 @@
+"""The one entrance to evaluation."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_detreg.retrieval import checks, clustering, engines, intervals, protocols
+from tf_detreg.retrieval.report import RetrievalReport
+
+
+def evaluate(
+    queries,
+    labels,
+    gallery=None,
+    gallery_labels=None,
+    *,
+    groups=None,
+    gallery_groups=None,
+    k: int | Sequence[int] = (1, 2, 4, 8),
+    engine: str = "auto",
+    metrics: str = "all",
+    protocol: str = "auto",
+    clusters: bool = False,
+    target_recall: float = 0.99,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> RetrievalReport:
+    """Measure how well the nearest neighbours of each query are of its own class.
+
+    Scores are cosines. The policy is the same everywhere:
+
+    - *Self* is excluded by its index, never by a distance of zero: an image that is in the gallery twice finds
+      its copy.
+    - *Ties*: scores closer than 1e-6 tie, and a wrong answer that ties with a right one stands before it. So a model
+      that maps everything to one point scores 0, not 1, and the order of the items cannot change any number.
+    - *Lone queries*, without any right answer in their gallery, are left out of every average, and counted.
+
+    Args:
+        queries: (Q, dim) embeddings, array or tensor.
+        labels: (Q,) classes, integers or strings.
+        gallery: (N, dim), or None: the queries search among themselves (leave-one-out).
+        gallery_labels: (N,).
+        groups: (Q,) a second label: camera, style, font. With it the protocol is cross-group: items of the query's
+            class *and* group leave the gallery.
+        gallery_groups: (N,).
+        k: For R@k and Precision@k. Defaults to (1, 2, 4, 8).
+        engine: `"exact"`, `"scann"`, or `"auto"`, the default: exact until ScaNN, its build included, is faster at
+            `target_recall`.
+        metrics: Defaults to `"all"`. `"recall"` computes R@k and MRR alone, which needs one rank a query.
+        protocol: `"auto"`, or `"leave-one-out"`, `"query-gallery"`, `"cross-group"`. With `groups` and one of the
+            first two, groups only break the result down.
+        clusters: Defaults to False. True adds NMI, AMI and F1 of a k-means clustering with as many clusters as classes.
+        target_recall: Defaults to 0.99: the share of true neighbours, at the largest rank needed, that ScaNN is
+            tuned to find.
+        resamples: Defaults to 1000, for the bootstrap intervals; 0 leaves them out.
+        seed: Of bootstrap, clustering and the sample on which ScaNN is tuned.
+        progress: Whether to show a progress bar. None, the default, shows it in a terminal.
+
+    Returns:
+        A `RetrievalReport`.
+
+    Raises:
+        ValueError: If vectors, labels, groups or options do not fit; the message names the argument.
+
+    Example:
+        >>> report = evaluate([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], [0, 0, 1, 1], k=1)
+        >>> report.recall[1], report.map_at_r, report.engine
+        (1.0, 1.0, 'exact')
+
+    Reference:
+        Musgrave, Belongie, Lim: A metric learning reality check. ECCV 2020.
+    """
+    began = time.perf_counter()
+    if metrics not in ("all", "recall"):
+        raise ValueError(f"`metrics` must be 'all' or 'recall'; received {metrics!r}.")
+    queries, labels, gallery, gallery_labels, groups, gallery_groups, notes = protocols.checked(
+        queries, labels, gallery, gallery_labels, groups, gallery_groups
+    )
+    rules = protocols.choose(labels, gallery_labels, groups, gallery_groups, protocol)
+    items = queries if gallery is None else gallery
+    ks = checks.ranks_at(k, len(items) - rules.searches_itself)
+    found = engines.run(queries, items, rules, ks, metrics, engine, target_recall, seed, progress)
+    table, notes = found.table, [*notes, *found.notes]
+    if not table["relevant"].any():
+        raise ValueError(
+            "No query has a right answer in its gallery: every class has one image, or `labels` and `gallery_labels` "
+            "share no class. There is nothing to measure."
+        )
+    per_query = {name: values for name, values in table.items() if name not in ("first_rank", "relevant")}
+    means = {name: float(np.nanmean(values)) for name, values in per_query.items()}
+    spans = {}
+    if resamples:
+        spans = {
+            name: intervals.over_classes(v, rules.query_class, 0.95, resamples, seed) for name, v in per_query.items()
+        }
+    if clusters:
+        means |= clustering.scores(queries, rules.query_class, seed)
+    classes = np.unique(rules.query_class)
+    return RetrievalReport(
+        metrics=means,
+        intervals={name: span for name, span in spans.items() if span},
+        per_class=_breakdown(per_query, labels),
+        per_group={} if groups is None else _breakdown(per_query, groups),
+        engine=found.engine,
+        protocol=rules.name,
+        queries=len(queries),
+        lone_queries=int((table["relevant"] == 0).sum()),
+        gallery=len(items),
+        classes=len(classes),
+        dimension=queries.shape[1],
+        seconds=time.perf_counter() - began,
+        approximation=found.approximation,
+        notes=tuple(notes),
+        per_query=table,
+    )
+
+
+def _breakdown(per_query: dict[str, np.ndarray], keys: np.ndarray) -> dict[object, dict[str, float]]:
+    """Averages by key; NaN where a key has only lone queries."""
+    names, codes = np.unique(keys, return_inverse=True)
+    total = np.bincount(codes)
+    columns = {"queries": total}
+    for name, values in per_query.items():
+        known = ~np.isnan(values)
+        with np.errstate(invalid="ignore"):
+            columns[name] = np.bincount(codes[known], values[known], len(names)) / np.bincount(
+                codes[known], minlength=len(names)
+            )
+    return {key: {name: column[i].item() for name, column in columns.items()} for i, key in enumerate(names.tolist())}

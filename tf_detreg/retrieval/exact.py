@@ -1,0 +1,249 @@
+"""Exact search and exact ranks by blocks of queries, in bounded memory.
+
+One block of queries is compared with the whole gallery by one matrix product. The rank of a right answer is then one
+comparison and a count: 1 + (right answers before it) + (wrong answers that score as high or higher). Nothing is sorted
+until a query has so many right answers that sorting its row of scores once is cheaper than counting for each.
+
+TensorFlow makes the product, because on CPUs with AVX-512 its kernels are almost twice as fast as those in NumPy's
+wheel, and because it finds a GPU by itself; NumPy counts, on as many threads as there are cores.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tf_detreg.retrieval import metrics
+from tf_detreg.retrieval.progress import ticker
+from tf_detreg.retrieval.protocols import Protocol
+
+TIE = 1e-6  # Float32 cannot order scores that are closer than this: they tie, and a tie counts against the query.
+
+_SCORES_BYTES = 400 << 20  # of all blocks in flight
+_TRANSPOSED_BYTES = 256 << 20  # a transposed copy of a small gallery makes the product faster
+_MOST_QUERIES = 512
+_COUNT_UP_TO = 40  # right answers; beyond, sorting the row is faster
+_LANES = 255 * 8  # columns whose matches can be added up in bytes without overflow
+
+
+class Scores:
+    """The matrix product of a block of queries with one gallery.
+
+    Args:
+        gallery: (N, dim) float32 unit rows.
+    """
+
+    def __init__(self, gallery: np.ndarray):
+        self._transposed = gallery.nbytes <= _TRANSPOSED_BYTES
+        with full_precision():
+            self._gallery = tf.constant(np.ascontiguousarray(gallery.T) if self._transposed else gallery)
+
+    def __call__(self, queries: np.ndarray) -> np.ndarray:
+        """(b, dim) to a writable (b, N)."""
+        product = tf.matmul(queries, self._gallery, transpose_b=not self._transposed).numpy()
+        if not product.flags.writeable:
+            product = product.copy()
+        return product
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Switch off TensorFloat-32, with which recent GPUs would keep three digits of each score."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def workers() -> int:
+    """Threads to use: the cores this process may run on, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16)
+
+
+def block_size(gallery_size: int, largest_class: int = 0) -> int:
+    """Queries in a block, so that all blocks in flight stay within the memory bound."""
+    bytes_a_query = 6 * gallery_size + 64 * largest_class
+    return int(np.clip(_SCORES_BYTES // (workers() * bytes_a_query), 1, _MOST_QUERIES))
+
+
+def in_blocks(count: int, size: int, task: Callable[[np.ndarray], object], title: str, progress: bool | None) -> None:
+    """Call `task(rows)` for all blocks of 0..count-1 on all cores; the first error stops the rest."""
+    blocks = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+    pool = concurrent.futures.ThreadPoolExecutor(workers())
+    with ticker(title, count, progress) as tick, full_precision(), pool:
+        futures = {pool.submit(task, rows): len(rows) for rows in blocks}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+                tick(futures[future])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def per_query(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    protocol: Protocol,
+    ks: tuple[int, ...],
+    what: str = "all",
+    rows: np.ndarray | None = None,
+    progress: bool | None = None,
+) -> dict[str, np.ndarray]:
+    """Every metric of every query, by exact search.
+
+    Args:
+        queries: (Q, dim) float32 unit rows.
+        gallery: (N, dim) float32 unit rows.
+        protocol: Who may find whom.
+        ks: For recall and precision.
+        what: `"all"` or `"recall"`.
+        rows: Which queries; defaults to all.
+        progress: Whether to show a progress bar; None shows it in a terminal.
+
+    Returns:
+        Name to (Q,), as `metrics.names`, and `"first_rank"`, `"relevant"`.
+    """
+    rows = np.arange(len(queries)) if rows is None else rows
+    scores = Scores(gallery)
+    table = {name: np.empty(len(rows)) for name in (*metrics.names(ks, what), "first_rank", "relevant")}
+
+    def task(block: np.ndarray) -> None:
+        ranks = positive_ranks(scores(queries[rows[block]]), *protocol.same_class(rows[block]), first=what == "recall")
+        for name, values in metrics.per_query(ranks, ks, what).items():
+            table[name][block] = values
+        table["first_rank"][block] = ranks.first
+        table["relevant"][block] = ranks.relevant
+
+    in_blocks(len(rows), block_size(len(gallery), protocol.largest_class), task, "Ranking queries", progress)
+    return table
+
+
+def positive_ranks(
+    scores: np.ndarray, position: np.ndarray, item: np.ndarray, kept: np.ndarray, first: bool = False
+) -> metrics.Ranks:
+    """Ranks of the right answers of a block of queries.
+
+    Args:
+        scores: (b, N) float32, overwritten.
+        position: (n,) row in `scores` of each same-class pair, ascending.
+        item: (n,) its column.
+        kept: (n,) whether it is a right answer; the others have left the gallery.
+        first: Defaults to False. True finds only the best rank of each query.
+    """
+    value = scores[position, item]
+    scores[position, item] = -np.inf
+    position, value = position[kept], value[kept]
+    order = np.lexsort((-value, position))
+    position, value = position[order], value[order]
+    relevant = np.bincount(position, minlength=len(scores))
+    ranks = metrics.Ranks(position, np.zeros(len(position), np.int64), relevant)
+    place = ranks.place
+    if first:
+        position, value, place = position[place == 1], value[place == 1], place[place == 1]
+    before = _wrong_before(scores, position, place, value - np.float32(TIE))
+    return metrics.Ranks(position, before + place, relevant)
+
+
+def _wrong_before(scores: np.ndarray, position: np.ndarray, place: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """How many scores of its row reach each threshold."""
+    before = np.empty(len(position), np.int64)
+    sizes = np.bincount(position, minlength=len(scores))
+    few = (sizes <= _COUNT_UP_TO)[position]
+    if few.any():
+        padded = np.full((len(scores), place[few].max()), np.inf, np.float32)
+        padded[position[few], place[few] - 1] = threshold[few]
+        before[few] = _count(scores, padded)[position[few], place[few] - 1]
+    for row in np.flatnonzero(sizes > _COUNT_UP_TO):
+        mine = slice(*np.searchsorted(position, [row, row + 1]))
+        before[mine] = scores.shape[1] - np.searchsorted(np.sort(scores[row]), threshold[mine], side="left")
+    return before
+
+
+def _count(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """(b, N) scores and (b, m) thresholds to (b, m) counts of scores at or above each.
+
+    Comparisons give bytes of 0 or 1. Eight of them are added at once as one 64-bit number, 255 times before a byte
+    could overflow, which is many times faster than summing booleans.
+    """
+    queries, items = scores.shape
+    lanes = max(1, (1 << 18) // (queries * _LANES))
+    width = min(lanes, -(-items // _LANES)) * _LANES
+    mask = np.zeros((queries, width), bool)
+    counts = np.zeros(thresholds.shape, np.int64)
+    for start in range(0, items, width):
+        chunk = scores[:, start : start + width]
+        mask[:, chunk.shape[1] :] = False
+        for column in range(thresholds.shape[1]):
+            np.greater_equal(chunk, thresholds[:, column, None], out=mask[:, : chunk.shape[1]])
+            sums = mask.view(np.uint64).reshape(queries, -1, 255).sum(axis=2)
+            counts[:, column] += sums.view(np.uint8).sum(axis=1, dtype=np.int64)
+    return counts
+
+
+def search(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    k: int,
+    skip_itself: bool = False,
+    progress: bool | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest items of each query.
+
+    Args:
+        queries: (Q, dim) float32 unit rows.
+        gallery: (N, dim) float32 unit rows.
+        k: How many.
+        skip_itself: Defaults to False. True when the queries are the gallery: query i does not find item i.
+        progress: Whether to show a progress bar; None shows it in a terminal.
+
+    Returns:
+        ids (Q, k) int64 and scores (Q, k) float32, best first; equal scores by index.
+    """
+    scores = Scores(gallery)
+    ids = np.empty((len(queries), k), np.int64)
+    best = np.empty((len(queries), k), np.float32)
+
+    def task(block: np.ndarray) -> None:
+        product = scores(queries[block])
+        if skip_itself:
+            product[np.arange(len(block)), block] = -np.inf
+        ids[block], best[block] = top(product, k)
+
+    in_blocks(len(queries), block_size(len(gallery)), task, "Searching", progress)
+    return ids, best
+
+
+def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of the k largest scores of each row, best first; equal scores by column.
+
+    The columns are dealt into groups, and only the k groups with the largest maxima are looked into: the k best items
+    are in them, and a running maximum over groups is far cheaper than a selection over all columns.
+    """
+    rows, items = scores.shape
+    size = 64
+    groups = items // size
+    if groups < 4 * k:
+        candidates = None
+        values = scores
+    else:
+        maxima = scores[:, : groups * size].reshape(rows, size, groups).max(axis=1)
+        chosen = np.argpartition(maxima, groups - k, axis=1)[:, groups - k :]
+        inside = (chosen[:, None, :] + (np.arange(size) * groups)[:, None]).reshape(rows, -1)
+        rest = np.broadcast_to(np.arange(groups * size, items), (rows, items - groups * size))
+        candidates = np.concatenate([inside, rest], axis=1)
+        values = np.take_along_axis(scores, candidates, axis=1)
+    if k < values.shape[1]:
+        kept = np.argpartition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k :]
+    else:
+        kept = np.broadcast_to(np.arange(k), (rows, k))
+    columns = kept if candidates is None else np.take_along_axis(candidates, kept, axis=1)
+    values = np.take_along_axis(values, kept, axis=1)
+    order = np.lexsort((columns, -values), axis=1)
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)

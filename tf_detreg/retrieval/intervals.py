@@ -1,0 +1,69 @@
+"""Confidence intervals: how far could a number be off, had other classes, or other queries, been drawn?"""
+
+import math
+
+import numpy as np
+
+_CELLS = 4_000_000
+
+
+def over_classes(
+    values: np.ndarray, classes: np.ndarray, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Bootstrap interval of a mean over queries, by drawing classes with replacement.
+
+    Queries of one class resemble each other, so an interval that draws queries is too narrow; the claim is about unseen
+    classes, so classes are what is drawn.
+
+    Args:
+        values: (Q,) one value a query; NaN is left out.
+        classes: (Q,) class of each query, integers from 0.
+        confidence: Defaults to 0.95.
+        resamples: Defaults to 1000.
+        seed: Defaults to 0. Of the draw.
+
+    Returns:
+        (low, high), or None when fewer than two classes have a value.
+
+    Example:
+        >>> over_classes(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1]))
+        (0.0, 1.0)
+    """
+    known = ~np.isnan(values)
+    counts = np.bincount(classes[known])
+    sums = np.bincount(classes[known], weights=values[known])
+    present = counts > 0
+    counts, sums = counts[present], sums[present]
+    if len(counts) < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    means = []
+    step = max(1, _CELLS // len(counts))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
+        means.append((draws @ sums) / (draws @ counts))
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def of_share(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson interval of a share; stays inside 0..1, and is not empty at 0 or 1.
+
+    Args:
+        hits: How often it happened.
+        trials: Out of how many independent trials.
+        confidence: Defaults to 0.95.
+
+    Example:
+        >>> low, high = of_share(99, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.946, 0.998)
+    """
+    from scipy.stats import norm
+
+    z = norm.ppf((1 + confidence) / 2)
+    share, spread = hits / trials, z * z / trials
+    centre = share + spread / 2
+    half = math.sqrt(spread * share * (1 - share) + spread * spread / 4)
+    return (centre - half) / (1 + spread), min(1.0, (centre + half) / (1 + spread))

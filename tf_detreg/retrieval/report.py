@@ -1,0 +1,184 @@
+"""What an evaluation found, as a dataclass, as JSON, as Markdown and as a table for terminals."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import rich.table
+
+_LABELS = {"mrr": "MRR", "r_precision": "R-precision", "map@r": "MAP@R", "map": "MAP"}
+_LABELS |= {"nmi": "NMI", "ami": "AMI", "f1": "F1"}
+
+
+def label(metric: str) -> str:
+    """How a metric is written for people.
+
+    Example:
+        >>> label("recall@10"), label("map@r")
+        ('R@10', 'MAP@R')
+    """
+    return _LABELS.get(metric) or metric.replace("recall@", "R@").replace("precision@", "P@")
+
+
+@dataclasses.dataclass(frozen=True)
+class Approximation:
+    """How far an approximate search was off, measured against exact search on queries it was not tuned on.
+
+    Args:
+        recall: Share of the true nearest neighbours that were found, at rank `at`.
+        interval: 95 % interval of `recall`.
+        at: The rank.
+        target: What was asked for.
+        sample: How many queries were compared.
+        metric_error: For each metric, (approximate - exact) on the sample, and its 95 % interval: (error, low, high).
+        settings: Leaves, leaves searched, items reordered, …
+        build_seconds: Building and tuning.
+    """
+
+    recall: float
+    interval: tuple[float, float]
+    at: int
+    target: float
+    sample: int
+    metric_error: Mapping[str, tuple[float, float, float]]
+    settings: Mapping[str, object]
+    build_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalReport:
+    """Result of `retrieval.evaluate`.
+
+    Args:
+        metrics: Name to value, between 0 and 1: `recall@1`, `precision@1`, `r_precision`, `map@r`, `map`, `mrr`, and
+            `nmi`, `ami`, `f1` when clustering was asked for.
+        intervals: Name to its bootstrap interval over classes.
+        per_class: Class to its metrics and `queries`.
+        per_group: Group to its metrics and `queries`; empty without groups.
+        engine: `"exact"` or `"scann"`.
+        protocol: `"leave-one-out"`, `"query-gallery"` or `"cross-group"`.
+        queries: Number of queries.
+        lone_queries: Queries without any right answer in their gallery; they are left out of every average.
+        gallery: Number of items.
+        classes: Number of classes among the queries.
+        dimension: Of the embeddings.
+        seconds: Wall time.
+        approximation: How far ScaNN was off; None for exact search.
+        notes: What a reader should know: vectors that were normalised, an engine that was replaced, …
+        per_query: Name to one value a query; NaN for lone queries. Holds `first_rank` and `relevant` too. Not
+            written to JSON.
+    """
+
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    per_class: Mapping[str, Mapping[str, float]]
+    per_group: Mapping[str, Mapping[str, float]]
+    engine: str
+    protocol: str
+    queries: int
+    lone_queries: int
+    gallery: int
+    classes: int
+    dimension: int
+    seconds: float
+    approximation: Approximation | None = None
+    notes: tuple[str, ...] = ()
+    per_query: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def recall(self) -> dict[int, float]:
+        """R@k by k."""
+        return self._by_k("recall@")
+
+    @property
+    def precision(self) -> dict[int, float]:
+        """Precision@k by k."""
+        return self._by_k("precision@")
+
+    @property
+    def map_at_r(self) -> float:
+        """MAP@R; NaN when it was not computed."""
+        return self.metrics.get("map@r", math.nan)
+
+    def _by_k(self, prefix: str) -> dict[int, float]:
+        return {
+            int(name.removeprefix(prefix)): value for name, value in self.metrics.items() if name.startswith(prefix)
+        }
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain dictionaries, lists, numbers and strings; numbers that are not known become None."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["per_query"]
+        if self.approximation:
+            fields["approximation"] = dataclasses.asdict(self.approximation)
+        return _plain(fields)
+
+    def to_json(self) -> str:
+        """JSON text of `as_dict`."""
+        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row a metric: its name, its value in percent, its interval."""
+        rows = []
+        for name, value in self.metrics.items():
+            low, high = self.intervals.get(name, (math.nan, math.nan))
+            interval = "" if math.isnan(low) else f"{100 * low:.2f} – {100 * high:.2f}"
+            rows.append({"metric": label(name), "%": _percent(value), "95 % interval": interval})
+        return rows
+
+    def summary(self) -> str:
+        """A sentence: what was searched, how, and how sure the numbers are."""
+        text = f"{self.queries:,} queries of {self.classes:,} classes, {self.gallery:,} items, {self.protocol}, "
+        text += f"{self.engine} search, {self.seconds:.1f} s."
+        if self.lone_queries:
+            text += f" {self.lone_queries:,} queries have no right answer in their gallery and are left out."
+        if self.approximation:
+            near = self.approximation
+            text += f" ScaNN found {100 * near.recall:.2f} % of the true {near.at} nearest neighbours "
+            text += f"({100 * near.interval[0]:.2f} – {100 * near.interval[1]:.2f} %, {near.sample:,} sampled queries)"
+            error, low, high = next(iter(near.metric_error.values()), (math.nan,) * 3)
+            if not math.isnan(error):
+                name = label(next(iter(near.metric_error)))
+                text += f"; this moves {name} by {100 * error:+.2f} points ({100 * low:+.2f} – {100 * high:+.2f})"
+            text += "."
+        return text
+
+    def to_markdown(self) -> str:
+        """A Markdown table with a sentence and the notes under it."""
+        lines = ["| metric | % | 95 % interval |", "|---|---:|---:|"]
+        lines += [f"| {row['metric']} | {row['%']} | {row['95 % interval']} |" for row in self.rows()]
+        lines += ["", self.summary(), *(f"Note: {note}" for note in self.notes)]
+        return "\n".join(lines) + "\n"
+
+    def to_table(self) -> "rich.table.Table":
+        """A table for `rich.print`."""
+        from rich.table import Table
+
+        table = Table(caption="\n".join([self.summary(), *self.notes]), caption_justify="left")
+        table.add_column("metric")
+        table.add_column("%", justify="right")
+        table.add_column("95 % interval", justify="right")
+        for row in self.rows():
+            table.add_row(*row.values())
+        return table
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
