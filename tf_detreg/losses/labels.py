@@ -1,0 +1,93 @@
+"""One check of labels for every loss and miner, so that a wrong label never turns into a silently wrong number."""
+
+import tensorflow as tf
+
+
+def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
+    """Labels as int32 `(B,)`, or an error that says what is wrong with them.
+
+    A wrong type or shape raises `ValueError` at once, also while a graph is being built. Values are known only when
+    the graph runs: a negative or too large label raises `ValueError` eagerly and `tf.errors.InvalidArgumentError`
+    with the same text from inside `fit`. (XLA-compiled graphs drop such run-time checks.)
+
+    Args:
+        labels: integers, `(B,)` or `(B, 1)`.
+        embeddings: `(B, dim)`.
+        num_classes: number of known classes C. Defaults to `None`: every label of at least 0 is accepted.
+
+    Raises:
+        ValueError: if labels are not integers, do not fit the embeddings, or (eagerly) are out of range.
+
+    Example:
+
+    >>> check_labels([[2], [0]], tf.zeros([2, 4])).numpy().tolist()
+    [2, 0]
+    """
+    labels = tf.convert_to_tensor(labels)
+    if not labels.dtype.is_integer:
+        raise ValueError(
+            f"labels must be integers (class numbers), received dtype {labels.dtype.name}. "
+            "Convert them with labels.astype('int32'), or one-hot labels with labels.argmax(axis=-1)."
+        )
+    return _in_range(_one_per_row(labels, embeddings), num_classes)
+
+
+def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
+    """Zeros and ones `(B, L)`, one column a label, as booleans; or an error as from `check_labels`.
+
+    Args:
+        labels: booleans, or numbers of which only 0 and 1 may occur, `(B, L)`.
+        embeddings: `(B, dim)`.
+
+    Raises:
+        ValueError: if the shape does not fit the embeddings, or (eagerly) another value than 0 or 1 occurs.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank != 2 or not labels.shape[:1].is_compatible_with(embeddings.shape[:1]):
+        raise ValueError(
+            "labels must have shape (batch, number of labels), with a 1 for each label that a sample has; "
+            f"received labels {tuple(labels.shape)} with embeddings {tuple(embeddings.shape)}."
+        )
+    if labels.dtype.is_bool:
+        return labels
+    fine = tf.reduce_all((labels == 0) | (labels == 1))
+    text = "labels must hold only 0 and 1. Smallest and largest value received:"
+    return _guarded(fine, text, labels) == 1
+
+
+def _one_per_row(labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+    if embeddings.shape.rank != 2:
+        raise ValueError(f"embeddings must have shape (batch, dim), received {tuple(embeddings.shape)}.")
+    if labels.shape.rank is None:  # a tf.function that saw labels of both ranks
+        fitting = tf.debugging.assert_equal(tf.size(labels), tf.shape(embeddings)[0], "labels: one for each embedding")
+        with tf.control_dependencies([fitting]):
+            return tf.reshape(labels, [-1])
+    flat = tf.squeeze(labels, 1) if labels.shape.rank == 2 and labels.shape[1] == 1 else labels
+    if flat.shape.rank != 1 or not flat.shape[:1].is_compatible_with(embeddings.shape[:1]):
+        raise ValueError(
+            "labels must have shape (batch,) or (batch, 1), one class number for each embedding; "
+            f"received labels {labels.shape} with embeddings {embeddings.shape}."
+        )
+    return flat
+
+
+def _in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
+    wide = tf.cast(labels, tf.int64)
+    if num_classes is None:
+        text = "labels must not be negative. Drop unlabelled samples first. Smallest and largest label received:"
+        return tf.cast(_guarded(tf.reduce_all(wide >= 0), text, wide), tf.int32)
+    text = (
+        f"labels must lie in 0 .. {num_classes - 1} (num_classes={num_classes}). Number the classes from 0 without "
+        "gaps, or give the loss a larger num_classes. Smallest and largest label received:"
+    )
+    return tf.cast(_guarded(tf.reduce_all((wide >= 0) & (wide < num_classes)), text, wide), tf.int32)
+
+
+def _guarded(fine: tf.Tensor, text: str, values: tf.Tensor) -> tf.Tensor:
+    """`values`, if `fine`; else an error with the text and the range of the values."""
+    if tf.executing_eagerly():
+        if not fine:
+            raise ValueError(f"{text} {tf.reduce_min(values).numpy()}, {tf.reduce_max(values).numpy()}.")
+        return values
+    with tf.control_dependencies([tf.debugging.Assert(fine, [text, tf.reduce_min(values), tf.reduce_max(values)])]):
+        return tf.identity(values)

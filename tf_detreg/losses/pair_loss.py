@@ -1,0 +1,150 @@
+"""What every pair loss shares: checked labels, precision, normalisation, mining, and Keras' reductions."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses import distances
+from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.pairs import Pairs, as_masks, batch_pairs, memory_pairs
+
+
+class PairLoss(keras.losses.Loss):
+    """A loss on the pairs of a batch, usable in any `compile(loss=…)`.
+
+    `call` returns one value for each anchor, `(B,)`, whose mean is the loss: Keras' `reduction` and sample weights
+    then do what they always do. It is computed in float32, or in float64 for float64 embeddings. A batch without any
+    usable pair costs 0. A NaN or an infinity in the embeddings gives NaN.
+
+    Implementing a pair loss: subclass, write `per_anchor(pairs) -> (B,)` and extend `get_config`.
+
+    Args:
+        distance: `"euclidean"`, `"squared"` or `"cosine"`, where the loss measures distances. Defaults to `"cosine"`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count: a `tf_detreg.miners` object, or any function `(labels, embeddings)` → two boolean
+            masks or three index vectors. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`, not negative.
+        embeddings: floats `(B, dim)`.
+        sample_weight: optional, one weight for each anchor.
+
+    Raises:
+        ValueError: for labels of a wrong type or shape; eagerly also for negative ones (in a graph
+            `tf.errors.InvalidArgumentError`).
+    """
+
+    def __init__(
+        self,
+        distance: str = "cosine",
+        normalize: bool = True,
+        miner=None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.distance = distances.check_distance(distance)
+        self.normalize = normalize
+        self.miner = miner
+
+    def __call__(self, labels, embeddings, sample_weight=None):
+        # Keras' own __call__ casts the labels to floats, which hides wrong types and loses digits of large ids.
+        return _reduce(self.call(labels, embeddings), sample_weight, self.reduction)
+
+    def call(self, labels, embeddings) -> tf.Tensor:
+        """One value for each anchor, `(B,)`."""
+        embeddings = self.prepare(embeddings)
+        labels = self.check(labels, embeddings)
+        return _poisoned(self.per_anchor(self.mined(batch_pairs(labels, embeddings, self.distance))), embeddings)
+
+    def against(self, labels, embeddings, reference_labels, references, valid=None) -> tf.Tensor:
+        """One value for each anchor, `(B,)`, compared with other vectors, such as a memory, instead of the batch.
+
+        Args:
+            labels: integers `(B,)`.
+            embeddings: `(B, dim)`, the anchors.
+            reference_labels: integers `(M,)`; not checked, so that empty places may be marked by -1.
+            references: `(M, dim)`.
+            valid: boolean `(B, M)` or `(1, M)`: which pairs exist. Defaults to `None`: all.
+        """
+        embeddings, references = self.prepare(embeddings), self.prepare(references)
+        labels = self.check(labels, embeddings)
+        pairs = memory_pairs(
+            labels, embeddings, tf.convert_to_tensor(reference_labels), references, valid, self.distance
+        )
+        return _poisoned(self.per_anchor(self.mined(pairs)), embeddings)
+
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
+        """The loss of each anchor, `(B,)`; written by each loss."""
+        raise NotImplementedError(f"{type(self).__name__} must implement per_anchor(pairs).")
+
+    def check(self, labels, embeddings: tf.Tensor) -> tf.Tensor:
+        """The labels in the form that `per_anchor` needs."""
+        return check_labels(labels, embeddings)
+
+    def prepare(self, embeddings) -> tf.Tensor:
+        """Embeddings in sufficient precision, of length 1 if asked for."""
+        embeddings = tf.convert_to_tensor(embeddings)
+        if embeddings.dtype != tf.float64:
+            embeddings = tf.cast(embeddings, tf.float32)
+        return distances.unit(embeddings) if self.normalize else embeddings
+
+    def mine(self, pairs: Pairs):
+        """What the miner returns: two masks or three index vectors."""
+        if hasattr(self.miner, "select"):
+            return self.miner.select(pairs)
+        if not pairs.within:
+            raise ValueError(
+                "miner must be a tf_detreg.miners object when a loss looks into a memory; a plain function of "
+                f"(labels, embeddings) sees only the batch. Received {self.miner!r}."
+            )
+        return self.miner(pairs.labels, tf.stop_gradient(pairs.anchors))
+
+    def mined(self, pairs: Pairs) -> Pairs:
+        """The pairs that the miner keeps."""
+        if self.miner is None:
+            return pairs
+        return pairs.restricted(as_masks(self.mine(pairs), tf.shape(pairs.positives)))
+
+    def get_config(self):
+        config = {**super().get_config(), "distance": self.distance, "normalize": self.normalize}
+        miner = keras.saving.serialize_keras_object(self.miner) if self.miner is not None else None
+        return {**config, "miner": miner}
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("miner"), dict):
+            config["miner"] = keras.saving.deserialize_keras_object(config["miner"])
+        return cls(**config)
+
+
+def average(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Values of anchors `(B,)` scaled so that their mean over the batch is their sum over `count`; 0 if that is 0."""
+    batch = tf.cast(tf.size(values), values.dtype)
+    return tf.math.divide_no_nan(values * batch, tf.cast(count, values.dtype))
+
+
+def count_true(mask: tf.Tensor, dtype) -> tf.Tensor:
+    """How many entries of a boolean tensor are True."""
+    return tf.reduce_sum(tf.cast(mask, dtype))
+
+
+def _poisoned(values: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+    """NaN everywhere if any embedding is not finite: masks and comparisons would hide it."""
+    return tf.where(tf.reduce_all(tf.math.is_finite(embeddings)), values, float("nan"))
+
+
+def _reduce(values: tf.Tensor, sample_weight, reduction: str | None) -> tf.Tensor:
+    if sample_weight is not None:
+        sample_weight = tf.reshape(tf.cast(sample_weight, values.dtype), tf.shape(values))
+        values = values * sample_weight
+    if reduction in (None, "none"):
+        return values
+    total = tf.reduce_sum(values)
+    if reduction == "sum":
+        return total
+    weighted = reduction == "mean_with_sample_weight" and sample_weight is not None
+    count = tf.reduce_sum(sample_weight) if weighted else tf.cast(tf.size(values), values.dtype)
+    return tf.math.divide_no_nan(total, count)

@@ -1,0 +1,122 @@
+"""A batch as a loss or a miner sees it: anchors, what they are compared with, and which pairs count."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_detreg.losses import distances
+
+
+class MinedPairs(NamedTuple):
+    """Boolean masks `(B, M)`: which positive and which negative pairs (anchor, reference) count."""
+
+    positives: tf.Tensor
+    negatives: tf.Tensor
+
+
+class MinedTriplets(NamedTuple):
+    """int32 index vectors of equal length: anchors (rows of the batch), positives and negatives (references)."""
+
+    anchors: tf.Tensor
+    positives: tf.Tensor
+    negatives: tf.Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of B anchors with M references. In a plain batch both are the same vectors.
+
+    Args:
+        labels: of the anchors, `(B,)`.
+        anchors: `(B, dim)`.
+        reference_labels: `(M,)`.
+        references: `(M, dim)`.
+        positives: boolean `(B, M)`: same label, and not the sample itself.
+        negatives: boolean `(B, M)`: another label.
+        distance: name of the distance that `matrix` measures.
+        within: True if anchors and references are the same batch.
+    """
+
+    labels: tf.Tensor
+    anchors: tf.Tensor
+    reference_labels: tf.Tensor
+    references: tf.Tensor
+    positives: tf.Tensor
+    negatives: tf.Tensor
+    distance: str = "cosine"
+    within: bool = True
+
+    @property
+    def similarities(self) -> tf.Tensor:
+        """Inner products, `(B, M)`."""
+        return distances.similarities(self.anchors, self.references)
+
+    @property
+    def matrix(self) -> tf.Tensor:
+        """Distances of anchors and references, `(B, M)`."""
+        return distances.distances(self.anchors, self.references, self.distance)
+
+    @property
+    def reference_matrix(self) -> tf.Tensor:
+        """Distances among the references, `(M, M)`."""
+        return distances.distances(self.references, self.references, self.distance)
+
+    def restricted(self, mined: MinedPairs) -> "Pairs":
+        """The same batch with only those pairs that a miner kept."""
+        return replace(self, positives=self.positives & mined.positives, negatives=self.negatives & mined.negatives)
+
+
+def batch_pairs(labels: tf.Tensor, embeddings: tf.Tensor, distance: str = "cosine") -> Pairs:
+    """All pairs within a batch, without each sample's pair with itself."""
+    same = labels[:, None] == labels[None, :]
+    return Pairs(
+        labels=labels,
+        anchors=embeddings,
+        reference_labels=labels,
+        references=embeddings,
+        positives=same & ~tf.eye(tf.shape(labels)[0], dtype=tf.bool),
+        negatives=~same,
+        distance=distance,
+    )
+
+
+def memory_pairs(
+    labels: tf.Tensor,
+    embeddings: tf.Tensor,
+    reference_labels: tf.Tensor,
+    references: tf.Tensor,
+    valid: tf.Tensor | None = None,
+    distance: str = "cosine",
+) -> Pairs:
+    """All pairs of a batch with other vectors; `valid`, a boolean `(B, M)` or `(1, M)`, says which of them count."""
+    same = labels[:, None] == reference_labels[None, :]
+    valid = tf.ones_like(same) if valid is None else valid
+    return Pairs(
+        labels=labels,
+        anchors=embeddings,
+        reference_labels=reference_labels,
+        references=references,
+        positives=same & valid,
+        negatives=~same & valid,
+        distance=distance,
+        within=False,
+    )
+
+
+def as_masks(mined, shape: tf.Tensor) -> MinedPairs:
+    """What a miner returned, as masks of a given shape; triplets count with their two pairs."""
+    if len(mined) == 2:
+        return MinedPairs(*mined)
+    if len(mined) != 3:
+        raise ValueError(
+            "miner must return two boolean masks (positives, negatives) or three index vectors (anchors, positives, "
+            f"negatives); received {len(mined)} items."
+        )
+    anchors, positives, negatives = (tf.cast(index, tf.int32) for index in mined)
+    return MinedPairs(_hit(anchors, positives, shape), _hit(anchors, negatives, shape))
+
+
+def _hit(rows: tf.Tensor, columns: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    ones = tf.ones_like(rows)
+    return tf.scatter_nd(tf.stack([rows, columns], axis=1), ones, shape) > 0

@@ -1,0 +1,72 @@
+"""Triplet loss with FaceNet's semi-hard negatives."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.pair_loss import PairLoss, average, count_true
+from tf_detreg.losses.sorted_negatives import SortedNegatives
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class TripletSemiHard(PairLoss):
+    r"""Triplet loss with one semi-hard negative for each positive pair (FaceNet's rule).
+
+    `L = 1/|Pos| Σ_{(a,p)} [d_ap - d_an* + m]₊` with `n* = argmin {d_an : d_an > d_ap}`; if no negative is farther than
+    the positive, `n*` is the farthest one.
+
+    Paper settings: squared Euclidean distance of unit vectors, m = 0.2.
+    Other code: this is the rule of TensorFlow Addons' `TripletSemiHardLoss` (there with Euclidean distance, m = 1.0,
+    and no normalisation: `TripletSemiHard(margin=1.0, distance="euclidean", normalize=False)`). Where it is undefined
+    this class gives 0 (no positive pair: Addons divides by zero) or leaves the pair out (no negative).
+    pytorch-metric-learning and others call *every* triplet with `0 < d_an - d_ap <= m` semi-hard: that is
+    `Triplet(negatives="semi_hard")`.
+
+    Args:
+        margin: m. Defaults to `0.2`.
+        distance: `"squared"`, `"euclidean"` or `"cosine"`. Defaults to `"squared"`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count. Defaults to `None`: all.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> loss = TripletSemiHard(margin=0.2)
+    >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])), 4)
+    0.3
+
+    Reference: Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and Clustering", CVPR 2015.
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        distance: str = "squared",
+        normalize: bool = True,
+        miner=None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(distance, normalize, miner, reduction, name)
+        self.margin = margin
+
+    def per_anchor(self, pairs):
+        matrix = pairs.matrix
+        negatives = SortedNegatives(pairs, matrix)
+        inside = negatives.closer_than(matrix, inclusive=True)
+        # The first negative outside; `at` stops at the last one, the farthest, when there is none outside.
+        chosen = negatives.at(inside)
+        usable = pairs.positives & (negatives.counts > 0)
+        hinges = tf.nn.relu(matrix - chosen + self.margin)
+        losses = tf.reduce_sum(tf.where(usable, hinges, 0), axis=1)
+        return average(losses, count_true(usable, matrix.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}
