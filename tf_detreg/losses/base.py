@@ -18,6 +18,16 @@ def log1p_sum_exp(exponents: tf.Tensor, axis: int) -> tf.Tensor:
     return peak + tf.math.log1p(total + tf.math.expm1(-peak))
 
 
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Mean over the batch of `-log softmax(logits)[label]`."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
+
+
+def at_label(labels: tf.Tensor) -> tf.Tensor:
+    """Index pairs (row, label), `(B, 2)`."""
+    return tf.stack([tf.range(tf.size(labels)), labels], axis=1)
+
+
 def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
     """Labels as int32 `(B,)`, after making sure that they are what a loss can use.
 
@@ -141,6 +151,13 @@ class ProxyLoss(keras.layers.Layer):
         columns = labels[:, None] * self.proxies_per_class + tf.range(self.proxies_per_class)
         rows = tf.broadcast_to(tf.range(tf.shape(labels)[0])[:, None], tf.shape(columns))
         return tf.stack([rows, columns], axis=-1)
+
+    def class_similarities(self, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
+        """Cosine similarity `(B, C)` of each sample to the nearest proxy of each class."""
+        similarities = tf.matmul(z, q, transpose_b=True)
+        if self.proxies_per_class == 1:
+            return similarities
+        return tf.reduce_max(tf.reshape(similarities, (-1, self.num_classes, self.proxies_per_class)), axis=-1)
 
     def get_config(self):
         return {

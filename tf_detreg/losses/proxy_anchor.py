@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, log1p_sum_exp
+from tf_detreg.losses.proxy_direction import direction_cosines
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -19,12 +20,17 @@ class ProxyAnchor(ProxyLoss):
     entry still adds `e^{αδ} = 24.5`; some average the positive term over samples instead of proxies. Neither is done
     here; values equal the authors' code and pytorch-metric-learning to rounding.
 
+    With `direction=γ` the negatives' exponent becomes `α(s(x,p) + δ - γ·r)`, `r = cos(p - x, p_y - x)`: a push away
+    from a foreign proxy is weakened where it would also push x away from its own proxy `p_y` (`docs/direction.md`
+    derives this).
+
     Args:
         num_classes: number of classes C.
         dim: size of an embedding. Defaults to `None`: taken from the first call.
         proxies_per_class: m; each proxy is an anchor of its own. Defaults to `1`.
         alpha: scale α. Defaults to `32.0`.
         margin: δ. Defaults to `0.1`.
+        direction: γ, strength of the direction regularization. Defaults to `0.0`.
         initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
 
     Call arguments:
@@ -36,13 +42,15 @@ class ProxyAnchor(ProxyLoss):
 
     Example:
 
+    >>> import numpy as np
     >>> loss = ProxyAnchor(num_classes=3, dim=2)
-    >>> float(loss([0, 1, 2], [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])) > 0
+    >>> float(loss(np.arange(3), np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))) > 0
     True
-    >>> loss.proxies.shape
+    >>> tuple(loss.proxies.shape)
     (3, 2)
 
-    Reference: Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020.
+    Reference: Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020; Mohan et al., "Moving in
+    the Right Direction: A Regularization for Deep Metric Learning", CVPR 2020.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class ProxyAnchor(ProxyLoss):
         proxies_per_class: int = 1,
         alpha: float = 32.0,
         margin: float = 0.1,
+        direction: float = 0.0,
         initializer=None,
         **kwargs,
     ):
@@ -60,11 +69,15 @@ class ProxyAnchor(ProxyLoss):
             raise ValueError(f"alpha must be positive, received {alpha}.")
         self.alpha = alpha
         self.margin = margin
+        self.direction = direction
 
     def objective(self, labels, z, q):
         similarities = tf.matmul(z, q, transpose_b=True)
         own = self.own_proxies(labels)
-        return self.pull(labels, tf.gather_nd(similarities, own)) + self.push(similarities, own)
+        pull = self.pull(labels, tf.gather_nd(similarities, own))
+        if self.direction:
+            similarities -= self.direction * direction_cosines(similarities, own, q)
+        return pull + self.push(similarities, own)
 
     def pull(self, labels: tf.Tensor, similarities: tf.Tensor) -> tf.Tensor:
         """The positive term, from each sample's similarities `(B, m)` to the proxies of its class."""
@@ -81,4 +94,4 @@ class ProxyAnchor(ProxyLoss):
         return tf.reduce_mean(log1p_sum_exp(tf.tensor_scatter_nd_update(exponents, own, nothing), axis=0))
 
     def get_config(self):
-        return {**super().get_config(), "alpha": self.alpha, "margin": self.margin}
+        return {**super().get_config(), "alpha": self.alpha, "margin": self.margin, "direction": self.direction}

@@ -1,0 +1,62 @@
+"""Normalised softmax: classification by cosine similarity."""
+
+import keras
+
+from tf_detreg.losses.base import ProxyLoss, cross_entropy
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class NormalizedSoftmax(ProxyLoss):
+    r"""Normalised softmax loss.
+
+    `L = mean_i -log( e^{z_i·q_y/T} / Σ_c e^{z_i·q_c/T} )`
+
+    Paper settings: T = 0.05, layer norm on the pooled features, balanced batches.
+    Other code: pytorch-metric-learning's `NormalizedSoftmaxLoss` is equal.
+
+    Args:
+        num_classes: number of classes C.
+        dim: size of an embedding. Defaults to `None`: taken from the first call.
+        proxies_per_class: m; with several, a class is as near as its nearest proxy. Defaults to `1`.
+        temperature: T. Defaults to `0.05`.
+        initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`; normalised inside.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = NormalizedSoftmax(num_classes=3, dim=2)
+    >>> near, far, label = np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]]), np.array([0])
+    >>> _ = loss(label, near)
+    >>> _ = loss.proxies.assign([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    >>> bool(loss(label, near) < loss(label, far))
+    True
+
+    Reference: Zhai and Wu, "Classification is a Strong Baseline for Deep Metric Learning", BMVC 2019.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        proxies_per_class: int = 1,
+        temperature: float = 0.05,
+        initializer=None,
+        **kwargs,
+    ):
+        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, received {temperature}.")
+        self.temperature = temperature
+
+    def objective(self, labels, z, q):
+        return cross_entropy(labels, self.class_similarities(z, q) / self.temperature)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}

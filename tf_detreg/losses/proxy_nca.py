@@ -1,0 +1,84 @@
+"""ProxyNCA: neighbourhood component analysis against proxies instead of samples."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.base import ProxyLoss
+from tf_detreg.losses.proxy_direction import direction_cosines
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class ProxyNCA(ProxyLoss):
+    r"""ProxyNCA loss, with optional direction regularization.
+
+    `L = mean_i -log( e^{-σ·d²(z_i, q_y)} / Σ_{c≠y} e^{-σ·(d²(z_i, q_c) + γ·r_ic)} )`
+    `r_ic = cos(q_c - z_i, q_y - z_i)`
+
+    The sample's own class stays out of the denominator, as in the paper, so the loss can be negative. `σ = scale`,
+    `γ = direction`.
+
+    Paper settings: σ = 1, unit embeddings and unit proxies, squared distance.
+    Other code: pytorch-metric-learning's `ProxyNCALoss` and the `dichotomies` repository keep the own class in the
+    denominator; that is `ProxyNCAPlusPlus` here (temperature 1/σ). Open re-implementations of the direction term use
+    plain distances and proxies that are not normalised; here both are as in ProxyNCA itself. See `docs/direction.md`.
+
+    Args:
+        num_classes: number of classes C.
+        dim: size of an embedding. Defaults to `None`: taken from the first call.
+        proxies_per_class: m; with several, a class is as near as its nearest proxy. Defaults to `1`.
+        scale: σ. Defaults to `1.0`.
+        direction: γ, strength of the direction regularization; 0.3 is a common choice. Defaults to `0.0`.
+        initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`; normalised inside.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = ProxyNCA(num_classes=3, dim=2)
+    >>> near, far, label = np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]]), np.array([0])
+    >>> _ = loss(label, near)
+    >>> _ = loss.proxies.assign([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    >>> bool(loss(label, near) < loss(label, far))
+    True
+
+    Reference: Movshovitz-Attias et al., "No Fuss Distance Metric Learning using Proxies", ICCV 2017; Mohan et al.,
+    "Moving in the Right Direction: A Regularization for Deep Metric Learning", CVPR 2020.
+    """
+
+    smallest_num_classes = 2
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        proxies_per_class: int = 1,
+        scale: float = 1.0,
+        direction: float = 0.0,
+        initializer=None,
+        **kwargs,
+    ):
+        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        if scale <= 0:
+            raise ValueError(f"scale must be positive, received {scale}.")
+        self.scale = scale
+        self.direction = direction
+
+    def objective(self, labels, z, q):
+        similarities = tf.matmul(z, q, transpose_b=True)
+        own = self.own_proxies(labels)
+        mine = tf.reduce_max(tf.gather_nd(similarities, own), axis=1)
+        distances = 2 - 2 * similarities
+        if self.direction:
+            distances += self.direction * direction_cosines(similarities, own, q)
+        nothing = tf.fill(tf.shape(own)[:2], tf.constant(float("-inf"), distances.dtype))
+        others = tf.tensor_scatter_nd_update(-self.scale * distances, own, nothing)
+        return tf.reduce_mean(self.scale * (2 - 2 * mine) + tf.reduce_logsumexp(others, axis=1))
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale, "direction": self.direction}

@@ -1,0 +1,64 @@
+"""ProxyNCA++: a probability over proxies, at low temperature."""
+
+import keras
+
+from tf_detreg.losses.base import ProxyLoss, cross_entropy
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class ProxyNCAPlusPlus(ProxyLoss):
+    r"""ProxyNCA++ loss.
+
+    `L = mean_i -log( e^{-d²(z_i, q_y)/T} / Σ_c e^{-d²(z_i, q_c)/T} )`
+
+    Paper settings: T = 1/9, global max pooling, layer norm on the features, proxy rate far above the backbone's,
+    8 classes × 4 images.
+    Other code: the authors' `scale = 3` multiplies embeddings *and* proxies, hence d² by 9. pytorch-metric-learning
+    calls this loss `ProxyNCALoss`, with `softmax_scale = 1/T`.
+
+    Args:
+        num_classes: number of classes C.
+        dim: size of an embedding. Defaults to `None`: taken from the first call.
+        proxies_per_class: m; with several, a class is as near as its nearest proxy. Defaults to `1`.
+        temperature: T. Defaults to `1/9`.
+        initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`; normalised inside.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = ProxyNCAPlusPlus(num_classes=3, dim=2)
+    >>> near, far, label = np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]]), np.array([0])
+    >>> _ = loss(label, near)
+    >>> _ = loss.proxies.assign([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    >>> bool(loss(label, near) < loss(label, far))
+    True
+
+    Reference: Teh et al., "ProxyNCA++: Revisiting and Revitalizing Proxy Neighborhood Component Analysis", ECCV 2020.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        proxies_per_class: int = 1,
+        temperature: float = 1 / 9,
+        initializer=None,
+        **kwargs,
+    ):
+        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, received {temperature}.")
+        self.temperature = temperature
+
+    def objective(self, labels, z, q):
+        return cross_entropy(labels, (2 * self.class_similarities(z, q) - 2) / self.temperature)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}

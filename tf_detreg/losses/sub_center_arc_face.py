@@ -1,0 +1,56 @@
+"""Sub-centre ArcFace: several centres per class, the nearest counts."""
+
+import keras
+
+from tf_detreg.losses.arc_face import ArcFace
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class SubCenterArcFace(ArcFace):
+    r"""Sub-centre ArcFace loss.
+
+    `ArcFace` in which `cos θ_ic` is the largest over the K sub-centres of class c, so that wrongly labelled images can
+    gather around a sub-centre of their own.
+
+    Paper settings: K = 3, σ = 64, m = 0.5 radians.
+    Other code: pytorch-metric-learning's `SubCenterArcFaceLoss` is equal, with the margin in degrees.
+
+    Args:
+        num_classes: number of classes C.
+        dim: size of an embedding. Defaults to `None`: taken from the first call.
+        proxies_per_class: m; K, the sub-centres. Defaults to `3`.
+        scale: σ. Defaults to `64.0`.
+        margin: m, in radians, below π. Defaults to `0.5`.
+        initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`; normalised inside.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> import numpy as np
+    >>> loss = SubCenterArcFace(num_classes=3, dim=2)
+    >>> near, far, label = np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]]), np.array([0])
+    >>> _ = loss(label, near)
+    >>> _ = loss.proxies.assign([[1.0, 0.0]] * 3 + [[-1.0, 0.0]] * 3 + [[0.0, 1.0]] * 3)
+    >>> bool(loss(label, near) < loss(label, far))
+    True
+
+    Reference: Deng et al., "Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web Faces", ECCV 2020.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        proxies_per_class: int = 3,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        initializer=None,
+        **kwargs,
+    ):
+        super().__init__(num_classes, dim, proxies_per_class, scale, margin, initializer, **kwargs)
