@@ -132,11 +132,14 @@ class MetricModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def _symbolic_build(self, iterator=None, data_batch=None):
-        """Keras' own would run a batch through the model to create weights; here they all exist."""
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras' own draws a batch and runs it through the model to create weights; here they all exist already.
+
+        The optimizer is built on all weights that may train now, so that those frozen later keep their state.
+        """
         if self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        self._post_build()
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
         images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)

@@ -22,6 +22,36 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         """`"backbone"`, `"head"` or `"proxies"`."""
         return self._optimizer_map(variable).name
 
+    def build(self, var_list):
+        if self.built:
+            return
+        super().build(var_list)
+        for variable, average in _averages(self):
+            # Keras starts at zero, which a group that rests at first would keep.
+            average.assign(variable)
+
+    def finalize_variable_values(self, var_list):
+        """Puts the averages in place. All of them: the variables that train by now may be fewer than were built."""
+        for variable, average in _averages(self):
+            variable.assign(average)
+
+    def apply(self, grads, trainable_variables=None):
+        """Like Keras', but also for a part of the variables: a backbone that is frozen for now may be missing."""
+        if not self.built:
+            self.build(trainable_variables)
+        parts = {id(inner): (inner, [], []) for inner in self.optimizers}
+        for gradient, variable in zip(grads, trainable_variables or self._trainable_variables, strict=True):
+            _, gradients, variables = parts[id(self._optimizer_map(variable))]
+            gradients.append(gradient)
+            variables.append(variable)
+        for inner, gradients, variables in parts.values():
+            if any(gradient is not None for gradient in gradients):
+                inner.apply(gradients, variables)
+            else:
+                # A resting group's schedule goes on.
+                inner.iterations.assign_add(1)
+        self.iterations.assign_add(1)
+
     def check_groups(self, model) -> None:
         """Makes sure that a `MetricModel`'s heads are in the group of heads, and its backbone in its own.
 
@@ -139,16 +169,23 @@ def averaged(model: keras.Model) -> Iterator[bool]:
     Yields:
         Whether there was an average to swap in.
     """
-    pairs = []
-    for inner in inner_optimizers(model.optimizer):
-        if getattr(inner, "use_ema", False) and inner.built:
-            pairs += zip(inner._trainable_variables, inner._model_variables_moving_average, strict=True)
-    started = bool(pairs) and int(model.optimizer.iterations) > 0
-    kept = [variable.numpy() for variable, _ in pairs] if started else []
+    optimizer_ = getattr(model, "optimizer", None)
+    pairs = _averages(optimizer_) if optimizer_ is not None and int(optimizer_.iterations) else []
+    kept = [variable.numpy() for variable, _ in pairs]
     try:
-        for variable, average in pairs if started else ():
+        for variable, average in pairs:
             variable.assign(average)
-        yield started
+        yield bool(pairs)
     finally:
-        for (variable, _), value in zip(pairs, kept, strict=False):
+        for (variable, _), value in zip(pairs, kept, strict=True):
             variable.assign(value)
+
+
+def _averages(outer) -> list[tuple]:
+    """(variable, its moving average) for all that keep one."""
+    return [
+        pair
+        for inner in inner_optimizers(outer)
+        if inner.use_ema and inner.built
+        for pair in zip(inner._trainable_variables, inner._model_variables_moving_average, strict=True)
+    ]

@@ -1,0 +1,198 @@
+"""Runs in this process, on the smallest data there is. What only a killed process shows is in test_resume.py."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tf_detreg import datasets, training
+from tf_detreg.training import RunConfig, checkpoint, load_run, train
+from tf_detreg.training.config import differences
+
+
+def small(**changes):
+    values = {
+        "data": "digits",
+        "backbone": {"name": "small_cnn", "width": 4, "blocks": 2},
+        "head": {"name": "RealNVP", "dim": 8, "depth": 2, "hidden": 8, "penalty": 0.05, "dropout": 0.1},
+        "classes": 5,
+        "images": 4,
+        "epochs": 2,
+        "optimizer": {"backbone_rate": 1e-2, "head_rate": 1e-2, "proxy_factor": 1.0},
+    }
+    return RunConfig.from_dict({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def splits():
+    """A part of the digits: an epoch is a few steps."""
+    whole = datasets.digits()
+    few = lambda part: part.subset(np.flatnonzero(np.arange(len(part)) % 6 == 0))  # noqa: E731
+    return datasets.Splits(*(few(part) for part in whole))
+
+
+@pytest.fixture(scope="module")
+def run(splits, tmp_path_factory):
+    return train(small(), tmp_path_factory.mktemp("runs") / "one", splits=splits, verbose=0)
+
+
+def test_the_directory_holds_what_was_promised(run, splits):
+    names = {path.name for path in run.directory.iterdir()}
+    assert names == {"config.json", "checkpoints", "best.keras", "embedder.keras", "history.csv", "evaluation.json"}
+    assert RunConfig.load(run.directory / "config.json") == run.config
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert {"loss", "metric_loss", "determinant", "val_recall@1", "val_map@r"} <= set(run.history[0])
+    assert 0 < run.evaluation["test"]["metrics"]["recall@1"] <= 1
+    best = max(row["val_recall@1"] for row in run.history)
+    np.testing.assert_allclose(run.evaluation["validation"]["metrics"]["recall@1"], best)
+    again = load_run(run.directory)
+    assert again.finished and again.embedder.output_shape == (None, 8)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(run, splits, tmp_path):
+    same = train(small(), tmp_path / "same", splits=splits, verbose=0)
+    other = train(small(seed=1), tmp_path / "other", splits=splits, verbose=0)
+    for a, b in zip(run.embedder.get_weights(), same.embedder.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(np.any(a != b) for a, b in zip(run.embedder.get_weights(), other.embedder.get_weights(), strict=True))
+
+
+def test_a_finished_run_is_not_trained_again(run, splits):
+    before = (run.directory / "embedder.keras").stat().st_mtime_ns
+    train(small(), run.directory, resume=True, splits=splits, verbose=0)
+    assert (run.directory / "embedder.keras").stat().st_mtime_ns == before
+
+
+def test_a_run_in_the_way_is_refused(run, splits, tmp_path):
+    with pytest.raises(ValueError, match="--resume"):
+        train(small(), run.directory, splits=splits)
+    with pytest.raises(ValueError, match="another configuration") as caught:
+        other = small(epochs=3, head={**small().head, "dim": 16})
+        train(other, run.directory, resume=True, splits=splits)
+    assert "head.dim: 8 in the run, 16 now\n  epochs: 2 in the run, 3 now" in str(caught.value)
+    (tmp_path / "something.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        train(small(), tmp_path, resume=True, splits=splits)
+    with pytest.raises(ValueError, match="is a file"):
+        train(small(), tmp_path / "something.txt", splits=splits)
+    assert [path.name for path in tmp_path.iterdir()] == ["something.txt"]
+
+
+def test_other_data_are_refused(run, splits):
+    changed = datasets.Splits(splits.train.subset(np.arange(40)), splits.validation, splits.test)
+    with pytest.raises(ValueError, match=r"data: train\.images"):
+        train(small(), run.directory, resume=True, splits=changed)
+
+
+def test_a_place_that_cannot_be_written_to_is_told_at_once(splits, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(OSError, match="Cannot write here"):
+        train(small(), tmp_path / "run", splits=splits)
+
+
+def test_one_class_is_not_enough(splits, tmp_path):
+    one = splits.train.select_classes([0])
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        train(small(), tmp_path / "run", splits=datasets.Splits(one, splits.validation, splits.test))
+
+
+def test_everything_at_once(splits, tmp_path):
+    """Rival with own proxies, interpolation, average of the weights, clipping, augmentation, half precision."""
+    config = small(
+        rival={"penalty": -0.05, "loss_weight": 0.5, "proxies": "own", "depth": 1},
+        interpolation={"epsilon": 0.4, "random": True},
+        augment=[{"name": "RandomTranslation", "height_factor": 0.1, "width_factor": 0.1}],
+        optimizer={"ema": 0.9, "clipnorm": 1.0, "warmup_epochs": 0.5, "backbone_delay_epochs": 0.5, "proxy_factor": 10},
+        unfreezing={"start": 1, "stages": 1},
+        precision="mixed_float16",
+        epochs=3,
+    )
+    run = train(config, tmp_path / "run", splits=splits, verbose=0)
+    assert {"rival_determinant", "rival_loss"} <= set(run.history[-1])
+    assert all(np.isfinite(list(row.values())).all() for row in run.history)
+
+
+def test_patience_ends_a_run_and_the_best_epoch_stays(splits, tmp_path):
+    still = {"backbone_rate": 0.0, "head_rate": 0.0, "weight_decay": 0.0, "proxy_factor": 1.0}
+    config = small(epochs=9, patience=2, optimizer=still, backbone={"name": "small_cnn", "width": 4, "blocks": 1})
+    frozen = config.replace(backbone={**config.backbone, "name": "small_cnn"})
+    run = train(frozen, tmp_path / "run", splits=splits, verbose=0)
+    best = int(np.argmax([row["val_recall@1"] for row in run.history]))
+    assert len(run.history) == best + 1 + 2 < 9
+    before = checkpoint.checkpoints(run.directory / "checkpoints")[-1].name
+    (run.directory / "embedder.keras").unlink()  # killed just before the end
+    train(frozen, run.directory, resume=True, splits=splits, verbose=0)
+    assert checkpoint.checkpoints(run.directory / "checkpoints")[-1].name == before
+
+
+def test_a_run_that_blows_up_says_so_and_keeps_the_last_good_weights(splits, tmp_path):
+    config = small(optimizer={"backbone_rate": 1e30, "head_rate": 1e30, "method": "SGD"}, epochs=3)
+    with pytest.raises(training.TrainingDiverged, match="learning rate"):
+        train(config, tmp_path / "run", splits=splits, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in load_run(tmp_path / "run").embedder.get_weights())
+
+
+def test_damaged_and_foreign_checkpoints_are_named(run, splits, tmp_path):
+    from tf_detreg.training import assembly
+
+    model = assembly.build_model(small(), splits, 5)
+    model.optimizer.build(model.trainable_variables)
+    (tmp_path / "epoch-0001.npz").write_bytes(b"PK\x03\x04 half of a file")
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.restore(model, tmp_path / "epoch-0001.npz")
+    wider = assembly.build_model(small(head={**small().head, "dim": 10}), splits, 5)
+    wider.optimizer.build(wider.trainable_variables)
+    with pytest.raises(ValueError, match="another model"):
+        checkpoint.restore(wider, checkpoint.checkpoints(run.directory / "checkpoints")[-1])
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        load_run(tmp_path)
+
+
+def test_configurations_read_what_they_write(tmp_path):
+    config = small(rival={"penalty": -0.1}, regularizers=[{"name": "Lipschitz", "weight": 0.1}], monitor="map@r")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert RunConfig.load(tmp_path / "config.json") == config
+    (tmp_path / "config.toml").write_text('epochs = 3\nloss = "ProxyAnchor"\n[head]\nname = "Linear"\ndim = 4\n')
+    read = RunConfig.load(tmp_path / "config.toml")
+    assert (read.epochs, read.head, read.loss) == (3, {"name": "Linear", "dim": 4}, {"name": "ProxyAnchor"})
+    assert differences({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == ["a.c: null in the run, 2 now"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3}, "Did you mean 'epochs'"),
+        ({"epochs": 0}, "epochs"),
+        ({"classes": 2.5}, "classes"),
+        ({"head": {"dim": 3}}, "head"),
+        ({"monitor": "recall@3"}, "monitor"),
+        ({"strategy": "tpu"}, "strategy"),
+        ({"rival": "RealNVP"}, "rival"),
+    ],
+)
+def test_wrong_entries_are_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": {"name": "RealNPV", "dim": 8}}, "RealNVP"),
+        ({"head": {"name": "RealNVP", "dim": 8, "dept": 2}}, "dept"),
+        ({"loss": "ProxyAnker"}, "ProxyAnchor"),
+        ({"data": "no-such-folder"}, "no-such-folder"),
+        ({"optimizer": {"backbone_lr": 1.0}}, "backbone_lr"),
+    ],
+)
+def test_parts_that_do_not_exist_are_named(changes, message, splits, tmp_path):
+    given = None if "data" in changes else splits
+    with pytest.raises(ValueError, match=message):
+        train(small(**changes), tmp_path / "run", splits=given, verbose=0)
+    assert not list(tmp_path.rglob("*.json"))

@@ -1,0 +1,16 @@
+"""Keras callbacks for training embeddings. They work with `MetricModel` and with plain Keras models alike."""
+
+from tf_detreg.training.guard import NaNGuard, TrainingDiverged
+from tf_detreg.training.projector import EmbeddingProjector
+from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation
+from tf_detreg.training.table_log import TableLog
+from tf_detreg.training.unfreezing import GradualUnfreezing
+
+__all__ = [
+    "EmbeddingProjector",
+    "GradualUnfreezing",
+    "NaNGuard",
+    "RetrievalEvaluation",
+    "TableLog",
+    "TrainingDiverged",
+]

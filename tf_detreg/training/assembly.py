@@ -1,0 +1,154 @@
+"""From a run's configuration to data, embedder, model and optimizer."""
+
+import difflib
+import inspect
+import os
+import pathlib
+
+import keras
+
+from tf_detreg import heads, losses, miners, regularizers
+from tf_detreg.training.config import Part, RunConfig
+from tf_detreg.training.interpolation import Interpolation
+from tf_detreg.training.metric_model import MetricModel
+from tf_detreg.training.optimizers import optimizer
+
+
+def load_splits(config: RunConfig):
+    """The data that a configuration names, as `datasets.Splits`.
+
+    Raises:
+        ValueError: If it is neither a known loader nor a folder.
+    """
+    from tf_detreg import datasets
+
+    options = dict(config.data)
+    name = options.pop("name")
+    if config.image_size is not None:
+        options["image_size"] = config.image_size
+    loader = getattr(datasets, name, None) if name.isidentifier() else None
+    if loader is not None and inspect.isfunction(loader) and name not in ("folder", "csv"):
+        return loader(**options)
+    path = pathlib.Path(options.pop("path", name))
+    if loader is None and not path.exists():
+        raise ValueError(
+            f"data={name!r} is neither a data set (glyphs, digits, …) nor a folder. Give a folder that holds one "
+            "folder of images a class."
+        )
+    return (loader or datasets.folder)(path, **options)
+
+
+def build_embedder(config: RunConfig, image_size: int | tuple[int, int]) -> keras.Model:
+    """Backbone and main head as an untrained `keras.Sequential`, images → unit vectors."""
+    from tf_detreg import backbones
+
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    options = dict(config.backbone)
+    name = options.pop("name")
+    square = size[0] if size[0] == size[1] else size
+    if name == "small_cnn":
+        backbone = backbones.small_cnn(square, **options)
+    else:
+        backbone = backbones.build(name, square, **options)
+    return keras.Sequential([keras.Input((*size, 3)), backbone, _make("head", heads, config.head)], name="embedder")
+
+
+def build_model(config: RunConfig, splits, steps: int) -> MetricModel:
+    """The compiled model of a run.
+
+    Args:
+        config: The configuration.
+        splits: Its data.
+        steps: Batches in an epoch.
+    """
+    train = splits.train
+    embedder = build_embedder(config, train.image_size)
+    rival = dict(config.rival or {})
+    weight, proxies = rival.pop("loss_weight", 0.0), rival.pop("proxies", "shared")
+    model = MetricModel(
+        embedder,
+        _loss(config, train.num_classes),
+        rival=_make("rival", heads, {**config.head, "name": config.head["name"], **rival}, label="rival")
+        if config.rival is not None
+        else None,
+        rival_loss_weight=weight,
+        rival_proxies=proxies,
+        interpolation=Interpolation(**config.interpolation) if config.interpolation is not None else 0.0,
+        regularizers=[
+            _make("regularizers", regularizers, part, **_class_names(part, train)) for part in config.regularizers
+        ],
+    )
+    model.compile(_optimizer(config, steps))
+    return model
+
+
+def augmentation(config: RunConfig) -> keras.layers.Layer | None:
+    """The preprocessing layers of a configuration as one layer."""
+    layers = [_make("augment", keras.layers, part) for part in config.augment]
+    return keras.Sequential(layers, name="augmentation") if layers else None
+
+
+def _loss(config: RunConfig, classes: int):
+    part = dict(config.loss)
+    miner = part.pop("miner", None)
+    if miner is not None:
+        part["miner"] = _make("loss.miner", miners, {"name": miner} if isinstance(miner, str) else miner)
+    kind = _find("loss", losses, part["name"])
+    if "num_classes" in inspect.signature(kind).parameters:
+        part["num_classes"] = classes
+    return _make("loss", losses, part)
+
+
+def _class_names(part: Part, train) -> dict:
+    """Language guidance reads the names of the classes."""
+    wants = inspect.signature(_find("regularizers", regularizers, part["name"])).parameters
+    return {"class_names": list(train.class_names)} if "class_names" in wants and "class_names" not in part else {}
+
+
+def _optimizer(config: RunConfig, steps: int):
+    """The optimizer, with epochs counted in steps."""
+    options = dict(config.optimizer)
+    for name in ("warmup", "backbone_delay", "decay_every"):
+        if f"{name}_epochs" in options:
+            options[name] = round(options.pop(f"{name}_epochs") * steps)
+    try:
+        return optimizer(head="head|rival", **{"steps": steps * config.epochs, **options})
+    except TypeError as error:
+        raise ValueError(f"optimizer: training.optimizer does not take these arguments: {error}") from error
+
+
+def _make(field: str, room, part: Part, label: str | None = None, **more):
+    """Makes the thing that a table describes; heads get their group's name."""
+    kind = _find(field, room, part["name"])
+    options = {key: value for key, value in part.items() if key != "name"} | more
+    if field in ("head", "rival"):
+        options["name"] = label or "head"
+    try:
+        return kind(**options)
+    except TypeError as error:
+        raise ValueError(f"{field}: {part['name']} does not take these arguments: {error}") from error
+
+
+def _find(field: str, room, name: str):
+    kind = getattr(room, name, None)
+    if not isinstance(kind, type):
+        known = [key for key, value in vars(room).items() if isinstance(value, type)]
+        near = difflib.get_close_matches(name, known, n=3) or known[:12]
+        raise ValueError(f"{field}: there is no {name!r} in {room.__name__}. Near are: {', '.join(near)}.")
+    return kind
+
+
+def data_facts(splits) -> dict:
+    """Sizes and a fingerprint of the data, so that a run does not go on with other images."""
+    import hashlib
+
+    facts = {}
+    for name, part in zip(splits._fields, splits, strict=True):
+        digest = hashlib.sha256(part.labels.tobytes())
+        digest.update("\0".join(part.class_names).encode())
+        if part.images is not None and len(part):
+            digest.update(part.images[:: max(1, len(part) // 64)].tobytes())
+        for path in list(part.paths or ())[:: max(1, len(part) // 1024)]:
+            digest.update(os.path.basename(path).encode())
+        facts[name] = {"images": len(part), "classes": part.num_classes, "fingerprint": digest.hexdigest()[:16]}
+    return facts

@@ -1,0 +1,91 @@
+"""The whole state of a training run in one file: what a killed run needs to end as an unbroken one would."""
+
+import json
+import os
+import pathlib
+import re
+import zipfile
+
+import keras
+import numpy as np
+
+from tf_detreg.files import replacing
+
+_NAME = re.compile(r"epoch-(\d+)\.npz")
+_NOTES = "notes"
+
+
+def state_of(model: keras.Model) -> dict[str, keras.Variable]:
+    """Every variable of a compiled model by a stable name: weights, dropout's random states, optimizer.
+
+    `.keras` files leave the states of random generators out, so a run resumed from one draws other dropout masks.
+    """
+    state = {}
+    for part, variables in (("model", _all_variables(model)), ("optimizer", model.optimizer.variables)):
+        for position, variable in enumerate(variables):
+            state[f"{part}/{position:05d}"] = variable
+    return state
+
+
+def save(model: keras.Model, directory: str | os.PathLike, epoch: int, notes: dict, keep: int = 2) -> pathlib.Path:
+    """Writes `epoch-NNNN.npz` atomically and removes all but the newest `keep` checkpoints.
+
+    Args:
+        model: A compiled model whose optimizer is built.
+        directory: Where checkpoints lie.
+        epoch: Number of finished epochs.
+        notes: Anything JSON can hold, to be had back from `restore`.
+        keep: Default 2.
+
+    Returns:
+        The file.
+    """
+    path = pathlib.Path(directory) / f"epoch-{epoch:04d}.npz"
+    arrays = {name: variable.numpy() for name, variable in state_of(model).items()}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays, **{_NOTES: np.array(json.dumps({"epoch": epoch, **notes}))})
+        file.flush()
+        os.fsync(file.fileno())
+    for old in checkpoints(directory)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def restore(model: keras.Model, path: str | os.PathLike) -> dict:
+    """Puts a checkpoint's state into a model of the same making.
+
+    Returns:
+        The notes, with `epoch`.
+
+    Raises:
+        ValueError: If the file is damaged or belongs to another model; the model is then unchanged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        notes = json.loads(str(arrays.pop(_NOTES)))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of ours, or damaged ({error}). Delete it to use an older one."
+        ) from error
+    state = state_of(model)
+    if state.keys() != arrays.keys() or any(tuple(v.shape) != arrays[n].shape for n, v in state.items()):
+        raise ValueError(
+            f"{path} holds {len(arrays)} arrays that do not fit this model's {len(state)} variables: "
+            "it was written for another model or optimizer."
+        )
+    for name, variable in state.items():
+        variable.assign(arrays[name])
+    return notes
+
+
+def checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
+    """The checkpoints of a folder, oldest first."""
+    found = [path for path in pathlib.Path(directory).glob("epoch-*.npz") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
+
+
+def _all_variables(model: keras.Model) -> list[keras.Variable]:
+    """Weights and random states, without the running means of metrics, which start anew each epoch."""
+    metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
+    return [variable for variable in model.variables if id(variable) not in metrics]

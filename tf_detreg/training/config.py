@@ -1,0 +1,182 @@
+"""A training run, written down: everything that its result depends on, readable as TOML or JSON."""
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import tomllib
+from typing import Any
+
+Part = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The configuration of `training.train`.
+
+    Parts such as `head` and `loss` are tables: `name` is the class or function in its room, the rest its arguments. A
+    bare name may stand for a table without arguments.
+
+    Args:
+        data: `"glyphs"`, `"digits"`, the name of another loader in `tf_detreg.datasets`, or a folder that holds one
+            folder of images a class. As a table: `{name = "cub", path = "CUB_200_2011"}`.
+        image_size: Side of the images in pixels. Default: the loader's own.
+        crop: Arguments of `datasets.RandomCrop`, for sets of files. Default: none.
+        augment: Keras preprocessing layers, as tables, applied in this order. Default: none.
+        backbone: Of `tf_detreg.backbones`, by function (`small_cnn`) or by a name that `backbones.build` knows.
+        head: Of `tf_detreg.heads`.
+        rival: Default: none. A table makes a second head of the main one's configuration; `penalty` is what it is (give
+            a negative one), `loss_weight` and `proxies` are `rival_loss_weight` and `rival_proxies` of `MetricModel`,
+            all else replaces options of the head.
+        loss: Of `tf_detreg.losses`; `miner` in it is a table too. `num_classes` is filled in.
+        interpolation: Arguments of `training.Interpolation`. Default: none.
+        regularizers: Of `tf_detreg.regularizers`.
+        classes: P, classes in a batch.
+        images: K, images of each.
+        epochs: Passes over the training set.
+        optimizer: Arguments of `training.optimizer`, with `warmup_epochs`, `backbone_delay_epochs` and
+            `decay_every_epochs` in place of numbers of steps.
+        unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
+        monitor: What the best epoch has most of: `"recall@1"`, `"map@r"` … on the validation classes.
+        patience: Epochs without a new best after which training stops; 0 for never.
+        k: Ranks of the recall.
+        evaluate_every: Epochs from one validation to the next.
+        seed: Of weights, batches and augmentation.
+        deterministic: Whether TensorFlow must take reproducible kernels. Only with it does a resumed run equal an
+            unbroken one to the bit.
+        precision: Keras dtype policy, such as `"mixed_bfloat16"`. Heads stay in float32.
+        strategy: `""`, `"mirrored"` or `"multiworker"`.
+
+    Raises:
+        ValueError: For values of a wrong type or range.
+
+    Example:
+        >>> config = RunConfig.from_dict({"data": "digits", "head": {"name": "RealNVP", "dim": 32}, "epochs": 3})
+        >>> config.head["dim"], config.loss["name"]
+        (32, 'ProxyAnchor')
+    """
+
+    data: Part = dataclasses.field(default_factory=lambda: {"name": "glyphs"})
+    image_size: int | None = None
+    crop: Part | None = None
+    augment: tuple[Part, ...] = ()
+    backbone: Part = dataclasses.field(default_factory=lambda: {"name": "small_cnn"})
+    head: Part = dataclasses.field(default_factory=lambda: {"name": "RealNVP", "dim": 128, "penalty": 0.05})
+    rival: Part | None = None
+    loss: Part = dataclasses.field(default_factory=lambda: {"name": "ProxyAnchor"})
+    interpolation: Part | None = None
+    regularizers: tuple[Part, ...] = ()
+    classes: int = 32
+    images: int = 4
+    epochs: int = 20
+    optimizer: Part = dataclasses.field(default_factory=dict)
+    unfreezing: Part | None = None
+    monitor: str = "recall@1"
+    patience: int = 0
+    k: tuple[int, ...] = (1, 2, 4, 8)
+    evaluate_every: int = 1
+    seed: int = 0
+    deterministic: bool = True
+    precision: str = "float32"
+    strategy: str = ""
+
+    def __post_init__(self):
+        for field in ("data", "backbone", "head", "loss"):
+            self._set(field, _named(field, getattr(self, field)))
+        for field in ("augment", "regularizers"):
+            self._set(field, tuple(_named(field, part) for part in getattr(self, field)))
+        for field in ("crop", "rival", "interpolation", "unfreezing"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, dict):
+                raise ValueError(f"{field} must be a table, or left out; received {value!r}.")
+        if not isinstance(self.optimizer, dict):
+            raise ValueError(
+                f"optimizer must be a table of arguments of training.optimizer, received {self.optimizer!r}."
+            )
+        self._set("k", tuple(self.k))
+        for field, least in (("classes", 1), ("images", 1), ("epochs", 1), ("patience", 0), ("evaluate_every", 1)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{field} must be a whole number, {least} or more; received {value!r}.")
+        if self.strategy not in ("", "mirrored", "multiworker"):
+            raise ValueError(f'strategy must be "", "mirrored" or "multiworker"; received {self.strategy!r}.')
+        known = [f"recall@{k}" for k in self.k] + ["map@r"]
+        if self.monitor not in known:
+            raise ValueError(f"monitor must be one of {known}; received {self.monitor!r}.")
+
+    def _set(self, field, value):
+        object.__setattr__(self, field, value)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """From a mapping, as read from a file.
+
+        Raises:
+            ValueError: For a key that does not exist, with the nearest one that does.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(names)}."
+                raise ValueError(f"{key!r} is not an entry of a run's configuration.{hint}")
+        return cls(**values)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "RunConfig":
+        """From a `.toml` or `.json` file; a run's `config.json` will do.
+
+        Raises:
+            ValueError: If the file is missing or cannot be read as such.
+        """
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise ValueError(f"There is no configuration file {str(path)!r}.")
+        text = path.read_text(encoding="utf-8")
+        try:
+            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
+        return cls.from_dict(values.get("config", values))
+
+    def replace(self, **changes: Any) -> "RunConfig":
+        """A copy with some entries changed.
+
+        Example:
+            >>> RunConfig().replace(epochs=5, head="Linear").head
+            {'name': 'Linear', 'dim': 128}
+        """
+        if isinstance(changes.get("head"), str):
+            changes["head"] = {"name": changes["head"], "dim": self.head.get("dim", 128)}
+        return type(self).from_dict({**dataclasses.asdict(self), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """What differs between two nested mappings, one line an entry.
+
+    Example:
+        >>> differences({"epochs": 3, "head": {"dim": 64}}, {"epochs": 5, "head": {"dim": 64}})
+        ['epochs: 3 in the run, 5 now']
+    """
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {json.dumps(a)} in the run, {json.dumps(b)} now")
+    return lines
+
+
+def _named(field: str, value) -> Part:
+    """A part with a name; `"ProxyAnchor"` means `{"name": "ProxyAnchor"}`."""
+    if isinstance(value, str) and value:
+        return {"name": value}
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise ValueError(f'{field} must be a name, or a table with one ({{"name": "…"}}); received {value!r}.')
+    return dict(value)

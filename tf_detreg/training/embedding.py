@@ -1,0 +1,49 @@
+"""All embeddings of a set of images."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class Embedded(NamedTuple):
+    """Embeddings `(N, dim)` float32 and, for each row, the index of its image in the set, its label and its group."""
+
+    embeddings: np.ndarray
+    indices: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray | None
+
+
+def embed(embedder: keras.Model, image_set, batch_size: int = 128) -> Embedded:
+    """Embeds every image of a set once, in index order; images that cannot be read are left out.
+
+    Args:
+        embedder: images → embeddings.
+        image_set: `datasets.ImageSet`.
+        batch_size: Default 128.
+
+    Returns:
+        Embeddings, indices, labels and groups.
+
+    Raises:
+        ValueError: If the set is empty.
+
+    Example:
+        >>> from tf_detreg import datasets
+        >>> images = datasets.digits().validation
+        >>> pixels = keras.Sequential([keras.Input((*images.image_size, 3)), keras.layers.Flatten()])
+        >>> embed(pixels, images).embeddings.shape == (len(images), 3 * images.image_size[0] ** 2)
+        True
+    """
+    if not len(image_set):
+        raise ValueError("image_set is empty: there is nothing to embed.")
+    run = tf.function(lambda images: embedder(images, training=False), reduce_retracing=True)
+    parts, indices = [], []
+    for images, rows in image_set.indexed(batch_size):
+        parts.append(run(images).numpy())
+        indices.append(rows.numpy())
+    rows = np.concatenate(indices)
+    groups = None if image_set.groups is None else image_set.groups[rows]
+    return Embedded(np.concatenate(parts).astype(np.float32, copy=False), rows, image_set.labels[rows], groups)

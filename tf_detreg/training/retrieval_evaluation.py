@@ -1,0 +1,81 @@
+"""Retrieval on held-out images after each epoch, as ordinary entries of the logs."""
+
+import keras
+import numpy as np
+
+from tf_detreg.training.embedding import embed
+from tf_detreg.training.optimizers import averaged
+
+
+class RetrievalEvaluation(keras.callbacks.Callback):
+    """Puts `val_recall@1`, `val_recall@2` … and `val_map@r` into the logs of an epoch.
+
+    Put it before `ModelCheckpoint`, `EarlyStopping` and the like, which can then watch what matters:
+    `EarlyStopping("val_recall@1", mode="max", patience=5)`. Keras cannot guess the direction: give `mode="max"`.
+
+    The embedder is measured as it would be used: where the optimizer keeps a moving average of the weights, with that.
+
+    Args:
+        image_set: `datasets.ImageSet` of images that are not trained on, best of classes that are not either.
+        prefix: Of the names. Default `"val_"`.
+        k: Ranks of the recall. Default 1, 2, 4, 8.
+        every: Epochs from one evaluation to the next. Default 1.
+        batch_size: Default 128.
+
+    Raises:
+        ValueError: If no class of the set has two images, or `every` is below 1.
+
+    Example:
+        >>> from tf_detreg import datasets
+        >>> watch = RetrievalEvaluation(datasets.digits().validation, k=(1, 5))
+        >>> watch.names
+        ['val_recall@1', 'val_recall@5', 'val_map@r']
+    """
+
+    def __init__(self, image_set, prefix: str = "val_", k=(1, 2, 4, 8), every: int = 1, batch_size: int = 128):
+        super().__init__()
+        if not has_pairs(image_set):
+            raise ValueError(
+                f"image_set has {len(image_set)} images and no class with two of them: there is nothing to retrieve."
+            )
+        if every < 1:
+            raise ValueError(f"every must be 1 or more, received {every!r}.")
+        self.image_set, self.prefix, self.k, self.every, self.batch_size = (
+            image_set,
+            prefix,
+            tuple(k),
+            every,
+            batch_size,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Of the entries."""
+        return [f"{self.prefix}recall@{k}" for k in self.k] + [f"{self.prefix}map@r"]
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0 and logs is not None:
+            logs.update(self.measure())
+
+    def measure(self) -> dict[str, float]:
+        """The entries for the model as it is."""
+        with averaged(self.model):
+            report = retrieve(getattr(self.model, "embedder", self.model), self.image_set, self.k, self.batch_size)
+        found = {f"{self.prefix}recall@{k}": value for k, value in report.recall.items()}
+        return {**found, f"{self.prefix}map@r": report.map_at_r}
+
+
+def retrieve(embedder: keras.Model, image_set, k=(1, 2, 4, 8), batch_size: int = 128, resamples: int = 0):
+    """A `retrieval.RetrievalReport` on an image set searched in itself; ranks beyond its size are left out."""
+    from tf_detreg import retrieval
+
+    found = embed(embedder, image_set, batch_size)
+    ranks = [rank for rank in k if rank < len(found.labels)] or [1]
+    return retrieval.evaluate(
+        found.embeddings, found.labels, k=ranks, engine="exact", resamples=resamples, progress=False
+    )
+
+
+def has_pairs(image_set) -> bool:
+    """Whether any class has two images, without which there is nothing to retrieve."""
+    return bool(len(image_set)) and int(np.bincount(image_set.labels).max()) > 1

@@ -1,0 +1,324 @@
+"""Training as a run: a directory that says what was done, can be resumed at any moment, and holds the result.
+
+config.json      the configuration, the data's fingerprint, versions
+checkpoints/     the whole state after the last epochs
+best.keras       the embedder of the best epoch so far
+embedder.keras   the result: the best embedder, once the run has ended
+history.csv      every logged quantity, one row an epoch
+evaluation.json  retrieval on the validation and test classes
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.files import replacing, write_json
+from tf_detreg.training import assembly, checkpoint, distribution
+from tf_detreg.training.config import RunConfig, differences
+from tf_detreg.training.guard import NaNGuard, TrainingDiverged
+from tf_detreg.training.optimizers import averaged
+from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation, has_pairs, retrieve
+from tf_detreg.training.table_log import TableLog, from_csv
+from tf_detreg.training.unfreezing import GradualUnfreezing
+
+CONFIG, CHECKPOINTS, BEST, EMBEDDER = "config.json", "checkpoints", "best.keras", "embedder.keras"
+HISTORY, EVALUATION = "history.csv", "evaluation.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory, as `train` leaves it and `load_run` finds it.
+
+    Args:
+        directory: Where it lies.
+        config: Its configuration.
+    """
+
+    directory: pathlib.Path
+    config: RunConfig
+
+    @property
+    def finished(self) -> bool:
+        """Whether the result has been written."""
+        return (self.directory / EMBEDDER).is_file()
+
+    @functools.cached_property
+    def embedder(self) -> keras.Model:
+        """The result, or the best embedder so far while the run has not ended."""
+        from tf_detreg.models import load
+
+        path = self.directory / (EMBEDDER if self.finished else BEST)
+        if not path.is_file():
+            raise ValueError(f"The run {self.directory} has no embedder yet: no epoch has ended.")
+        return load(path)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """A mapping for each epoch."""
+        path = self.directory / HISTORY
+        return from_csv(path) if path.is_file() else []
+
+    @property
+    def evaluation(self) -> dict:
+        """What `evaluation.json` says; empty before the end."""
+        path = self.directory / EVALUATION
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def splits(self):
+        """Its data, loaded anew."""
+        return assembly.load_splits(self.config)
+
+
+def load_run(directory: str | os.PathLike) -> Run:
+    """Opens a run directory.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    directory = pathlib.Path(directory)
+    if not (directory / CONFIG).is_file():
+        raise ValueError(f"{str(directory)!r} is not the directory of a run: it has no {CONFIG}.")
+    return Run(directory, RunConfig.load(directory / CONFIG))
+
+
+def train(
+    config: RunConfig,
+    directory: str | os.PathLike,
+    *,
+    resume: bool = False,
+    splits=None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> Run:
+    """Trains an embedder and leaves a run directory.
+
+    Killed at any moment and called again with `resume=True`, it ends with the weights that an unbroken run would have:
+    each epoch leaves the whole state behind, optimizer, random states and the best epoch included, and what an epoch
+    sees follows from the seed and its number.
+
+    Args:
+        config: What to do.
+        directory: Where to leave it. Made if it is not there.
+        resume: Whether to go on with the run that is there; if none is, one begins. Default false.
+        splits: The data as `datasets.Splits`, if loaded already or made by hand. Default: what `config.data` names.
+        callbacks: Further Keras callbacks.
+        verbose: Of `keras.Model.fit`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: If the directory holds another run, or something else; if the configuration cannot be met.
+        OSError: If the directory cannot be written to.
+        TrainingDiverged: If the objective became NaN or infinite. The last good weights are in `embedder.keras`.
+
+    Example:
+        >>> import tempfile
+        >>> config = RunConfig.from_dict({"data": "digits", "head": {"name": "Linear", "dim": 8}, "epochs": 1})
+        >>> run = train(config, tempfile.mkdtemp(), verbose=0)
+        >>> sorted(run.evaluation)
+        ['test', 'validation']
+    """
+    directory = pathlib.Path(directory)
+    with distribution.scope(config.strategy) as place:
+        _prepare(directory, resume, writes=place.chief)
+        splits = assembly.load_splits(config) if splits is None else splits
+        _check_data(splits)
+        record = {"config": config.to_dict(), "data": assembly.data_facts(splits)}
+        _compare(directory, record)
+        run = Run(directory, config)
+        if not run.finished:
+            with _settings(config):
+                _train(run, record, splits, place, list(callbacks), verbose)
+    return run
+
+
+def _train(run: Run, record: dict, splits, place, callbacks, verbose):
+    config, folder = run.config, run.directory / CHECKPOINTS
+    keras.utils.set_random_seed(config.seed)
+    batches = functools.partial(
+        splits.train.batches,
+        config.classes,
+        config.images,
+        seed=config.seed,
+        augment=assembly.augmentation(config),
+        **({"crop": _crop(config)} if config.crop is not None else {}),
+    )
+    steps = int(batches().cardinality())
+    with place.strategy.scope():
+        model = assembly.build_model(config, splits, steps)
+        model.optimizer.build(model.trainable_variables)
+    if place.chief and not (run.directory / CONFIG).is_file():
+        # Only now, so that a configuration that cannot be built leaves no run behind.
+        versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+        write_json(run.directory / CONFIG, {**record, "versions": versions})
+    notes = {"epoch": 0, "rows": [], "best": None, "waited": 0}
+    saved = checkpoint.checkpoints(folder)
+    if saved:
+        notes = checkpoint.restore(model, saved[-1])
+    guard = NaNGuard()
+    keeper = _Keeper(run, splits.validation, notes, writes=place.chief)
+    extra = [GradualUnfreezing(**config.unfreezing)] if config.unfreezing is not None else []
+    if not keeper.patience_is_over():
+        model.fit(
+            place.distribute(batches(first_epoch=notes["epoch"])),
+            epochs=config.epochs,
+            initial_epoch=notes["epoch"],
+            steps_per_epoch=None,
+            callbacks=[guard, *extra, keeper, *callbacks],
+            verbose=verbose,
+        )
+    if place.chief:
+        _finish(run, splits, model, guard.reason)
+
+
+class _Keeper(keras.callbacks.Callback):
+    """At the end of an epoch: evaluate, keep the best, note down the history, and last of all the checkpoint."""
+
+    def __init__(self, run: Run, validation, notes: dict, writes: bool):
+        super().__init__()
+        self.run, self.notes, self.writes = run, notes, writes
+        config = run.config
+        self.monitor = f"val_{config.monitor}"
+        self.evaluation = None
+        if has_pairs(validation):
+            self.evaluation = RetrievalEvaluation(validation, k=config.k, every=config.evaluate_every)
+        self.table = TableLog(run.directory / HISTORY, notes["rows"])
+
+    def set_model(self, model):
+        super().set_model(model)
+        if self.evaluation is not None:
+            self.evaluation.set_model(model)
+
+    def patience_is_over(self) -> bool:
+        patience = self.run.config.patience
+        return bool(patience) and self.notes["waited"] >= patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.model.stop_training:
+            # The guard stepped back: this epoch is not one to go on from.
+            return
+        if self.evaluation is not None:
+            self.evaluation.on_epoch_end(epoch, logs)
+        self._keep_best(logs)
+        if self.writes:
+            self.table.on_epoch_end(epoch, logs)
+            notes = {**self.notes, "rows": self.table.rows}
+            notes.pop("epoch")
+            checkpoint.save(self.model, self.run.directory / CHECKPOINTS, epoch + 1, notes)
+        if self.patience_is_over():
+            self.model.stop_training = True
+
+    def _keep_best(self, logs):
+        # Without an evaluation the last epoch is the best.
+        value = (logs or {}).get(self.monitor)
+        if value is None and self.evaluation is not None:
+            return
+        best = self.notes["best"]
+        if best is None or value is None or value > best:
+            self.notes = {**self.notes, "best": value, "waited": 0}
+            if self.writes:
+                _save_embedder(self.model, self.run.directory / BEST)
+        else:
+            self.notes = {**self.notes, "waited": self.notes["waited"] + 1}
+
+
+def _finish(run: Run, splits, model, diverged: str | None):
+    """Writes the evaluation, and the result last: its presence says that the run is finished."""
+    best = run.directory / BEST
+    if not best.is_file():
+        _save_embedder(model, best)
+    embedder = keras.models.load_model(best, compile=False)
+    reports = {}
+    for name in ("validation", "test"):
+        part = getattr(splits, name)
+        if has_pairs(part):
+            reports[name] = retrieve(embedder, part, run.config.k, resamples=1000).as_dict()
+    write_json(run.directory / EVALUATION, reports)
+    with replacing(run.directory / EMBEDDER) as temporary:
+        shutil.copyfile(best, temporary)
+    if diverged:
+        raise TrainingDiverged(diverged)
+
+
+def _save_embedder(model, path):
+    with averaged(model), replacing(path) as temporary:
+        model.embedder.save(temporary)
+
+
+def _prepare(directory: pathlib.Path, resume: bool, writes: bool):
+    """Makes sure that the directory may be used, before anything costs time."""
+    if not writes:
+        return
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"directory={str(directory)!r} is a file. Choose another place.")
+    is_run = (directory / CONFIG).is_file()
+    if directory.exists() and any(directory.iterdir()):
+        if not is_run:
+            raise ValueError(f"directory={str(directory)!r} is not empty and not a run. Choose another place.")
+        if not resume:
+            raise ValueError(
+                f"directory={str(directory)!r} already holds a run. Go on with it (resume=True, --resume), or choose "
+                "another place."
+            )
+    with replacing(directory / ".writable") as temporary:
+        temporary.touch()
+    (directory / ".writable").unlink()
+    # What a kill left half-written: temporary folders, which no one reads.
+    for room in (directory, directory / CHECKPOINTS):
+        for rest in room.glob(".*.*"):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _compare(directory: pathlib.Path, record: dict):
+    """Makes sure that a run that is there is this one."""
+    path = directory / CONFIG
+    if not path.is_file():
+        return
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    lines = differences(theirs["config"], record["config"]) + differences(theirs["data"], record["data"], "data: ")
+    if lines:
+        raise ValueError(
+            f"{str(directory)!r} is a run of another configuration:\n  "
+            + "\n  ".join(lines)
+            + "\nGo on with its own configuration, or choose another directory."
+        )
+
+
+def _check_data(splits):
+    if not len(splits.train) or splits.train.num_classes < 2:
+        raise ValueError(
+            f"The training set has {len(splits.train)} images of {splits.train.num_classes} classes; "
+            "at least 2 classes are needed to learn to tell them apart."
+        )
+
+
+def _crop(config: RunConfig):
+    from tf_detreg.datasets import RandomCrop
+
+    return RandomCrop(**{key: tuple(value) for key, value in config.crop.items()})
+
+
+@contextlib.contextmanager
+def _settings(config: RunConfig) -> Iterator[None]:
+    """The process-wide switches of a run, set back at the end."""
+    from tensorflow.python.framework import config as switches
+
+    policy, deterministic = keras.config.dtype_policy(), switches.is_op_determinism_enabled()
+    keras.config.set_dtype_policy(config.precision)
+    if config.deterministic and not deterministic:
+        tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        if config.deterministic and not deterministic:
+            switches.disable_op_determinism()
