@@ -172,7 +172,7 @@ def _train(run: Run, record: dict, splits, place, callbacks, verbose):
             place.distribute(batches(first_epoch=notes["epoch"])),
             epochs=config.epochs,
             initial_epoch=notes["epoch"],
-            steps_per_epoch=None,
+            shuffle=False,
             callbacks=[guard, *extra, keeper, *callbacks],
             verbose=verbose,
         )
