@@ -1,0 +1,93 @@
+"""LiteRT files: what is inside, and what a process with LiteRT alone makes of them."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from tf_detreg import export, heads
+from tf_detreg.export.lite import operators
+from tf_detreg.export.verification import run_artefact
+
+LEAST_COSINE = {None: 0.99999, "float16": 0.99999, "dynamic": 0.999, "int8": 0.99}
+
+
+@pytest.fixture(scope="module")
+def files(embedder, images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lite")
+    return {
+        kind: export.litert(embedder, folder / f"{kind}.tflite", kind, calibration=images, labels=["ant", "bee"])
+        for kind in LEAST_COSINE
+    }
+
+
+@pytest.mark.parametrize("kind", LEAST_COSINE)
+def test_a_process_with_litert_alone_gives_the_same(files, images, expected, kind):
+    got, answer = run_artefact(files[kind], images)
+    assert answer["modules"] == ["ai_edge_litert"]
+    assert (got * expected).sum(axis=1).min() >= LEAST_COSINE[kind]
+    assert not [name for name in operators(files[kind].read_bytes()) if name.startswith("CUSTOM")]
+
+
+def test_facts_and_labels_are_inside_the_file(files):
+    with zipfile.ZipFile(files["int8"]) as archive:
+        facts = json.loads(archive.read("metadata.json"))
+        assert archive.read("labels.txt") == b"ant\nbee\n"
+    assert facts["quantization"] == "int8"
+    assert facts["image_size"] == [32, 32]
+
+
+@pytest.mark.parametrize("kind", [None, "int8"])
+def test_uint8_images(embedder, images, expected, tmp_path, kind):
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = export.litert(embedder, tmp_path / "m.tflite", kind, calibration=images, input_dtype="uint8")
+    run = Interpreter(str(path)).get_signature_runner("serving_default")
+    got = run(images=images[:1].astype(np.uint8))["embeddings"]
+    assert (got * expected[:1]).sum() >= LEAST_COSINE[kind]
+
+
+def test_a_resizable_batch(embedder, images, expected, tmp_path):
+    path = export.litert(embedder, tmp_path / "m.tflite", batch_size=None)
+    got, _ = run_artefact(path, images[:7])
+    np.testing.assert_allclose(got, expected[:7], atol=1e-5)
+
+
+def test_a_model_that_needs_more_than_built_in_ops_is_refused(tmp_path):
+    """FFJORD's solver becomes TensorFlow ops that LiteRT's runtime does not have."""
+    head = heads.FFJORD(4, hidden=4)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), head])
+    with pytest.raises(ValueError, match="FFJORD"):
+        export.litert(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"quantize": "int4"}, "quantize must be one of"),
+        ({"quantize": "int8"}, "calibration="),
+        ({"input_dtype": "int8"}, "input_dtype must be"),
+        ({"image_size": 64}, "is not the size of the model"),
+        ({"labels": ["two\nlines"]}, "line breaks"),
+    ],
+)
+def test_bad_settings(embedder, tmp_path, settings, match):
+    with pytest.raises(ValueError, match=match):
+        export.litert(embedder, tmp_path / "m.tflite", **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_check_leaves_the_old_file(embedder, tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"the old one")
+
+    def refuse(candidate):
+        raise ValueError(f"below the limits: {candidate.stat().st_size} bytes")
+
+    with pytest.raises(ValueError, match="below the limits"):
+        export.litert(embedder, path, check=refuse)
+    assert path.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [path]

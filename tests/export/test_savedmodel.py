@@ -1,0 +1,191 @@
+"""SavedModels: what is inside, and what processes that know nothing of this package make of them."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_detreg import export, heads
+from tf_detreg.export.verification import run_artefact, run_job
+
+
+@pytest.fixture(scope="module")
+def encoded(images, encode):
+    """PNG bytes of the images; rows 3 and 7 are broken."""
+    contents = [encode(image) for image in images[:16]]
+    contents[3], contents[7] = b"no image", contents[7][:50]
+    return np.array(contents)
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "session"])
+def test_a_process_with_tensorflow_alone_gives_the_same(exported, images, expected, encoded, engine):
+    got, answer = run_artefact(exported, images, engine=engine)
+    assert "tf_detreg" not in answer["modules"]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    outputs, _ = run_job(exported, encoded, engine=engine, signature="serve_bytes", outputs=("embeddings", "valid"))
+    good = ~np.isin(np.arange(16), [3, 7])
+    np.testing.assert_array_equal(outputs["valid"], good)
+    np.testing.assert_allclose(outputs["embeddings"], expected[:16] * good[:, None], atol=1e-6)
+
+
+def test_served_bytes_and_evaluation_agree_for_photos(exported, embedder, encode):
+    """A JPEG of another size through the served graph, against decode + model as `evaluate` does it."""
+    from tf_detreg.datasets.decode import decode
+
+    rng = np.random.default_rng(5)
+    photos = [
+        encode(np.kron(rng.integers(0, 256, (9, 7 + i, 3)), np.ones((17 + 3 * i, 13, 1))), "JPEG") for i in range(5)
+    ]
+    served = tf.saved_model.load(exported).signatures["serve_bytes"](image_bytes=tf.constant(photos))
+    wanted = embedder(np.stack([decode(photo, (32, 32)) for photo in photos]).astype(np.float32))
+    np.testing.assert_allclose(served["embeddings"], wanted, atol=1e-5)
+
+
+def test_only_inference_variables_are_stored(exported, embedder):
+    stored = tf.train.list_variables(str(exported / "variables" / "variables"))
+    weights = [shape for name, shape in stored if name.endswith("VARIABLE_VALUE")]
+    assert sum(int(np.prod(shape)) for shape in weights) == embedder.count_params()
+
+
+def test_a_dueling_model_leaves_its_rival_behind(images, tmp_path):
+    keras.utils.set_random_seed(0)
+    head = heads.Dueling(heads.RealNVP(8, depth=2, hidden=8, penalty=0.1))
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), head])
+    with pytest.raises(ValueError, match="only training needs"):
+        export.saved_model(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_signatures_take_any_batch_and_refuse_a_wrong_dtype(exported, images):
+    signatures = tf.saved_model.load(exported).signatures
+    default, of_bytes = signatures["serving_default"], signatures["serve_bytes"]
+    for count in (0, 1, 1000):
+        rows = np.resize(images, (count, *images.shape[1:]))
+        assert default(images=tf.constant(rows))["embeddings"].shape == (count, 16)
+    assert of_bytes(image_bytes=tf.constant([], tf.string))["embeddings"].shape == (0, 16)
+    with pytest.raises(Exception, match="float"):
+        default(images=tf.constant(images[:1], tf.int32))
+
+
+def test_facts_labels_and_fingerprint(exported, embedder):
+    facts = json.loads((exported / "assets.extra" / "metadata.json").read_text())
+    assert facts["image_size"] == [32, 32]
+    assert facts["embedding_dim"] == 16
+    assert facts["signatures"] == ["serve_bytes", "serving_default"]
+    assert (exported / "assets.extra" / "labels.txt").read_text() == "a\nb\n"
+    from tf_detreg.export.inference import fingerprint
+
+    assert facts["fingerprint"] == fingerprint(embedder)
+    other = keras.models.clone_model(embedder)
+    assert fingerprint(other) != facts["fingerprint"]
+
+
+def test_warm_up_requests_replay(exported):
+    """What TensorFlow Serving does before it takes traffic: parse each record, run it through the session loader."""
+    prediction_log_pb2 = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    file = exported / "assets.extra" / "tf_serving_warmup_requests"
+    seen = []
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(exported))
+        for record in tf.compat.v1.io.tf_record_iterator(str(file)):
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            request = log.predict_log.request
+            signature = meta.signature_def[request.model_spec.signature_name]
+            feed = {signature.inputs[key].name: tf.make_ndarray(value) for key, value in request.inputs.items()}
+            out = session.run({key: info.name for key, info in signature.outputs.items()}, feed)
+            seen.append((request.model_spec.signature_name, len(out["embeddings"])))
+            if "valid" in out:
+                assert out["valid"].all()
+    assert sorted(seen) == sorted((name, n) for name in ("serving_default", "serve_bytes") for n in (1, 8, 32))
+
+
+def test_features_signature(embedder, images, expected, tmp_path):
+    path = export.saved_model(embedder, tmp_path, features=True, warm_up=False)
+    features = keras.Model(embedder.inputs, embedder.layers[-2].output)(images)
+    got = tf.saved_model.load(path).signatures["serve_features"](features=features)["embeddings"]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_versions_count_up_and_are_never_overwritten(embedder, tmp_path):
+    first = export.saved_model(embedder, tmp_path / "m", warm_up=False)
+    second = export.saved_model(embedder, tmp_path / "m", warm_up=False)
+    assert (first.name, second.name) == ("1", "2")
+    assert sorted(entry.name for entry in (tmp_path / "m").iterdir()) == ["1", "2"]
+    with pytest.raises(ValueError, match="next free one is 3"):
+        export.saved_model(embedder, tmp_path / "m", version=2)
+    with pytest.raises(ValueError, match="at least 1"):
+        export.saved_model(embedder, tmp_path / "m", version=0)
+
+
+def test_a_failed_check_keeps_the_version_back(embedder, tmp_path):
+    def refuse(path):
+        assert (path / "saved_model.pb").is_file()
+        raise ValueError("below the limits")
+
+    with pytest.raises(ValueError, match="below the limits"):
+        export.saved_model(embedder, tmp_path, warm_up=False, check=refuse)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_noticed_before_writing(embedder, tmp_path, monkeypatch):
+    full = shutil._ntuple_diskusage(10**9, 10**9, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(OSError, match="Free some space"):
+        export.saved_model(embedder, tmp_path, warm_up=False)
+
+
+LIMITED = """
+import resource, sys
+import keras
+from tf_detreg import export
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(300)])
+export.saved_model(model, sys.argv[1], warm_up=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    export.saved_model(model, sys.argv[1], warm_up=False)
+except OSError as error:
+    print("OSError", error)
+"""
+
+
+def test_a_disk_that_fills_up_while_writing_leaves_the_old_version(tmp_path):
+    """The system refuses to let files grow, as a full disk does, from the second export on."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "m")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert "OSError Version 2 was not published" in done.stdout, done.stderr[-500:]
+    assert "version 1 stays as it was" in done.stdout
+    assert [entry.name for entry in (tmp_path / "m").iterdir()] == ["1"]
+    assert tf.saved_model.load(tmp_path / "m" / "1").signatures
+
+
+def test_an_unwritable_place_is_named(embedder, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file") as caught:
+        export.saved_model(embedder, tmp_path / "file" / "m", warm_up=False)
+    assert caught.value.__cause__ is not None or caught.value.errno == errno.ENOTDIR
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        ("a string", "keras.Model"),
+        (keras.Sequential([keras.layers.Dense(3)]), "must be built"),
+        (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), "must map images"),
+        (keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]), "image_size="),
+    ],
+)
+def test_what_is_no_embedder_is_refused(model, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        export.saved_model(model, tmp_path)

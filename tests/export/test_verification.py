@@ -1,0 +1,69 @@
+"""`export.verify` runs artefacts in clean processes, says how they differ, and refuses what is too far off."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from tf_detreg import export
+from tf_detreg.export.verification import recall_at_1
+
+
+@pytest.fixture(scope="module")
+def small_file(embedder, tmp_path_factory):
+    return export.litert(embedder, tmp_path_factory.mktemp("v") / "m.tflite", "dynamic")
+
+
+def test_the_table_of_good_artefacts(embedder, exported, small_file, images, labels, expected):
+    report = export.verify(embedder, [exported, small_file], images, labels, repeats=3)
+    assert report.passed
+    assert report.require() is report
+    assert report.recall_at_1 == recall_at_1(expected, labels)
+    saved, lite = report.checks
+    assert (saved.engine, lite.engine) == ("tensorflow", "litert")
+    assert saved.cosine_min > 0.999999
+    assert saved.recall_points == 0
+    assert set(lite.latency_ms) == {1, 32}
+    assert len(report.to_markdown().splitlines()) == 4
+    assert report.to_json()["checks"][1]["precision"] == "dynamic"
+
+
+def test_another_model_is_caught(embedder, small_file, images, labels):
+    keras.utils.set_random_seed(11)
+    other = keras.models.clone_model(embedder)
+    report = export.verify(other, small_file, images, labels, latency=())
+    assert "another model" in report.checks[0].failures[0]
+    assert not report.passed
+    with pytest.raises(ValueError, match="Not published"):
+        report.require()
+
+
+def test_limits_can_be_tightened(embedder, small_file, images):
+    report = export.verify(
+        embedder, small_file, images, latency=(), limits={"dynamic": export.Limits(cosine=1.1, recall_points=0.0)}
+    )
+    assert "below 1.1" in report.checks[0].failures[0]
+    assert "**no**" in report.to_markdown()
+
+
+def test_recall_at_1_by_hand():
+    rows = np.eye(3)[[0, 0, 1, 2, 1]] + 0.01 * np.arange(5)[:, None]
+    assert recall_at_1(rows, np.array([0, 0, 1, 2, 1])) == 0.8
+    assert recall_at_1(rows, np.array([0, 1, 2, 3, 4])) == 0.0
+
+
+def test_bad_artefacts_are_named(embedder, exported, images, tmp_path):
+    (tmp_path / "text.txt").write_text("x")
+    for path in (tmp_path / "missing.tflite", tmp_path / "text.txt", tmp_path):
+        with pytest.raises(ValueError, match="no SavedModel version folder"):
+            export.verify(embedder, path, images)
+    (tmp_path / "broken.tflite").write_bytes(b"not a model at all")
+    with pytest.raises(ValueError, match="could not be run by litert"):
+        export.verify(embedder, tmp_path / "broken.tflite", images)
+    shutil.copytree(exported, tmp_path / "7")
+    (tmp_path / "7" / "variables" / "variables.index").unlink()
+    with pytest.raises(ValueError, match="could not be run by tensorflow"):
+        export.verify(embedder, tmp_path / "7", images)
+    with pytest.raises(ValueError, match="images must be"):
+        export.verify(embedder, exported, images[:0])

@@ -1,0 +1,64 @@
+"""What may be exported: a plain embedder, nothing of its training."""
+
+import hashlib
+
+import keras
+import numpy as np
+
+TRAINING_ONLY = ("proxies", "rival")
+
+
+def inference_model(model: keras.Model) -> keras.Model:
+    """The plain inference model of `model`, built and free of everything that only training needs.
+
+    Args:
+        model: An embedder, or a `MetricModel` (then its `.embedder` is taken).
+
+    Raises:
+        ValueError: If it is no built Keras model of one image input and one `(B, dim)` output, or if it holds
+            proxies or a rival head.
+    """
+    embedder = getattr(model, "embedder", model)
+    if not isinstance(embedder, keras.Model):
+        raise ValueError(f"embedder must be a keras.Model, received {type(model).__name__}.")
+    if not embedder.built or len(getattr(embedder, "inputs", None) or ()) != 1:
+        raise ValueError(
+            f"embedder={embedder.name!r} must be built with one image input. "
+            "Start a Sequential model with keras.Input((H, W, 3)), or call it once on a batch of images."
+        )
+    ranks = len(embedder.inputs[0].shape), len(embedder.outputs[0].shape) if len(embedder.outputs) == 1 else None
+    if ranks != (4, 2):
+        raise ValueError(
+            f"embedder={embedder.name!r} must map images (B, H, W, 3) to vectors (B, dim); "
+            f"its input is {embedder.inputs[0].shape} and its output {[tuple(o.shape) for o in embedder.outputs]}."
+        )
+    forbidden = [v.path for v in embedder.variables if any(word in v.path for word in TRAINING_ONLY)]
+    if forbidden:
+        raise ValueError(f"embedder holds what only training needs: {forbidden[:3]}. Export `MetricModel.embedder`.")
+    return embedder
+
+
+def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | None = None) -> tuple[int, int]:
+    """(height, width) at which the model takes images.
+
+    Raises:
+        ValueError: If neither the model nor `image_size` says it, or if the two differ.
+    """
+    built = embedder.inputs[0].shape[1:3]
+    if image_size is None:
+        if None in built:
+            raise ValueError(f"embedder takes images of any size {built}: say image_size=, e.g. image_size=224.")
+        return int(built[0]), int(built[1])
+    size = (image_size, image_size) if isinstance(image_size, int | np.integer) else tuple(image_size)
+    if any(known not in (None, asked) for known, asked in zip(built, size, strict=True)):
+        raise ValueError(f"image_size={size} is not the size of the model's input, {tuple(built)}.")
+    return int(size[0]), int(size[1])
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Sixteen hexadecimal digits that change when any weight does: which model a gallery was embedded with."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        digest.update(str((variable.shape, variable.dtype)).encode())
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    return digest.hexdigest()[:16]

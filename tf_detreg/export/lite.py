@@ -1,0 +1,200 @@
+"""LiteRT models (`.tflite`) for phones: built-in ops only, with facts and labels inside the file."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_detreg.export import metadata, publishing
+from tf_detreg.export.inference import image_size_of, inference_model
+from tf_detreg.export.savedmodel import embed, variables_read
+from tf_detreg.files import replacing
+
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+
+
+def litert(
+    embedder: keras.Model,
+    path: str | os.PathLike,
+    quantize: str | None = None,
+    calibration: np.ndarray | None = None,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    input_dtype: str = "float32",
+    batch_size: int | None = 1,
+    labels: Sequence[str] | None = None,
+    about: dict | None = None,
+    check: Callable[[pathlib.Path], object] | None = None,
+) -> pathlib.Path:
+    """Write an embedder as a `.tflite` file: images `(B, H, W, 3)`, 0..255, to unit vectors `(B, dim)`.
+
+    The file runs on LiteRT's built-in ops alone (this is checked), in its signature `serving_default` with the input
+    `images` and the output `embeddings`. Its facts and labels are stored in the file as in TFLite's own metadata
+    format: `metadata.json` and `labels.txt` in a zip archive behind the model, which any unzip program reads.
+
+    Args:
+        embedder: The plain inference model.
+        path: The `.tflite` file.
+        quantize: None (float32, default), `"float16"` (weights halved, no loss worth naming), `"dynamic"` (int8
+            weights, float activations) or `"int8"` (int8 weights and activations: smallest and fastest on phones).
+        calibration: For `"int8"`: some hundred typical images `(N, H, W, 3)`, 0..255, on which the ranges of the
+            activations are measured.
+        image_size: Side or (height, width). Default: the model's input size.
+        input_dtype: `"float32"` (default) or `"uint8"`, which spares a phone the conversion.
+        batch_size: Fixed batch size, 1 by default; None lets the app resize the input.
+        labels: Class names to store.
+        about: More entries for `metadata.json`.
+        check: Called with the finished file before it is published; an exception from it keeps the file back.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: For unknown settings, missing calibration images, or a model that needs more than the built-in ops
+            (FFJORD's solver does).
+        OSError: If the disk is full or not writable; a file that was there before stays as it was.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
+        >>> file = litert(model, os.path.join(tempfile.mkdtemp(), "model.tflite"), quantize="dynamic")
+        >>> sorted(zipfile.ZipFile(file).namelist())
+        ['metadata.json']
+
+    Reference:
+        https://ai.google.dev/edge/litert/models/metadata
+    """
+    _check(quantize, calibration, input_dtype)
+    embedder = inference_model(embedder)
+    size = image_size_of(embedder, image_size)
+    # Full int8 takes its uint8 input from the converter, which folds the cast into the first quantisation.
+    graph_dtype = "float32" if quantize == "int8" else input_dtype
+
+    @tf.function(input_signature=[tf.TensorSpec((batch_size, *size, 3), graph_dtype, name="images")])
+    def serving_default(images):
+        return {"embeddings": embed(embedder, tf.cast(images, tf.float32))}
+
+    model = convert(serving_default, embedder, quantize, calibration, input_dtype)
+    facts = metadata.facts(
+        embedder,
+        size,
+        quantization=quantize or "float32",
+        input_dtype=input_dtype,
+        batch_size=batch_size,
+        **(about or {}),
+    )
+    return write(path, model, metadata.extra_files(facts, labels), check)
+
+
+def convert(
+    function, embedder: keras.Model, quantize: str | None, calibration: np.ndarray | None, input_dtype: str = "float32"
+) -> bytes:
+    """The `.tflite` bytes of a `tf.function` over the embedder's variables.
+
+    Raises:
+        ValueError: If the graph needs ops that LiteRT does not have built in.
+    """
+    module = tf.Module()
+    module.function = function
+    concrete = function.get_concrete_function()
+    module.weights = variables_read([concrete], embedder)
+    with tempfile.TemporaryDirectory() as folder:
+        # By way of a SavedModel the signature's names survive.
+        tf.saved_model.save(module, folder, signatures={"serving_default": concrete})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if quantize is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantize == "int8":
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = tf.dtypes.as_dtype(input_dtype)
+            converter.representative_dataset = lambda: _samples(calibration)
+        try:
+            with _quiet():
+                model = converter.convert()
+        except Exception as error:
+            raise ValueError(_refusal(embedder, error)) from error
+    custom = [name for name in operators(model) if name.startswith(("CUSTOM", "Flex"))]
+    if custom:
+        raise ValueError(_refusal(embedder, f"ops that are not built in: {custom}"))
+    return model
+
+
+def operators(model: bytes) -> list[str]:
+    """The names of the operators in a `.tflite` file, sorted; custom and Flex ops as `CUSTOM name`."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    content = schema.Model.GetRootAsModel(model, 0)
+    found = set()
+    for index in range(content.OperatorCodesLength()):
+        code = content.OperatorCodes(index)
+        name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        found.add(f"CUSTOM {code.CustomCode().decode()}" if name == "CUSTOM" else name)
+    return sorted(found)
+
+
+def write(
+    path: str | os.PathLike,
+    model: bytes,
+    files: dict[str, bytes],
+    check: Callable[[pathlib.Path], object] | None = None,
+) -> pathlib.Path:
+    """Write a model and its associated files as one `.tflite` file, whole or not at all."""
+    path = pathlib.Path(path)
+    publishing.require_space(path.parent, len(model) + sum(map(len, files.values())))
+    with replacing(path) as temporary:
+        temporary.write_bytes(model)
+        with zipfile.ZipFile(temporary, "a") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        publishing.sync(temporary)
+        if check is not None:
+            check(temporary)
+    return path
+
+
+def _check(quantize: str | None, calibration: np.ndarray | None, input_dtype: str) -> None:
+    if quantize not in QUANTIZATIONS:
+        raise ValueError(f"quantize must be one of {QUANTIZATIONS}, received {quantize!r}.")
+    if input_dtype not in ("float32", "uint8"):
+        raise ValueError(f'input_dtype must be "float32" or "uint8", received {input_dtype!r}.')
+    if quantize == "int8" and (calibration is None or len(calibration) == 0):
+        raise ValueError(
+            'quantize="int8" needs calibration=, some hundred typical images (N, H, W, 3) with values 0..255. '
+            'Without images, use quantize="dynamic".'
+        )
+
+
+def _samples(calibration: np.ndarray):
+    for image in np.asarray(calibration):
+        yield [image[None].astype(np.float32)]
+
+
+def _refusal(embedder: keras.Model, error: object) -> str:
+    reason = str(error).strip().splitlines()
+    return (
+        f"embedder={embedder.name!r} cannot run on a phone with LiteRT's built-in ops (its runtime has no Flex ops; "
+        "FFJORD's solver needs them). Train with heads.RealNVP, heads.NICE or heads.Linear for phones, or serve the "
+        f"SavedModel. The converter said: {reason[-1] if reason else error}"
+    )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """The converter's notes about itself are not the user's."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,91 @@
+"""Versions that appear whole or not at all."""
+
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterable
+
+from tf_detreg.files import replacing
+
+
+def publish(
+    directory: str | os.PathLike,
+    version: int | None,
+    write: Callable[[pathlib.Path], object],
+    *,
+    needed: int = 0,
+    check: Callable[[pathlib.Path], object] | None = None,
+) -> pathlib.Path:
+    """Write a numbered version under a hidden name, check it, sync it to the disk and give it its number in one step.
+
+    Args:
+        directory: The model's folder.
+        version: The number; None for one more than the largest present.
+        write: Called with the temporary path, which it fills.
+        needed: Bytes that will be written at least; refused beforehand where the disk has less.
+        check: Called with the temporary path before publishing; an exception from it keeps the version back.
+
+    Raises:
+        ValueError: If the version exists or is not a positive number.
+        OSError: If the disk is full or not writable. What was there before is untouched.
+    """
+    directory = pathlib.Path(directory)
+    present = versions(directory)
+    version = max(present, default=0) + 1 if version is None else version
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"version={version!r} must be a whole number of at least 1.")
+    if version in present:
+        raise ValueError(f"version={version} is in {str(directory)!r} already; the next free one is {max(present) + 1}.")
+    require_space(directory, needed)
+    try:
+        with replacing(directory / str(version)) as temporary:
+            write(temporary)
+            sync(temporary)
+            if check is not None:
+                check(temporary)
+    except Exception as error:
+        # TensorFlow reports a full disk with exceptions of its own.
+        if isinstance(error, ValueError):
+            raise
+        raise OSError(f"Version {version} was not published to {str(directory)!r}; {_kept(present)}. {error}") from error
+    return directory / str(version)
+
+
+def versions(directory: str | os.PathLike) -> list[int]:
+    """The version numbers in a model's folder, ascending."""
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit() and entry.is_dir())
+
+
+def require_space(directory: pathlib.Path, needed: int) -> None:
+    """Raises OSError where the disk has clearly less than `needed` bytes left."""
+    place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise OSError(
+            f"Nothing was written to {str(directory)!r}: it takes {needed / 1e6:.1f} MB and the disk has "
+            f"{free / 1e6:.1f} MB left. Free some space or choose another place."
+        )
+
+
+def bytes_of(variables: Iterable) -> int:
+    """Bytes of the values of Keras variables, and a megabyte for the graph."""
+    import numpy as np
+
+    return 1_000_000 + sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in variables)
+
+
+def _kept(present: list[int]) -> str:
+    return f"version {present[-1]} stays as it was" if present else "nothing was left behind"
+
+
+def sync(path: pathlib.Path) -> None:
+    """Asks the system to put a file, or every file of a folder, on the disk: a crash cannot leave an empty one."""
+    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

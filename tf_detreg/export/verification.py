@@ -1,0 +1,268 @@
+"""Running what was written in clean processes, and comparing it with the Keras model."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from tf_detreg.export.inference import fingerprint, inference_model
+
+RUNNER = pathlib.Path(__file__).with_name("runner.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The least cosine of any image's embedding to Keras' own, and the largest change of R@1 in points."""
+
+    cosine: float
+    recall_points: float
+
+
+LIMITS = {
+    "float32": Limits(0.99999, 0.1),
+    "float16": Limits(0.99999, 0.1),
+    "dynamic": Limits(0.999, 0.3),
+    "int8": Limits(0.99, 1.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What one artefact did in its own process."""
+
+    name: str
+    engine: str
+    precision: str
+    megabytes: float
+    cosine_min: float
+    cosine_mean: float
+    recall_points: float | None
+    latency_ms: dict[int, float]
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """The checks of a set of artefacts on the same images."""
+
+    checks: tuple[Check, ...]
+    images: int
+    recall_at_1: float | None
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def require(self) -> "Verification":
+        """Returns itself.
+
+        Raises:
+            ValueError: If an artefact fell below its limits.
+        """
+        if not self.passed:
+            reasons = "; ".join(f"{check.name}: {', '.join(check.failures)}" for check in self.checks if check.failures)
+            raise ValueError(f"Not published, the artefacts differ too much from the Keras model. {reasons}.")
+        return self
+
+    def to_markdown(self) -> str:
+        """A table, one artefact a row."""
+        batches = sorted({batch for check in self.checks for batch in check.latency_ms})
+        head = ["artefact", "run by", "MB", "cosine min", "cosine mean", "R@1 change (points)"]
+        head += [f"ms at batch {batch}" for batch in batches] + ["within limits"]
+        lines = [head, ["---"] * len(head)]
+        for check in self.checks:
+            change = "–" if check.recall_points is None else f"{check.recall_points:+.2f}"
+            row = [check.name, check.engine, f"{check.megabytes:.2f}", f"{check.cosine_min:.6f}"]
+            row += [f"{check.cosine_mean:.6f}", change]
+            row += [f"{check.latency_ms[batch]:.2f}" for batch in batches]
+            lines.append([*row, "yes" if check.passed else "**no**: " + "; ".join(check.failures)])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+    def to_json(self) -> dict:
+        """The same as plain numbers and strings."""
+        return {**dataclasses.asdict(self), "passed": self.passed}
+
+
+def verify(
+    embedder: keras.Model,
+    artefacts: str | os.PathLike | Iterable[str | os.PathLike],
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    limits: dict[str, Limits] | None = None,
+    latency: tuple[int, ...] = (1, 32),
+    repeats: int = 20,
+    timeout: float = 600.0,
+) -> Verification:
+    """Run artefacts in clean processes on real images and compare them with the Keras model.
+
+    A process imports only TensorFlow for a SavedModel folder, only LiteRT for a `.tflite` file, only onnxruntime for an
+    `.onnx` file; nothing of tf_detreg.
+
+    Args:
+        embedder: The model that was exported.
+        artefacts: SavedModel version folders, `.tflite` and `.onnx` files.
+        images: `(N, H, W, 3)`, 0..255, at the model's input size; best, images of the test classes.
+        labels: `(N,)` classes. With them, the change of R@1 is measured (each image searched among the others).
+        limits: By precision (`float32`, `float16`, `dynamic`, `int8`), what to allow. Default: `export.LIMITS`.
+        latency: Batch sizes to time. Default 1 and 32.
+        repeats: Calls that are timed at each. Default 20.
+        timeout: Seconds that a process may take. Default 600.
+
+    Returns:
+        A `Verification`: `.passed`, `.checks`, `.to_markdown()`, `.to_json()`, and `.require()`, which raises.
+
+    Raises:
+        ValueError: If an artefact is missing or cannot be run, or `images` do not fit.
+
+    Example:
+        >>> from tf_detreg.export import saved_model
+        >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (6, 4, 4, 3))
+        >>> path = saved_model(model, tempfile.mkdtemp(), warm_up=False)
+        >>> verify(model, path, images, latency=()).passed
+        True
+    """
+    embedder = inference_model(embedder)
+    images = _images(images)
+    wanted = np.concatenate([np.asarray(embedder(images[at : at + 64])) for at in range(0, len(images), 64)])
+    truth = None if labels is None else recall_at_1(wanted, np.asarray(labels))
+    if isinstance(artefacts, str | os.PathLike):
+        artefacts = [artefacts]
+    mark = fingerprint(embedder)
+    checks = []
+    for path in map(pathlib.Path, artefacts):
+        got, timings = run_artefact(path, images, latency=latency, repeats=repeats, timeout=timeout)
+        change = None if truth is None else 100 * (recall_at_1(got, np.asarray(labels)) - truth)
+        checks.append(_compare(path, wanted, got, change, timings, {**LIMITS, **(limits or {})}, mark))
+    return Verification(tuple(checks), len(images), truth)
+
+
+def run_artefact(
+    path: pathlib.Path,
+    inputs: np.ndarray,
+    *,
+    engine: str | None = None,
+    signature: str = "serving_default",
+    output: str = "embeddings",
+    latency: tuple[int, ...] = (),
+    repeats: int = 20,
+    timeout: float = 600.0,
+) -> tuple[np.ndarray, dict]:
+    """Embeddings and timings of an artefact that a clean process ran.
+
+    Raises:
+        ValueError: If it is not there, or the process fails; the message ends with what it said.
+    """
+    outputs, answer = run_job(
+        path, inputs, engine=engine, signature=signature, outputs=(output,), latency=latency, repeats=repeats,
+        timeout=timeout,
+    )  # fmt: skip
+    return outputs[output], answer
+
+
+def run_job(path, inputs, *, engine=None, signature, outputs, latency=(), repeats=20, timeout=600.0):
+    """All the named outputs of an artefact, and the process's answer. See `run_artefact`."""
+    path = pathlib.Path(path)
+    engine = engine or engine_of(path)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        np.save(folder / "inputs.npy", inputs)
+        files = {name: str(folder / f"{name}.out.npy") for name in outputs}
+        job = {"engine": engine, "path": str(path), "signature": signature, "inputs": str(folder / "inputs.npy")}
+        job |= {"outputs": files, "batch": 64, "latency": list(latency), "repeats": repeats}
+        (folder / "job.json").write_text(json.dumps(job))
+        command = [sys.executable, "-P", str(RUNNER), str(folder / "job.json")]
+        quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=quiet, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ValueError(f"{path} could not be run by {engine} (exit {done.returncode}): {last}")
+        answer = json.loads(done.stdout.strip().splitlines()[-1])
+        return {name: np.load(file) for name, file in files.items()}, answer
+
+
+def engine_of(path: pathlib.Path) -> str:
+    """The runtime for an artefact, by what it is.
+
+    Raises:
+        ValueError: If it is neither a SavedModel folder nor a `.tflite` or `.onnx` file.
+    """
+    if (path / "saved_model.pb").is_file():
+        return "tensorflow"
+    engine = {".tflite": "litert", ".onnx": "onnxruntime"}.get(path.suffix)
+    if engine is None or not path.is_file():
+        raise ValueError(
+            f"artefacts: {str(path)!r} is no SavedModel version folder (with saved_model.pb), .tflite or .onnx file."
+        )
+    return engine
+
+
+def facts_of(path: str | os.PathLike) -> dict:
+    """The `metadata.json` of an artefact; empty where it has none."""
+    path = pathlib.Path(path)
+    file = path / "assets.extra" / "metadata.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    if path.suffix == ".tflite" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("metadata.json"))
+    return {}
+
+
+def recall_at_1(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows whose nearest other row has their label."""
+    hits = 0
+    for start in range(0, len(labels), 512):
+        scores = embeddings[start : start + 512] @ embeddings.T
+        rows = np.arange(len(scores))
+        scores[rows, start + rows] = -np.inf
+        hits += int((labels[scores.argmax(axis=1)] == labels[start : start + 512]).sum())
+    return hits / len(labels)
+
+
+def _compare(path, wanted, got, change, answer, limits, mark) -> Check:
+    facts = facts_of(path)
+    precision = facts.get("quantization", "float32")
+    limit = limits[precision]
+    failures = []
+    if facts.get("fingerprint", mark) != mark:
+        failures.append("it was exported from another model")
+    # A row that is zero or not finite has no direction: cosine 0.
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(wanted, axis=1)
+    cosine = np.nan_to_num((got * wanted).sum(axis=1) / np.maximum(lengths, 1e-12), nan=0.0)
+    if cosine.min() < limit.cosine:
+        failures.append(f"cosine {cosine.min():.6f} is below {limit.cosine}")
+    if change is not None and abs(change) > limit.recall_points + 1e-9:
+        failures.append(f"R@1 changes by {change:+.2f} points, more than {limit.recall_points}")
+    files = path.rglob("*") if path.is_dir() else [path]
+    return Check(
+        name=f"{path.parent.name}/{path.name}" if path.is_dir() else path.name,
+        engine=engine_of(path),
+        precision=precision,
+        megabytes=sum(file.stat().st_size for file in files if file.is_file()) / 1e6,
+        cosine_min=float(cosine.min()),
+        cosine_mean=float(cosine.mean()),
+        recall_points=change,
+        latency_ms={int(batch): 1000 * seconds for batch, seconds in answer["latency"].items()},
+        failures=tuple(failures),
+    )
+
+
+def _images(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images, np.float32)
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"images must be (N, H, W, 3) with N of at least 1, received shape {images.shape}.")
+    return images
