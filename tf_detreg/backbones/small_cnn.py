@@ -8,25 +8,29 @@ from tf_detreg.backbones.pooling import pool
 
 
 def small_cnn(
-    image_size: int | tuple[int, int] = 32, width: int = 32, blocks: int = 3, pooling: str | None = "avg"
+    image_size: int | tuple[int, int] = 32, width: int = 32, blocks: int = 3, pooling: str | None = "flatten"
 ) -> keras.Model:
     """Blocks of two 3 × 3 convolutions with batch normalisation, each block half the size and twice the channels.
 
     Args:
-        image_size: side or (height, width).
-        width: channels of the first block.
-        blocks: number of blocks.
-        pooling: "avg", "max", "both" or "gem"; None leaves the feature map (B, H, W, C).
+        image_size: side or (height, width). Defaults to 32.
+        width: channels of the first block. Defaults to 32.
+        blocks: number of blocks. Defaults to 3.
+        pooling: "flatten", the default: every position counts, as in characters, and the features are normalised once
+            more over the batch, so that an untrained net does not send all images to nearly one point; or "avg",
+            "max", "both", "gem"; None for the feature map.
 
     Call arguments:
         images: (B, H, W, 3), values 0..255; scaled to −1..1 inside.
 
     Returns:
-        A `keras.Model` with features (B, width · 2^(blocks−1)) (twice that with pooling="both").
+        A `keras.Model` with features (B, F); with "avg", "max" and "gem", F = width · 2^(blocks−1).
 
     Example:
     >>> from tf_detreg import backbones
     >>> backbones.small_cnn(image_size=16, width=8).output_shape
+    (None, 128)
+    >>> backbones.small_cnn(image_size=16, width=8, pooling="avg").output_shape
     (None, 32)
     """
     from tf_detreg.datasets.image_set import height_width
@@ -35,12 +39,19 @@ def small_cnn(
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
     for block in range(blocks):
         for conv in range(2):
-            # The first convolution of each later block halves the size.
-            strides = 2 if conv == 0 and block > 0 else 1
             name = f"block{block + 1}_{conv + 1}"
+            strides = 2 if conv == 0 else 1
             x = keras.layers.Conv2D(
                 width * 2**block, 3, strides=strides, padding="same", use_bias=False, name=f"{name}_conv"
             )(x)
             x = keras.layers.BatchNormalization(name=f"{name}_norm")(x)
             x = keras.layers.Activation("relu", name=f"{name}_relu")(x)
-    return keras.Model(inputs, x if pooling is None else pool(x, pooling), name="small_cnn")
+    return keras.Model(inputs, _features(x, pooling), name="small_cnn")
+
+
+def _features(x, pooling):
+    if pooling is None:
+        return x
+    if pooling == "flatten":
+        return keras.layers.BatchNormalization(name="features_norm")(keras.layers.Flatten(name="flatten")(x))
+    return pool(x, pooling)
