@@ -1,10 +1,15 @@
-"""Where a run takes place: in this process, on several devices, or on several machines."""
+"""Where a run takes place: in this process, on the devices of this machine, or on several machines.
 
-import contextlib
+Every process runs the same program. `TF_CONFIG`, TensorFlow's own variable, tells a process of a cluster who it is.
+"""
+
 import dataclasses
-from collections.abc import Iterator
+import json
+import os
 
 import tensorflow as tf
+
+STRATEGIES = ("", "mirrored", "multiworker")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +25,58 @@ class Place:
     chief: bool = True
 
     def distribute(self, dataset: tf.data.Dataset):
-        """The dataset as this place consumes it: every replica gets its rows of each global batch."""
-        return dataset
+        """Global batches as this place's replicas consume them, epoch after epoch without end.
+
+        Each process draws the same batches and takes its own rows. TensorFlow's automatic sharding would deal whole
+        batches to the processes instead, and a global batch would then hold other classes than planned.
+        """
+        if self.strategy.num_replicas_in_sync == 1:
+            return dataset
+        return self.strategy.distribute_datasets_from_function(lambda context: _own_rows(dataset, context))
 
 
-@contextlib.contextmanager
-def scope(name: str) -> Iterator[Place]:
-    """The place that a configuration names.
+def open_place(name: str) -> Place:
+    """The place that a configuration names. Call it before anything else runs on TensorFlow.
 
     Args:
-        name: `""`, `"mirrored"` or `"multiworker"`.
+        name: `""`: TensorFlow's current strategy, which is this process alone unless a scope says otherwise;
+            `"mirrored"`: all GPUs of this machine, or its CPU; `"multiworker"`: the machines that `TF_CONFIG` lists.
+
+    Raises:
+        ValueError: If there is no such strategy, or `TF_CONFIG` is missing.
     """
-    yield Place(tf.distribute.get_strategy())
+    if name == "":
+        return Place(tf.distribute.get_strategy())
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return Place(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    if name == "multiworker":
+        task = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task")
+        if not task:
+            raise ValueError(
+                'strategy="multiworker" needs the environment variable TF_CONFIG, such as {"cluster": {"worker": '
+                '["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; see docs/scaling.md.'
+            )
+        # "chief" is there only if the cluster names one; else the first worker is it.
+        cluster = json.loads(os.environ["TF_CONFIG"]).get("cluster", {})
+        first = task["type"] == ("chief" if "chief" in cluster else "worker") and int(task["index"]) == 0
+        return Place(tf.distribute.MultiWorkerMirroredStrategy(), first)
+    raise ValueError(f"strategy must be one of {STRATEGIES}, received {name!r}.")
+
+
+def _own_rows(dataset: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    """For each global batch, the rows of each replica of this process in turn; uneven where they must be."""
+    replicas = context.num_replicas_in_sync
+    local = replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * local
+
+    def deal(images, labels):
+        rows = tf.shape(images, out_type=tf.int64)[0]
+
+        def part(replica):
+            start, stop = rows * replica // replicas, rows * (replica + 1) // replicas
+            return images[start:stop], labels[start:stop]
+
+        return tf.data.Dataset.range(first, first + local).map(part)
+
+    return dataset.repeat().flat_map(deal).prefetch(local)

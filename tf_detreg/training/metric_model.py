@@ -5,11 +5,10 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.base import ProxyLoss
 from tf_detreg.regularizers.base import Context
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.optimizers import GroupedOptimizer
-from tf_detreg.training.replicas import GlobalBatch
+from tf_detreg.training.replicas import GlobalBatch, between_machines
 
 HEAD_METHODS = ("project", "flow", "regularity", "normalize")
 
@@ -220,7 +219,9 @@ class MetricModel(keras.Model):
         for metric, value in [(self._loss_tracker, objective), *((self._terms[k], v) for k, v in terms.items())]:
             metric.total.assign_add(tf.cast(value, tf.float32) * scale)
             metric.count.assign_add(weight)
-        return self.get_metrics_result()
+        results = self.get_metrics_result()
+        # Between machines Keras averages along the first axis, which a scalar does not have.
+        return {name: value[None] for name, value in results.items()} if between_machines() else results
 
     # Assembly.
 
@@ -239,7 +240,7 @@ class MetricModel(keras.Model):
             if not regularizer.built:
                 regularizer.built = True
         for loss, dim in ((self.loss_function, self.head.dim), (self.rival_loss, getattr(self.rival, "dim", None))):
-            if isinstance(loss, ProxyLoss) and not loss.built:
+            if isinstance(loss, keras.layers.Layer) and not loss.built:
                 loss.build((None,), (None, dim))
         self.built = True
 

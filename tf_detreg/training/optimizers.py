@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterator
 
 import keras
+import tensorflow as tf
 
+from tf_detreg.training.replicas import replica_count
 from tf_detreg.training.schedules import WarmUpDecay
 
 # Names under which heads stand in a variable's path, with what Keras or `heads.Dueling` appends ("real_nvp_1").
@@ -16,7 +18,23 @@ METHODS = ("AdamW", "Adam", "SGD", "RMSprop", "Lion")
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class GroupedOptimizer(keras.optimizers.MultiOptimizer):
-    """A `keras.optimizers.MultiOptimizer` that can say which weight is in which group. Made by `optimizer`."""
+    """A `keras.optimizers.MultiOptimizer` whose groups are known by name. Made by `optimizer`.
+
+    Under a distribution strategy gradients are clipped after they have been summed over the replicas, so that a clipped
+    run, too, equals one process; Keras' own optimizers clip each replica's part.
+
+    Args:
+        optimizer_map: A `keras.optimizers.OptimizerMap` with an optimizer for each group, named like it.
+        group_clipnorm: Each group's gradient is scaled down to this norm. Default: never.
+        loss_scale_factor: Of `MultiOptimizer`.
+        name: Of the optimizer.
+    """
+
+    def __init__(self, optimizer_map, group_clipnorm: float | None = None, loss_scale_factor=None, name=None):
+        super().__init__(optimizer_map, loss_scale_factor=loss_scale_factor, name=name)
+        if group_clipnorm is not None and not group_clipnorm > 0:
+            raise ValueError(f"clipnorm must be above 0, received {group_clipnorm!r}.")
+        self.group_clipnorm = group_clipnorm
 
     def group_of(self, variable) -> str:
         """`"backbone"`, `"head"` or `"proxies"`."""
@@ -46,11 +64,26 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
             variables.append(variable)
         for inner, gradients, variables in parts.values():
             if any(gradient is not None for gradient in gradients):
-                inner.apply(gradients, variables)
+                inner.apply(self._clipped(gradients), variables)
             else:
                 # A resting group's schedule goes on.
                 inner.iterations.assign_add(1)
         self.iterations.assign_add(1)
+
+    def _clipped(self, gradients: list) -> list:
+        if self.group_clipnorm is None:
+            return gradients
+        present = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+        replicas = replica_count()
+        if replicas > 1:
+            present = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, present)
+        norm = self.group_clipnorm * (self.loss_scale_factor or 1.0)
+        # The inner optimizer sums over the replicas once more.
+        clipped = iter([gradient / replicas for gradient in tf.clip_by_global_norm(present, norm)[0]])
+        return [None if gradient is None else next(clipped) for gradient in gradients]
+
+    def get_config(self):
+        return {**super().get_config(), "group_clipnorm": self.group_clipnorm}
 
     def check_groups(self, model) -> None:
         """Makes sure that a `MetricModel`'s heads are in the group of heads, and its backbone in its own.
@@ -142,13 +175,13 @@ def optimizer(
             options |= {"use_ema": True, "ema_momentum": ema, "ema_overwrite_frequency": None}
         if method != "Adam":
             options["weight_decay"] = 0.0 if group == "proxies" else weight_decay
-        return getattr(keras.optimizers, method)(schedule, global_clipnorm=clipnorm, name=group, **options)
+        return getattr(keras.optimizers, method)(schedule, name=group, **options)
 
     name = re.escape(head.name) if isinstance(head, keras.layers.Layer) else head or HEADS
     in_head = rf"(?!{PROXIES})(.*/)?({name})(_[^/]*)?/.*"
     groups = {in_head: make("head", head_rate), PROXIES: make("proxies", head_rate * proxy_factor)}
     backbone = make("backbone", backbone_rate, backbone_delay)
-    return GroupedOptimizer(keras.optimizers.OptimizerMap(backbone, groups))
+    return GroupedOptimizer(keras.optimizers.OptimizerMap(backbone, groups), group_clipnorm=clipnorm)
 
 
 def inner_optimizers(outer) -> list:
@@ -169,8 +202,8 @@ def averaged(model: keras.Model) -> Iterator[bool]:
     Yields:
         Whether there was an average to swap in.
     """
-    optimizer_ = getattr(model, "optimizer", None)
-    pairs = _averages(optimizer_) if optimizer_ is not None and int(optimizer_.iterations) else []
+    outer = getattr(model, "optimizer", None)
+    pairs = _averages(outer) if outer is not None and keras.ops.convert_to_numpy(outer.iterations) > 0 else []
     kept = [variable.numpy() for variable, _ in pairs]
     try:
         for variable, average in pairs:

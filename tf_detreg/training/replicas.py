@@ -12,6 +12,12 @@ def replica_count() -> int:
     return 1 if tf.distribute.in_cross_replica_context() else tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def between_machines() -> bool:
+    """Whether the replicas of this step are on several machines."""
+    strategy = tf.distribute.get_strategy()
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
+
+
 class GlobalBatch:
     """Where this replica's rows stand in the batch of all replicas, and how to gather the rest.
 

@@ -128,16 +128,16 @@ def train(
         ['test', 'validation']
     """
     directory = pathlib.Path(directory)
-    with distribution.scope(config.strategy) as place:
-        _prepare(directory, resume, writes=place.chief)
-        splits = assembly.load_splits(config) if splits is None else splits
-        _check_data(splits)
-        record = {"config": config.to_dict(), "data": assembly.data_facts(splits)}
-        _compare(directory, record)
-        run = Run(directory, config)
-        if not run.finished:
-            with _settings(config):
-                _train(run, record, splits, place, list(callbacks), verbose)
+    place = distribution.open_place(config.strategy)
+    _prepare(directory, resume, writes=place.chief)
+    splits = assembly.load_splits(config) if splits is None else splits
+    _check_data(splits)
+    record = {"config": config.to_dict(), "data": assembly.data_facts(splits)}
+    _compare(directory, record)
+    run = Run(directory, config)
+    if not run.finished:
+        with _settings(config):
+            _train(run, record, splits, place, list(callbacks), verbose)
     return run
 
 
@@ -172,6 +172,7 @@ def _train(run: Run, record: dict, splits, place, callbacks, verbose):
             place.distribute(batches(first_epoch=notes["epoch"])),
             epochs=config.epochs,
             initial_epoch=notes["epoch"],
+            steps_per_epoch=steps if place.strategy.num_replicas_in_sync > 1 else None,
             shuffle=False,
             callbacks=[guard, *extra, keeper, *callbacks],
             verbose=verbose,
