@@ -3,19 +3,52 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.losses.labels import check_labels
 
+
+@tf.custom_gradient
 def unit(vectors: tf.Tensor) -> tf.Tensor:
     """Vectors of length 1 along the last axis; a zero vector stays zero and keeps a finite gradient."""
-    squares = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
-    return vectors * tf.math.rsqrt(tf.maximum(squares, 1e-12))
+    inverse = tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True), 1e-12))
+    units = vectors * inverse
+
+    def gradient(upstream):
+        # The part across the vector, shortened: half the passes over the proxies that automatic differentiation makes.
+        return inverse * (upstream - units * tf.reduce_sum(units * upstream, axis=-1, keepdims=True))
+
+    return units, gradient
 
 
-def log1p_sum_exp(exponents: tf.Tensor, axis: int) -> tf.Tensor:
-    """`log(1 + Σ exp(u))` along an axis, exact for huge, tiny and `-inf` exponents."""
-    peak = tf.stop_gradient(tf.maximum(tf.reduce_max(exponents, axis=axis, keepdims=True), 0))
-    total = tf.reduce_sum(tf.exp(exponents - peak), axis=axis)
-    peak = tf.squeeze(peak, axis)
-    return peak + tf.math.log1p(total + tf.math.expm1(-peak))
+def log1p_sum_exp(exponents: tf.Tensor, axis: int, offset: float = 0.0) -> tf.Tensor:
+    """`log(1 + Σ exp(u + offset))` along an axis, exact for huge, tiny and `-inf` exponents."""
+
+    @tf.custom_gradient
+    def reduced(exponents):
+        peak = tf.maximum(tf.reduce_max(exponents, axis=axis, keepdims=True), -offset)
+        powers = tf.exp(exponents - peak)
+        peak += offset
+        total = tf.reduce_sum(powers, axis=axis, keepdims=True) + tf.math.expm1(-peak)
+
+        def gradient(upstream):
+            return powers * (tf.expand_dims(upstream, axis) / (1 + total))
+
+        return tf.squeeze(peak + tf.math.log1p(total), axis), gradient
+
+    return reduced(exponents)
+
+
+@tf.custom_gradient
+def set_apart(similarities: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The entries at `own (B, m, 2)`, as `(B, m)`, and all similarities `(B, P)` with `-inf` in those places."""
+    mine = tf.gather_nd(similarities, own)
+    others = tf.tensor_scatter_nd_update(
+        similarities, own, tf.fill(tf.shape(mine), tf.constant(float("-inf"), similarities.dtype))
+    )
+
+    def gradient(towards_mine, towards_others):
+        return tf.tensor_scatter_nd_update(towards_others, own, towards_mine), None
+
+    return (mine, others), gradient
 
 
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -26,56 +59,6 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def at_label(labels: tf.Tensor) -> tf.Tensor:
     """Index pairs (row, label), `(B, 2)`."""
     return tf.stack([tf.range(tf.size(labels)), labels], axis=1)
-
-
-def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
-    """Labels as int32 `(B,)`, after making sure that they are what a loss can use.
-
-    A wrong type or shape raises `ValueError` at once. A value outside `0 .. num_classes - 1` raises `ValueError` when
-    run eagerly and `tf.errors.InvalidArgumentError` with the same text from within a graph, such as `fit`.
-
-    Args:
-        labels: integers, `(B,)` or `(B, 1)`.
-        embeddings: `(B, dim)`.
-        num_classes: number of known classes; `None` accepts every integer.
-
-    Raises:
-        ValueError: if labels are not integers, or shapes do not fit, or (eagerly) a value is out of range.
-    """
-    labels = tf.convert_to_tensor(labels)
-    if not labels.dtype.is_integer:
-        raise ValueError(
-            f"labels must be integers (class numbers), received dtype {labels.dtype.name}. "
-            "Convert them with e.g. labels.astype('int32'); one-hot labels with argmax(axis=-1)."
-        )
-    if embeddings.shape.rank != 2:
-        raise ValueError(f"embeddings must have shape (batch, dim), received {tuple(embeddings.shape)}.")
-    if labels.shape.rank == 2 and labels.shape[1] == 1:
-        labels = tf.squeeze(labels, 1)
-    if labels.shape.rank != 1 or not labels.shape[:1].is_compatible_with(embeddings.shape[:1]):
-        raise ValueError(
-            "labels must have shape (batch,) or (batch, 1), one class number for each embedding; "
-            f"received labels {tuple(labels.shape)} with embeddings {tuple(embeddings.shape)}."
-        )
-    return labels_in_range(labels, num_classes)
-
-
-def labels_in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
-    """The integer labels as int32, or an error that shows the largest and smallest of them."""
-    if num_classes is None:
-        return tf.cast(labels, tf.int32)
-    wide = tf.cast(labels, tf.int64)
-    fine = tf.reduce_all((wide >= 0) & (wide < num_classes))
-    text = (
-        f"labels must lie in 0 .. {num_classes - 1} (num_classes={num_classes}). Number the classes from 0 without "
-        "gaps, or give the loss a larger num_classes. Smallest and largest label received:"
-    )
-    if tf.executing_eagerly():
-        if not fine:
-            raise ValueError(f"{text} {int(tf.reduce_min(wide))}, {int(tf.reduce_max(wide))}.")
-        return tf.cast(labels, tf.int32)
-    with tf.control_dependencies([tf.debugging.Assert(fine, [text, tf.reduce_min(wide), tf.reduce_max(wide)])]):
-        return tf.cast(labels, tf.int32)
 
 
 class ProxyLoss(keras.layers.Layer):

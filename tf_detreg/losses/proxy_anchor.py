@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.base import ProxyLoss, log1p_sum_exp
+from tf_detreg.losses.base import ProxyLoss, log1p_sum_exp, set_apart
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -72,26 +72,21 @@ class ProxyAnchor(ProxyLoss):
         self.direction = direction
 
     def objective(self, labels, z, q):
-        similarities = tf.matmul(z, q, transpose_b=True)
+        # α goes into the embeddings, δ into the sums: a pass over (B, dim) or (C,) instead of (B, C).
+        similarities = tf.matmul(self.alpha * z, q, transpose_b=True)
         own = self.own_proxies(labels)
-        pull = self.pull(labels, tf.gather_nd(similarities, own))
+        mine, others = set_apart(similarities, own)
         if self.direction:
-            similarities -= self.direction * direction_cosines(similarities, own, q)
-        return pull + self.push(similarities, own)
+            others -= self.alpha * self.direction * direction_cosines(similarities / self.alpha, own, q)
+        pull = self.pull(labels, mine)
+        return pull + tf.reduce_mean(log1p_sum_exp(others, axis=0, offset=self.alpha * self.margin))
 
-    def pull(self, labels: tf.Tensor, similarities: tf.Tensor) -> tf.Tensor:
-        """The positive term, from each sample's similarities `(B, m)` to the proxies of its class."""
-        exponents = -self.alpha * (similarities - self.margin)
+    def pull(self, labels: tf.Tensor, mine: tf.Tensor) -> tf.Tensor:
+        """The positive term, from α × each sample's similarities `(B, m)` to the proxies of its class."""
         present, slot = tf.unique(labels)
         mates = slot[None, :] == tf.range(tf.size(present))[:, None]
-        exponents = tf.where(mates[:, :, None], exponents[None], float("-inf"))
-        return tf.reduce_mean(log1p_sum_exp(exponents, axis=1))
-
-    def push(self, similarities: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-        """The negative term, over every proxy and every sample of another class."""
-        exponents = self.alpha * (similarities + self.margin)
-        nothing = tf.fill(tf.shape(own)[:2], tf.constant(float("-inf"), exponents.dtype))
-        return tf.reduce_mean(log1p_sum_exp(tf.tensor_scatter_nd_update(exponents, own, nothing), axis=0))
+        exponents = tf.where(mates[:, :, None], -mine[None], float("-inf"))
+        return tf.reduce_mean(log1p_sum_exp(exponents, axis=1, offset=self.alpha * self.margin))
 
     def get_config(self):
         return {**super().get_config(), "alpha": self.alpha, "margin": self.margin, "direction": self.direction}

@@ -5,7 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.base import ProxyLoss, cross_entropy
+from tf_detreg.losses.base import ProxyLoss, cross_entropy, set_apart
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -79,8 +79,7 @@ class ProxyGML(ProxyLoss):
         n = self.proxies_per_class
         total = self.num_classes * n
         foreign = min(max(math.ceil(self.ratio * total), n + 1), total) - n
-        nothing = tf.fill(tf.shape(own)[:2], tf.constant(float("-inf"), similarities.dtype))
-        others = tf.tensor_scatter_nd_update(similarities, own, nothing)
+        _, others = set_apart(similarities, own)
         last = tf.stop_gradient(tf.math.top_k(others, foreign).values[:, -1:])
         edges = tf.tensor_scatter_nd_update(others >= last, own, tf.ones(tf.shape(own)[:2], tf.bool))
         edges = tf.reshape(edges, (-1, self.num_classes, n))

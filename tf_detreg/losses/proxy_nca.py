@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.base import ProxyLoss
+from tf_detreg.losses.base import ProxyLoss, set_apart
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -72,13 +72,12 @@ class ProxyNCA(ProxyLoss):
     def objective(self, labels, z, q):
         similarities = tf.matmul(z, q, transpose_b=True)
         own = self.own_proxies(labels)
-        mine = tf.reduce_max(tf.gather_nd(similarities, own), axis=1)
-        distances = 2 - 2 * similarities
+        mine, others = set_apart(similarities, own)
+        distances = 2 - 2 * others
         if self.direction:
             distances += self.direction * direction_cosines(similarities, own, q)
-        nothing = tf.fill(tf.shape(own)[:2], tf.constant(float("-inf"), distances.dtype))
-        others = tf.tensor_scatter_nd_update(-self.scale * distances, own, nothing)
-        return tf.reduce_mean(self.scale * (2 - 2 * mine) + tf.reduce_logsumexp(others, axis=1))
+        mine = self.scale * (2 - 2 * tf.reduce_max(mine, axis=1))
+        return tf.reduce_mean(mine + tf.reduce_logsumexp(-self.scale * distances, axis=1))
 
     def get_config(self):
         return {**super().get_config(), "scale": self.scale, "direction": self.direction}
