@@ -1,15 +1,19 @@
-"""Which engine answers: exact search, or ScaNN where it is faster and just as right."""
+"""Which engine answers: exact search, or ScaNN where it is faster and measured to be as right as asked."""
 
 import dataclasses
+import time
 from collections.abc import Mapping
 
 import numpy as np
 
-from tf_detreg.retrieval import exact
+from tf_detreg.retrieval import approximate, exact, metrics
 from tf_detreg.retrieval.protocols import Protocol
 from tf_detreg.retrieval.report import Approximation
 
 ENGINES = ("auto", "exact", "scann")
+
+_DEEPEST = 1_000  # ranks that ScaNN is asked for, at most
+_NEVER_BELOW = 10.0  # seconds of exact search that no tree can beat with its build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +33,182 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def run(
-    queries: np.ndarray,
-    gallery: np.ndarray,
-    rules: Protocol,
-    ks: tuple[int, ...],
-    what: str,
-    engine: str,
-    target_recall: float,
-    seed: int,
-    progress: bool | None,
-) -> Found:
-    """Every metric of every query, by the engine asked for."""
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is to be measured.
+
+    Args:
+        queries: (Q, dim) float32 unit rows.
+        gallery: (N, dim) float32 unit rows.
+        rules: The protocol.
+        ks: For recall and precision.
+        what: `"all"` or `"recall"`.
+        seed: Of samples.
+        progress: Whether to show progress bars.
+    """
+
+    queries: np.ndarray
+    gallery: np.ndarray
+    rules: Protocol
+    ks: tuple[int, ...]
+    what: str
+    seed: int
+    progress: bool | None
+
+    def exactly(self, rows: np.ndarray | None = None, progress: bool | None = False) -> dict[str, np.ndarray]:
+        """The table by exact search, of some or all queries."""
+        return exact.per_query(self.queries, self.gallery, self.rules, self.ks, self.what, rows, progress)
+
+
+def run(task: Task, engine: str, target_recall: float) -> Found:
+    """Every metric of every query, by the engine asked for.
+
+    Raises:
+        ValueError: If the engine is unknown or `target_recall` is not a share.
+    """
     if engine not in ENGINES:
         raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}; received {engine!r}.")
-    return Found(exact.per_query(queries, gallery, rules, ks, what, progress=progress), "exact")
+    if not 0 < target_recall <= 1:
+        raise ValueError(f"`target_recall` must be above 0 and at most 1; received {target_recall!r}.")
+    if engine == "exact":
+        return _exactly(task)
+    budget = np.inf
+    if engine == "auto":
+        budget = _exact_seconds(task)
+        if budget < _NEVER_BELOW or _tree_seconds(task, budget) >= budget:
+            return _exactly(task)
+    if (reason := approximate.available() or _unfit(task)) is not None:
+        return _exactly(task, reason)
+    return _approximately(task, target_recall, budget)
+
+
+def _exactly(task: Task, *notes: str) -> Found:
+    return Found(task.exactly(progress=task.progress), "exact", notes=notes)
+
+
+def _unfit(task: Task) -> str | None:
+    if len(task.gallery) < approximate.SMALLEST_GALLERY:
+        return f"Exact search was used: a gallery of {len(task.gallery)} items is too small for a ScaNN tree."
+    if (most := task.rules.left_out().max()) > _DEEPEST:
+        return f"Exact search was used: up to {most} items leave a query's gallery, more than ScaNN is asked for."
+    return None
+
+
+def _exact_seconds(task: Task) -> float:
+    """Measured cost of exact search: the slope between a few and some more queries."""
+    block = exact.workers() * exact.block_size(len(task.gallery), task.rules.largest_class)
+    few, more = min(block, len(task.queries)), min(3 * block, len(task.queries))
+    if more <= few:
+        return 0.0
+    seconds = []
+    for count in (few, few, more):  # the first run warms up
+        began = time.perf_counter()
+        task.exactly(np.arange(count))
+        seconds.append(time.perf_counter() - began)
+    return max(seconds[2] - seconds[1], 0.0) / (more - few) * len(task.queries)
+
+
+def _tree_seconds(task: Task, exact_seconds: float) -> float:
+    """Expected cost of ScaNN, in units of the measured cost of comparing one query with the gallery.
+
+    Sorting N items into L leaves compares as much as L queries with the gallery do; training the leaves on T items in
+    twelve rounds as much as 12·L·T/N queries. Twice that, for what is not a matrix product, five seconds for training
+    the codes, and the exact search that the samples need.
+    """
+    one_query = exact_seconds / len(task.queries)
+    items = len(task.gallery)
+    leaves = approximate.leaf_count(items)
+    build = 2 * leaves * (1 + 12 * min(1.0, 100_000 / items)) * one_query + 5.0
+    return build + 1_000 * one_query + exact_seconds / 20
+
+
+def _approximately(task: Task, target: float, budget: float) -> Found:
+    rules = task.rules
+    relevant, left_out = int(rules.relevant().max()), int(rules.left_out().max())
+    depth, notes = max(task.ks), []
+    dropped = {"mrr", "map"}
+    if task.what == "all" and relevant <= _DEEPEST:
+        depth = max(depth, relevant)
+    elif task.what == "all":
+        dropped |= {"map@r", "r_precision"}
+    dropped &= set(metrics.names(task.ks, task.what))
+    if dropped:
+        names = ", ".join(sorted(dropped))
+        notes.append(f"ScaNN finds the {depth} nearest items; {names} need more ranks and were left out.")
+    depth = min(depth + left_out - rules.searches_itself, len(task.gallery) - rules.searches_itself)
+    tuned = approximate.calibrate(
+        task.queries, task.gallery, depth, rules.searches_itself, target, task.seed, task.progress
+    )
+    began = time.perf_counter()
+    measured = _by_tree(task, tuned.tree, tuned.sample, depth, dropped)
+    remaining = (time.perf_counter() - began) / len(tuned.sample) * len(task.queries)
+    if remaining > budget:
+        return _exactly(task, f"A tuned ScaNN tree would have taken {remaining:.0f} s, exact search {budget:.0f} s.")
+    table = _by_tree(task, tuned.tree, np.arange(len(task.queries)), depth, dropped, task.progress)
+    truth = task.exactly(tuned.sample)
+    names = [name for name in metrics.names(task.ks, task.what) if name not in dropped]
+    approximation = Approximation(
+        recall=tuned.recall,
+        interval=tuned.interval,
+        at=depth,
+        target=target,
+        sample=len(tuned.sample),
+        metric_error={name: _error(measured[name] - truth[name]) for name in names},
+        settings=tuned.tree.settings(),
+        build_seconds=tuned.seconds,
+    )
+    return Found(table, "scann", approximation, tuple(notes))
+
+
+def _error(differences: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % interval, at least ±3/n wide: that no difference was seen among n does not make it impossible."""
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return float("nan"), float("nan"), float("nan")
+    mean = float(differences.mean())
+    half = max(1.96 * float(differences.std()) / len(differences) ** 0.5, 3 / len(differences))
+    return mean, max(mean - half, -1.0), min(mean + half, 1.0)
+
+
+def _by_tree(
+    task: Task, tree: approximate.Tree, rows: np.ndarray, depth: int, dropped: set[str], progress: bool | None = False
+) -> dict[str, np.ndarray]:
+    own = rows if task.rules.searches_itself else None
+    ids, scores = tree.search(task.queries[rows], depth, own, progress)
+    table = {name: np.empty(len(rows)) for name in metrics.names(task.ks, task.what) if name not in dropped}
+    table |= {"first_rank": np.empty(len(rows)), "relevant": task.rules.relevant()[rows]}
+    for start in range(0, len(rows), 1_024):
+        part = slice(start, start + 1_024)
+        ranks = listed_ranks(ids[part], scores[part], rows[part], task.rules)
+        for name, values in metrics.per_query(ranks, task.ks, task.what).items():
+            if name in table:
+                table[name][part] = values
+        table["first_rank"][part] = ranks.first
+    return table
+
+
+def listed_ranks(ids: np.ndarray, scores: np.ndarray, rows: np.ndarray, rules: Protocol) -> metrics.Ranks:
+    """Ranks of the right answers among listed neighbours, by the same policy as exact search.
+
+    Args:
+        ids: (b, K) neighbours; -1 where none was found.
+        scores: (b, K), descending.
+        rows: (b,) which queries.
+        rules: The protocol.
+    """
+    found = np.isfinite(scores)
+    same = found & (rules.gallery_class[ids] == rules.query_class[rows, None])
+    right = same.copy()
+    if rules.searches_itself:
+        right &= ids != rows[:, None]
+    if rules.name == "cross-group":
+        right &= rules.gallery_groups[ids] != rules.query_groups[rows, None]
+    wrong_so_far = np.cumsum(found & ~same, axis=1)
+    query, place = np.nonzero(right)
+    # One ascending list of all rows: row number times 4 minus the score, which lies within -1..1.
+    listed = (4.0 * np.arange(len(ids))[:, None] - np.where(found, scores, -1.5)).ravel()
+    reached = np.searchsorted(listed, 4.0 * query - (scores[query, place].astype(np.float64) - exact.TIE), side="right")
+    last = reached - query * ids.shape[1] - 1
+    sizes = np.bincount(query, minlength=len(ids))
+    order = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
+    return metrics.Ranks(query, wrong_so_far[query, last] + order, rules.relevant()[rows])

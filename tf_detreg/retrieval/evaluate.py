@@ -81,7 +81,8 @@ def evaluate(
     rules = protocols.choose(labels, gallery_labels, groups, gallery_groups, protocol)
     items = queries if gallery is None else gallery
     ks = checks.ranks_at(k, len(items) - rules.searches_itself)
-    found = engines.run(queries, items, rules, ks, metrics, engine, target_recall, seed, progress)
+    task = engines.Task(queries, items, rules, ks, metrics, seed, progress)
+    found = engines.run(task, engine, target_recall)
     table, notes = found.table, [*notes, *found.notes]
     if not table["relevant"].any():
         raise ValueError(

@@ -191,7 +191,7 @@ def search(
     queries: np.ndarray,
     gallery: np.ndarray,
     k: int,
-    skip_itself: bool = False,
+    own: np.ndarray | None = None,
     progress: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest items of each query.
@@ -200,7 +200,7 @@ def search(
         queries: (Q, dim) float32 unit rows.
         gallery: (N, dim) float32 unit rows.
         k: How many.
-        skip_itself: Defaults to False. True when the queries are the gallery: query i does not find item i.
+        own: (Q,) the item that each query is and must not find, or None, the default.
         progress: Whether to show a progress bar; None shows it in a terminal.
 
     Returns:
@@ -212,8 +212,8 @@ def search(
 
     def task(block: np.ndarray) -> None:
         product = scores(queries[block])
-        if skip_itself:
-            product[np.arange(len(block)), block] = -np.inf
+        if own is not None:
+            product[np.arange(len(block)), own[block]] = -np.inf
         ids[block], best[block] = top(product, k)
 
     in_blocks(len(queries), block_size(len(gallery)), task, "Searching", progress)

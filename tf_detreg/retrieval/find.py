@@ -30,4 +30,5 @@ def search(queries, gallery=None, k: int = 10, *, progress: bool | None = None) 
     items = queries if gallery is None else checks.unit_rows(gallery, "gallery")[0]
     checks.same_width(queries, items)
     (k,) = checks.ranks_at(k, len(items) - (gallery is None))
-    return exact.search(queries, items, k, skip_itself=gallery is None, progress=progress)
+    own = np.arange(len(queries)) if gallery is None else None
+    return exact.search(queries, items, k, own, progress)

@@ -47,7 +47,7 @@ def over_classes(
     return float(low), float(high)
 
 
-def of_share(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def of_share(hits: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson interval of a share; stays inside 0..1, and is not empty at 0 or 1.
 
     Args:
@@ -62,8 +62,8 @@ def of_share(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, f
     """
     from scipy.stats import norm
 
-    z = norm.ppf((1 + confidence) / 2)
-    share, spread = hits / trials, z * z / trials
+    z = float(norm.ppf((1 + confidence) / 2))
+    share, spread = float(hits) / trials, z * z / trials
     centre = share + spread / 2
     half = math.sqrt(spread * share * (1 - share) + spread * spread / 4)
     return (centre - half) / (1 + spread), min(1.0, (centre + half) / (1 + spread))

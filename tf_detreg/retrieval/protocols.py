@@ -6,6 +6,7 @@ query, each marked as kept or left out.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -41,6 +42,27 @@ class Protocol:
     @property
     def largest_class(self) -> int:
         return int(np.diff(self.starts).max())
+
+    @functools.cached_property
+    def gallery_class(self) -> np.ndarray:
+        """(N,) index into `classes`."""
+        classes = np.empty(len(self.members), np.int64)
+        classes[self.members] = np.repeat(np.arange(len(self.classes)), np.diff(self.starts))
+        return classes
+
+    def left_out(self) -> np.ndarray:
+        """(Q,) how many items of its own class leave each query's gallery."""
+        if self.name != "cross-group":
+            return np.full(len(self.query_class), int(self.searches_itself))
+        count = max(self.query_groups.max(), self.gallery_groups.max()) + 1
+        kinds, sizes = np.unique(self.gallery_class * count + self.gallery_groups, return_counts=True)
+        wanted = self.query_class * count + self.query_groups
+        place = np.minimum(np.searchsorted(kinds, wanted), len(kinds) - 1)
+        return np.where(kinds[place] == wanted, sizes[place], 0)
+
+    def relevant(self) -> np.ndarray:
+        """(Q,) how many right answers each query has."""
+        return np.diff(self.starts)[self.query_class] - self.left_out()
 
     def same_class(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All same-class pairs of some queries.

@@ -1,0 +1,116 @@
+"""ScaNN against exact search, and the choice between them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tf_detreg import retrieval
+from tf_detreg.retrieval import approximate, engines, exact, metrics, protocols
+
+pytest.importorskip("scann")
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(600), 5)
+    centres = rng.standard_normal((600, 24))
+    points = centres[labels] + 0.8 * rng.standard_normal((3000, 24))
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32), labels
+
+
+@pytest.fixture(scope="module")
+def both(clustered):
+    points, labels = clustered
+    return {name: retrieval.evaluate(points, labels, engine=name, k=(1, 10)) for name in ("exact", "scann")}
+
+
+def test_calibrated_scann_agrees_with_exact_search(both):
+    near = both["scann"].approximation
+    assert both["scann"].engine == "scann"
+    assert near.recall >= 0.99
+    assert near.interval[0] <= near.recall <= near.interval[1]
+    assert 0.3 < both["exact"].recall[1] < 0.95  # the data is neither trivial nor hopeless
+    for name in ("recall@1", "recall@10", "precision@10", "r_precision", "map@r"):
+        assert both["scann"].metrics[name] == pytest.approx(both["exact"].metrics[name], abs=0.01), name
+        assert near.metric_error[name][1] <= near.metric_error[name][0] <= near.metric_error[name][2]
+
+
+def test_what_scann_cannot_know_is_left_out_and_said(both):
+    assert "map" not in both["scann"].metrics and "mrr" not in both["scann"].metrics
+    assert "map" in both["exact"].metrics
+    assert any("left out" in note for note in both["scann"].notes)
+    assert json.loads(both["scann"].to_json())["approximation"]["at"] == 10
+    assert "of the true 10 nearest" in both["scann"].to_markdown()
+
+
+def test_an_untuned_tree_would_be_wrong(clustered):
+    """The trap that calibration is there for: few leaves of an unclustered gallery find few neighbours."""
+    points = np.random.default_rng(1).standard_normal((4000, 48)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    kth = approximate.truth(points[:200], points, 10, np.arange(200))
+    tree = approximate.Tree(points, 10)
+    tree.visited, tree.rescored = tree.leaves // 8, 100
+    assert tree.found(points[:200], 10, np.arange(200), kth).mean() < 0.9
+    tree.tune(points[:200], 10, np.arange(200), kth, 0.99)
+    assert tree.found(points[:200], 10, np.arange(200), kth).mean() >= 0.99
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_listed_ranks_follow_the_policy_of_exact_search(grouped):
+    rng = np.random.default_rng(2)
+    points = np.eye(6, dtype=np.float32)[rng.integers(6, size=60)]  # ties everywhere
+    labels, groups = rng.integers(12, size=60), rng.integers(3, size=60) if grouped else None
+    rules = protocols.choose(labels, None, groups, None)
+    rows = np.arange(60)
+    ids, scores = exact.search(points, points, 59, own=rows)
+    listed = engines.listed_ranks(ids, scores, rows, rules)
+    product = points @ points.T
+    true = exact.positive_ranks(product, *rules.same_class(rows))
+    if grouped:  # items of the same class and group are in the list, but count neither as right nor as wrong
+        assert (rules.relevant() < np.bincount(labels)[labels] - 1).any()
+    np.testing.assert_array_equal(listed.rank, true.rank)
+    np.testing.assert_array_equal(listed.query, true.query)
+    np.testing.assert_array_equal(listed.relevant, true.relevant)
+
+
+def test_auto_takes_exact_search_for_small_galleries(clustered):
+    assert retrieval.evaluate(*clustered, k=1, metrics="recall").engine == "exact"
+
+
+def test_auto_takes_scann_when_exact_search_is_measured_to_be_slow(clustered, monkeypatch):
+    monkeypatch.setattr(engines, "_exact_seconds", lambda task: 10_000.0)
+    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 100.0)
+    assert retrieval.evaluate(*clustered, k=1, metrics="recall").engine == "scann"
+
+
+def test_auto_returns_to_exact_search_when_the_tuned_tree_is_slower(clustered, monkeypatch):
+    monkeypatch.setattr(engines, "_NEVER_BELOW", 0.0)
+    monkeypatch.setattr(engines, "_exact_seconds", lambda task: 1e-9)
+    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 0.0)
+    report = retrieval.evaluate(*clustered, k=1, metrics="recall")
+    assert report.engine == "exact"
+    assert any("would have taken" in note for note in report.notes)
+
+
+def test_where_scann_cannot_be_loaded_exact_search_answers_with_a_notice(clustered, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "scann", None)
+    report = retrieval.evaluate(*clustered, k=1, engine="scann", metrics="recall")
+    assert report.engine == "exact"
+    assert "ScaNN cannot be loaded" in report.notes[0]
+
+
+def test_a_small_gallery_is_answered_exactly_with_a_notice():
+    points = np.random.default_rng(3).standard_normal((40, 8))
+    report = retrieval.evaluate(points, np.arange(40) // 4, engine="scann", k=1)
+    assert report.engine == "exact"
+    assert any("too small" in note for note in report.notes)
+
+
+def test_every_metric_name_is_in_the_table():
+    rng = np.random.default_rng(4)
+    points, labels = rng.standard_normal((30, 4)).astype(np.float32), np.arange(30) // 3
+    for what in ("all", "recall"):
+        table = exact.per_query(points, points, protocols.choose(labels, None, None, None), (1, 2), what)
+        assert set(table) == {*metrics.names((1, 2), what), "first_rank", "relevant"}

@@ -1,0 +1,254 @@
+"""ScaNN that tunes itself against exact search, and says how far off it is.
+
+A tree of leaves is built once; how many leaves a query visits, and how many candidates are scored again exactly,
+can be chosen at each search. Both are found on a sample of queries whose true neighbours exact search has found, and
+the result is measured on another sample, so that the number in the report is not the one that was optimised.
+"""
+
+import dataclasses
+import time
+
+import numpy as np
+
+from tf_detreg.retrieval import exact, intervals
+from tf_detreg.retrieval.progress import ticker
+
+SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
+_TRIALS_FROM = 200_000  # items; from here on choosing the codes on a part costs less than it saves
+_TRIAL_ITEMS = 50_000
+_SAMPLE = 500  # queries to tune on, and as many again to measure on
+_TRAINING = 100_000
+_BATCH = 8_192
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """How items are compressed.
+
+    Args:
+        dims: Dimensions that share one 4-bit code.
+        soar: Whether each item also lies in a second leaf.
+    """
+
+    dims: int
+    soar: bool = False
+
+
+CODES = (Codes(2), Codes(4), Codes(2, soar=True))
+
+
+def available() -> str | None:
+    """Why ScaNN cannot be used here; None when it can."""
+    try:
+        import scann  # noqa: F401
+    except (ImportError, OSError) as error:
+        return (
+            f"ScaNN cannot be loaded ({error}); exact search answers instead. On Linux: pip install 'scann~=1.4.2' "
+            "beside tensorflow 2.20."
+        )
+    return None
+
+
+def leaf_count(items: int) -> int:
+    """Leaves of the tree: 2·√N, so that a leaf holds √N/2 items."""
+    return max(1, round(2 * items**0.5))
+
+
+def truth(
+    queries: np.ndarray, gallery: np.ndarray, k: int, own: np.ndarray | None, progress: bool | None = None
+) -> np.ndarray:
+    """(Q,) the score of each query's k-th true neighbour: who scores as high is one of the k nearest."""
+    return exact.search(queries, gallery, k, own, progress)[1][:, -1]
+
+
+class Tree:
+    """A ScaNN searcher with its settings.
+
+    Args:
+        gallery: (N, dim) float32 unit rows.
+        k: Neighbours that will be asked for.
+        codes: How items are compressed.
+    """
+
+    def __init__(self, gallery: np.ndarray, k: int, codes: Codes = CODES[0]):
+        import scann
+
+        began = time.perf_counter()
+        self.size, self.dim = gallery.shape
+        self.codes = codes
+        self.leaves = leaf_count(self.size)
+        self.visited = self.leaves
+        self.rescored = self.size
+        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if codes.soar else {}
+        builder = scann.scann_ops_pybind.builder(gallery, min(k, self.size), "dot_product")
+        builder = builder.tree(
+            self.leaves, min(self.leaves, 100), training_sample_size=min(self.size, _TRAINING), **soar
+        )
+        builder = builder.score_ah(
+            codes.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(self.size, _TRAINING // 2)
+        )
+        self._searcher = builder.reorder(min(self.size, max(4 * k, 100))).build()
+        self._searcher.set_num_threads(exact.workers())
+        self.build_seconds = time.perf_counter() - began
+
+    def search(
+        self, queries: np.ndarray, k: int, own: np.ndarray | None = None, progress: bool | None = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """ids (Q, k) and scores (Q, k), best first. An item that was not found is -1 with a score of minus infinity."""
+        more = k + (own is not None)
+        ids = np.empty((len(queries), more), np.int64)
+        scores = np.empty((len(queries), more), np.float32)
+        with ticker("Searching (ScaNN)", len(queries), progress) as tick:
+            for start in range(0, len(queries), _BATCH):
+                rows = slice(start, start + _BATCH)
+                block = np.ascontiguousarray(queries[rows])
+                ids[rows], scores[rows] = self._searcher.search_batched_parallel(
+                    block, more, max(more, self.rescored), self.visited
+                )
+                tick(len(block))
+        missing = ~np.isfinite(scores)
+        ids[missing], scores[missing] = -1, -np.inf
+        if own is None:
+            return ids, scores
+        scores[ids == own[:, None]] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
+        """(Q,) share of each query's k true neighbours that a search finds."""
+        return (self.search(queries, k, own)[1] >= kth[:, None] - exact.TIE).mean(axis=1)
+
+    def tune(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray, target: float) -> None:
+        """Find the fewest visited leaves, then the fewest rescored candidates, that reach the target on a sample.
+
+        With all leaves visited and everything rescored the search is exact, so that the target is always reached.
+        """
+
+        def reaches(visited: int, rescored: int) -> bool:
+            self.visited, self.rescored = min(visited, self.leaves), min(rescored, self.size)
+            return self.found(queries, k, own, kth).mean() >= target
+
+        plenty = max(8 * k, 400)
+        while not reaches(self.leaves, plenty) and plenty < self.size:
+            plenty *= 4
+        low, high = 0, 4
+        while high < self.leaves and not reaches(high, plenty):
+            low, high = high, 2 * high
+        high = min(high, self.leaves)
+        while high - low > max(1, high // 8):
+            middle = (low + high) // 2
+            low, high = (low, middle) if reaches(middle, plenty) else (middle, high)
+        fewest = next((n for n in _steps(k, plenty) if reaches(high, n)), plenty)
+        self.visited, self.rescored = high, min(fewest, self.size)
+
+    def widen(self) -> bool:
+        """Visit and rescore half as many again; False when there is no more."""
+        if self.visited == self.leaves and self.rescored == self.size:
+            return False
+        self.visited = min(self.leaves, self.visited + -(-self.visited // 2))
+        self.rescored = min(self.size, self.rescored + -(-self.rescored // 2))
+        return True
+
+    def settings(self) -> dict[str, object]:
+        """What was chosen, for reports."""
+        return {
+            "leaves": self.leaves,
+            "leaves visited": self.visited,
+            "candidates rescored": self.rescored,
+            "dimensions per code": self.codes.dims,
+            "SOAR": self.codes.soar,
+        }
+
+
+def _steps(first: int, last: int) -> list[int]:
+    """first, 1.5·first, 2.25·first, … below last."""
+    steps = [first]
+    while steps[-1] * 1.5 < last:
+        steps.append(int(steps[-1] * 1.5) + 1)
+    return steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """A tuned tree and how well it does on queries that it was not tuned on.
+
+    Args:
+        tree: The tree.
+        sample: (s,) the queries measured on.
+        recall: Share of their true neighbours that were found.
+        interval: 95 % interval of `recall`; queries, not neighbours, are the independent trials.
+        seconds: Building, exact search for the samples, and tuning.
+    """
+
+    tree: Tree
+    sample: np.ndarray
+    recall: float
+    interval: tuple[float, float]
+    seconds: float
+
+
+def calibrate(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    k: int,
+    searches_itself: bool = False,
+    target: float = 0.99,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> Calibrated:
+    """Build and tune a tree for these queries.
+
+    Args:
+        queries: (Q, dim) float32 unit rows.
+        gallery: (N, dim) float32 unit rows.
+        k: The largest rank needed.
+        searches_itself: Whether the queries are the gallery.
+        target: Share of the k true neighbours to find. Defaults to 0.99.
+        seed: Of the sample.
+        progress: Whether to show a progress bar; None shows it in a terminal.
+    """
+    began = time.perf_counter()
+    rows = np.random.default_rng(seed).permutation(len(queries))[: 2 * _SAMPLE]
+    half = max(1, len(rows) // 2)
+    tune_on, measure_on = np.sort(rows[:half]), np.sort(rows[half:] if len(rows) > 1 else rows)
+    own = (lambda chosen: chosen) if searches_itself else (lambda chosen: None)
+    aim = target + 0.3 * (1 - target)
+    kths = {}
+    for name, chosen in (("tune", tune_on), ("measure", measure_on)):
+        kths[name] = truth(queries[chosen], gallery, k, own(chosen), progress)
+    codes = CODES[0]
+    if len(gallery) >= _TRIALS_FROM:
+        codes = fastest_codes(queries[tune_on], gallery, k, aim, seed, progress)
+    with ticker("Building the ScaNN tree", 2, progress) as tick:
+        tree = Tree(gallery, k, codes)
+        tick(1)
+        tree.tune(queries[tune_on], k, own(tune_on), kths["tune"], aim)
+        tick(1)
+    while True:
+        found = tree.found(queries[measure_on], k, own(measure_on), kths["measure"])
+        if found.mean() >= target or not tree.widen():
+            break
+    interval = intervals.of_share(found.sum(), len(found))
+    return Calibrated(tree, measure_on, float(found.mean()), interval, time.perf_counter() - began)
+
+
+def fastest_codes(
+    queries: np.ndarray, gallery: np.ndarray, k: int, aim: float, seed: int, progress: bool | None = None
+) -> Codes:
+    """Which way to compress reaches the aim soonest on a part of the gallery."""
+    rows = np.sort(np.random.default_rng(seed).choice(len(gallery), _TRIAL_ITEMS, replace=False))
+    part = np.ascontiguousarray(gallery[rows])
+    kth = truth(queries, part, k, None)
+    seconds = {}
+    with ticker("Choosing ScaNN's codes", len(CODES), progress) as tick:
+        for codes in CODES:
+            tree = Tree(part, k, codes)
+            tree.tune(queries, k, None, kth, aim)
+            times = []
+            for _ in range(3):
+                began = time.perf_counter()
+                tree.search(queries, k)
+                times.append(time.perf_counter() - began)
+            seconds[codes] = min(times)
+            tick(1)
+    return min(seconds, key=seconds.get)
