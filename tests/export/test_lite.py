@@ -6,6 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_detreg import export, heads
 from tf_detreg.export.lite import operators
@@ -55,11 +56,35 @@ def test_a_resizable_batch(embedder, images, expected, tmp_path):
     np.testing.assert_allclose(got, expected[:7], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        heads.Linear(4),
+        heads.NICE(4, hidden=4),
+        heads.Glow(4, hidden=4),
+        heads.FFJORD(4, hidden=4),
+        heads.FFJORD(4, hidden=4, solver="dormand_prince"),
+    ],
+    ids=["linear", "nice", "glow", "ffjord", "ffjord adaptive"],
+)
+def test_every_head_runs_on_built_in_ops(head, images, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), head])
+    run = Interpreter(str(export.litert(model, tmp_path / "m.tflite"))).get_signature_runner("serving_default")
+    np.testing.assert_allclose(run(images=images[:1])["embeddings"], model(images[:1]), atol=1e-5)
+
+
+class Determinant(keras.layers.Layer):
+    """An op that LiteRT does not have built in."""
+
+    def call(self, features):
+        return features * tf.linalg.det(features[:, :3, None] * tf.eye(3))[:, None]
+
+
 def test_a_model_that_needs_more_than_built_in_ops_is_refused(tmp_path):
-    """FFJORD's solver becomes TensorFlow ops that LiteRT's runtime does not have."""
-    head = heads.FFJORD(4, hidden=4)
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), head])
-    with pytest.raises(ValueError, match="FFJORD"):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), Determinant()])
+    with pytest.raises(ValueError, match=r"built-in ops.*MatrixDeterminant"):
         export.litert(model, tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
 

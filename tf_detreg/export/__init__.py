@@ -1,7 +1,19 @@
 """Writing an embedder for TensorFlow Serving and for phones, and checking what was written."""
 
+from tf_detreg.export.bundles import retrieval_litert, retrieval_saved_model
+from tf_detreg.export.inference import fingerprint
 from tf_detreg.export.lite import litert
 from tf_detreg.export.savedmodel import saved_model
 from tf_detreg.export.verification import LIMITS, Limits, Verification, verify
 
-__all__ = ["LIMITS", "Limits", "Verification", "litert", "saved_model", "verify"]
+__all__ = [
+    "LIMITS",
+    "Limits",
+    "Verification",
+    "fingerprint",
+    "litert",
+    "retrieval_litert",
+    "retrieval_saved_model",
+    "saved_model",
+    "verify",
+]

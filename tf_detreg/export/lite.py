@@ -57,8 +57,7 @@ def litert(
         The path of the file.
 
     Raises:
-        ValueError: For unknown settings, missing calibration images, or a model that needs more than the built-in ops
-            (FFJORD's solver does).
+        ValueError: For unknown settings, missing calibration images, or a model that needs more than the built-in ops.
         OSError: If the disk is full or not writable; a file that was there before stays as it was.
 
     Example:
@@ -180,11 +179,12 @@ def _samples(calibration: np.ndarray):
 
 
 def _refusal(embedder: keras.Model, error: object) -> str:
-    reason = str(error).strip().splitlines()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # The converter names the ops in the middle of its long message.
+    telling = [line for line in lines if "ops:" in line.lower()] or lines[-1:]
     return (
-        f"embedder={embedder.name!r} cannot run on a phone with LiteRT's built-in ops (its runtime has no Flex ops; "
-        "FFJORD's solver needs them). Train with heads.RealNVP, heads.NICE or heads.Linear for phones, or serve the "
-        f"SavedModel. The converter said: {reason[-1] if reason else error}"
+        f"embedder={embedder.name!r} cannot run on LiteRT's built-in ops, and the runtime on phones has no others. "
+        f"Replace the layer that needs them, or serve the SavedModel. The converter said: {' '.join(telling)}"
     )
 
 

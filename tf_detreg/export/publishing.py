@@ -35,7 +35,9 @@ def publish(
     if not isinstance(version, int) or version < 1:
         raise ValueError(f"version={version!r} must be a whole number of at least 1.")
     if version in present:
-        raise ValueError(f"version={version} is in {str(directory)!r} already; the next free one is {max(present) + 1}.")
+        raise ValueError(
+            f"version={version} is in {str(directory)!r} already; the next free one is {max(present) + 1}."
+        )
     require_space(directory, needed)
     try:
         with replacing(directory / str(version)) as temporary:
@@ -47,7 +49,9 @@ def publish(
         # TensorFlow reports a full disk with exceptions of its own.
         if isinstance(error, ValueError):
             raise
-        raise OSError(f"Version {version} was not published to {str(directory)!r}; {_kept(present)}. {error}") from error
+        raise OSError(
+            f"Version {version} was not published to {str(directory)!r}; {_kept(present)}. {error}"
+        ) from error
     return directory / str(version)
 
 

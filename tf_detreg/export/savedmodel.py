@@ -86,9 +86,7 @@ def saved_model(
         if warm_up:
             metadata.write_warm_up(path / "assets.extra" / WARM_UP, pathlib.Path(directory).name, (height, width))
 
-    return publishing.publish(
-        directory, version, write, needed=publishing.bytes_of(embedder.variables), check=check
-    )
+    return publishing.publish(directory, version, write, needed=publishing.bytes_of(embedder.variables), check=check)
 
 
 def add_extra(path: pathlib.Path, extra: dict[str, bytes], card: str | None) -> None:

@@ -1,0 +1,282 @@
+"""An embedder and the gallery that it searches, in one artefact: image in, ids and scores of the nearest items out."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_detreg.export import lite, metadata, publishing
+from tf_detreg.export.decoding import decode_batch
+from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
+from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, variables_read
+
+LARGEST_MOBILE_BYTES = 1_500_000_000
+_SAMPLE = 256  # gallery items, slightly moved, on which a ScaNN searcher is tuned and measured
+
+
+def retrieval_saved_model(
+    embedder: keras.Model,
+    gallery: np.ndarray,
+    ids: Sequence,
+    directory: str | os.PathLike,
+    version: int | None = None,
+    *,
+    k: int = 10,
+    engine: str = "exact",
+    gallery_model: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    max_pixels: int = 64_000_000,
+    neighbour_recall: float = 0.95,
+    card: str | None = None,
+    warm_up: bool = True,
+) -> pathlib.Path:
+    """Write a SavedModel that takes images and answers with the ids and scores of the k nearest gallery items.
+
+    Signatures: `serving_default` (`images`, float), `serve_bytes` (`image_bytes`; a broken image gets empty ids, zero
+    scores and `valid = false`) and `serve_embeddings` (`embeddings`, for vectors made elsewhere). Each answers with
+    `ids` `(B, k)` strings and `scores` `(B, k)` cosines, best first.
+
+    Args:
+        embedder: The plain inference model.
+        gallery: `(N, dim)` unit vectors, made with this very embedder.
+        ids: N names of the items; they are answered as strings.
+        directory: The model's folder.
+        version: Its number. Default: the next free one.
+        k: Neighbours to answer with. Default 10.
+        engine: `"exact"` (default; runs on every TensorFlow Serving) or `"scann"` (approximate, for large galleries:
+            needs a server with ScaNN's ops, such as the image google/tf-serving-scann, and `import scann` in Python).
+        gallery_model: `export.fingerprint` of the model that made the gallery; refused if it is not this one's.
+        image_size: Side or (height, width). Default: the model's input size.
+        max_pixels: Most pixels that an encoded image may declare. Default 64 million.
+        neighbour_recall: For ScaNN: the share of true neighbours that it has to find, measured while exporting and
+            stored in `metadata.json`. Default 0.95.
+        card: Markdown of the model card.
+        warm_up: Whether to write warm-up requests. Default True.
+
+    Returns:
+        The path of the numbered folder.
+
+    Raises:
+        ValueError: If gallery, ids, k and embedder do not fit together, or ScaNN misses `neighbour_recall`.
+        ImportError: If ScaNN is asked for and not installed.
+        OSError: If the disk is full or not writable.
+
+    Example:
+        >>> import tempfile
+        >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (5, 4, 4, 3)).astype("float32")
+        >>> path = retrieval_saved_model(model, model(images), "abcde", tempfile.mkdtemp(), k=2, warm_up=False)
+        >>> found = tf.saved_model.load(path).signatures["serving_default"](images=images[:1])
+        >>> found["ids"].numpy()[0, 0]
+        b'a'
+    """
+    embedder = inference_model(embedder)
+    size = image_size_of(embedder, image_size)
+    gallery, ids = check_gallery(embedder, gallery, ids, k, gallery_model)
+    if engine not in ("exact", "scann"):
+        raise ValueError(f'engine must be "exact" or "scann", received {engine!r}.')
+    module = tf.Module()
+    module.ids = tf.Variable(np.array(ids, object), trainable=False, name="ids", dtype=tf.string)
+    measured = {}
+    if engine == "exact":
+        module.gallery = tf.Variable(gallery, trainable=False, name="gallery")
+        find = _exact(module, k)
+    else:
+        find, measured = _scann(module, gallery, k, neighbour_recall)
+    signatures = _signatures(module, embedder, find, size, gallery.shape[1], max_pixels)
+    facts = metadata.facts(
+        embedder, size, engine=engine, gallery_items=len(gallery), k=k, signatures=sorted(signatures), **measured
+    )
+    options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann"] if engine == "scann" else [])
+
+    def write(path: pathlib.Path) -> None:
+        tf.saved_model.save(module, str(path), signatures=signatures, options=options)
+        add_extra(path, metadata.extra_files(facts), card)
+        if warm_up:
+            metadata.write_warm_up(path / "assets.extra" / WARM_UP, pathlib.Path(directory).name, size)
+
+    needed = publishing.bytes_of(embedder.variables) + gallery.nbytes
+    return publishing.publish(directory, version, write, needed=needed)
+
+
+def retrieval_litert(
+    embedder: keras.Model,
+    gallery: np.ndarray,
+    ids: Sequence,
+    path: str | os.PathLike,
+    *,
+    k: int = 10,
+    gallery_model: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    input_dtype: str = "float32",
+) -> pathlib.Path:
+    """Write a `.tflite` file that searches offline: image in, positions and scores of the k nearest items out.
+
+    The gallery lies inside as int8 with one scale an item (N·dim bytes), the product and the top-k are built-in ops of
+    the graph, and the embedder's weights are int8 with float activations (`quantize="dynamic"`). The signature
+    `serving_default` takes `images` `(1, H, W, 3)` and answers with `indices` and `scores` `(1, k)`, best first; line
+    `indices[i]` (from 0) of `ids.txt`, in the zip archive behind the model, is the item's id.
+
+    Args:
+        embedder: The plain inference model.
+        gallery: `(N, dim)` unit vectors, made with this very embedder; up to 100,000 items are well tested.
+        ids: N names of the items, without line breaks.
+        path: The `.tflite` file.
+        k: Neighbours to answer with. Default 10.
+        gallery_model: `export.fingerprint` of the model that made the gallery; refused if it is not this one's.
+        image_size: Side or (height, width). Default: the model's input size.
+        input_dtype: `"float32"` (default) or `"uint8"`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: If gallery, ids, k and embedder do not fit together, or the gallery is too large for one file.
+        OSError: If the disk is full or not writable.
+
+    Example:
+        >>> import tempfile
+        >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (5, 4, 4, 3)).astype("float32")
+        >>> file = retrieval_litert(model, model(images), "abcde", os.path.join(tempfile.mkdtemp(), "m.tflite"), k=2)
+        >>> file.name
+        'm.tflite'
+    """
+    embedder = inference_model(embedder)
+    size = image_size_of(embedder, image_size)
+    gallery, ids = check_gallery(embedder, gallery, ids, k, gallery_model)
+    if gallery.nbytes > LARGEST_MOBILE_BYTES:
+        raise ValueError(
+            f"gallery of {len(gallery)} × {gallery.shape[1]} is too large to be converted into one .tflite file: "
+            f"at most {LARGEST_MOBILE_BYTES // (4 * gallery.shape[1])} items of this width. Serve it instead."
+        )
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *size, 3), input_dtype, name="images")])
+    def serving_default(images):
+        embeddings = embed(embedder, tf.cast(images, tf.float32))
+        scores, indices = tf.math.top_k(tf.matmul(embeddings, gallery, transpose_b=True), k)
+        return {"indices": indices, "scores": scores}
+
+    model = lite.convert(serving_default, embedder, "dynamic", None)
+    facts = metadata.facts(
+        embedder, size, quantization="dynamic", input_dtype=input_dtype, gallery_items=len(gallery), k=k
+    )
+    files = metadata.extra_files(facts) | {"ids.txt": metadata.one_a_line("ids", ids)}
+    return lite.write(path, model, files)
+
+
+def check_gallery(
+    embedder: keras.Model, gallery: np.ndarray, ids: Sequence, k: int, gallery_model: str | None
+) -> tuple[np.ndarray, list[str]]:
+    """The gallery as float32 rows and the ids as strings.
+
+    Raises:
+        ValueError: If they do not fit the embedder or one another.
+    """
+    gallery = np.asarray(gallery, np.float32)
+    dim = embedder.outputs[0].shape[-1]
+    if gallery.ndim != 2 or gallery.shape[1] != dim or not len(gallery):
+        raise ValueError(
+            f"gallery must be (N, {dim}) as embedder={embedder.name!r} makes it, received {gallery.shape}: "
+            "embed the gallery with this model."
+        )
+    if gallery_model is not None and gallery_model != fingerprint(embedder):
+        raise ValueError(
+            f"gallery was made by another model (fingerprint {gallery_model}, this one has {fingerprint(embedder)}): "
+            "its distances mean nothing here. Embed the gallery again."
+        )
+    lengths = np.linalg.norm(gallery, axis=1)
+    if not np.allclose(lengths, 1.0, atol=1e-3):
+        worst = (
+            int(np.abs(lengths - 1.0).argmax()) if np.isfinite(lengths).all() else int(np.argmin(np.isfinite(lengths)))
+        )
+        raise ValueError(
+            f"gallery must hold rows of length 1; row {worst} has {lengths[worst]}. Remove images that could not be read."
+        )
+    ids = [str(name) for name in ids]
+    if len(ids) != len(gallery):
+        raise ValueError(f"ids must name every item: received {len(ids)} for {len(gallery)} gallery rows.")
+    if not 1 <= k <= len(gallery):
+        raise ValueError(f"k={k} must lie between 1 and the gallery's {len(gallery)} items.")
+    return gallery, ids
+
+
+def _signatures(module: tf.Module, embedder: keras.Model, find, size, dim: int, max_pixels: int) -> dict:
+    @tf.function(input_signature=[tf.TensorSpec((None, dim), tf.float32, name="embeddings")])
+    def serve_embeddings(embeddings):
+        indices, scores = find(tf.math.l2_normalize(embeddings, axis=-1))
+        return {"ids": tf.gather(module.ids, indices), "scores": scores}
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.float32, name="images")])
+    def serving_default(images):
+        return serve_embeddings(embed(embedder, images))
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+    def serve_bytes(image_bytes):
+        images, valid = decode_batch(image_bytes, size, max_pixels=max_pixels)
+        found = serve_embeddings(embed(embedder, images))
+        ids = tf.where(valid[:, None], found["ids"], "")
+        return {"ids": ids, "scores": tf.where(valid[:, None], found["scores"], 0.0), "valid": valid}
+
+    functions = {
+        "serving_default": serving_default,
+        "serve_bytes": serve_bytes,
+        "serve_embeddings": serve_embeddings,
+    }
+    module.functions = list(functions.values())
+    concrete = {name: function.get_concrete_function() for name, function in functions.items()}
+    module.weights = variables_read(concrete.values(), embedder)
+    return concrete
+
+
+def _exact(module: tf.Module, k: int):
+    def find(embeddings):
+        scores, indices = tf.math.top_k(tf.matmul(embeddings, module.gallery, transpose_b=True), k)
+        return indices, scores
+
+    return find
+
+
+def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
+    """A ScaNN searcher on the module, visiting as many leaves as the wanted neighbour recall takes."""
+    try:
+        from scann.scann_ops.py import scann_ops
+    except ImportError as error:
+        raise ImportError("engine='scann' needs ScaNN, on Linux: pip install 'scann~=1.4.2'.") from error
+    items = len(gallery)
+    leaves = max(1, round(2 * items**0.5))
+    builder = scann_ops.builder(gallery, k, "dot_product")
+    builder = builder.tree(leaves, max(1, leaves // 20), training_sample_size=min(items, 100_000))
+    searcher = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(min(items, max(10 * k, 100))).build()
+    visited, recall = _tune(searcher, gallery, k, leaves, wanted)
+    module.searcher = searcher.serialize_to_module()
+
+    def find(embeddings):
+        # The searcher is taken up again inside the graph, so that the saved model carries all it needs.
+        loaded = scann_ops.searcher_from_module(module.searcher)
+        return loaded.search_batched(embeddings, leaves_to_search=visited)
+
+    return find, {"neighbour_recall": recall, "leaves": leaves, "leaves_visited": visited}
+
+
+def _tune(searcher, gallery: np.ndarray, k: int, leaves: int, wanted: float) -> tuple[int, float]:
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(gallery), min(_SAMPLE, len(gallery)), replace=False)
+    queries = gallery[chosen] + rng.normal(0, 0.3 / gallery.shape[1] ** 0.5, (len(chosen), gallery.shape[1]))
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    least = np.sort(queries @ gallery.T, axis=1)[:, -k]
+    visited = max(1, leaves // 20)
+    while True:
+        _, scores = searcher.search_batched(queries, leaves_to_search=visited)
+        recall = float((np.asarray(scores) >= least[:, None] - 1e-5).mean())
+        if recall >= wanted:
+            return visited, recall
+        if visited == leaves:
+            raise ValueError(
+                f"ScaNN finds {recall:.3f} of the true neighbours, less than neighbour_recall={wanted}, even when it "
+                'visits every leaf. Use engine="exact".'
+            )
+        visited = min(2 * visited, leaves)
