@@ -1,7 +1,33 @@
 """Labelled images: loaders that return `Splits(train, validation, test)` of `ImageSet`."""
 
-from tf_detreg.datasets.decode import RandomCrop, UnreadableImage
+from tf_detreg.datasets.arrays import arrays
+from tf_detreg.datasets.cars import cars
+from tf_detreg.datasets.csv_file import csv
+from tf_detreg.datasets.cub import cub
+from tf_detreg.datasets.decode import RandomCrop, UnreadableImage, decode
 from tf_detreg.datasets.digits import digits
-from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
+from tf_detreg.datasets.folder import folder
+from tf_detreg.datasets.glyphs import glyphs
+from tf_detreg.datasets.image_set import ImageSet, Splits, hold_out, split_by_class
+from tf_detreg.datasets.in_shop import GallerySplits, in_shop
+from tf_detreg.datasets.sop import sop
 
-__all__ = ["ImageSet", "RandomCrop", "Splits", "UnreadableImage", "digits", "split_by_class"]
+__all__ = [
+    "GallerySplits",
+    "ImageSet",
+    "RandomCrop",
+    "Splits",
+    "UnreadableImage",
+    "arrays",
+    "cars",
+    "csv",
+    "cub",
+    "decode",
+    "digits",
+    "folder",
+    "glyphs",
+    "hold_out",
+    "in_shop",
+    "sop",
+    "split_by_class",
+]

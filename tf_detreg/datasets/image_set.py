@@ -197,6 +197,13 @@ def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0
     )
 
 
+def hold_out(train: ImageSet, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
+    """Takes a share of the classes of a train set for validation; with a share of 0 the second set is empty."""
+    kept, held, _ = split_by_class(train, share, 0.0, seed)
+    name = train.name.removesuffix("/train")
+    return replace(kept, name=f"{name}/train"), replace(held, name=f"{name}/validation")
+
+
 def _integers(name: str, values) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):

@@ -1,0 +1,216 @@
+"""Folders, tables, arrays, and every kind of picture file."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.datasets.trees import picture
+from tf_detreg import datasets
+from tf_detreg.datasets.paths import PathList
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for c in range(6):
+        for i in range(3):
+            picture(tmp_path / f"class{c}" / f"{i}.jpg", 40 * c + i, size=(12 + i, 9 + c))
+    return tmp_path
+
+
+def encoded(image, **options):
+    file = io.BytesIO()
+    image.save(file, **options)
+    return file.getvalue()
+
+
+def test_folder_splits_by_class(photos):
+    train, validation, test = datasets.folder(photos, image_size=8)
+    names = [set(s.class_names) for s in (train, validation, test)]
+    assert set.union(*names) == {f"class{c}" for c in range(6)} and sum(map(len, names)) == 6
+    for x, y in train.ordered():
+        np.testing.assert_allclose(x[:, 0, 0, 0] // 40, [int(train.class_names[c][-1]) for c in y], atol=0.01)
+
+
+def test_folder_with_its_own_splits(tmp_path):
+    for part in ("train", "test"):
+        for c in range(4):
+            picture(tmp_path / part / f"{part}{c}" / "deep" / "a.png")
+    splits = datasets.folder(tmp_path, image_size=8)
+    assert set(splits.test.class_names) == {f"test{c}" for c in range(4)}
+    assert splits.train.num_classes + splits.validation.num_classes == 4 and len(splits.validation) > 0
+
+
+def test_folder_leaves_out_what_is_no_picture(photos, caplog):
+    (photos / "class0" / "note.jpg").write_text("a text file named .jpg")
+    (photos / "class1" / "empty.png").touch()
+    whole = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 30, 3), np.uint8)), format="PNG")
+    (photos / "class2" / "cut.png").write_bytes(whole[:700])
+    (photos / "class3" / "readme.txt").write_text("not meant as a picture")
+    (photos / "class4" / ".hidden.jpg").write_text("x")
+    splits = datasets.folder(photos, image_size=8)
+    assert sum(map(len, splits)) == 18
+    assert {path.rsplit("/", 1)[1] for path, _ in splits.train.skipped} == {"note.jpg", "empty.png", "cut.png"}
+    assert "3 of 21 files" in caplog.text and "note.jpg" in caplog.text and "cut off" in caplog.text
+
+
+def test_a_class_of_one_image_is_kept_and_reported(photos, caplog):
+    picture(photos / "lonely" / "only.png")
+    (photos / "nothing").mkdir()
+    splits = datasets.folder(photos, image_size=8)
+    assert "lonely" in {n for s in splits for n in s.class_names}
+    assert "single picture (kept): lonely" in caplog.text and "left out: nothing" in caplog.text
+
+
+def test_names_in_any_script(tmp_path):
+    names = ["日本 語", "Ünïcödé", "🙂", 'a\'b "c" #%', "العربية"]
+    for name in names:
+        picture(tmp_path / name / f"{name}.png")
+        picture(tmp_path / name / "2.png")
+    splits = datasets.folder(tmp_path, image_size=8)
+    assert {n for s in splits for n in s.class_names} == set(names)
+    assert sum(len(y) for s in splits for _, y in s.ordered()) == 10
+
+
+def test_folder_errors_say_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        datasets.folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="holds no pictures in class folders"):
+        datasets.folder(tmp_path)
+    picture(tmp_path / "loose.jpg")
+    with pytest.raises(ValueError, match="1 pictures lie beside"):
+        datasets.folder(tmp_path)
+    picture(tmp_path / "one" / "a.jpg")
+    with pytest.raises(ValueError, match="at least two"):
+        datasets.folder(tmp_path)
+    picture(tmp_path / "two" / "a.jpg")
+    with pytest.raises(ValueError, match="too few to split by class"):
+        datasets.folder(tmp_path)
+
+
+def test_csv_with_and_without_splits(photos):
+    rows = [f"class{c}/{i}.jpg,class{c},{i}" for c in range(6) for i in range(3)]
+    (photos / "list.csv").write_text("path,label,group\n" + "\n".join(rows))
+    splits = datasets.csv(photos / "list.csv", image_size=8)
+    assert sum(map(len, splits)) == 18 and splits.train.groups.max() == 2
+    parts = ["train", "train", "val", "val", "test", "test"]
+    rows = [f"class{c}/{i}.jpg,class{c},{parts[c]}" for c in range(6) for i in range(3)]
+    (photos / "list.csv").write_text("\ufeffpath,label,split\n" + "\n".join(rows), encoding="utf-8")
+    splits = datasets.csv(photos / "list.csv", image_size=8)
+    assert splits.test.class_names == ("class4", "class5")
+    assert sum(len(y) for _, y in splits.test.ordered()) == 6
+
+
+def test_csv_errors(photos, caplog):
+    table = photos / "list.csv"
+    table.write_text("file,label\na,b\n")
+    with pytest.raises(ValueError, match="needs a column 'path'"):
+        datasets.csv(table)
+    table.write_text("path,label\nclass0/0.jpg,\n")
+    with pytest.raises(ValueError, match="line 2"):
+        datasets.csv(table)
+    table.write_text("path,label\n")
+    with pytest.raises(ValueError, match="lists no images"):
+        datasets.csv(table)
+    table.write_text("path,label,split\nclass0/0.jpg,a,exam\n")
+    with pytest.raises(ValueError, match="'exam'"):
+        datasets.csv(table)
+    good = "".join(f"class{c}/{i}.jpg,{c}\n" for c in range(6) for i in range(3))
+    table.write_text("path,label\n" + good + "gone.jpg,1\n")
+    with pytest.raises(FileNotFoundError, match=r"lists 1 files of 19 .*\n.*gone\.jpg"):
+        datasets.csv(table)
+    assert sum(map(len, datasets.csv(table, image_size=8, max_missing=0.1))) == 18
+
+
+def test_arrays_take_any_labels():
+    x = np.zeros((12, 4, 4), np.uint8)
+    splits = datasets.arrays(x, np.repeat([7, 3, 100, -5], 3), groups=["x", "y", "z"] * 4)
+    assert {n for s in splits for n in s.class_names} == {"7", "3", "100", "-5"}
+    with pytest.raises(ValueError, match="uint8"):
+        datasets.arrays(x.astype(float), np.repeat([0, 1], 6))
+
+
+SIXTEEN = Image.fromarray(np.full((6, 6), 200 * 257, np.uint16))
+KINDS = {
+    "grey": (Image.new("L", (6, 6), 200), "PNG"),
+    "grey jpeg": (Image.new("L", (6, 6), 200), "JPEG"),
+    "sixteen bits": (SIXTEEN, "PNG"),
+    "sixteen bits tiff": (SIXTEEN, "TIFF"),
+    "palette": (Image.new("RGB", (6, 6), (200, 200, 200)).convert("P", palette=Image.Palette.ADAPTIVE), "PNG"),
+    "bilevel": (Image.new("1", (6, 6), 1), "PNG"),
+    "cmyk": (Image.new("CMYK", (6, 6), (0, 0, 0, 55)), "JPEG"),
+    "one pixel": (Image.new("RGB", (1, 1), (200, 200, 200)), "PNG"),
+    "webp": (Image.new("RGB", (6, 6), (200, 200, 200)), "WEBP"),
+    "gif": (Image.new("RGB", (6, 6), (200, 200, 200)), "GIF"),
+    "opaque": (Image.new("RGBA", (6, 6), (200, 200, 200, 255)), "PNG"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_pictures(kind):
+    image, form = KINDS[kind]
+    pixels = datasets.decode(encoded(image, format=form), (5, 7))
+    assert pixels.shape == (5, 7, 3) and pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, 255 if kind == "bilevel" else 200, atol=3)
+
+
+def test_transparent_is_white():
+    half = Image.new("RGBA", (6, 6), (0, 0, 0, 0))
+    assert datasets.decode(encoded(half, format="PNG"), (6, 6)).min() == 255
+    grey = Image.new("LA", (6, 6), (0, 127))
+    np.testing.assert_allclose(datasets.decode(encoded(grey, format="PNG"), (6, 6)), 128, atol=1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(16, 16), (160, 160)])
+def test_orientation_is_that_of_pillow(orientation, size):
+    from PIL import ImageOps
+
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[: size[0] // 2, : size[1] // 2, 0] = 255
+    pixels[size[0] // 2 :, : size[1] // 2, 1] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(pixels), format="JPEG", exif=exif, quality=95, subsampling=0)
+    expected = np.asarray(
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data))).resize((8, 8), Image.Resampling.BILINEAR)
+    )
+    np.testing.assert_allclose(datasets.decode(data, (8, 8)).astype(int), expected.astype(int), atol=40)
+
+
+def test_centre_crop_keeps_proportions():
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = 255
+    assert datasets.decode(encoded(Image.fromarray(pixels), format="PNG"), (10, 10)).min() == 255
+
+
+def test_a_large_jpeg_is_the_same_whether_decoded_small_or_whole():
+    ramp = np.linspace(0, 255, 1024).astype(np.uint8)
+    image = Image.fromarray(
+        np.stack([np.tile(ramp, (1024, 1)), np.tile(ramp[:, None], (1, 1024)), np.full((1024, 1024), 9, np.uint8)], -1)
+    )
+    small = datasets.decode(encoded(image, format="JPEG", quality=95), (64, 64)).astype(int)
+    whole = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
+    np.testing.assert_allclose(small, whole, atol=4)
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff\xe0"])
+def test_unreadable_says_so(data, tmp_path):
+    file = tmp_path / "x.jpg"
+    file.write_bytes(data)
+    with pytest.raises(datasets.UnreadableImage, match=r"x\.jpg"):
+        datasets.decode(str(file), (4, 4))
+    photo = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)), format="JPEG")
+    with pytest.raises(datasets.UnreadableImage):
+        datasets.decode(photo[: len(photo) // 2], (4, 4))
+
+
+def test_path_list_is_a_list():
+    names = ["a/ä.jpg", "b", "", "日本/x.png"]
+    paths = PathList(names)
+    assert list(paths) == names and len(paths) == 4 and paths[-1] == names[-1]
+    assert list(paths.take([3, 0, 3])) == [names[3], names[0], names[3]]
+    assert list(paths[1:3]) == names[1:3]
+    with pytest.raises(IndexError):
+        paths[4]

@@ -1,0 +1,49 @@
+"""Arrays that are in memory already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
+
+
+def arrays(
+    images,
+    labels,
+    groups=None,
+    class_names: Sequence[str] | None = None,
+    validation: float = 0.2,
+    test: float = 0.3,
+    seed: int = 0,
+    name: str = "arrays",
+) -> Splits:
+    """Splits arrays by class.
+
+    Args:
+        images: uint8 (N, H, W, 3) or (N, H, W).
+        labels: N labels of any kind (numbers with gaps, names); equal ones are one class.
+        groups: N labels of any kind for cross-group retrieval, or None.
+        class_names: names of the classes in sorted order of their labels; None takes the labels themselves.
+        validation: share of the classes for validation.
+        test: share of the classes for testing.
+        seed: of the deal.
+        name: what reports call the set.
+
+    Example:
+    >>> import numpy as np
+    >>> from tf_detreg import datasets
+    >>> x = np.zeros((20, 8, 8, 3), "uint8")
+    >>> datasets.arrays(x, np.repeat(["ant", "bee", "cat", "dog"], 5), validation=0.25, test=0.25).train
+    ImageSet('arrays/train', 10 images of 2 classes, (8, 8) px)
+    """
+    values, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    if class_names is None:
+        class_names = [str(value) for value in values]
+    elif len(class_names) != len(values):
+        raise ValueError(f"`class_names` has {len(class_names)} names for {len(values)} different labels.")
+    if groups is not None:
+        groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+    whole = ImageSet(labels=numbers, class_names=class_names, images=np.asarray(images), groups=groups, name=name)
+    return split_by_class(whole, validation, test, seed)

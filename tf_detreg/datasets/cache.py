@@ -1,0 +1,27 @@
+"""Where things that can be made again are kept."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder for tf_detreg's caches; it need not exist yet.
+
+    `$TF_DETREG_CACHE` if set; else the platform's cache folder: `$XDG_CACHE_HOME` or `~/.cache` on Linux,
+    `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows, with `tf_detreg` in it.
+    """
+    chosen = os.environ.get("TF_DETREG_CACHE")
+    if chosen:
+        return pathlib.Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or pathlib.Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = pathlib.Path.home() / "Library" / "Caches"
+    else:
+        # The XDG rules: a relative path is invalid and is ignored.
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        base = base if os.path.isabs(base) else pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "tf_detreg"

@@ -1,0 +1,96 @@
+"""Stanford Cars-196: 196 models of cars; metric learning trains on the first 98."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from tf_detreg.datasets.benchmarks import Benchmark
+from tf_detreg.datasets.image_set import Size, Splits, hold_out
+
+_PAGE = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
+# One list for all images, as papers on metric learning use it, or the two lists of the classification task.
+WHOLE = Benchmark("Cars-196", _PAGE, ("cars_annos.mat", "car_ims"))
+PARTED = Benchmark(
+    "Cars-196",
+    _PAGE,
+    (
+        "devkit/cars_meta.mat",
+        "devkit/cars_train_annos.mat",
+        "cars_test_annos_withlabels.mat",
+        "cars_train",
+        "cars_test",
+    ),
+)
+COUNTS = {"train": 8054, "test": 8131}
+
+
+def cars(
+    path: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+) -> Splits:
+    """Loads the official files: `cars_annos.mat` with `car_ims/`, or `devkit/`, `cars_train/`, `cars_test/` and
+    `cars_test_annos_withlabels.mat`.
+
+    Args:
+        path: the folder that holds them.
+        image_size: side or (height, width) at which pictures are decoded.
+        validation: share of the first 98 classes held out for every choice; papers train on all of them (0).
+        seed: of the held-out classes.
+        check: insist on the official 8,054 and 8,131 images.
+
+    Raises:
+        FileNotFoundError: if a file is missing; the message names it and the download page.
+        ValueError: if a .mat file is not what it should be, or the counts are not the official ones.
+    """
+    root = pathlib.Path(path)
+    if (root / "devkit").exists():
+        listed, names = _parted(PARTED.open(root))
+    else:
+        listed, names = _whole(WHOLE.open(root))
+    parts = {}
+    for part, chosen in (("train", lambda c: c <= 98), ("test", lambda c: c > 98)):
+        rows = [(file, label) for file, label in listed if chosen(label)]
+        WHOLE.check(f"{part} images", len(rows), COUNTS[part] if check else None)
+        parts[part] = WHOLE.image_set(
+            root, [f for f, _ in rows], [c for _, c in rows], lambda c: names[c - 1], image_size, part
+        )
+    return Splits(*hold_out(parts["train"], validation, seed), parts["test"])
+
+
+def _whole(root: pathlib.Path):
+    content = _mat(root / "cars_annos.mat", "annotations", "class_names")
+    return _annotations(content, "relative_im_path", ""), _names(content)
+
+
+def _parted(root: pathlib.Path):
+    listed = [
+        pair
+        for file, folder in (
+            ("devkit/cars_train_annos.mat", "cars_train/"),
+            ("cars_test_annos_withlabels.mat", "cars_test/"),
+        )
+        for pair in _annotations(_mat(root / file, "annotations"), "fname", folder)
+    ]
+    return listed, _names(_mat(root / "devkit" / "cars_meta.mat", "class_names"))
+
+
+def _mat(path: pathlib.Path, *keys: str) -> dict:
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, squeeze_me=True)
+    except Exception as error:  # scipy raises many kinds on broken files
+        raise ValueError(f"{path} is no readable .mat file ({error}); get it again from {_PAGE}.") from error
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; get it again from {_PAGE}.")
+    return content
+
+
+def _annotations(content: dict, field: str, folder: str) -> list[tuple[str, int]]:
+    rows = content["annotations"].reshape(-1)
+    return [(folder + str(row[field]), int(row["class"])) for row in rows]
+
+
+def _names(content: dict) -> list[str]:
+    return [str(name) for name in content["class_names"].reshape(-1)]

@@ -1,0 +1,117 @@
+"""A table of files: path, label and perhaps which split and which group."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import os
+import pathlib
+
+import numpy as np
+
+from tf_detreg.datasets.folder import report_counts
+from tf_detreg.datasets.image_set import ImageSet, Size, Splits, split_by_class
+from tf_detreg.datasets.paths import PathList
+from tf_detreg.datasets.scan import sift
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+_SPLITS |= {"test": "test", "testing": "test"}
+
+
+def csv(
+    path: str | os.PathLike,
+    image_size: Size = 224,
+    root: str | os.PathLike | None = None,
+    validation: float = 0.2,
+    test: float = 0.3,
+    seed: int = 0,
+    max_missing: float = 0.0,
+) -> Splits:
+    """Loads a CSV file with a header; the columns `path` and `label` are needed, `split` and `group` are used if there.
+
+    Args:
+        path: the CSV file, UTF-8.
+        image_size: side or (height, width) at which pictures are decoded.
+        root: folder that relative paths start from; the CSV file's own by default.
+        validation: share of the classes for validation, where no `split` column says it.
+        test: share of the classes for testing, likewise.
+        seed: of the deal.
+        max_missing: share of the listed files that may be missing; they are left out, counted and named in the log.
+
+    Returns:
+        `Splits` of images on disk. Labels are classes; with a `split` column, each split numbers its own.
+
+    Raises:
+        FileNotFoundError: if the CSV file, or more than `max_missing` of the files that it lists, are missing.
+        ValueError: for a missing column, an unknown split, or too few classes.
+    """
+    path = pathlib.Path(path)
+    rows = _rows(path)
+    base = pathlib.Path(root) if root is not None else path.parent
+    bad = sift((os.path.join(base, row["path"]) for row in rows), str(path), _missing)
+    if len(bad) > max_missing * len(rows):
+        first = "\n  ".join(list(bad)[:5])
+        raise FileNotFoundError(
+            f"{path} lists {len(bad)} files of {len(rows)} not there, more than max_missing={max_missing:.1%}. "
+            f"Relative paths start from {base}; set `root` if that is wrong. The first missing:\n  {first}"
+        )
+    rows = [row for row in rows if os.path.join(base, row["path"]) not in bad]
+    if rows and "split" in rows[0]:
+        return _given_splits(rows, base, image_size, path, bad)
+    return split_by_class(_image_set(rows, base, image_size, path, path.stem, bad), validation, test, seed)
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv_module.DictReader(file)
+        for column in ("path", "label"):
+            if column not in (reader.fieldnames or ()):
+                raise ValueError(f"{path} needs a column {column!r} in its header; found {reader.fieldnames}.")
+        rows = list(reader)
+    for line, row in enumerate(rows, start=2):
+        if None in row or None in row.values() or not row["path"] or not row["label"]:
+            raise ValueError(f"{path}, line {line}: path or label is empty, or the number of columns is wrong: {row}.")
+    if not rows:
+        raise ValueError(f"{path} lists no images.")
+    return rows
+
+
+def _missing(path: str) -> str | None:
+    return None if os.path.isfile(path) else "missing"
+
+
+def _given_splits(rows, base, image_size, path, bad) -> Splits:
+    parts = {"train": [], "validation": [], "test": []}
+    for row in rows:
+        part = _SPLITS.get(row["split"].strip().lower())
+        if part is None:
+            raise ValueError(f"{path}: the split {row['split']!r} of {row['path']} is none of train, validation, test.")
+        parts[part].append(row)
+    if not parts["train"]:
+        raise ValueError(f"{path}: no row has the split 'train'.")
+    return Splits(
+        *(_image_set(part, base, image_size, path, f"{path.stem}/{name}", bad) for name, part in parts.items())
+    )
+
+
+def _image_set(rows, base, image_size, path, name, bad) -> ImageSet:
+    classes, labels = np.unique([row["label"] for row in rows], return_inverse=True)
+    classes = classes.tolist()
+    if len(classes) == 1:
+        raise ValueError(f"{path} ({name}) has one class, {classes[0]!r}; metric learning needs at least two.")
+    report_counts(classes, np.bincount(labels, minlength=len(classes)), name)
+    groups = np.unique([row["group"] for row in rows], return_inverse=True)[1] if rows and "group" in rows[0] else None
+    return ImageSet(
+        labels=labels.astype(np.int32),
+        class_names=classes,
+        paths=PathList((row["path"] for row in rows), base),
+        groups=groups,
+        name=name,
+        image_size=image_size,
+        skipped=tuple(bad.items()),
+    )

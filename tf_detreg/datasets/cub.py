@@ -1,0 +1,47 @@
+"""Caltech-UCSD Birds 200-2011: 200 species; metric learning trains on the first 100."""
+
+from __future__ import annotations
+
+import os
+
+from tf_detreg.datasets.benchmarks import Benchmark, table
+from tf_detreg.datasets.image_set import Size, Splits, hold_out
+
+CUB = Benchmark(
+    "CUB-200-2011",
+    "https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    ("images", "images.txt", "image_class_labels.txt", "classes.txt"),
+)
+COUNTS = {"train": 5864, "test": 5924}
+
+
+def cub(
+    path: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+) -> Splits:
+    """Loads the official folder `CUB_200_2011`.
+
+    Args:
+        path: the folder that holds `images.txt`.
+        image_size: side or (height, width) at which pictures are decoded.
+        validation: share of the first 100 classes held out for every choice; papers train on all of them (0).
+        seed: of the held-out classes.
+        check: insist on the official 5,864 and 5,924 images.
+
+    Raises:
+        FileNotFoundError: if a file is missing; the message names it and the download page.
+        ValueError: if the counts are not the official ones.
+    """
+    root = CUB.open(path)
+    files = dict(table(root / "images.txt", 2))
+    names = {int(number): name for number, name in table(root / "classes.txt", 2)}
+    listed = [
+        (files[image], int(label)) for image, label in table(root / "image_class_labels.txt", 2) if image in files
+    ]
+    parts = {}
+    for part, chosen in (("train", lambda c: c <= 100), ("test", lambda c: c > 100)):
+        rows = [(file, label) for file, label in listed if chosen(label)]
+        CUB.check(f"{part} images", len(rows), COUNTS[part] if check else None)
+        parts[part] = CUB.image_set(
+            root / "images", [f for f, _ in rows], [c for _, c in rows], names.__getitem__, image_size, part
+        )
+    return Splits(*hold_out(parts["train"], validation, seed), parts["test"])
