@@ -93,7 +93,7 @@ def ranks_at(k: int | Sequence[int], gallery_size: int) -> tuple[int, ...]:
     Raises:
         ValueError: If a k is not a positive integer or is larger than the gallery.
     """
-    ks = [k] if isinstance(k, int | np.integer) else list(k)
+    ks = list(k) if isinstance(k, Sequence | np.ndarray) and not isinstance(k, str) else [k]
     if not ks or any(isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1 for x in ks):
         raise ValueError(f"`k` must be positive integers, such as (1, 2, 4, 8); received {k!r}.")
     if max(ks) > gallery_size:

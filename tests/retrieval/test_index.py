@@ -1,0 +1,152 @@
+"""The gallery on disk."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tf_detreg import retrieval
+from tf_detreg.retrieval import Index
+from tf_detreg.retrieval import index as index_module
+
+
+@pytest.fixture
+def index():
+    rng = np.random.default_rng(0)
+    return Index(
+        rng.standard_normal((20, 6)),
+        ids=[f"item-{i}" for i in range(20)],
+        metadata=[{"label": "even" if i % 2 == 0 else "odd", "shop": i % 3} for i in range(20)],
+        fingerprint="model-1",
+    )
+
+
+def test_search_agrees_with_search_without_an_index(index):
+    queries = np.random.default_rng(1).standard_normal((4, 6))
+    matches = index.search(queries, k=5)
+    ids, scores = retrieval.search(queries, index.embeddings, k=5)
+    assert matches.ids == [[f"item-{i}" for i in row] for row in ids]
+    np.testing.assert_array_equal(matches.scores, scores)
+    assert (matches.engine, matches.neighbour_recall, matches.notice) == ("exact", 1.0, None)
+    first = next(matches.rows())
+    assert first["id"] == matches.ids[0][0] and first["rank"] == 1 and first["label"] in ("even", "odd")
+
+
+def test_one_query_may_be_a_vector(index):
+    assert index.search(index.embeddings[7], k=1).ids == [["item-7"]]
+
+
+def test_where_keeps_items_with_these_values(index):
+    matches = index.search(index.embeddings[:3], k=3, where={"label": "odd", "shop": [0, 1]})
+    assert all(item["label"] == "odd" and item["shop"] in (0, 1) for row in matches.metadata for item in row)
+    with pytest.raises(ValueError, match="matches no item"):
+        index.search(index.embeddings[0], k=1, where={"label": "neither"})
+    with pytest.raises(ValueError, match="larger than the gallery"):
+        index.search(index.embeddings[0], k=11, where={"label": "odd"})
+
+
+def test_save_and_load_keep_everything_and_map_the_vectors(index, tmp_path):
+    loaded = Index.load(index.save(tmp_path / "shop.index"))
+    assert isinstance(loaded._vectors, np.memmap)
+    assert loaded.ids == index.ids and loaded.fingerprint == "model-1"
+    assert loaded.metadata("item-4") == index.metadata("item-4")
+    ours, theirs = (i.search(index.embeddings[:5] + 0.1, k=4) for i in (index, loaded))
+    assert ours.ids == theirs.ids
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_a_manifest_says_what_it_holds(index, tmp_path):
+    manifest = json.loads((index.save(tmp_path / "shop.index") / "manifest.json").read_text())
+    assert (manifest["count"], manifest["dimension"], manifest["model"]) == (20, 6, "model-1")
+    assert manifest["normalisation"] == "unit length"
+
+
+def test_add_and_save_over_the_old_index(index, tmp_path):
+    index.save(tmp_path / "i")
+    loaded = Index.load(tmp_path / "i")
+    loaded.add(np.eye(6)[:2], ids=["new-0", "new-1"], metadata=[{"label": "new"}] * 2)
+    loaded.save(tmp_path / "i")
+    again = Index.load(tmp_path / "i")
+    assert len(again) == 22
+    assert again.search(np.eye(6)[1], k=1).ids == [["new-1"]]
+    assert [p.name for p in tmp_path.iterdir()] == ["i"]
+    with pytest.raises(ValueError, match="occurs twice"):
+        again.add(np.eye(6)[:1], ids=["item-3"])
+    with pytest.raises(ValueError, match="another model"):
+        again.add(np.eye(6)[:1], ids=["x"], fingerprint="model-2")
+
+
+def test_queries_of_another_model_are_refused(index):
+    with pytest.raises(ValueError, match="another model"):
+        index.search(index.embeddings[0], fingerprint="model-2")
+    with pytest.raises(ValueError, match="7 dimensions"):
+        index.search(np.ones((1, 7)))
+    index.search(index.embeddings[0], k=1, fingerprint="model-1")
+
+
+@pytest.mark.parametrize("file", ["embeddings.npy", "items.jsonl", "manifest.json"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
+def test_a_damaged_index_is_refused(index, tmp_path, file, harm):
+    victim = index.save(tmp_path / "i") / file
+    content = bytearray(victim.read_bytes())
+    if harm == "cut":
+        victim.write_bytes(content[: len(content) // 2])
+    elif harm == "flip" and file != "manifest.json":
+        content[-3] ^= 1
+        victim.write_bytes(content)
+    elif harm == "flip":
+        victim.write_text(victim.read_text().replace('"count": 20', '"count": 21'))
+    else:
+        victim.unlink()
+    with pytest.raises(ValueError, match=r"damaged|not an index"):
+        Index.load(tmp_path / "i")
+
+
+def test_a_failed_save_leaves_the_old_index_whole(index, tmp_path, monkeypatch):
+    index.save(tmp_path / "i")
+    monkeypatch.setattr(index_module, "_sha256", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        index.save(tmp_path / "i")
+    monkeypatch.undo()
+    assert len(Index.load(tmp_path / "i")) == 20
+    assert [p.name for p in tmp_path.iterdir()] == ["i"]
+
+
+def test_bad_items_are_refused(index, tmp_path):
+    with pytest.raises(ValueError, match="occurs twice"):
+        Index(np.eye(2), ids=["a", "a"])
+    with pytest.raises(ValueError, match="one id for each"):
+        Index(np.eye(2), ids=["a"])
+    with pytest.raises(ValueError, match="one mapping for each"):
+        Index(np.eye(2), metadata=[{}])
+    with pytest.raises(ValueError, match="strings or integers"):
+        Index(np.eye(2), ids=[1.5, 2])
+    with pytest.raises(ValueError, match="JSON"):
+        Index(np.eye(2), metadata=[{"a": object()}, {}]).save(tmp_path / "x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="is not an index"):
+        index.save(tmp_path / "folder")
+    with pytest.raises(ValueError, match="not in the index"):
+        index.metadata("nobody")
+
+
+def test_a_large_index_answers_by_a_tuned_tree(monkeypatch):
+    pytest.importorskip("scann")
+    rng = np.random.default_rng(5)
+    points = np.repeat(rng.standard_normal((300, 16)), 10, axis=0) + 0.5 * rng.standard_normal((3000, 16))
+    index = Index(points)
+    monkeypatch.setattr(index_module, "_SCANN_FROM", 2000)
+    matches, true = index.search(points[:100], k=10), index.search(points[:100], k=10, engine="exact")
+    assert matches.engine == "scann" and matches.neighbour_recall >= 0.99
+    shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(matches.ids, true.ids, strict=True)])
+    assert shared >= 0.97
+    filtered = Index(points, metadata=[{"even": i % 2 == 0} for i in range(3000)])
+    assert filtered.search(points[:2], k=3, where={"even": True}, engine="scann").notice.endswith("cannot filter.")
+
+
+def test_fingerprint_changes_with_the_weights():
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    before = retrieval.fingerprint(model)
+    model.layers[0].bias.assign([0.0, 1e-3])
+    assert retrieval.fingerprint(model) != before

@@ -1,0 +1,146 @@
+"""Laws that hold for every set of embeddings, ties and duplicates included."""
+
+import hypothesis
+import numpy as np
+from hypothesis import strategies as st
+
+from tf_detreg import retrieval
+from tf_detreg.retrieval import exact, metrics, protocols
+
+KS = (1, 2, 4)
+QUICK = hypothesis.settings(max_examples=25, deadline=None)
+
+
+@st.composite
+def cases(draw):
+    """A few integer vectors, so that equal scores and equal vectors are common; at least one pair of one class."""
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    count, dim = draw(st.integers(6, 60)), draw(st.integers(1, 9))
+    points = rng.integers(-2, 3, size=(count, dim)).astype(np.float32)
+    points[~points.any(axis=1), 0] = 1
+    labels = rng.integers(0, draw(st.integers(1, 8)), size=count)
+    labels[:2] = 0
+    return points, labels, rng
+
+
+def measure(points, labels, **more):
+    return retrieval.evaluate(points, labels, k=KS, resamples=0, **more)
+
+
+@QUICK
+@hypothesis.given(cases())
+def test_a_permutation_changes_nothing(case):
+    points, labels, rng = case
+    order = rng.permutation(len(points))
+    before, after = measure(points, labels), measure(points[order], labels[order])
+    for name, values in before.per_query.items():
+        np.testing.assert_allclose(after.per_query[name], values[order], rtol=0, atol=1e-12, err_msg=name)
+
+
+@QUICK
+@hypothesis.given(cases())
+def test_a_rotation_and_a_scale_change_nothing(case):
+    points, labels, rng = case
+    rotation, _ = np.linalg.qr(rng.standard_normal((points.shape[1],) * 2))
+    before, after = measure(points, labels), measure(3.0 * points @ rotation, labels)
+    np.testing.assert_allclose(after.per_query["first_rank"], before.per_query["first_rank"])
+
+
+@QUICK
+@hypothesis.given(cases())
+def test_far_wrong_items_change_nothing(case):
+    points, labels, _ = case
+    far = np.zeros((3, points.shape[1] + 1), np.float32)
+    far[:, -1] = -1  # orthogonal to all others once those get a shared positive coordinate
+    near = np.concatenate([points, np.full((len(points), 1), 9.0, np.float32)], axis=1)
+    before = measure(near, labels, gallery=near, gallery_labels=labels)
+    after = measure(
+        near, labels, gallery=np.concatenate([near, far]), gallery_labels=np.concatenate([labels, [99, 98, 97]])
+    )
+    assert before.metrics == after.metrics
+
+
+@QUICK
+@hypothesis.given(cases())
+def test_order_between_metrics(case):
+    points, labels, _ = case
+    report = measure(points, labels)
+    recalls = list(report.recall.values())
+    assert recalls == sorted(recalls)
+    assert all(0 <= value <= 1 for value in report.metrics.values())
+    assert report.map_at_r <= report.metrics["r_precision"] + 1e-12
+    assert report.recall[1] == report.precision[1]
+    assert report.recall[1] <= report.metrics["mrr"]
+    assert all(report.recall[k] >= report.precision[k] for k in KS)
+
+
+@QUICK
+@hypothesis.given(cases(), st.booleans())
+def test_ranks_equal_those_of_a_full_sort_in_float64(case, sort_rows):
+    points, labels, _ = case
+    unit = points / np.linalg.norm(points.astype(np.float64), axis=1, keepdims=True)
+    scores = unit @ unit.T
+    rules = protocols.choose(labels, None, None, None)
+    limit, exact._COUNT_UP_TO = exact._COUNT_UP_TO, 0 if sort_rows else 10**9
+    try:
+        found = exact.positive_ranks(scores.astype(np.float32), *rules.same_class(np.arange(len(points))))
+    finally:
+        exact._COUNT_UP_TO = limit
+    lists = []
+    for i, row in enumerate(scores):
+        right = (labels == labels[i]) & (np.arange(len(row)) != i)
+        mine = np.sort(row[right])[::-1]
+        wrong = row[labels != labels[i]]
+        lists.append([j + 1 + int((wrong >= score - exact.TIE).sum()) for j, score in enumerate(mine)])
+    expected = metrics.Ranks.of(lists)
+    np.testing.assert_array_equal(found.rank, expected.rank)
+    np.testing.assert_array_equal(found.query, expected.query)
+
+
+@QUICK
+@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 700), st.integers(1, 40))
+def test_the_best_of_a_row_are_those_of_a_full_sort(seed, items, k):
+    k = min(k, items)
+    scores = np.random.default_rng(seed).integers(0, 50, size=(5, items)).astype(np.float32)
+    columns, values = exact.top(scores, k)
+    np.testing.assert_array_equal(values, -np.sort(-scores, axis=1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(scores, columns, axis=1), values)
+    assert all(len(set(row)) == k for row in columns.tolist())
+
+
+@QUICK
+@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 9000), st.integers(1, 4))
+def test_counting_in_bytes_is_counting(seed, queries, items, thresholds):
+    hypothesis.assume(queries * items < 400_000)
+    rng = np.random.default_rng(seed)
+    scores = rng.random((queries, items), np.float32)
+    limits = rng.random((queries, thresholds), np.float32)
+    expected = (scores[:, None, :] >= limits[:, :, None]).sum(axis=2)
+    np.testing.assert_array_equal(exact._count(scores, limits), expected)
+
+
+def test_blocks_and_threads_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    points, labels = rng.standard_normal((300, 8)), rng.integers(0, 30, 300)
+    whole = measure(points, labels)
+    monkeypatch.setattr(exact, "block_size", lambda *_: 7)
+    assert measure(points, labels).metrics == whole.metrics
+
+
+def test_blocks_keep_within_the_memory_bound():
+    for gallery in (1_000, 60_000, 1_000_000):
+        in_flight = exact.block_size(gallery, 100) * exact.workers() * (4 * gallery + 64 * 100)
+        assert in_flight <= 450 << 20 or exact.block_size(gallery, 100) == 1
+
+
+def test_an_error_in_a_block_reaches_the_caller():
+    def task(rows):
+        raise RuntimeError("broken")
+
+    try:
+        exact.in_blocks(10, 2, task, "", False)
+    except RuntimeError as error:
+        assert str(error) == "broken"
+    else:
+        raise AssertionError("the error was swallowed")
