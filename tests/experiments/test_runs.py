@@ -1,0 +1,217 @@
+"""A study from its file to its page, on the embedded digits: choice, test, resumption, pages."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tf_detreg.experiments import ablation, data, pages, runner, study, table, trial, tuning
+
+TEXT = """
+name = "tiny"
+kind = "choice"
+title = "Tiny"
+question = "Does it run?"
+[data]
+source = "digits"
+features = "pixels"
+[protocol]
+test = 0.4
+splits = [0, 1]
+seeds = [0, 1]
+recall_at = [1, 2]
+smoothness = true
+baselines = ["linear"]
+[recipe]
+dim = 8
+epochs = 1
+batch = 64
+[families.linear]
+grid = { "head.dropout" = [0.0, 0.2] }
+[families.flow]
+head = { kind = "RealNVP", depth = 2, hidden = 8, penalty = 0.1, measure = "isometric" }
+grid = { "loss.alpha" = [16.0, 32.0] }
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Trials in this process, with a made-up result, so that what surrounds them is tested fast."""
+    seen = []
+
+    def pretend(job, folder):
+        seen.append(job)
+        value = (
+            50.0 + job["seed"] + (job["recipe"]["head"]["kind"] == "RealNVP") + job["recipe"]["head"].get("dropout", 0)
+        )
+        metrics = {"recall@1": value, "recall@2": value, "seconds": 1.0, "parameters": 10, "train_recall@1": 90.0}
+        record = {**job, "metrics": metrics, "versions": {"keras": "3"}, "machine": "m", "finished": "now"}
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+        (pathlib.Path(folder) / f"{job['key']}.json").write_text(json.dumps(record))
+        return "done"
+
+    class Pool:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            pass
+
+        def submit(self, function, *args):
+            import concurrent.futures
+
+            future = concurrent.futures.Future()
+            future.set_result(function(*args))
+            return future
+
+    monkeypatch.setattr(runner, "_trial", pretend)
+    monkeypatch.setattr(runner.concurrent.futures, "ProcessPoolExecutor", Pool)
+    return seen
+
+
+def test_classes_of_the_parts_are_disjoint_and_test_does_not_depend_on_the_share():
+    whole = data.deal(100, 1 / 3, 0.5, seed=3)
+    assert sorted(np.concatenate(whole)) == list(range(100))
+    small = data.deal(100, 1 / 3, 0.5, seed=3, share=0.2)
+    assert set(small[0]) < set(whole[0])
+    np.testing.assert_array_equal(small[2], whole[2])
+    assert not np.array_equal(data.deal(100, 1 / 3, 0.5, seed=4)[2], whole[2])
+
+
+def test_choice_looks_at_validation_and_tests_the_chosen_alone(tiny, tmp_path, quick):
+    found = study.read(tiny)
+    rows = runner.run(found, tmp_path, log=lambda text: None)
+    tests = [job for job in quick if job["stage"] == "test"]
+    assert len(tests) == 2 * 2 * 2
+    assert {job["recipe"]["head"].get("dropout") for job in tests if job["recipe"]["head"]["kind"] == "Linear"} == {0.2}
+    compared = {entry["name"]: entry for entry in table.compare(found, table_of(rows, tmp_path))}
+    assert compared["linear"]["is_baseline"]
+    assert compared["flow"]["difference"].mean == pytest.approx(0.8)
+    assert compared["flow"]["difference"].count == 4
+
+
+def test_a_killed_study_goes_on_where_it_stopped(tiny, tmp_path, quick):
+    found = study.read(tiny)
+    runner.run(found, tmp_path, log=lambda text: None)
+    done = len(quick)
+    lost = sorted((tmp_path / "runs").glob("*.json"))[0]
+    lost.unlink()
+    runner.run(found, tmp_path, log=lambda text: None)
+    assert len(quick) == done + 1 and lost.exists()
+
+
+def test_key_changes_with_what_the_numbers_depend_on_and_with_nothing_else(tiny):
+    found = study.read(tiny)
+    recipe = found.families["linear"][0]
+    key = runner.describe(found, "validation", recipe, 0, 0)["key"]
+    assert key != runner.describe(found, "test", recipe, 0, 0)["key"]
+    assert key != runner.describe(found, "validation", recipe, 1, 0)["key"]
+    assert key != runner.describe(found, "validation", {**recipe, "epochs": 2}, 0, 0)["key"]
+    found.protocol["seeds"].append(7)
+    assert key == runner.describe(found, "validation", recipe, 0, 0)["key"]
+
+
+def test_report_lists_what_was_run_and_what_was_not(tiny, tmp_path, quick):
+    ablation.ablate(tiny, tmp_path / "out", log=lambda text: None)
+    waiting = TEXT.replace('"tiny"', '"later"').replace('"Tiny"', '"Later"')
+    (tmp_path / "later.toml").write_text(waiting, encoding="utf-8")
+    text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
+    assert "## Tiny" in text and "+0.80" in text and "Not run yet" in text and "later.toml" in text
+    assert (tmp_path / "plot.svg").read_text().lstrip().startswith("<?xml")
+    assert "<table>" in (tmp_path / "out" / "tiny" / "report.html").read_text()
+
+
+def test_a_real_trial_repeats_to_the_bit_and_measures_smoothness(tiny):
+    found = study.read(tiny)
+    arrays = data.load(found.data)
+    train, validation, _ = data.deal(arrays.num_classes, 1 / 3, 0.4, 0)
+    recipe = found.families["flow"][0]
+    one, two = (trial.run(recipe, arrays.select(train), arrays.select(validation), 0, found.protocol) for _ in range(2))
+    for name in ("recall@1", "metric_loss", "spectral", "secant_within_unseen"):
+        assert one[name] == two[name]
+    assert one["spectral"] >= one["frobenius"] > 0.5
+    assert 0 < one["abs_log_scale"] < 0.5
+
+
+def test_smoothness_of_a_linear_head_is_one(tiny):
+    found = study.read(tiny)
+    arrays = data.load(found.data)
+    recipe = found.families["linear"][0]
+    measured = trial.run(recipe, arrays.select([0, 1, 2, 3]), arrays.select([4, 5]), 0, found.protocol)
+    assert measured["spectral"] == measured["frobenius"] == 1.0
+    assert measured["secant_between_unseen"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"head": {"kind": "RealNVP", "depth": 2, "hidden": 8}, "rival": {"penalty": -0.1, "loss_weight": 0.5}},
+        {"head": {"kind": "RealNVP", "depth": 2, "hidden": 8, "penalty": 0.1}, "interpolation": 0.4, "classes": 4},
+        {"loss": {"kind": "TripletSemiHard"}},
+        {"head": {"kind": "ResidualMLP", "blocks": 1, "hidden": 8}},
+    ],
+    ids=["dueling", "interpolation", "pair loss", "residual"],
+)
+def test_recipes_train(tiny, change):
+    found = study.read(tiny)
+    arrays = data.load(found.data)
+    recipe = {**found.families["linear"][0], **change}
+    protocol = {**found.protocol, "smoothness": False}
+    measured = trial.run(recipe, arrays.select([0, 1, 2, 3]), arrays.select([4, 5]), 0, protocol)
+    assert 0 <= measured["recall@1"] <= 100 and measured["parameters"] > 0
+
+
+def test_unknown_parts_are_named(tiny):
+    found = study.read(tiny)
+    arrays = data.load(found.data)
+    recipe = {**found.families["linear"][0], "head": {"kind": "Magic"}}
+    with pytest.raises(ValueError, match="Magic"):
+        trial.run(recipe, arrays.select([0, 1]), arrays.select([2, 3]), 0, found.protocol)
+
+
+def test_missing_data_says_where_to_put_it(monkeypatch):
+    monkeypatch.setenv("TF_DETREG_DATA", "/nonexistent")
+    with pytest.raises(ValueError, match="TF_DETREG_DATA"):
+        data.load({"source": "emoji", "features": "pixels"})
+    with pytest.raises(ValueError, match=r"data\.source"):
+        data.load({"source": "elsewhere"})
+
+
+def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):
+    pytest.importorskip("optuna")
+    best = tuning.tune(tiny, "linear", trials=4, output=tmp_path, log=lambda text: None)
+    assert best["recipe"]["head"]["dropout"] == 0.2 and best["value"] == pytest.approx(50.2)
+    assert {job["stage"] for job in quick} == {"validation"}
+    again = tuning.tune(tiny, "linear", trials=2, output=tmp_path, log=lambda text: None)
+    assert again["trials"] >= best["trials"]
+    with pytest.raises(ValueError, match="family"):
+        tuning.tune(tiny, "cubic", output=tmp_path)
+
+
+def table_of(rows, tmp_path):
+    return table.read(table.write(table.tidy(rows), tmp_path / "rows.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_smoke_version_of_every_study_runs(path, tmp_path):
+    page = ablation.ablate(path, tmp_path, smoke=True)
+    assert "<table>" in page.read_text()

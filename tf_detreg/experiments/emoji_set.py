@@ -1,0 +1,70 @@
+"""The emoji cross-style set: one class is an emoji, one image is that emoji as one design draws it."""
+
+import io
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from tf_detreg.datasets.image_set import ImageSet
+
+FOLDER_VARIABLE = "TF_DETREG_DATA"
+
+
+def find(name: str) -> pathlib.Path:
+    """A data file by its name: as given, or in the folder that the environment variable `TF_DETREG_DATA` names.
+
+    Raises:
+        ValueError: if it is in neither place.
+    """
+    places = [pathlib.Path(name), pathlib.Path(os.environ.get(FOLDER_VARIABLE, ".")) / name]
+    for place in places:
+        if place.exists():
+            return place
+    raise ValueError(
+        f"{name!r} is neither here nor in {FOLDER_VARIABLE}={os.environ.get(FOLDER_VARIABLE, '')!r}. Set "
+        f"{FOLDER_VARIABLE} to the folder that holds it; examples/rebuild_emoji_set.py makes an emoji set."
+    )
+
+
+def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_images: int = 2) -> ImageSet:
+    """Load an emoji set as written by `examples/rebuild_emoji_set.py`.
+
+    Args:
+        path: the `.npz` file, looked for with `find`.
+        without: styles to leave out, by name. `("fluent-emoji-flat", "fluent-3d")` removes near copies.
+        min_images: classes with fewer images are dropped. Default 2.
+
+    Returns:
+        An `ImageSet` whose `groups` are the design families, for cross-family retrieval.
+
+    Raises:
+        ValueError: if the file is not there or `without` names an unknown style.
+    """
+    from PIL import Image
+
+    with np.load(find(path), allow_pickle=False) as file:
+        png, offset = file["png"], file["offset"]
+        label, style = file["label"].astype(np.int32), file["style"].astype(np.int32)
+        info = json.loads(file["info"].tobytes())
+    names = [entry["name"] for entry in info["styles"]]
+    unknown = sorted(set(without) - set(names))
+    if unknown:
+        raise ValueError(f"without names unknown styles {unknown}. Known: {names}.")
+    kept = np.isin(style, [i for i, name in enumerate(names) if name not in without])
+    count = np.bincount(label[kept], minlength=len(info["classes"]))
+    kept &= count[label] >= min_images
+    rows = np.flatnonzero(kept)
+    images = np.stack(
+        [np.asarray(Image.open(io.BytesIO(png[offset[i] : offset[i + 1]].tobytes())).convert("RGB")) for i in rows]
+    )
+    classes, labels = np.unique(label[rows], return_inverse=True)
+    family = np.unique([entry["family"] for entry in info["styles"]], return_inverse=True)[1]
+    return ImageSet(
+        labels=labels,
+        class_names=[info["classes"][c]["label"] for c in classes],
+        images=images,
+        groups=family[style[rows]],
+        name="emoji",
+    )

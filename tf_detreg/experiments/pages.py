@@ -1,0 +1,161 @@
+"""From tables of results to pages: `report.html` of a study, and the Markdown page of all of them."""
+
+import html
+import os
+import pathlib
+
+from tf_detreg import files
+from tf_detreg.experiments import plots, table
+from tf_detreg.experiments.study import Study, flat, read
+
+SMOOTHNESS = (
+    "spectral",
+    "frobenius",
+    "abs_log_scale",
+    "secant_within_seen",
+    "secant_within_unseen",
+    "secant_between_seen",
+    "secant_between_unseen",
+)
+
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse;font-size:13px}"
+    "td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left}"
+    "svg{max-width:100%;height:auto}"
+)
+
+
+def study_section(study: Study, rows: list[dict]) -> str:
+    """One study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
+    compared = table.compare(study, rows)
+    parts = [f"## {study.title}", study.question, _protocol(study, rows), _results(study, compared)]
+    if study.kind == "choice":
+        parts.append(_chosen(study, rows))
+    parts.append(_smoothness(compared))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def study_page(study: Study, rows: list[dict]) -> str:
+    """One study as a self-contained HTML page with its plots."""
+    compared = table.compare(study, rows)
+    body = _html(study_section(study, rows)) + plots.differences(study, compared) + plots.cost(study, compared)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(study.title)}</title>'
+        f"<style>{STYLE}</style><body>{body}</body></html>\n"
+    )
+
+
+def report(
+    studies: str | os.PathLike = "studies",
+    output: str | os.PathLike = "docs/results.md",
+    picture: str | os.PathLike | None = None,
+) -> pathlib.Path:
+    """Compose the results page from what has been run, and name what has not.
+
+    Args:
+        studies: folder of study files, with `results/NAME.csv` beside them and perhaps `conclusions.md`.
+        output: the Markdown page to write.
+        picture: where the differences plot of the study named `main` or else the first choice goes; none by default.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: if `studies` holds no study file.
+    """
+    folder = pathlib.Path(studies)
+    found = [read(path) for path in sorted(folder.glob("*.toml"))]
+    if not found:
+        raise ValueError(f"studies={str(folder)!r} holds no .toml file.")
+    done = {s.name: table.read(p) for s in found if (p := folder / "results" / f"{s.name}.csv").is_file()}
+    introduction = folder / "conclusions.md"
+    parts = [introduction.read_text(encoding="utf-8").rstrip() if introduction.is_file() else "# Results"]
+    parts += [study_section(study, done[study.name]) for study in found if study.name in done]
+    waiting = [s for s in found if s.name not in done]
+    if waiting:
+        lines = [f"| {s.title} | {s.question} | `tf-detreg ablate {s.path.as_posix()}` |" for s in waiting]
+        parts.append("## Not run yet\n\n| study | question | command |\n|---|---|---|\n" + "\n".join(lines))
+    main = next((s for s in found if s.kind == "choice" and s.name in done), None)
+    if picture and main:
+        files.write_text(picture, plots.differences(main, table.compare(main, done[main.name])))
+    return files.write_text(output, "\n\n".join(parts) + "\n")
+
+
+def _protocol(study: Study, rows: list[dict]) -> str:
+    p = study.protocol
+    seconds = sum(row.get("metric.seconds") or 0.0 for row in rows)
+    run = f"{len(rows)} trials, {seconds / 60:.0f} minutes of training on one thread ({rows[0]['machine']}; "
+    versions = ", ".join(f"{k[8:]} {v}" for k, v in rows[0].items() if k.startswith("version."))
+    what = (
+        "every candidate on the validation classes; no test class was looked at"
+        if study.kind == "ablation"
+        else f"in each split and family the candidate best on validation classes (seeds {p['choice_seeds']}, "
+        "the table's candidates) was trained again on train and validation classes and tested once"
+    )
+    return (
+        f"*Protocol*: {len(p['splits'])} class splits × {len(p['seeds'])} seeds; {what}. Data: "
+        f"`{study.data['source']}`, {p['test']:.0%} of the classes for test, {p['validation']:.0%} of the rest for "
+        f"validation. {run}{versions}). Reproduce: `tf-detreg ablate {study.path.as_posix()}`."
+    )
+
+
+def _results(study: Study, compared: list[dict]) -> str:
+    main = study.protocol["metric"]
+    wanted = [main, "cross_recall@1", *(f"recall@{k}" for k in study.protocol["recall_at"]), "map@r", "train_recall@1"]
+    columns = [m for m in dict.fromkeys(wanted) if any(m in e["metrics"] for e in compared)]
+    head = ["", *columns, f"Δ {main} [t] / [bootstrap]", "training s", "parameters"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    best = max(compared, key=lambda e: e["metrics"][main].mean)
+    any_baseline = any(e["is_baseline"] for e in compared)
+    for entry in compared:
+        m = entry["metrics"]
+        name = f"**{entry['name']}**" if entry is best else entry["name"]
+        cells = [name, *(table.show(m.get(c)) for c in columns)]
+        cells.append(table.show_difference(entry["difference"]) if any_baseline else "")
+        cells += [f"{m['seconds'].mean:.0f}", f"{m['parameters'].mean / 1e6:.2f} M"]
+        lines.append("| " + " | ".join(cells) + " |")
+    note = "Mean ± standard deviation over splits × seeds, in percent; the best in bold."
+    return "\n".join(lines) + "\n\n" + note
+
+
+def _chosen(study: Study, rows: list[dict]) -> str:
+    lines = ["| family | candidates | chosen on validation, by split |", "|---|---|---|"]
+    for family, recipes in study.families.items():
+        tests = [r for r in rows if r["family"] == family and r["stage"] == "test"]
+        by_split = {r["split"]: r["recipe"] for r in tests}
+        text = "; ".join(f"{split}: {_settings(recipe, recipes)}" for split, recipe in sorted(by_split.items()))
+        lines.append(f"| {family} | {len(recipes)} | {text} |")
+    return "\n".join(lines)
+
+
+def _settings(recipe: dict, recipes: tuple[dict, ...]) -> str:
+    mine, others = flat(recipe), [flat(r) for r in recipes]
+    return ", ".join(f"{k} {v}" for k, v in mine.items() if any(o.get(k) != v for o in others)) or "as given"
+
+
+def _smoothness(compared: list[dict]) -> str:
+    columns = [c for c in SMOOTHNESS if any(c in e["metrics"] for e in compared)]
+    if not columns:
+        return ""
+    lines = ["| smoothness of the flow | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
+    for entry in compared:
+        cells = [f"{entry['metrics'][c].mean:.3f}" if c in entry["metrics"] else "" for c in columns]
+        lines.append("| " + " | ".join([entry["name"], *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _html(markdown: str) -> str:
+    """The little Markdown that `study_section` writes, as HTML."""
+    blocks = []
+    for block in markdown.strip().split("\n\n"):
+        lines = block.splitlines()
+        if lines and lines[0].startswith("|"):
+            cells = [[html.escape(c.strip().strip("*")) for c in line.strip("|").split("|")] for line in lines]
+            rows = ["<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in (cells[0], *cells[2:])]
+            blocks.append("<table>" + "".join(rows) + "</table>")
+        elif block.startswith("## "):
+            blocks.append(f"<h1>{html.escape(block[3:])}</h1>")
+        else:
+            blocks.append(f"<p>{html.escape(block)}</p>")
+    return "".join(blocks)

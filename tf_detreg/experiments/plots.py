@@ -1,0 +1,58 @@
+"""Pictures of a study, as SVG text."""
+
+import io
+
+from tf_detreg.experiments.study import Study
+
+
+def differences(study: Study, compared: list[dict]) -> str:
+    """Every candidate's difference to the baseline with its intervals; without a baseline, its mean and spread."""
+    figure, axes = _axes(len(compared))
+    reference = any(entry["is_baseline"] for entry in compared)
+    for row, entry in enumerate(compared):
+        found = entry["difference"] if reference else entry["metrics"][study.protocol["metric"]]
+        if found is None:
+            axes.plot(0, row, "D", color="#444444", ms=5)
+        elif found.count > 1:
+            for ends, width, color in ((found.bootstrap, 5, "#9ecae1"), (found.t, 1.6, "#08519c")):
+                axes.plot(ends, (row, row), color=color, lw=width, solid_capstyle="butt")
+            axes.plot(found.mean, row, "o", color="#08519c", ms=5)
+        else:
+            axes.plot(found.mean, row, "o", color="#bbbbbb", ms=5)
+    if reference:
+        axes.axvline(0, color="#444444", lw=0.8, ls=":")
+    axes.set_yticks(range(len(compared)), [entry["name"] for entry in compared], fontsize=8)
+    axes.invert_yaxis()
+    what = f"{study.protocol['metric']} on unseen classes"
+    axes.set_xlabel(f"{what}, points above the baseline (thin: t, thick: bootstrap, 95 %)" if reference else what)
+    return _svg(figure)
+
+
+def cost(study: Study, compared: list[dict]) -> str:
+    """What a candidate's training costs against what it reaches."""
+    figure, axes = _axes(8)
+    for entry in compared:
+        x, y = entry["metrics"]["seconds"], entry["metrics"][study.protocol["metric"]]
+        axes.errorbar(x.mean, y.mean, yerr=y.deviation if y.count > 1 else None, fmt="o", ms=4, color="#08519c")
+        axes.annotate(entry["name"], (x.mean, y.mean), fontsize=7, xytext=(4, 3), textcoords="offset points")
+    axes.set_xlabel("training, seconds on one thread")
+    axes.set_ylabel(study.protocol["metric"])
+    return _svg(figure)
+
+
+def _axes(rows: int):
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "tf_detreg"
+    figure = Figure(figsize=(8, 1.2 + 0.3 * rows), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="#eeeeee")
+    return figure, axes
+
+
+def _svg(figure) -> str:
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

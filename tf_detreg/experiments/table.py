@@ -1,0 +1,161 @@
+"""The tidy table of a study: one row a trial, as CSV, and what is computed from it."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import statistics
+from collections.abc import Iterable
+
+from tf_detreg import files
+from tf_detreg.experiments.statistics import Interval, interval, paired
+from tf_detreg.experiments.study import RECIPE, Study, flat
+
+FIXED = ("study", "stage", "family", "recipe_hash", "split", "seed")
+
+
+def tidy(rows: Iterable[dict]) -> list[dict]:
+    """Records of trials as flat rows: identity, recipe, metrics, versions."""
+    result = []
+    for row in rows:
+        line = {name: row[name] for name in FIXED}
+        line["recipe"] = json.dumps(row["recipe"], sort_keys=True)
+        line |= {f"metric.{name}": round(value, 5) for name, value in row["metrics"].items()}
+        line |= {f"version.{name}": value for name, value in row["versions"].items()}
+        result.append(line | {"machine": row["machine"], "finished": row["finished"]})
+    return sorted(result, key=lambda r: (r["stage"], r["family"], r["recipe_hash"], r["split"], r["seed"]))
+
+
+def write(rows: Iterable[dict], path: os.PathLike) -> pathlib.Path:
+    """Write tidy rows as CSV, atomically. Columns are the union over all rows."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return files.write_text(path, text.getvalue())
+
+
+def read(path: os.PathLike) -> list[dict]:
+    """Read what `write` wrote: numbers as numbers, the recipe as a dict."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["split"], row["seed"], row["recipe"] = int(row["split"]), int(row["seed"]), json.loads(row["recipe"])
+        row |= {k: float(v) for k, v in row.items() if k.startswith("metric.") and v != ""}
+    return rows
+
+
+def values(rows: Iterable[dict], metric: str) -> dict[tuple[int, int], float]:
+    """A metric by (split, seed)."""
+    return {
+        (r["split"], r["seed"]): r[f"metric.{metric}"] for r in rows if isinstance(r.get(f"metric.{metric}"), float)
+    }
+
+
+def groups(study: Study, rows: list[dict]) -> dict[str, list[dict]]:
+    """What a study's table compares: the candidates by label (ablation), or the families' test trials (choice)."""
+    if study.kind == "choice":
+        return {f: [r for r in rows if r["family"] == f and r["stage"] == "test"] for f in study.families}
+    result = {}
+    for family, recipes in study.families.items():
+        names = _labels(family, recipes)
+        for row in rows:
+            if row["family"] == family:
+                result.setdefault(names[json.dumps(row["recipe"], sort_keys=True)], []).append(row)
+    order = [name for family, recipes in study.families.items() for name in _labels(family, recipes).values()]
+    return {name: result[name] for name in order if name in result}
+
+
+def baseline(study: Study, groups_: dict[str, list[dict]], rows: list[dict]) -> str | None:
+    """The baseline that the others are compared with: of the named families, the one best on validation classes."""
+    metric = study.protocol["metric"]
+    names = [n for n in groups_ if groups_[n] and groups_[n][0]["family"] in study.baselines]
+    if not names:
+        return None
+
+    def score(name):
+        family = groups_[name][0]["family"]
+        if study.kind == "ablation":
+            return statistics.fmean(values(groups_[name], metric).values())
+        by_recipe = {}
+        for row in rows:
+            if row["family"] == family and row["stage"] == "validation":
+                by_recipe.setdefault((row["split"], row["recipe_hash"]), []).append(row[f"metric.{metric}"])
+        means = {key: statistics.fmean(found) for key, found in by_recipe.items()}
+        splits = {split for split, _ in means}
+        return statistics.fmean(max(m for (s, _), m in means.items() if s == split) for split in splits)
+
+    return max(names, key=score)
+
+
+def compare(study: Study, rows: list[dict]) -> list[dict]:
+    """One entry for each thing compared: its intervals per metric, and its difference to the baseline.
+
+    Returns:
+        Dicts with `name`, `rows`, `metrics` (name → `Interval`), `difference` (`Interval` or None), `is_baseline`.
+    """
+    compared = groups(study, rows)
+    reference = baseline(study, compared, rows)
+    metric = study.protocol["metric"]
+    names = sorted({k[7:] for row in rows for k in row if k.startswith("metric.")})
+    result = []
+    for name, mine in compared.items():
+        if not mine:
+            continue
+        metrics = {m: interval(found) for m in names if (found := values(mine, m))}
+        difference = None
+        if reference and name != reference:
+            difference = paired(values(mine, metric), values(compared[reference], metric))
+        result.append(
+            {
+                "name": name,
+                "rows": mine,
+                "metrics": metrics,
+                "difference": difference,
+                "is_baseline": name == reference,
+            }
+        )
+    return result
+
+
+def show(found: Interval | None, digits: int = 2) -> str:
+    """`mean ± deviation` for tables."""
+    if found is None:
+        return ""
+    spread = f" ± {found.deviation:.{digits}f}" if found.count > 1 else ""
+    return f"{found.mean:.{digits}f}{spread}"
+
+
+def show_difference(found: Interval | None) -> str:
+    """`+mean [low, high]`, by t and by bootstrap."""
+    if found is None:
+        return "baseline"
+    if found.count == 1:
+        return f"{found.mean:+.2f} (one pair)"
+    (a, b), (c, d) = found.t, found.bootstrap
+    return f"{found.mean:+.2f} [{a:+.2f}, {b:+.2f}] / [{c:+.2f}, {d:+.2f}]"
+
+
+def _labels(family: str, recipes: tuple[dict, ...]) -> dict[str, str]:
+    """A short name for each recipe of a family: the family, and the settings in which its recipes differ."""
+    levels = [flat(recipe) for recipe in recipes]
+    names = sorted({name for level in levels for name in level})
+    differing = [n for n in names if len({json.dumps(level.get(n), sort_keys=True) for level in levels}) > 1]
+    result = {}
+    for recipe, level in zip(recipes, levels, strict=True):
+        settings = ", ".join(f"{_short(n)} {_value(level.get(n, flat(RECIPE).get(n, '–')))}" for n in differing)
+        result[json.dumps(recipe, sort_keys=True)] = f"{family}: {settings}" if settings else family
+    return result
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("head.").removeprefix("rates.").replace("_", " ")
+
+
+def _value(value) -> str:
+    if isinstance(value, list):
+        return ", ".join(_value(entry) for entry in value) or "none"
+    return f"{value['kind']} {value.get('weight', '')}".strip() if isinstance(value, dict) else str(value)

@@ -1,0 +1,118 @@
+"""Search a family's settings with Optuna, on validation classes alone."""
+
+import copy
+import os
+import pathlib
+from collections.abc import Callable
+
+from tf_detreg import files
+from tf_detreg.experiments import data as data_module
+from tf_detreg.experiments import runner
+from tf_detreg.experiments.study import Study, flat, put, read
+
+
+def tune(
+    study_file: str | os.PathLike,
+    family: str,
+    search: dict[str, list] | None = None,
+    trials: int = 20,
+    output: str | os.PathLike = "studies/runs",
+    seed: int = 0,
+    smoke: bool = False,
+    log: Callable[[str], None] = print,
+) -> dict:
+    """Find a family's best settings on the validation classes.
+
+    Optuna's TPE sampler proposes; a proposal is trained split by split, and its median pruner stops one that falls
+    behind after a split. Trials are the study's own, so what `ablate` ran before is not run again. The search is kept
+    in `output/NAME-FAMILY.db` and continues there.
+
+    Args:
+        study_file: gives data, protocol and the family's base recipe.
+        family: one of the study's families.
+        search: dotted names to what is searched: a list of choices, or `[low, high, "log"]` / `[low, high, "linear"]`
+            for a range of floats. Default: the choices in the family's grid.
+        trials: how many proposals in this call. Default 20.
+        output: folder of finished trials.
+        seed: of the sampler.
+        smoke: use the study's small version.
+        log: takes lines of progress.
+
+    Returns:
+        `{"recipe": best recipe, "value": its mean metric, "trials": how many were completed}`, also written to
+        `output/NAME-FAMILY.json`.
+
+    Raises:
+        ImportError: without optuna.
+        ValueError: for an unknown family or nothing to search.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError("tune needs Optuna: pip install 'tf-detreg[tune]'") from error
+    study = read(study_file, smoke)
+    if family not in study.families:
+        raise ValueError(f"family must be one of {sorted(study.families)}, received {family!r}.")
+    search = search or grid_of(study, family)
+    if not search:
+        raise ValueError(f"search is empty and family {family!r} of {study_file} has no grid: nothing to search.")
+    output = pathlib.Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    data_module.load(study.data)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = f"{study.name}-{family}"
+    searching = optuna.create_study(
+        study_name=name,
+        storage=f"sqlite:///{output / name}.db",
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
+    )
+    searching.optimize(lambda proposal: _score(study, family, search, proposal, output, log), n_trials=trials)
+    best = searching.best_trial
+    found = {
+        "recipe": _recipe(study, family, best.params),
+        "value": best.value,
+        "trials": sum(t.state.name == "COMPLETE" for t in searching.trials),
+    }
+    files.write_json(output / f"{name}.json", found)
+    return found
+
+
+def grid_of(study: Study, family: str) -> dict[str, list]:
+    """What differs between a family's candidates, by dotted name."""
+    levels = [flat(recipe) for recipe in study.families[family]]
+    names = dict.fromkeys(name for level in levels for name in level)
+    choices = {name: [*{repr(lv.get(name)): lv.get(name) for lv in levels}.values()] for name in names}
+    return {name: found for name, found in choices.items() if len(found) > 1}
+
+
+def _score(study, family, search, proposal, output, log) -> float:
+    import optuna
+
+    recipe = _recipe(study, family, {name: _suggest(proposal, name, what) for name, what in search.items()})
+    total = 0.0
+    for number, split in enumerate(study.protocol["splits"], 1):
+        wanted = [runner.describe(study, "validation", recipe, split, s) for s in study.protocol["choice_seeds"]]
+        done = runner.complete(wanted, output / "runs", 1, lambda text: None)
+        total += sum(r["metrics"][study.protocol["metric"]] for r in done) / len(done)
+        proposal.report(total / number, number)
+        if number < len(study.protocol["splits"]) and proposal.should_prune():
+            raise optuna.TrialPruned
+    value = total / len(study.protocol["splits"])
+    log(f"{study.protocol['metric']} {value:.2f} with {proposal.params}")
+    return value
+
+
+def _suggest(proposal, name: str, what: list):
+    if len(what) == 3 and what[2] in ("log", "linear"):
+        return proposal.suggest_float(name, what[0], what[1], log=what[2] == "log")
+    return proposal.suggest_categorical(name, what)
+
+
+def _recipe(study: Study, family: str, settings: dict) -> dict:
+    recipe = copy.deepcopy(study.families[family][0])
+    for name, value in settings.items():
+        put(recipe, name, value)
+    return recipe
