@@ -2,13 +2,9 @@
 
 import tensorflow as tf
 
+from tf_detreg.losses.base import log1p_sum_exp, unit
+
 DISTANCES = ("euclidean", "squared", "cosine")
-
-
-def unit(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors of length 1 along the last axis; a zero vector stays zero and keeps a finite gradient."""
-    squares = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
-    return vectors * tf.math.rsqrt(tf.maximum(squares, 1e-12))
 
 
 def check_distance(distance: str) -> str:
@@ -64,6 +60,11 @@ def masked_logsumexp(values: tf.Tensor, mask: tf.Tensor, axis: int = 1) -> tf.Te
     total = tf.reduce_sum(tf.where(mask, tf.exp(tf.where(mask, values - peak, 0)), 0), axis=axis)
     found = total > 0
     return tf.where(found, tf.math.log(tf.where(found, total, 1)) + tf.squeeze(peak, axis), lowest)
+
+
+def masked_log1p_sum_exp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """`log(1 + Σ exp(v))` over the entries of a mask in each row, `(B,)`; 0 where it is empty."""
+    return log1p_sum_exp(tf.where(mask, values, float("-inf")), axis=1)
 
 
 def masked_min(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

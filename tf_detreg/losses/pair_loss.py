@@ -15,10 +15,12 @@ class PairLoss(keras.losses.Loss):
     then do what they always do. It is computed in float32, or in float64 for float64 embeddings. A batch without any
     usable pair costs 0. A NaN or an infinity in the embeddings gives NaN.
 
-    Implementing a pair loss: subclass, write `per_anchor(pairs) -> (B,)` and extend `get_config`.
+    Implementing a pair loss: subclass, write `per_anchor(pairs) -> (B,)`, extend `get_config`, and set
+    `default_distance` if `pairs.matrix` is used (a loss without it works on `pairs.similarities` and takes no
+    `distance`).
 
     Args:
-        distance: `"euclidean"`, `"squared"` or `"cosine"`, where the loss measures distances. Defaults to `"cosine"`.
+        distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `None`: the loss's own, see each loss.
         normalize: scale the embeddings to length 1 first. Defaults to `True`.
         miner: which pairs count: a `tf_detreg.miners` object, or any function `(labels, embeddings)` → two boolean
             masks or three index vectors. Defaults to `None`: all pairs.
@@ -35,16 +37,21 @@ class PairLoss(keras.losses.Loss):
             `tf.errors.InvalidArgumentError`).
     """
 
+    default_distance: str | None = None
+
     def __init__(
         self,
-        distance: str = "cosine",
+        distance: str | None = None,
         normalize: bool = True,
         miner=None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
     ):
         super().__init__(name=name, reduction=reduction)
-        self.distance = distances.check_distance(distance)
+        if distance is not None and self.default_distance is None:
+            raise ValueError(f"{type(self).__name__} works on similarities and takes no distance; got {distance!r}.")
+        distance = distance or self.default_distance
+        self.distance = distance and distances.check_distance(distance)
         self.normalize = normalize
         self.miner = miner
 
@@ -56,7 +63,7 @@ class PairLoss(keras.losses.Loss):
         """One value for each anchor, `(B,)`."""
         embeddings = self.prepare(embeddings)
         labels = self.check(labels, embeddings)
-        return _poisoned(self.per_anchor(self.mined(batch_pairs(labels, embeddings, self.distance))), embeddings)
+        return _poisoned(self.per_anchor(self.mined(self.build_pairs(labels, embeddings))), embeddings)
 
     def against(self, labels, embeddings, reference_labels, references, valid=None) -> tf.Tensor:
         """One value for each anchor, `(B,)`, compared with other vectors, such as a memory, instead of the batch.
@@ -70,14 +77,21 @@ class PairLoss(keras.losses.Loss):
         """
         embeddings, references = self.prepare(embeddings), self.prepare(references)
         labels = self.check(labels, embeddings)
-        pairs = memory_pairs(
-            labels, embeddings, tf.convert_to_tensor(reference_labels), references, valid, self.distance
-        )
+        reference_labels = tf.cast(tf.convert_to_tensor(reference_labels), labels.dtype)
+        pairs = self.build_memory_pairs(labels, embeddings, reference_labels, references, valid)
         return _poisoned(self.per_anchor(self.mined(pairs)), embeddings)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         """The loss of each anchor, `(B,)`; written by each loss."""
         raise NotImplementedError(f"{type(self).__name__} must implement per_anchor(pairs).")
+
+    def build_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
+        """All pairs of a batch."""
+        return batch_pairs(labels, embeddings, self.distance)
+
+    def build_memory_pairs(self, labels, embeddings, reference_labels, references, valid) -> Pairs:
+        """All pairs of a batch and other vectors."""
+        return memory_pairs(labels, embeddings, reference_labels, references, valid, self.distance)
 
     def check(self, labels, embeddings: tf.Tensor) -> tf.Tensor:
         """The labels in the form that `per_anchor` needs."""
@@ -108,9 +122,11 @@ class PairLoss(keras.losses.Loss):
         return pairs.restricted(as_masks(self.mine(pairs), tf.shape(pairs.positives)))
 
     def get_config(self):
-        config = {**super().get_config(), "distance": self.distance, "normalize": self.normalize}
-        miner = keras.saving.serialize_keras_object(self.miner) if self.miner is not None else None
-        return {**config, "miner": miner}
+        config = {**super().get_config(), "normalize": self.normalize}
+        if self.distance is not None:
+            config["distance"] = self.distance
+        config["miner"] = keras.saving.serialize_keras_object(self.miner) if self.miner is not None else None
+        return config
 
     @classmethod
     def from_config(cls, config):
@@ -118,17 +134,6 @@ class PairLoss(keras.losses.Loss):
         if isinstance(config.get("miner"), dict):
             config["miner"] = keras.saving.deserialize_keras_object(config["miner"])
         return cls(**config)
-
-
-def average(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Values of anchors `(B,)` scaled so that their mean over the batch is their sum over `count`; 0 if that is 0."""
-    batch = tf.cast(tf.size(values), values.dtype)
-    return tf.math.divide_no_nan(values * batch, tf.cast(count, values.dtype))
-
-
-def count_true(mask: tf.Tensor, dtype) -> tf.Tensor:
-    """How many entries of a boolean tensor are True."""
-    return tf.reduce_sum(tf.cast(mask, dtype))
 
 
 def _poisoned(values: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:

@@ -34,7 +34,7 @@ class Pairs:
         references: `(M, dim)`.
         positives: boolean `(B, M)`: same label, and not the sample itself.
         negatives: boolean `(B, M)`: another label.
-        distance: name of the distance that `matrix` measures.
+        distance: name of the distance that `matrix` measures, if the loss uses one.
         within: True if anchors and references are the same batch.
     """
 
@@ -44,7 +44,7 @@ class Pairs:
     references: tf.Tensor
     positives: tf.Tensor
     negatives: tf.Tensor
-    distance: str = "cosine"
+    distance: str | None = None
     within: bool = True
 
     @property
@@ -67,7 +67,7 @@ class Pairs:
         return replace(self, positives=self.positives & mined.positives, negatives=self.negatives & mined.negatives)
 
 
-def batch_pairs(labels: tf.Tensor, embeddings: tf.Tensor, distance: str = "cosine") -> Pairs:
+def batch_pairs(labels: tf.Tensor, embeddings: tf.Tensor, distance: str | None = None) -> Pairs:
     """All pairs within a batch, without each sample's pair with itself."""
     same = labels[:, None] == labels[None, :]
     return Pairs(
@@ -87,7 +87,7 @@ def memory_pairs(
     reference_labels: tf.Tensor,
     references: tf.Tensor,
     valid: tf.Tensor | None = None,
-    distance: str = "cosine",
+    distance: str | None = None,
 ) -> Pairs:
     """All pairs of a batch with other vectors; `valid`, a boolean `(B, M)` or `(1, M)`, says which of them count."""
     same = labels[:, None] == reference_labels[None, :]
@@ -113,10 +113,13 @@ def as_masks(mined, shape: tf.Tensor) -> MinedPairs:
             "miner must return two boolean masks (positives, negatives) or three index vectors (anchors, positives, "
             f"negatives); received {len(mined)} items."
         )
-    anchors, positives, negatives = (tf.cast(index, tf.int32) for index in mined)
-    return MinedPairs(_hit(anchors, positives, shape), _hit(anchors, negatives, shape))
+    anchors, positives, negatives = mined
+    return MinedPairs(
+        occurrences(anchors, positives, shape, tf.int32) > 0, occurrences(anchors, negatives, shape, tf.int32) > 0
+    )
 
 
-def _hit(rows: tf.Tensor, columns: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    ones = tf.ones_like(rows)
-    return tf.scatter_nd(tf.stack([rows, columns], axis=1), ones, shape) > 0
+def occurrences(rows, columns, shape: tf.Tensor, dtype) -> tf.Tensor:
+    """How often each pair (row, column) is listed, in a matrix of a given shape."""
+    places = tf.stack([tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)], axis=1)
+    return tf.scatter_nd(places, tf.ones(tf.shape(places)[:1], dtype), shape)

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.pair_loss import PairLoss, average, count_true
+from tf_detreg.losses.averages import average, count_true
+from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.sorted_negatives import SortedNegatives
 
 
@@ -24,10 +25,7 @@ class TripletSemiHard(PairLoss):
     Args:
         margin: m. Defaults to `0.2`.
         distance: `"squared"`, `"euclidean"` or `"cosine"`. Defaults to `"squared"`.
-        normalize: scale the embeddings to length 1 first. Defaults to `True`.
-        miner: which pairs count. Defaults to `None`: all.
-        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
-        name: name of the loss. Defaults to `None`: the class's.
+        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -45,16 +43,10 @@ class TripletSemiHard(PairLoss):
     Reference: Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and Clustering", CVPR 2015.
     """
 
-    def __init__(
-        self,
-        margin: float = 0.2,
-        distance: str = "squared",
-        normalize: bool = True,
-        miner=None,
-        reduction: str | None = "sum_over_batch_size",
-        name: str | None = None,
-    ):
-        super().__init__(distance, normalize, miner, reduction, name)
+    default_distance = "squared"
+
+    def __init__(self, margin: float = 0.2, distance: str | None = None, **kwargs):
+        super().__init__(distance=distance, **kwargs)
         self.margin = margin
 
     def per_anchor(self, pairs):

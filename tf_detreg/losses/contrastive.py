@@ -1,0 +1,84 @@
+"""Contrastive loss: positives close, negatives beyond a margin."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.averages import check_average, pair_average
+from tf_detreg.losses.pair_loss import PairLoss
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class Contrastive(PairLoss):
+    r"""Contrastive loss.
+
+    `L = mean_{pos} [d_ij - m⁺]₊^k / k + mean_{neg} [m⁻ - d_ij]₊^k / k`,  k = `power`
+
+    Each side is averaged by itself.
+
+    Paper settings: Hadsell et al. have k = 2 and m⁺ = 0, and sum over pairs.
+    Other code: pytorch-metric-learning has k = 1 (distances not squared) and averages over the pairs with a positive
+    loss: `Contrastive(power=1)`. TensorFlow Addons scores given pairs by `y d² + (1 - y) [m - d]₊²`, which is twice
+    k = 2. In cosine form (`distance="cosine"`, d = 1 - s) a margin of 0.5 on the similarity is `negative_margin=0.5`.
+
+    Args:
+        positive_margin: m⁺. Defaults to `0.0`.
+        negative_margin: m⁻. Defaults to `1.0`.
+        power: k, 1 or 2. Defaults to `2`.
+        average: `"nonzero"`, over the pairs with a loss above 0, or `"all"` pairs. Defaults to `"nonzero"`.
+        distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
+        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range, or an unknown option.
+
+    Example:
+
+    >>> loss = Contrastive()
+    >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])), 4)
+    1.0366
+
+    Reference: Hadsell et al., "Dimensionality Reduction by Learning an Invariant Mapping", CVPR 2006.
+    """
+
+    default_distance = "euclidean"
+
+    def __init__(
+        self,
+        positive_margin: float = 0.0,
+        negative_margin: float = 1.0,
+        power: int = 2,
+        average: str = "nonzero",
+        distance: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(distance=distance, **kwargs)
+        if power not in (1, 2):
+            raise ValueError(f"power must be 1 or 2, received {power}.")
+        self.positive_margin = positive_margin
+        self.negative_margin = negative_margin
+        self.power = power
+        self.average = check_average(average)
+
+    def per_anchor(self, pairs):
+        matrix = pairs.matrix
+        pull = self.raised(matrix - self.positive_margin)
+        push = self.raised(self.negative_margin - matrix)
+        return pair_average(pull, pairs.positives, self.average) + pair_average(push, pairs.negatives, self.average)
+
+    def raised(self, violation: tf.Tensor) -> tf.Tensor:
+        """`[v]₊^k / k`."""
+        hinge = tf.nn.relu(violation)
+        return hinge if self.power == 1 else tf.square(hinge) / 2
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "positive_margin": self.positive_margin,
+            "negative_margin": self.negative_margin,
+            "power": self.power,
+            "average": self.average,
+        }

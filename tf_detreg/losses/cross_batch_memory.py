@@ -1,0 +1,134 @@
+"""Cross-batch memory: compare a batch with the embeddings of many earlier batches."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.margin import Margin
+from tf_detreg.losses.pair_loss import PairLoss
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class CrossBatchMemory(keras.layers.Layer):
+    r"""Cross-batch memory (XBM) around any pair loss.
+
+    `L = 1/B Σ_i ℓ(x_i; {memory})`, the memory being the latest M embeddings, the batch's own included
+
+    Each training call first writes the batch over the oldest entries, then compares each sample with every entry but
+    itself. Entries carry no gradient. Outside training nothing is written and the batch is compared with itself.
+
+    Paper settings: the contrastive loss on cosine similarities with margin 0.5, i.e. `Contrastive(power=1,
+    negative_margin=0.5, distance="cosine")`, a memory as large as the training set, started after 1,000 steps, when
+    embeddings drift slowly.
+    Other code: the authors add the loss within the batch to that of the memory (`batch_weight=1.0`);
+    pytorch-metric-learning does not.
+
+    Args:
+        loss: a pair loss, or `Margin`.
+        memory_size: M, at least the batch size. Defaults to `1024`.
+        start: training calls before the memory is used; until then the batch is compared with itself. Defaults to `0`.
+        batch_weight: weight of the loss within the batch. Defaults to `0.0`.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+        training: `False` leaves the memory alone.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range, a batch larger than the memory, or a loss that is no
+            pair loss.
+
+    Example:
+
+    >>> loss = CrossBatchMemory(Contrastive(), memory_size=4)
+    >>> round(float(loss([0, 0], [[1.0, 0.0], [0.0, 1.0]], training=True)), 4)
+    1.0
+    >>> loss.memory_labels.numpy().tolist()
+    [0, 0, -1, -1]
+
+    Reference: Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020.
+    """
+
+    def __init__(self, loss, memory_size: int = 1024, start: int = 0, batch_weight: float = 0.0, **kwargs):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if not isinstance(loss, PairLoss | Margin):
+            raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")
+        if memory_size < 1:
+            raise ValueError(f"memory_size must be at least 1, received {memory_size}.")
+        self.loss = loss
+        self.memory_size = memory_size
+        self.start = start
+        self.batch_weight = batch_weight
+
+    def build(self, labels_shape, embeddings_shape):
+        if embeddings_shape[-1] is None:
+            raise ValueError(f"embeddings must have a static last dimension, received shape {embeddings_shape}.")
+        if isinstance(self.loss, keras.layers.Layer) and not self.loss.built:
+            self.loss.build(labels_shape, embeddings_shape)
+        width = labels_shape[1:] if len(labels_shape) == 2 and labels_shape[1] != 1 else ()
+        self.memory = self._state("memory", (self.memory_size, embeddings_shape[-1]), 0.0, self.compute_dtype)
+        self.memory_labels = self._state("memory_labels", (self.memory_size, *width), -1, "int32")
+        self.calls = self._state("calls", (), 0, "int32")
+        self.cursor = self._state("cursor", (), 0, "int32")
+        self.filled = self._state("filled", (), 0, "int32")
+        self.built = True
+
+    def __call__(self, labels, embeddings, **kwargs):
+        return super().__call__(tf.convert_to_tensor(labels), tf.convert_to_tensor(embeddings), **kwargs)
+
+    def call(self, labels, embeddings, training=None):
+        if training is False:
+            return self.loss(labels, embeddings)
+        labels = tf.convert_to_tensor(labels)
+        size = embeddings.shape[0]
+        if size is not None and size > self.memory_size:
+            raise ValueError(
+                f"memory_size={self.memory_size} must be at least the batch size, received {size} samples."
+            )
+        slots = self._write(labels, embeddings)
+        return tf.cond(
+            self.calls.value > self.start,
+            lambda: self._remembered(labels, embeddings, slots),
+            lambda: tf.cast(self.loss(labels, embeddings), self.compute_dtype),
+        )
+
+    def _write(self, labels, embeddings) -> tf.Tensor:
+        """Replaces the oldest entries by the batch; returns where it stands, `(B,)`."""
+        count = tf.shape(embeddings)[0]
+        slots = (self.cursor.value + tf.range(count)) % self.memory_size
+        fresh = tf.cast(tf.stop_gradient(embeddings), self.compute_dtype)
+        places = slots[:, None]
+        self.memory.assign(tf.tensor_scatter_nd_update(self.memory.value, places, fresh))
+        flat = tf.reshape(tf.cast(labels, tf.int32), tf.concat([[count], tf.shape(self.memory_labels)[1:]], axis=0))
+        self.memory_labels.assign(tf.tensor_scatter_nd_update(self.memory_labels.value, places, flat))
+        self.cursor.assign((self.cursor.value + count) % self.memory_size)
+        self.filled.assign(tf.minimum(self.filled.value + count, self.memory_size))
+        self.calls.assign(self.calls.value + 1)
+        return slots
+
+    def _remembered(self, labels, embeddings, slots) -> tf.Tensor:
+        places = tf.range(self.memory_size)[None, :]
+        valid = (places < self.filled.value) & (places != slots[:, None])
+        losses = self.loss.against(labels, embeddings, self.memory_labels.value, self.memory.value, valid)
+        loss = tf.cast(tf.reduce_mean(losses), self.compute_dtype)
+        if self.batch_weight:
+            loss += self.batch_weight * tf.cast(self.loss(labels, embeddings), self.compute_dtype)
+        return loss
+
+    def _state(self, name: str, shape: tuple, value: float, dtype: str):
+        start = keras.initializers.Constant(value)
+        return self.add_weight(name=name, shape=shape, initializer=start, trainable=False, dtype=dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "loss": keras.saving.serialize_keras_object(self.loss),
+            "memory_size": self.memory_size,
+            "start": self.start,
+            "batch_weight": self.batch_weight,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})

@@ -1,0 +1,57 @@
+"""Generalised lifted structured loss: soft hardest positive and soft hardest negative of each anchor."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.averages import anchor_average
+from tf_detreg.losses.distances import masked_logsumexp
+from tf_detreg.losses.pair_loss import PairLoss
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class GeneralizedLiftedStructure(PairLoss):
+    r"""Generalised lifted structured loss.
+
+    `L_i = [ log Σ_{p∈P(i)} e^{d_ip} + log Σ_{n∈N(i)} e^{m - d_in} ]₊`
+
+    The mean goes over anchors that have both a positive and a negative.
+
+    Paper settings: m = 1, Euclidean distance.
+    Other code: pytorch-metric-learning also counts anchors without a positive or a negative, with an empty sum's
+    logarithm taken as 0; in batches of P classes × K images both are equal.
+
+    Args:
+        margin: m. Defaults to `1.0`.
+        distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
+        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> loss = GeneralizedLiftedStructure()
+    >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])), 4)
+    1.6508
+
+    Reference: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017.
+    """
+
+    default_distance = "euclidean"
+
+    def __init__(self, margin: float = 1.0, distance: str | None = None, **kwargs):
+        super().__init__(distance=distance, **kwargs)
+        self.margin = margin
+
+    def per_anchor(self, pairs):
+        matrix = pairs.matrix
+        energy = masked_logsumexp(matrix, pairs.positives) + masked_logsumexp(self.margin - matrix, pairs.negatives)
+        usable = tf.reduce_any(pairs.positives, axis=1) & tf.reduce_any(pairs.negatives, axis=1)
+        return anchor_average(tf.nn.relu(energy), usable)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}

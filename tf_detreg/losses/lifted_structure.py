@@ -1,0 +1,60 @@
+"""Lifted structured loss: each positive pair against all negatives of both its ends."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.averages import pair_average
+from tf_detreg.losses.distances import masked_logsumexp
+from tf_detreg.losses.pair_loss import PairLoss
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class LiftedStructure(PairLoss):
+    r"""Lifted structured loss.
+
+    `J_ij = log( Σ_{k∈N(i)} e^{m - d_ik} + Σ_{l∈N(j)} e^{m - d_jl} ) + d_ij`,  `L = 1/(2|Pos|) Σ_{(i,j)∈Pos} [J_ij]₊²`
+
+    The two sums are one number for each sample, so the whole takes O(B²) time and memory.
+
+    Paper settings: m = 1, Euclidean distance.
+    Other code: TensorFlow Addons and pytorch-metric-learning agree with this (they need a matrix of positive × negative
+    pairs). tensorflow-similarity's loss of this name is another one: cosine distance, the hardest positive only, no
+    hinge, no square.
+
+    Args:
+        margin: m. Defaults to `1.0`.
+        distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
+        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> loss = LiftedStructure()
+    >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])), 4)
+    2.7671
+
+    Reference: Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding", CVPR 2016.
+    """
+
+    default_distance = "euclidean"
+
+    def __init__(self, margin: float = 1.0, distance: str | None = None, **kwargs):
+        super().__init__(distance=distance, **kwargs)
+        self.margin = margin
+
+    def per_anchor(self, pairs):
+        matrix = pairs.matrix
+        rows = masked_logsumexp(self.margin - matrix, pairs.negatives, axis=1)[:, None]
+        columns = masked_logsumexp(self.margin - matrix, pairs.negatives, axis=0)[None, :]
+        peak = tf.stop_gradient(tf.maximum(rows, columns))
+        energy = peak + tf.math.log(tf.exp(rows - peak) + tf.exp(columns - peak)) + matrix
+        return pair_average(tf.square(tf.nn.relu(energy)) / 2, pairs.positives)
+
+    def get_config(self):
+        return {**super().get_config(), "margin": self.margin}

@@ -1,0 +1,155 @@
+"""Margin loss with a learnable boundary between positives and negatives."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.averages import average
+from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import MinedPairs, Pairs, occurrences
+
+
+class _Boundary(PairLoss):
+    """The rule of the margin loss for a given β; the layer sets it before each call."""
+
+    default_distance = "euclidean"
+
+    def __init__(self, num_classes: int | None, alpha: float, nu: float, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.alpha = alpha
+        self.nu = nu
+        self.beta = None
+
+    def check(self, labels, embeddings):
+        return check_labels(labels, embeddings, self.num_classes)
+
+    def mined(self, pairs):
+        """Triplets cannot be put as masks: `per_anchor` asks the miner itself."""
+        return pairs
+
+    def per_anchor(self, pairs):
+        matrix = pairs.matrix
+        beta = tf.cast(self.beta, matrix.dtype)
+        beta = tf.gather(beta, pairs.labels) if self.num_classes else tf.repeat(beta, tf.size(pairs.labels))
+        pull = tf.nn.relu(matrix - beta[:, None] + self.alpha)
+        push = tf.nn.relu(beta[:, None] - matrix + self.alpha)
+        positives, negatives = self.weights(pairs, matrix.dtype)
+        sums = tf.reduce_sum(pull * positives + push * negatives, axis=1)
+        if self.nu:
+            sums += self.nu * beta * tf.reduce_sum(positives, axis=1)
+        count = tf.reduce_sum(tf.where(pull > 0, positives, 0) + tf.where(push > 0, negatives, 0))
+        return average(sums, count)
+
+    def weights(self, pairs: Pairs, dtype) -> tuple[tf.Tensor, tf.Tensor]:
+        """How often each positive and each negative pair counts, `(B, M)`."""
+        mined = self.mine(pairs) if self.miner is not None else (pairs.positives, pairs.negatives)
+        if len(mined) == 3:
+            anchors, positives, negatives = mined
+            shape = tf.shape(pairs.positives)
+            return occurrences(anchors, positives, shape, dtype), occurrences(anchors, negatives, shape, dtype)
+        kept = pairs.restricted(MinedPairs(*mined))
+        return tf.cast(kept.positives, dtype), tf.cast(kept.negatives, dtype)
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class Margin(keras.layers.Layer):
+    r"""Margin loss: a layer, because it learns the boundary β.
+
+    `L = ( Σ_{pos} [d_ij - β_{y_i} + α]₊ + Σ_{neg} [β_{y_i} - d_ij + α]₊ + ν Σ β_{y_i} ) / #{terms above 0}`
+
+    Pairs count once each; with a miner of triplets, such as distance-weighted sampling, each triplet adds its two
+    pairs, as often as they occur. The ν term runs over the pairs (or triplets) that count.
+
+    Paper settings: α = 0.2, β = 1.2 learned for each class with rate 5e-4, ν = 0, and
+    `miner=miners.DistanceWeighted()`.
+    Other code: pytorch-metric-learning forms every triplet by default, so that a pair counts once for each partner;
+    with the same triplets the values are equal.
+
+    Args:
+        num_classes: number of classes, for a β of each class. Defaults to `None`: one β for all.
+        alpha: α. Defaults to `0.2`.
+        beta: start of β. Defaults to `1.2`.
+        nu: ν. Defaults to `0.0`.
+        learn: train β. Defaults to `True`.
+        distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs or triplets count. Defaults to `None`: all pairs.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`, each in `0 .. C - 1` if `num_classes` is given.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+
+    Example:
+
+    >>> loss = Margin(num_classes=2)
+    >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])), 4)
+    0.5624
+
+    Reference: Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV 2017.
+    """
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        alpha: float = 0.2,
+        beta: float = 1.2,
+        nu: float = 0.0,
+        learn: bool = True,
+        distance: str = "euclidean",
+        normalize: bool = True,
+        miner=None,
+        **kwargs,
+    ):
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1 or None, received {num_classes}.")
+        self.num_classes = num_classes
+        self.alpha = alpha
+        self.beta_start = beta
+        self.nu = nu
+        self.learn = learn
+        self.rule = _Boundary(num_classes, alpha, nu, distance=distance, normalize=normalize, miner=miner)
+
+    def build(self, labels_shape=None, embeddings_shape=None):
+        start = keras.initializers.Constant(self.beta_start)
+        self.beta = self.add_weight(
+            name="beta", shape=(self.num_classes or 1,), initializer=start, trainable=self.learn
+        )
+        self.built = True
+
+    def __call__(self, labels, embeddings, **kwargs):
+        return super().__call__(tf.convert_to_tensor(labels), tf.convert_to_tensor(embeddings), **kwargs)
+
+    def call(self, labels, embeddings):
+        self.rule.beta = tf.convert_to_tensor(self.beta)
+        return self.rule(labels, embeddings)
+
+    def against(self, labels, embeddings, reference_labels, references, valid=None) -> tf.Tensor:
+        """One value for each anchor, `(B,)`, compared with other vectors, as in `PairLoss.against`."""
+        self.rule.beta = tf.convert_to_tensor(self.beta)
+        return self.rule.against(labels, embeddings, reference_labels, references, valid)
+
+    def get_config(self):
+        rule = self.rule.get_config()
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "alpha": self.alpha,
+            "beta": self.beta_start,
+            "nu": self.nu,
+            "learn": self.learn,
+            **{key: rule[key] for key in ("distance", "normalize", "miner")},
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("miner"), dict):
+            config["miner"] = keras.saving.deserialize_keras_object(config["miner"])
+        return cls(**config)

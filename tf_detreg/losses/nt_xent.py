@@ -1,0 +1,56 @@
+"""Normalised temperature-scaled cross-entropy of positive pairs."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.averages import pair_average
+from tf_detreg.losses.distances import masked_logsumexp
+from tf_detreg.losses.pair_loss import PairLoss
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class NTXent(PairLoss):
+    r"""NT-Xent loss: each positive pair against the anchor's negatives.
+
+    `L = mean_{(i,p) pos} -log( e^{s_ip/τ} / (e^{s_ip/τ} + Σ_{n∈N(i)} e^{s_in/τ}) )`
+
+    with cosine similarity `s`. Other positives of the anchor stay out of the denominator.
+
+    Paper settings: SimCLR has one positive for each anchor (two views of an image; give both the same label) and
+    τ between 0.07 and 0.5.
+    Other code: pytorch-metric-learning's is the same; it gives 0 if the batch has no negative at all, as the equation
+    does.
+
+    Args:
+        temperature: τ. Defaults to `0.07`.
+        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range, or a temperature that is not positive.
+
+    Example:
+
+    >>> loss = NTXent(temperature=1.0)
+    >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])), 4)
+    1.1043
+
+    Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
+    """
+
+    def __init__(self, temperature: float = 0.07, **kwargs):
+        super().__init__(**kwargs)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, received {temperature}.")
+        self.temperature = temperature
+
+    def per_anchor(self, pairs):
+        logits = pairs.similarities / self.temperature
+        others = masked_logsumexp(logits, pairs.negatives)[:, None]
+        return pair_average(tf.nn.softplus(others - logits), pairs.positives)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}

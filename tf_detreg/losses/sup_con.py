@@ -1,0 +1,57 @@
+"""Supervised contrastive loss."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.averages import anchor_average
+from tf_detreg.losses.distances import masked_logsumexp, masked_sum
+from tf_detreg.losses.pair_loss import PairLoss
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class SupCon(PairLoss):
+    r"""Supervised contrastive loss (the form with the sum outside the logarithm, `L_out`).
+
+    `L_i = -1/|P(i)| Σ_{p∈P(i)} log( e^{s_ip/τ} / Σ_{k≠i} e^{s_ik/τ} )`
+
+    with cosine similarity `s`; the mean goes over anchors that have a positive.
+
+    Paper settings: τ = 0.1.
+    Other code: the authors multiply by τ / 0.07, a constant, which is left out here and in pytorch-metric-learning.
+    The latter leaves anchors with a loss of exactly 0 out of the mean, and gives 0 if the batch has no negative.
+
+    Args:
+        temperature: τ. Defaults to `0.1`.
+        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range, or a temperature that is not positive.
+
+    Example:
+
+    >>> loss = SupCon(temperature=1.0)
+    >>> round(float(loss([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])), 4)
+    1.1043
+
+    Reference: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
+    """
+
+    def __init__(self, temperature: float = 0.1, **kwargs):
+        super().__init__(**kwargs)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, received {temperature}.")
+        self.temperature = temperature
+
+    def per_anchor(self, pairs):
+        logits = pairs.similarities / self.temperature
+        normalizers = masked_logsumexp(logits, pairs.positives | pairs.negatives)
+        counts = tf.reduce_sum(tf.cast(pairs.positives, logits.dtype), axis=1)
+        means = tf.math.divide_no_nan(masked_sum(logits, pairs.positives), counts)
+        return anchor_average(normalizers - means, counts > 0)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}

@@ -1,0 +1,51 @@
+"""What every miner shares."""
+
+from dataclasses import replace
+
+import tensorflow as tf
+
+from tf_detreg.losses.distances import unit
+from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.pairs import MinedPairs, MinedTriplets, Pairs, batch_pairs
+
+
+class Miner:
+    """Chooses which pairs or triplets of a batch count. Losses take it as `miner=`.
+
+    Embeddings are scaled to length 1 and cut off from the gradient: mining is a choice, not a term of the loss.
+
+    Implementing a miner: subclass, write `choose(pairs)`, which returns `MinedPairs` (two boolean masks) or
+    `MinedTriplets` (three index vectors), and `get_config`; register it with Keras to save models that use it.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range.
+    """
+
+    def __call__(self, labels, embeddings) -> MinedPairs | MinedTriplets:
+        embeddings = tf.convert_to_tensor(embeddings)
+        if embeddings.dtype != tf.float64:
+            embeddings = tf.cast(embeddings, tf.float32)
+        return self.select(batch_pairs(check_labels(labels, embeddings), embeddings))
+
+    def select(self, pairs: Pairs) -> MinedPairs | MinedTriplets:
+        """The choice among pairs that a loss has prepared, within a batch or with a memory."""
+        anchors = tf.stop_gradient(unit(pairs.anchors))
+        references = anchors if pairs.within else tf.stop_gradient(unit(pairs.references))
+        return self.choose(replace(pairs, anchors=anchors, references=references, distance="euclidean"))
+
+    def choose(self, pairs: Pairs) -> MinedPairs | MinedTriplets:
+        """The choice, from unit vectors without gradient; `pairs.matrix` are Euclidean distances."""
+        raise NotImplementedError(f"{type(self).__name__} must implement choose(pairs).")
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        """A miner from its configuration."""
+        return cls(**config)
