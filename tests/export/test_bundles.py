@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_detreg import export
+from tf_detreg import export, retrieval
 from tf_detreg.export.lite import operators
 from tf_detreg.export.verification import run_job
 
@@ -20,7 +20,7 @@ IDS = [f"item é {i}" for i in range(48)]
 @pytest.fixture(scope="module")
 def exact(embedder, expected, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval") / "search"
-    return export.retrieval_saved_model(embedder, expected, IDS, folder, k=5)
+    return export.retrieval_saved_model(embedder, expected, folder, ids=IDS, k=5)
 
 
 def nearest(queries, gallery, k):
@@ -73,9 +73,7 @@ def test_scann_in_a_process_with_tensorflow_and_scann(embedder, tmp_path):
     rng = np.random.default_rng(0)
     gallery = rng.normal(size=(3000, 16)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    path = export.retrieval_saved_model(
-        embedder, gallery, range(3000), tmp_path / "s", k=10, engine="scann", warm_up=False
-    )
+    path = export.retrieval_saved_model(embedder, gallery, tmp_path / "s", k=10, engine="scann", warm_up=False)
     facts = json.loads((path / "assets.extra" / "metadata.json").read_text())
     assert facts["neighbour_recall"] >= 0.95
     np.save(tmp_path / "q.npy", gallery[:50])
@@ -92,7 +90,7 @@ def test_scann_in_a_process_with_tensorflow_and_scann(embedder, tmp_path):
 
 
 def test_offline_search_with_litert_alone(embedder, images, expected, tmp_path):
-    path = export.retrieval_litert(embedder, expected, IDS, tmp_path / "search.tflite", k=5, input_dtype="uint8")
+    path = export.retrieval_litert(embedder, expected, tmp_path / "search.tflite", ids=IDS, k=5, input_dtype="uint8")
     found, answer = run_job(path, images.astype(np.uint8), signature="serving_default", outputs=("indices", "scores"))
     assert answer["modules"] == ["ai_edge_litert"]
     order, scores = nearest(expected, expected, 5)
@@ -106,7 +104,7 @@ def test_offline_search_with_litert_alone(embedder, images, expected, tmp_path):
 def test_the_mobile_gallery_is_int8(embedder, tmp_path):
     gallery = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    path = export.retrieval_litert(embedder, gallery, ["x"] * 20_000, tmp_path / "m.tflite", k=3)
+    path = export.retrieval_litert(embedder, gallery, tmp_path / "m.tflite", ids=["x"] * 20_000, k=3)
     # One byte a number; a scale and a zero point an item (12 bytes), and its id (2).
     assert path.stat().st_size < 20_000 * (16 + 12 + 2) + 100_000
 
@@ -131,8 +129,13 @@ def test_a_gallery_that_does_not_fit_is_refused(embedder, expected, tmp_path, ch
     assert not list(tmp_path.iterdir())
 
 
-def test_the_right_fingerprint_passes(embedder, expected, tmp_path):
-    mark = export.fingerprint(embedder)
-    assert export.retrieval_litert(embedder, expected, IDS, tmp_path / "m.tflite", gallery_model=mark).is_file()
+def test_an_index_brings_its_ids_and_its_model(embedder, expected, tmp_path):
+    index = retrieval.Index(expected, ids=IDS, fingerprint=export.fingerprint(embedder))
+    path = export.retrieval_litert(embedder, index, tmp_path / "m.tflite")
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("ids.txt").decode().splitlines() == IDS
+    foreign = retrieval.Index(expected, fingerprint="0123456789abcdef")
+    with pytest.raises(ValueError, match="another model"):
+        export.retrieval_litert(embedder, foreign, tmp_path / "n.tflite")
     with pytest.raises(ValueError, match='"exact" or "scann"'):
-        export.retrieval_saved_model(embedder, expected, IDS, tmp_path / "m", engine="faiss")
+        export.retrieval_saved_model(embedder, index, tmp_path / "m", engine="faiss")

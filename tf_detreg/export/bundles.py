@@ -12,6 +12,7 @@ from tf_detreg.export import lite, metadata, publishing
 from tf_detreg.export.decoding import decode_batch
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, variables_read
+from tf_detreg.retrieval.index import Index
 
 LARGEST_MOBILE_BYTES = 1_500_000_000
 _SAMPLE = 256  # gallery items, slightly moved, on which a ScaNN searcher is tuned and measured
@@ -19,11 +20,11 @@ _SAMPLE = 256  # gallery items, slightly moved, on which a ScaNN searcher is tun
 
 def retrieval_saved_model(
     embedder: keras.Model,
-    gallery: np.ndarray,
-    ids: Sequence,
+    gallery: np.ndarray | Index,
     directory: str | os.PathLike,
     version: int | None = None,
     *,
+    ids: Sequence | None = None,
     k: int = 10,
     engine: str = "exact",
     gallery_model: str | None = None,
@@ -41,14 +42,14 @@ def retrieval_saved_model(
 
     Args:
         embedder: The plain inference model.
-        gallery: `(N, dim)` unit vectors, made with this very embedder.
-        ids: N names of the items; they are answered as strings.
+        gallery: `(N, dim)` unit vectors, made with this very embedder, or a `retrieval.Index` of them.
         directory: The model's folder.
         version: Its number. Default: the next free one.
+        ids: N names of the items, answered as strings. Default: the index's own, or their row numbers.
         k: Neighbours to answer with. Default 10.
         engine: `"exact"` (default; runs on every TensorFlow Serving) or `"scann"` (approximate, for large galleries:
             needs a server with ScaNN's ops, such as the image google/tf-serving-scann, and `import scann` in Python).
-        gallery_model: `export.fingerprint` of the model that made the gallery; refused if it is not this one's.
+        gallery_model: `fingerprint` of the model that made the gallery (an index knows it); another one is refused.
         image_size: Side or (height, width). Default: the model's input size.
         max_pixels: Most pixels that an encoded image may declare. Default 64 million.
         neighbour_recall: For ScaNN: the share of true neighbours that it has to find, measured while exporting and
@@ -68,7 +69,7 @@ def retrieval_saved_model(
         >>> import tempfile
         >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
         >>> images = np.random.default_rng(0).uniform(0, 255, (5, 4, 4, 3)).astype("float32")
-        >>> path = retrieval_saved_model(model, model(images), "abcde", tempfile.mkdtemp(), k=2, warm_up=False)
+        >>> path = retrieval_saved_model(model, model(images), tempfile.mkdtemp(), ids="abcde", k=2, warm_up=False)
         >>> found = tf.saved_model.load(path).signatures["serving_default"](images=images[:1])
         >>> found["ids"].numpy()[0, 0]
         b'a'
@@ -104,10 +105,10 @@ def retrieval_saved_model(
 
 def retrieval_litert(
     embedder: keras.Model,
-    gallery: np.ndarray,
-    ids: Sequence,
+    gallery: np.ndarray | Index,
     path: str | os.PathLike,
     *,
+    ids: Sequence | None = None,
     k: int = 10,
     gallery_model: str | None = None,
     image_size: int | tuple[int, int] | None = None,
@@ -122,11 +123,12 @@ def retrieval_litert(
 
     Args:
         embedder: The plain inference model.
-        gallery: `(N, dim)` unit vectors, made with this very embedder; up to 100,000 items are well tested.
-        ids: N names of the items, without line breaks.
+        gallery: `(N, dim)` unit vectors, made with this very embedder, or a `retrieval.Index` of them. 100,000 items
+            are well tested.
         path: The `.tflite` file.
+        ids: N names of the items, without line breaks. Default: the index's own, or their row numbers.
         k: Neighbours to answer with. Default 10.
-        gallery_model: `export.fingerprint` of the model that made the gallery; refused if it is not this one's.
+        gallery_model: `fingerprint` of the model that made the gallery (an index knows it); another one is refused.
         image_size: Side or (height, width). Default: the model's input size.
         input_dtype: `"float32"` (default) or `"uint8"`.
 
@@ -141,7 +143,7 @@ def retrieval_litert(
         >>> import tempfile
         >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
         >>> images = np.random.default_rng(0).uniform(0, 255, (5, 4, 4, 3)).astype("float32")
-        >>> file = retrieval_litert(model, model(images), "abcde", os.path.join(tempfile.mkdtemp(), "m.tflite"), k=2)
+        >>> file = retrieval_litert(model, model(images), os.path.join(tempfile.mkdtemp(), "m.tflite"), k=2)
         >>> file.name
         'm.tflite'
     """
@@ -169,13 +171,16 @@ def retrieval_litert(
 
 
 def check_gallery(
-    embedder: keras.Model, gallery: np.ndarray, ids: Sequence, k: int, gallery_model: str | None
+    embedder: keras.Model, gallery: np.ndarray | Index, ids: Sequence | None, k: int, gallery_model: str | None
 ) -> tuple[np.ndarray, list[str]]:
     """The gallery as float32 rows and the ids as strings.
 
     Raises:
         ValueError: If they do not fit the embedder or one another.
     """
+    if isinstance(gallery, Index):
+        ids, gallery_model = gallery.ids if ids is None else ids, gallery_model or gallery.fingerprint
+        gallery = gallery.embeddings
     gallery = np.asarray(gallery, np.float32)
     dim = embedder.outputs[0].shape[-1]
     if gallery.ndim != 2 or gallery.shape[1] != dim or not len(gallery):
@@ -190,13 +195,12 @@ def check_gallery(
         )
     lengths = np.linalg.norm(gallery, axis=1)
     if not np.allclose(lengths, 1.0, atol=1e-3):
-        worst = (
-            int(np.abs(lengths - 1.0).argmax()) if np.isfinite(lengths).all() else int(np.argmin(np.isfinite(lengths)))
-        )
+        worst = int(np.nan_to_num(np.abs(lengths - 1.0), nan=np.inf).argmax())
         raise ValueError(
-            f"gallery must hold rows of length 1; row {worst} has {lengths[worst]}. Remove images that could not be read."
+            f"gallery must hold rows of length 1; row {worst} has {lengths[worst]}. "
+            "Leave out images that could not be read."
         )
-    ids = [str(name) for name in ids]
+    ids = [str(name) for name in (range(len(gallery)) if ids is None else ids)]
     if len(ids) != len(gallery):
         raise ValueError(f"ids must name every item: received {len(ids)} for {len(gallery)} gallery rows.")
     if not 1 <= k <= len(gallery):

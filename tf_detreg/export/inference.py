@@ -1,9 +1,11 @@
 """What may be exported: a plain embedder, nothing of its training."""
 
-import hashlib
-
 import keras
 import numpy as np
+
+from tf_detreg.retrieval.index import fingerprint
+
+__all__ = ["fingerprint", "image_size_of", "inference_model"]
 
 TRAINING_ONLY = ("proxies", "rival")
 
@@ -53,12 +55,3 @@ def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | Non
     if any(known not in (None, asked) for known, asked in zip(built, size, strict=True)):
         raise ValueError(f"image_size={size} is not the size of the model's input, {tuple(built)}.")
     return int(size[0]), int(size[1])
-
-
-def fingerprint(model: keras.Model) -> str:
-    """Sixteen hexadecimal digits that change when any weight does: which model a gallery was embedded with."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        digest.update(str((variable.shape, variable.dtype)).encode())
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
-    return digest.hexdigest()[:16]
