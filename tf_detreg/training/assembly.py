@@ -13,6 +13,8 @@ from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel
 from tf_detreg.training.optimizers import optimizer
 
+LOADERS = ("glyphs", "digits", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
+
 
 def load_splits(config: RunConfig):
     """The data that a configuration names, as `datasets.Splits`.
@@ -26,16 +28,25 @@ def load_splits(config: RunConfig):
     name = options.pop("name")
     if config.image_size is not None:
         options["image_size"] = config.image_size
-    loader = getattr(datasets, name, None) if name.isidentifier() else None
-    if loader is not None and inspect.isfunction(loader) and name not in ("folder", "csv"):
-        return loader(**options)
-    path = pathlib.Path(options.pop("path", name))
-    if loader is None and not path.exists():
+    loader = getattr(datasets, name, None) if name in LOADERS else None
+    path = options.pop("path", None if loader else name)
+    if loader is None and not pathlib.Path(path).exists():
         raise ValueError(
             f"data={name!r} is neither a data set (glyphs, digits, …) nor a folder. Give a folder that holds one "
             "folder of images a class."
         )
-    return (loader or datasets.folder)(path, **options)
+    if loader is None:
+        loader = datasets.csv if pathlib.Path(path).suffix == ".csv" else datasets.folder
+    elif path is None and "path" in inspect.signature(loader).parameters:
+        raise ValueError(
+            f'data: {name} needs its folder: {{name = "{name}", path = "…"}}, or the folder\'s name itself.'
+        )
+    given = [] if path is None else [path]
+    try:
+        inspect.signature(loader).bind(*given, **options)
+    except TypeError as error:
+        raise ValueError(f"data: {name} does not take these arguments: {error}") from error
+    return loader(*given, **options)
 
 
 def build_embedder(config: RunConfig, image_size: int | tuple[int, int]) -> keras.Model:
@@ -67,7 +78,7 @@ def build_model(config: RunConfig, splits, steps: int) -> MetricModel:
     weight, proxies = rival.pop("loss_weight", 0.0), rival.pop("proxies", "shared")
     model = MetricModel(
         embedder,
-        _loss(config, train.num_classes),
+        _loss(config.loss, train.num_classes),
         rival=_make("rival", heads, {**config.head, "name": config.head["name"], **rival}, label="rival")
         if config.rival is not None
         else None,
@@ -78,8 +89,27 @@ def build_model(config: RunConfig, splits, steps: int) -> MetricModel:
             _make("regularizers", regularizers, part, **_class_names(part, train)) for part in config.regularizers
         ],
     )
-    model.compile(_optimizer(config, steps))
+    model.compile(build_optimizer(config, steps))
     return model
+
+
+def parts(config: RunConfig) -> dict[str, type]:
+    """The classes that a configuration names, by where it names them.
+
+    Raises:
+        ValueError: For a name that does not exist.
+
+    Example:
+        >>> {where: kind.__name__ for where, kind in parts(RunConfig()).items()}
+        {'head': 'RealNVP', 'loss': 'ProxyAnchor'}
+    """
+    found = {"head": _find("head", heads, config.head["name"]), "loss": _find("loss", losses, config.loss["name"])}
+    miner = config.loss.get("miner")
+    if miner is not None:
+        found["loss.miner"] = _find("loss.miner", miners, miner if isinstance(miner, str) else miner["name"])
+    for part in config.regularizers:
+        found[f"regularizers.{part['name']}"] = _find("regularizers", regularizers, part["name"])
+    return found
 
 
 def augmentation(config: RunConfig) -> keras.layers.Layer | None:
@@ -88,12 +118,15 @@ def augmentation(config: RunConfig) -> keras.layers.Layer | None:
     return keras.Sequential(layers, name="augmentation") if layers else None
 
 
-def _loss(config: RunConfig, classes: int):
-    part = dict(config.loss)
+def _loss(part: Part, classes: int):
+    part = dict(part)
     miner = part.pop("miner", None)
     if miner is not None:
         part["miner"] = _make("loss.miner", miners, {"name": miner} if isinstance(miner, str) else miner)
     kind = _find("loss", losses, part["name"])
+    if "loss" in part:
+        # A cross-batch memory around another loss.
+        part["loss"] = _loss({"name": part["loss"]} if isinstance(part["loss"], str) else part["loss"], classes)
     if "num_classes" in inspect.signature(kind).parameters:
         part["num_classes"] = classes
     return _make("loss", losses, part)
@@ -105,8 +138,8 @@ def _class_names(part: Part, train) -> dict:
     return {"class_names": list(train.class_names)} if "class_names" in wants and "class_names" not in part else {}
 
 
-def _optimizer(config: RunConfig, steps: int):
-    """The optimizer, with epochs counted in steps."""
+def build_optimizer(config: RunConfig, steps: int):
+    """The optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
     options = dict(config.optimizer)
     for name in ("warmup", "backbone_delay", "decay_every"):
         if f"{name}_epochs" in options:

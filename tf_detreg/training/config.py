@@ -19,8 +19,8 @@ class RunConfig:
     bare name may stand for a table without arguments.
 
     Args:
-        data: `"glyphs"`, `"digits"`, the name of another loader in `tf_detreg.datasets`, or a folder that holds one
-            folder of images a class. As a table: `{name = "cub", path = "CUB_200_2011"}`.
+        data: `"glyphs"`, `"digits"`, a folder that holds one folder of images a class, or a `.csv` file. As a table,
+            with a loader of `tf_detreg.datasets` and its arguments: `{name = "cub", path = "CUB_200_2011"}`.
         image_size: Side of the images in pixels. Default: the loader's own.
         crop: Arguments of `datasets.RandomCrop`, for sets of files. Default: none.
         augment: Keras preprocessing layers, as tables, applied in this order. Default: none.

@@ -1,5 +1,6 @@
 """The model that trains an embedder: metric loss, determinant regularization, rival head, further regularizers."""
 
+import inspect
 from collections.abc import Sequence
 
 import keras
@@ -178,7 +179,7 @@ class MetricModel(keras.Model):
 
         z, embeddings, regularity = _through(self.head, features, batch, training, self.interpolation, mixing)
         embeddings = batch.gather(embeddings)
-        terms = {"metric_loss": batch.share(_loss(self.loss_function, all_labels, embeddings))}
+        terms = {"metric_loss": batch.share(_loss(self.loss_function, all_labels, embeddings, training))}
         terms["determinant"] = batch.local_share(regularity)
         objective = terms["metric_loss"] + self.head.penalty * terms["determinant"]
 
@@ -187,7 +188,7 @@ class MetricModel(keras.Model):
             terms["rival_determinant"] = batch.local_share(regularity)
             objective += self.rival.penalty * terms["rival_determinant"]
             if self.rival_loss_weight:
-                terms["rival_loss"] = batch.share(_loss(self.rival_loss, all_labels, batch.gather(others)))
+                terms["rival_loss"] = batch.share(_loss(self.rival_loss, all_labels, batch.gather(others), training))
                 objective += self.rival_loss_weight * terms["rival_loss"]
 
         if self.regularizers:
@@ -226,7 +227,9 @@ class MetricModel(keras.Model):
     # Assembly.
 
     def _loss_of_rival(self):
-        if self.rival is None or self.rival_proxies == "shared" or not hasattr(self.loss_function, "weights"):
+        # A memory of the main head's embeddings is of no use to the rival, so it always gets its own.
+        own = self.rival_proxies == "own" or hasattr(self.loss_function, "memory_size")
+        if self.rival is None or not own or not isinstance(self.loss_function, keras.layers.Layer):
             return self.loss_function
         config = self.loss_function.get_config()
         return type(self.loss_function).from_config({**config, "name": f"{self.loss_function.name}_rival"})
@@ -334,13 +337,15 @@ def _rows(values, batch):
     return values if batch.replicas == 1 else values[: batch.local]
 
 
-def _loss(loss, labels, embeddings):
+def _loss(loss, labels, embeddings, training):
     """A scalar loss. Keras divides a mean reduction by the number of replicas; ours is taken on the whole batch."""
     if isinstance(loss, keras.losses.Loss):
         values = tf.convert_to_tensor(loss.call(labels, embeddings))
         value = tf.reduce_sum(values) if loss.reduction == "sum" else tf.reduce_mean(values)
     else:
-        value = tf.convert_to_tensor(loss(labels, embeddings))
+        # A cross-batch memory only learns while training.
+        mode = {"training": training} if "training" in inspect.signature(loss.call).parameters else {}
+        value = tf.convert_to_tensor(loss(labels, embeddings, **mode))
     return tf.cast(value, tf.float32)
 
 

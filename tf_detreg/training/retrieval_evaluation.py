@@ -65,14 +65,28 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         return {**found, f"{self.prefix}map@r": report.map_at_r}
 
 
-def retrieve(embedder: keras.Model, image_set, k=(1, 2, 4, 8), batch_size: int = 128, resamples: int = 0):
-    """A `retrieval.RetrievalReport` on an image set searched in itself; ranks beyond its size are left out."""
+def retrieve(embedder: keras.Model, image_set, k=(1, 2, 4, 8), batch_size: int = 128, resamples: int = 0, gallery=None):
+    """A `retrieval.RetrievalReport` on an image set, searched in itself or in another one.
+
+    Args:
+        embedder: images → embeddings.
+        image_set: The queries, a `datasets.ImageSet`.
+        k: Ranks of the recall; those beyond the size of what is searched are left out.
+        batch_size: Default 128.
+        resamples: For the report's intervals. Default 0: none.
+        gallery: The set to search. Default: the queries themselves.
+    """
     from tf_detreg import retrieval
 
     found = embed(embedder, image_set, batch_size)
-    ranks = [rank for rank in k if rank < len(found.labels)] or [1]
+    there = {}
+    size = len(found.labels) - 1
+    if gallery is not None:
+        items = embed(embedder, gallery, batch_size)
+        there, size = {"gallery": items.embeddings, "gallery_labels": items.labels}, len(items.labels)
+    ranks = [rank for rank in k if rank <= size] or [1]
     return retrieval.evaluate(
-        found.embeddings, found.labels, k=ranks, engine="exact", resamples=resamples, progress=False
+        found.embeddings, found.labels, **there, k=ranks, engine="exact", resamples=resamples, progress=False
     )
 
 

@@ -241,8 +241,10 @@ def _finish(run: Run, splits, model, diverged: str | None):
     reports = {}
     for name in ("validation", "test"):
         part = getattr(splits, name)
-        if has_pairs(part):
-            reports[name] = retrieve(embedder, part, run.config.k, resamples=1000).as_dict()
+        # Some data sets come with a gallery that the test images are searched in.
+        gallery = getattr(splits, "gallery", None) if name == "test" else None
+        if has_pairs(part) or (gallery is not None and len(part)):
+            reports[name] = retrieve(embedder, part, run.config.k, resamples=1000, gallery=gallery).as_dict()
     write_json(run.directory / EVALUATION, reports)
     with replacing(run.directory / EMBEDDER) as temporary:
         shutil.copyfile(best, temporary)

@@ -1,0 +1,77 @@
+"""Recipes: training runs of papers and of our own, as readable TOML files with their sources.
+
+Each file states what it follows, where it differs and why, and is otherwise a `training.RunConfig`.
+"""
+
+import dataclasses
+import difflib
+import pathlib
+import tomllib
+
+from tf_detreg.training.config import RunConfig
+
+_FOLDER = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A recipe.
+
+    Args:
+        name: Under which it is loaded.
+        title: What it trains, in a line.
+        source: Where its numbers come from.
+        differences: What differs from the source, and why; empty if nothing does.
+        config: The run.
+    """
+
+    name: str
+    title: str
+    source: str
+    differences: str
+    config: RunConfig
+
+
+def names() -> list[str]:
+    """All recipes.
+
+    Example:
+        >>> "cub-proxy-anchor" in names()
+        True
+    """
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def load(name: str, data: str | None = None) -> RunConfig:
+    """The run of a recipe.
+
+    Args:
+        name: One of `names()`.
+        data: The folder of its data set, for recipes of data sets that lie in a folder; for recipes of your own photos,
+            whatever `RunConfig.data` may be. Default: what the recipe says.
+
+    Raises:
+        ValueError: If there is no such recipe.
+
+    Example:
+        >>> config = load("cub-proxy-anchor", data="CUB_200_2011")
+        >>> config.data["path"], config.loss["name"], config.optimizer["proxy_factor"]
+        ('CUB_200_2011', 'ProxyAnchor', 100)
+    """
+    config = describe(name).config
+    if data is None:
+        return config
+    named = config.data["name"] in ("cub", "cars", "sop", "in_shop")
+    return config.replace(data={**config.data, "path": data} if named else {"name": data})
+
+
+def describe(name: str) -> Recipe:
+    """A recipe with its title and source."""
+    path = _FOLDER / f"{name}.toml"
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"There is no recipe {name!r}. {hint}There are: {', '.join(names())}.")
+    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    about = values.pop("recipe")
+    return Recipe(name, about["title"], about["source"], about.get("differences", ""), RunConfig.from_dict(values))
