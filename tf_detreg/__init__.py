@@ -10,6 +10,12 @@ heavier: TensorFlow Probability, ScaNN, plotting and scikit-learn are loaded by 
 """
 
 import importlib
+import os
+import sys
+
+if os.path.basename(sys.argv[0]) == "tf-detreg":
+    # Whoever runs the command wants its results, not TensorFlow's log of how it starts. Read at the first import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
@@ -24,7 +30,7 @@ from tf_detreg.models import load
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("analysis", "backbones", "callbacks", "datasets", "experiments", "export", "retrieval")
+_ON_DEMAND = ("analysis", "backbones", "callbacks", "datasets", "experiments", "export", "retrieval", "serving")
 
 __all__ = ["heads", "load", "losses", "miners", "regularizers", "training", *_ON_DEMAND]
 

@@ -1,0 +1,57 @@
+"""Pictures of neighbours: the right ones are found, marked, and drawn where they belong."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_detreg.analysis import neighbours
+from tf_detreg.datasets import ImageSet
+
+
+@pytest.fixture
+def coloured():
+    """Six images in three classes; each image is flat in a grey of its own."""
+    greys = np.array([0, 10, 100, 110, 200, 210], np.uint8)
+    images = np.broadcast_to(greys[:, None, None], (6, 4, 4)).copy()
+    return ImageSet(labels=[0, 0, 1, 1, 2, 2], class_names=["dark", "mid", "light <b>"], images=images)
+
+
+@pytest.fixture
+def embeddings():
+    """On a circle; image 4 lies nearer to class 1 than to its mate."""
+    angles = np.deg2rad([0, 5, 90, 95, 101, 180])
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_a_query_never_finds_itself_and_mates_are_marked(coloured, embeddings):
+    found = neighbours.within(coloured, embeddings, [0, 4], k=2)
+    assert found.found[:, :, 0, 0, 0].tolist() == [[10, 100], [110, 100]]
+    assert found.right.tolist() == [[True, False], [False, False]]
+    assert found.query_names == ["dark", "light <b>"]
+
+
+def test_twins_do_not_push_the_list_out_of_shape(coloured):
+    same = np.tile(np.float32([[1, 0]]), (6, 1))
+    found = neighbours.within(coloured, same, range(6), k=3)
+    assert found.scores.shape == (6, 3)
+    queries = found.queries[:, 0, 0, 0]
+    assert not (found.found[:, :, 0, 0, 0] == queries[:, None]).any()
+
+
+def test_names_are_escaped_in_html(coloured, embeddings):
+    page = neighbours.within(coloured, embeddings, [4], k=1).to_html()
+    assert "light &lt;b&gt;" in page and "<b>" not in page
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_the_picture_frames_right_and_wrong(coloured, embeddings, tmp_path):
+    path = neighbours.within(coloured, embeddings, [0], k=2).save_png(tmp_path / "grid.png", tile=32)
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    top = sheet[6]  # crosses the upper frames
+    for colour in ((0x34, 0x57, 0xB2), (0x1D, 0x8A, 0x52), (0xC8, 0x41, 0x3B)):
+        assert (top == colour).all(axis=1).any()
+
+
+def test_shapes_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="do not fit"):
+        neighbours.Neighbours(np.zeros((2, 4, 4, 3)), np.zeros((1, 3, 4, 4, 3)), np.zeros((2, 3)), ["a"] * 2, [[]] * 2)

@@ -1,0 +1,159 @@
+"""Pictures of queries and their nearest neighbours, with right and wrong marked."""
+
+import base64
+import dataclasses
+import html
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_detreg.files import replacing
+
+STYLE = """
+  .neighbours { overflow-x: auto; }
+  .neighbours .row { display: flex; gap: .5rem; margin: .5rem 0; }
+  .neighbours figure { margin: 0; flex: none; width: 5.5rem; font-size: .68rem; line-height: 1.25; color: var(--soft); }
+  .neighbours img { width: 5rem; height: 5rem; object-fit: contain; image-rendering: auto; background: #fff;
+    border: .2rem solid var(--line); border-radius: 6px; display: block; }
+  .neighbours .query img { border-color: var(--accent); } .neighbours .query { margin-right: .8rem; }
+  .neighbours .right img { border-color: var(--right); } .neighbours .wrong img { border: .2rem dashed var(--wrong); }
+  .neighbours figcaption { overflow-wrap: anywhere; padding-top: .15rem; }
+"""
+_RIGHT, _WRONG, _QUERY, _UNKNOWN = "#1d8a52", "#c8413b", "#3457b2", "#9aa5b4"
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighbours:
+    """Queries, and what a search found for each.
+
+    Args:
+        queries: uint8 `(Q, H, W, 3)`.
+        found: uint8 `(Q, k, H, W, 3)`, the nearest first.
+        scores: `(Q, k)`, cosines.
+        query_names: Q texts, such as class names.
+        found_names: Q lists of k texts.
+        right: bool `(Q, k)`, or None where the truth is not known.
+
+    Raises:
+        ValueError: If the shapes do not fit together.
+    """
+
+    queries: np.ndarray
+    found: np.ndarray
+    scores: np.ndarray
+    query_names: Sequence[str]
+    found_names: Sequence[Sequence[str]]
+    right: np.ndarray | None = None
+
+    def __post_init__(self):
+        shape = np.shape(self.scores)
+        if len(shape) != 2 or len(self.queries) != shape[0] or np.shape(self.found)[:2] != shape:
+            raise ValueError(
+                f"queries {np.shape(self.queries)}, found {np.shape(self.found)} and scores {shape} do not fit: "
+                "expected (Q, H, W, 3), (Q, k, H, W, 3) and (Q, k)."
+            )
+
+    def to_html(self) -> str:
+        """A fragment for `analysis.report`, pictures inside; it needs `neighbours.STYLE`."""
+        rows = []
+        for q, query in enumerate(self.queries):
+            tiles = [_tile(query, "query", self.query_names[q], "query")]
+            for n, picture in enumerate(self.found[q]):
+                kind = "unknown" if self.right is None else "right" if self.right[q, n] else "wrong"
+                tiles.append(_tile(picture, kind, self.found_names[q][n], f"{kind}, {self.scores[q, n]:.2f}"))
+            rows.append(f'<div class="row">{"".join(tiles)}</div>')
+        return f'<div class="neighbours">{"".join(rows)}</div>'
+
+    def save_png(self, path: str | os.PathLike, tile: int = 128) -> pathlib.Path:
+        """One picture: a query a row, framed blue, then its neighbours, framed green (right), red (wrong) or grey.
+
+        Args:
+            path: Where it goes; written atomically.
+            tile: Side of a tile in pixels. Defaults to 128.
+        """
+        from PIL import Image, ImageDraw
+
+        gap, text = 8, 16
+        width, height = tile + gap, tile + gap + text
+        q, k = self.scores.shape
+        sheet = Image.new("RGB", (gap + (k + 1) * width, gap + q * height), "white")
+        pen = ImageDraw.Draw(sheet)
+        for row in range(q):
+            for column in range(k + 1):
+                x, y = gap + column * width, gap + row * height
+                picture = self.queries[row] if column == 0 else self.found[row, column - 1]
+                sheet.paste(Image.fromarray(picture).resize((tile, tile)), (x, y))
+                pen.rectangle((x - 3, y - 3, x + tile + 2, y + tile + 2), outline=self._colour(row, column), width=3)
+                name = self.query_names[row] if column == 0 else self.found_names[row][column - 1]
+                score = "" if column == 0 else f"{self.scores[row, column - 1]:.2f} "
+                pen.text((x, y + tile + 2), (score + name)[: tile // 6], fill="black")
+        with replacing(path) as temporary:
+            sheet.save(temporary, format="PNG")
+        return pathlib.Path(path)
+
+    def _colour(self, row: int, column: int) -> str:
+        if column == 0:
+            return _QUERY
+        if self.right is None:
+            return _UNKNOWN
+        return _RIGHT if self.right[row, column - 1] else _WRONG
+
+
+def within(image_set, embeddings: np.ndarray, queries: Sequence[int], k: int = 8) -> Neighbours:
+    """The neighbours of some images of a set among all the others.
+
+    Args:
+        image_set: `datasets.ImageSet`.
+        embeddings: `(N, dim)`, a row an image.
+        queries: Indices of the images to look at.
+        k: Neighbours of each. Defaults to 8.
+    """
+    from tf_detreg import retrieval
+
+    queries = np.asarray(queries)
+    k = min(k, len(embeddings) - 1)
+    ids, scores = retrieval.search(embeddings[queries], embeddings, k + 1, progress=False)
+    # A query's own row is left out by its index; where ties pushed it out of the list, the last one goes.
+    keep = ids != queries[:, None]
+    keep[keep.all(axis=1), -1] = False
+    ids, scores = ids[keep].reshape(-1, k), scores[keep].reshape(-1, k)
+    names = np.asarray(image_set.class_names, object)[image_set.labels]
+    return Neighbours(
+        queries=pixels(image_set, queries),
+        found=pixels(image_set, ids),
+        scores=scores,
+        query_names=list(names[queries]),
+        found_names=[list(row) for row in names[ids]],
+        right=image_set.labels[ids] == image_set.labels[queries][:, None],
+    )
+
+
+def pixels(image_set, indices: np.ndarray) -> np.ndarray:
+    """The images at `indices` (any shape), as uint8 `indices.shape + (H, W, 3)`; unreadable ones are grey."""
+    indices = np.asarray(indices)
+    wanted, places = np.unique(indices, return_inverse=True)
+    pictures = np.full((len(wanted), *_height_width(image_set), 3), 127, np.uint8)
+    for images, rows in image_set.subset(wanted).indexed(64):
+        pictures[rows.numpy()] = np.clip(np.rint(images.numpy()), 0, 255).astype(np.uint8)
+    return pictures[places.reshape(indices.shape)]
+
+
+def _tile(picture: np.ndarray, kind: str, name: str, note: str) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    source = base64.b64encode(buffer.getvalue()).decode()
+    text = html.escape(str(name))
+    return (
+        f'<figure class="{kind}"><img alt="{kind}: {text}" src="data:image/png;base64,{source}">'
+        f"<figcaption>{html.escape(note)}<br>{text}</figcaption></figure>"
+    )
+
+
+def _height_width(image_set) -> tuple[int, int]:
+    size = image_set.image_size
+    return (size, size) if isinstance(size, int) else tuple(size)

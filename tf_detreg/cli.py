@@ -1,0 +1,257 @@
+"""The command `tf-detreg`: each command is a few lines around a function of the library."""
+
+import os
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Deep metric learning for Keras: train an embedding on photos by class, measure it on classes it never saw,
+search with it, and put it behind TensorFlow Serving or on a phone.
+
+Start with **tf-detreg demo** (embedded data, a few minutes), then **tf-detreg train PHOTOS/**, where PHOTOS holds one
+folder of images a class.""",
+)
+
+Run = Annotated[pathlib.Path, typer.Argument(help="The directory of a run, as `train` and `demo` make it.")]
+Data = Annotated[str, typer.Argument(help="`glyphs`, `digits`, or a folder that holds one folder of images a class.")]
+Images = Annotated[list[pathlib.Path], typer.Argument(help="Image files, or folders of them.")]
+Exports = Annotated[pathlib.Path, typer.Option("--to", help="The folder that exports go to.")]
+Seed = Annotated[int, typer.Option(help="Of weights, batches and augmentation.")]
+
+
+@app.command()
+def demo(
+    run: Annotated[
+        pathlib.Path, typer.Option(help="The run directory; one that was cut off is resumed.")
+    ] = pathlib.Path("runs/demo"),
+    to: Exports = pathlib.Path("saved_models"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training classes.")] = 7,
+    seed: Seed = 0,
+) -> None:
+    """Train, evaluate, export and show an embedder of characters, on 2 cores in minutes.
+
+    The characters that are evaluated never occur in training. Nothing is downloaded: the fonts inside matplotlib draw.
+    """
+    from tf_detreg.analysis.run_page import recall_rows
+    from tf_detreg.demo import demo as show
+
+    result = show(run, to, seed=seed, epochs=epochs, verbose=_verbose())
+    _print_table("Retrieval among characters never seen in training, in %", recall_rows(result.reports))
+    typer.echo(f"SavedModel  {result.saved_model}    (the folder above it is what TensorFlow Serving reads)")
+    for path in result.lite:
+        typer.echo(f"LiteRT      {path}")
+    typer.echo(f"Report      {result.report}    (open it in a browser)")
+
+
+@app.command()
+def train(
+    data: Annotated[str | None, typer.Argument(help="`glyphs`, `digits`, or a folder of class folders.")] = None,
+    run: Annotated[pathlib.Path, typer.Option(help="The run directory to make.")] = pathlib.Path("runs/latest"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name, or a .toml file: see `tf-detreg recipes`.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training classes.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Such as `small_cnn`, `efficientnet_lite0`, `ResNet50`.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="`RealNVP`, `NICE`, `Glow`, `FFJORD`, `Linear`, `ResidualMLP`.")
+    ] = None,
+    dim: Annotated[int | None, typer.Option(help="Width of the embedding.")] = None,
+    penalty: Annotated[float | None, typer.Option(help="λ of the determinant's penalty.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Such as `ProxyAnchor`, `SupCon`, `TripletSemiHard`.")] = None,
+    classes: Annotated[int | None, typer.Option(help="P: classes in a batch.")] = None,
+    images: Annotated[int | None, typer.Option(help="K: images of each class in a batch.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, batches and augmentation.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="`mirrored` or `multiworker`: see docs/scaling.md.")] = None,
+) -> None:
+    """Train an embedder on classes of images, and leave a run directory.
+
+    A third of the classes is held back for the evaluation. Killed at any moment and started again with `--resume`, the
+    run ends with the same weights. With `--resume` alone, the run's own configuration is used.
+    """
+    from tf_detreg import training
+
+    config = _config(run, resume, recipe)
+    parts = {"head": {"name": head, "dim": dim, "penalty": penalty}, "data": {"name": data}}
+    parts |= {"loss": {"name": loss}, "backbone": {"name": backbone}}
+    changes = {"epochs": epochs, "image_size": image_size, "classes": classes, "images": images, "seed": seed}
+    changes |= {"strategy": strategy} | {key: _changed(getattr(config, key), part) for key, part in parts.items()}
+    config = config.replace(**{key: value for key, value in changes.items() if value is not None})
+    finished = training.train(config, run, resume=resume, verbose=_verbose())
+    _print_evaluation(finished)
+    typer.echo(f"Run         {run}    (next: tf-detreg evaluate {run}, tf-detreg export {run})")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that `train --recipe` knows: whose they are, and what they need."""
+    from tf_detreg import recipes as shelf
+
+    for name in shelf.names():
+        typer.echo(f"{name:36} {shelf.describe(name)}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    engine: Annotated[str, typer.Option(help="`auto`, `exact`, or `scann`, which reports its own error.")] = "auto",
+    clusters: Annotated[bool, typer.Option("--clusters", help="Add NMI, AMI and F1 of a k-means clustering.")] = False,
+    page: Annotated[bool, typer.Option(help="Write the run's report.html.")] = True,
+) -> None:
+    """Measure a run on classes that its training never saw: R@k, MAP@R and more, with intervals over classes."""
+    import rich
+
+    from tf_detreg import retrieval, training
+    from tf_detreg.demo import write_report
+
+    done = training.load_run(run)
+    splits = done.splits()
+    test = splits.test if len(splits.test) else splits.validation
+    found = training.embed(done.embedder, test)
+    report = retrieval.evaluate(found.embeddings, found.labels, k=done.config.k, engine=engine, clusters=clusters)
+    rich.print(report.to_table())
+    if page:
+        path, _ = write_report(done)
+        typer.echo(f"Report      {path}")
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Exports = pathlib.Path("saved_models"),
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the run's.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every artefact with Keras in a clean process.")
+    ] = False,
+) -> None:
+    """Write a SavedModel for TensorFlow Serving, and .tflite files for phones."""
+    from tf_detreg import export as exporting
+    from tf_detreg import training
+
+    done = training.load_run(run)
+    name = name or run.resolve().name
+    paths = [exporting.saved_model(done.embedder, to / name)]
+    for suffix, quantize in (("", None), ("-float16", "float16"), ("-dynamic-int8", "dynamic")):
+        paths.append(exporting.litert(done.embedder, to / f"{name}{suffix}.tflite", quantize=quantize))
+    for path in paths:
+        typer.echo(path)
+    if verify:
+        import rich
+
+        test = done.splits().test
+        rich.print(exporting.verify(done.embedder, paths, test).to_table())
+
+
+@app.command()
+def embed(
+    run: Run,
+    images: Images,
+    out: Annotated[pathlib.Path, typer.Option(help="The .npz file to write.")] = pathlib.Path("embeddings.npz"),
+) -> None:
+    """Embed images into an .npz file: `embeddings` (N, dim) and `paths` (N). Unreadable files are counted and named."""
+    import numpy as np
+
+    from tf_detreg import training
+    from tf_detreg.files import replacing
+
+    done = training.load_run(run)
+    files = _image_files(images, done.embedder)
+    found = training.embed(done.embedder, files)
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
+    typer.echo(f"{len(found.embeddings)} of {len(files)} images embedded: {out}")
+
+
+@app.command()
+def search(
+    place: Annotated[pathlib.Path, typer.Argument(help="A run (its own images are searched), or an index.")],
+    queries: Images,
+    k: Annotated[int, typer.Option("-k", help="Neighbours of each query.")] = 8,
+    picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbours.png"),
+) -> None:
+    """Find the nearest images of each query, print them, and draw them."""
+    from tf_detreg.searching import search_run
+
+    found = search_run(place, queries, k)
+    for query, names, scores in zip(found.query_names, found.found_names, found.scores, strict=True):
+        typer.echo(f"{query}: " + ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)))
+    typer.echo(f"Picture     {found.save_png(picture)}")
+
+
+def _config(run: pathlib.Path, resume: bool, recipe: str | None):
+    from tf_detreg import training
+
+    if recipe is not None:
+        from tf_detreg import recipes as shelf
+
+        return shelf.load(recipe)
+    if resume and (run / "config.json").is_file():
+        return training.RunConfig.load(run / "config.json")
+    return training.RunConfig()
+
+
+def _changed(part: dict, options: dict) -> dict | None:
+    """A part of the configuration with the given options changed; another name drops the old one's own options."""
+    options = {key: value for key, value in options.items() if value is not None}
+    if not options:
+        return None
+    kept = part if options.get("name", part["name"]) == part["name"] else {k: part[k] for k in ("dim",) if k in part}
+    return {**kept, **options}
+
+
+def _image_files(paths: list[pathlib.Path], embedder):
+    from tf_detreg.searching import image_files
+
+    return image_files(paths, embedder)
+
+
+def _verbose() -> int:
+    """A bar in a terminal, a line an epoch in a log."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def _print_evaluation(run) -> None:
+    rows = [
+        {"classes": name, **{f"R@{k}": 100 * v for k, v in found["recall"].items()}, "MAP@R": 100 * found["map_at_r"]}
+        for name, found in run.evaluation.items()
+    ]
+    _print_table("Retrieval on classes held back from training, in %", rows)
+
+
+def _print_table(title: str, rows: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for place, column in enumerate(rows[0] if rows else []):
+        table.add_column(column, justify="left" if place == 0 else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: what a user can mend is told in a line; anything else keeps its traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.secho("Stopped. What was finished is kept; `tf-detreg train --resume` goes on with a run.", err=True)
+        sys.exit(130)
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("TF_DETREG_TRACEBACK"):
+            raise
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        typer.secho("(TF_DETREG_TRACEBACK=1 shows where.)", dim=True, err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The whole way through once, on embedded data: train, compare, export, show."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+from tf_detreg.retrieval import RetrievalReport
+
+# What a laptop trains in minutes from nothing. Characters have thousands of classes and no pretrained backbone, where a
+# pair loss takes off within an epoch and a proxy loss needs many; on features of a pretrained one it is the reverse.
+CONFIG = {
+    "data": "glyphs",
+    "backbone": "small_cnn",
+    "head": {"name": "RealNVP", "dim": 128, "hidden": 128, "penalty": 0.05},
+    "rival": {"penalty": -0.05},
+    "interpolation": {"epsilon": 0.4},
+    "loss": {"name": "SupCon"},
+    "classes": 64,
+    "images": 4,
+    "epochs": 7,
+    "evaluate_every": 7,
+    "optimizer": {"backbone_rate": 3e-3, "head_rate": 3e-3},
+    "k": [1, 10, 100],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """What the demo leaves behind.
+
+    Args:
+        reports: Retrieval on the held-back classes, of raw pixels, before training and after.
+        run: The run's directory.
+        report: The HTML page.
+        saved_model: The version folder for TensorFlow Serving.
+        lite: The `.tflite` files, float32 and dynamic int8.
+    """
+
+    reports: Mapping[str, RetrievalReport]
+    run: pathlib.Path
+    report: pathlib.Path
+    saved_model: pathlib.Path
+    lite: tuple[pathlib.Path, ...]
+
+
+def demo(
+    directory: str | os.PathLike, exports: str | os.PathLike, seed: int = 0, verbose: int | str = "auto", **changes
+) -> Demo:
+    """Train on characters as fonts draw them, evaluate on characters never seen, export and show.
+
+    Args:
+        directory: The run directory; made if it is not there. A run that was cut off there is resumed.
+        exports: Folder for the SavedModel and the `.tflite` files.
+        seed: Of weights, batches and the choice of pictures. Defaults to 0.
+        verbose: Of `keras.Model.fit`.
+        **changes: Entries of `CONFIG` to change.
+
+    Returns:
+        Results and places.
+    """
+    from tf_detreg import export
+    from tf_detreg.training import RunConfig, train
+
+    config = RunConfig.from_dict({**CONFIG, "seed": seed, **changes})
+    run = train(config, directory, resume=True, verbose=verbose)
+    page, reports = write_report(run)
+    exports = pathlib.Path(exports)
+    model = export.saved_model(run.embedder, exports / "demo")
+    lite = tuple(
+        export.litert(run.embedder, exports / f"demo{suffix}.tflite", quantize=quantize)
+        for suffix, quantize in (("", None), ("-dynamic-int8", "dynamic"))
+    )
+    return Demo(reports, run.directory, page, model, lite)
+
+
+def write_report(run) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
+    """Evaluate a run on its test classes, beside raw pixels and the untrained embedder, and write its `report.html`.
+
+    Args:
+        run: `training.Run`.
+
+    Returns:
+        The page, and the reports by embedding.
+    """
+    import keras
+
+    from tf_detreg.analysis import run_page
+    from tf_detreg.training import embed
+    from tf_detreg.training.assembly import build_embedder
+
+    splits = run.splits()
+    test = splits.test if len(splits.test) else splits.validation
+    after = embed(run.embedder, test)
+    shown = test.subset(after.indices)
+    keras.utils.set_random_seed(run.config.seed)
+    before = embed(build_embedder(run.config, shown.image_size), shown).embeddings
+    embeddings = {
+        "raw pixels": run_page.raw_pixels(shown),
+        "before training": before,
+        "after training": after.embeddings,
+    }
+    reports = run_page.compare(embeddings, shown.labels, run.config.k)
+    page = run_page.write(
+        run.directory / "report.html",
+        f"{run.directory.name}: {shown.name}",
+        shown,
+        after.embeddings,
+        reports,
+        run.history,
+        run.config.to_dict(),
+        run.config.seed,
+    )
+    return page, reports

@@ -1,0 +1,68 @@
+"""Search with a run: its own images are the gallery, image files are the queries."""
+
+import logging
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_detreg.analysis import neighbours
+
+logger = logging.getLogger(__name__)
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def image_files(paths: Sequence[str | os.PathLike], embedder):
+    """Image files, and those inside folders, as an unlabelled `ImageSet` of the size that the embedder wants.
+
+    Raises:
+        ValueError: If a path is missing, or none of them holds an image.
+    """
+    from tf_detreg.datasets import ImageSet
+
+    files = []
+    for path in map(pathlib.Path, paths):
+        if not path.exists():
+            raise ValueError(f"There is no file or folder {str(path)!r}.")
+        inside = path.rglob("*") if path.is_dir() else [path]
+        files += sorted(str(file) for file in inside if file.suffix.lower() in ENDINGS)
+    if not files:
+        raise ValueError(f"No image among {[str(path) for path in paths]}: known endings are {', '.join(ENDINGS)}.")
+    size = tuple(embedder.input_shape[1:3])
+    return ImageSet(labels=[0] * len(files), class_names=["?"], paths=files, image_size=size, name="files")
+
+
+def search_run(directory: str | os.PathLike, queries: Sequence[str | os.PathLike], k: int = 8) -> neighbours.Neighbours:
+    """The nearest images of a run's data set for each query image.
+
+    Args:
+        directory: The run.
+        queries: Image files, or folders of them; those that cannot be read are left out and named in the log.
+        k: Neighbours of each. Defaults to 8.
+
+    Returns:
+        What was found, ready to be drawn.
+
+    Raises:
+        ValueError: If no query can be read.
+    """
+    from tf_detreg import retrieval, training
+
+    run = training.load_run(directory)
+    asked = image_files(queries, run.embedder)
+    found = training.embed(run.embedder, asked)
+    parts = [part for part in run.splits() if len(part)]
+    embedded = [training.embed(run.embedder, part) for part in parts]
+    gallery = np.concatenate([part.embeddings for part in embedded])
+    where = [(n, i) for n, part in enumerate(embedded) for i in part.indices]
+    ids, scores = retrieval.search(found.embeddings, gallery, min(k, len(gallery)))
+    names = [[parts[n].class_names[parts[n].labels[i]] for n, i in (where[j] for j in row)] for row in ids]
+    pictures = np.stack([neighbours.pixels(parts[where[j][0]], [where[j][1]])[0] for j in ids.ravel()])
+    return neighbours.Neighbours(
+        queries=neighbours.pixels(asked, found.indices),
+        found=pictures.reshape(*ids.shape, *pictures.shape[1:]),
+        scores=scores,
+        query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
+        found_names=names,
+    )
