@@ -1,5 +1,24 @@
 """Penalties beside the metric loss: each reads what it needs from a small context."""
 
 from tf_detreg.regularizers.base import Context, Regularizer
+from tf_detreg.regularizers.hyperspherical_energy import HypersphericalEnergy
+from tf_detreg.regularizers.language_guidance import LanguageGuidance, embed_names, top_class_names
+from tf_detreg.regularizers.log_exp_mean import LogExpMean
+from tf_detreg.regularizers.power_mean import PowerMean
+from tf_detreg.regularizers.regular_face import RegularFace
+from tf_detreg.regularizers.uniform_loss import UniformLoss
+from tf_detreg.regularizers.uniformity import Uniformity
 
-__all__ = ["Context", "Regularizer"]
+__all__ = [
+    "Context",
+    "HypersphericalEnergy",
+    "LanguageGuidance",
+    "LogExpMean",
+    "PowerMean",
+    "RegularFace",
+    "Regularizer",
+    "UniformLoss",
+    "Uniformity",
+    "embed_names",
+    "top_class_names",
+]

@@ -7,6 +7,11 @@ import keras
 import tensorflow as tf
 
 
+def unit(vectors: tf.Tensor) -> tf.Tensor:
+    """Vectors of length 1 along the last axis; a zero vector stays zero and keeps a finite gradient."""
+    return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-12)
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """What one training step knows; anything may be `None`.
@@ -63,9 +68,6 @@ class Regularizer(keras.layers.Layer):
     def penalty(self, context: Context) -> tf.Tensor:
         """The unweighted scalar."""
         raise NotImplementedError(f"{type(self).__name__} must implement penalty(context).")
-
-    def call(self, context: Context) -> tf.Tensor:
-        return self.weight * self.penalty(context)
 
     def get_config(self):
         return {**super().get_config(), "weight": self.weight}

@@ -1,0 +1,77 @@
+"""What the centre-separation regularizers share: which centres, which pairs of them, and means over those pairs."""
+
+import tensorflow as tf
+
+from tf_detreg.regularizers.base import Context, Regularizer, unit
+
+# Squared distances are held above this, so that coincident centres keep a finite energy and gradient.
+FLOOR = 1e-6
+
+
+def centres(context: Context, by: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Unit centres `(C, dim)` and their classes `(C,)`.
+
+    The proxies where there are any, else the mean embedding of each class in the batch.
+    """
+    if context.proxies is not None:
+        proxies = tf.convert_to_tensor(context.proxies)
+        labels = tf.range(tf.shape(proxies)[0]) if context.proxy_labels is None else context.proxy_labels
+        return unit(proxies), tf.convert_to_tensor(labels)
+    labels, embeddings = context.need("labels", "embeddings", by=by)
+    classes, slot = tf.unique(tf.reshape(labels, [-1]))
+    return unit(tf.math.unsorted_segment_sum(embeddings, slot, tf.size(classes))), classes
+
+
+class CentreSeparation(Regularizer):
+    """Base of the regularizers that spread class centres over the sphere.
+
+    Pairs are of centres of different classes: the several proxies of one class are free to meet. With more than
+    `max_rows` centres, each step takes that many at random and pairs them with all: an unbiased mean over pairs, and a
+    `(max_rows, C)` matrix instead of `(C, C)`.
+
+    Implementing one: write `energy(cosines, pairs)` from cosines `(R, C)` and a boolean mask of the pairs that count.
+
+    Args:
+        weight: factor in the objective. Defaults to `1.0`.
+        max_rows: Defaults to `512`.
+    """
+
+    def __init__(self, weight: float = 1.0, max_rows: int = 512, **kwargs):
+        super().__init__(weight, **kwargs)
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, received {max_rows}.")
+        self.max_rows = max_rows
+
+    def penalty(self, context: Context) -> tf.Tensor:
+        points, classes = centres(context, by=self.name)
+        points = tf.cast(points, self.compute_dtype)
+        count = tf.shape(points)[0]
+        rows = tf.range(count)
+        rows = tf.cond(count > self.max_rows, lambda: tf.random.shuffle(rows)[: self.max_rows], lambda: rows)
+        cosines = tf.matmul(tf.gather(points, rows), points, transpose_b=True)
+        pairs = tf.gather(classes, rows)[:, None] != classes[None, :]
+        return tf.cond(tf.reduce_any(pairs), lambda: self.energy(cosines, pairs), lambda: 0.0 * tf.reduce_sum(cosines))
+
+    def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
+        """The scalar to be minimised; at least one pair counts."""
+        raise NotImplementedError(f"{type(self).__name__} must implement energy(cosines, pairs).")
+
+    def get_config(self):
+        return {**super().get_config(), "max_rows": self.max_rows}
+
+
+def squared_distances(cosines: tf.Tensor) -> tf.Tensor:
+    """`|c_i - c_j|² = 2 - 2 cos`, held above a floor."""
+    return tf.maximum(2 - 2 * cosines, FLOOR)
+
+
+def mean_over(values: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
+    """Mean of the values whose pair counts."""
+    count = tf.math.count_nonzero(pairs, dtype=values.dtype)
+    return tf.reduce_sum(tf.where(pairs, values, 0)) / count
+
+
+def log_mean_exp(exponents: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
+    """`log(mean over pairs of e^u)`, safe for large exponents."""
+    count = tf.math.count_nonzero(pairs, dtype=exponents.dtype)
+    return tf.reduce_logsumexp(tf.where(pairs, exponents, float("-inf"))) - tf.math.log(count)

@@ -1,0 +1,74 @@
+"""Minimum hyperspherical energy: centres repel each other like charges on a sphere."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.regularizers.centres import CentreSeparation, mean_over, squared_distances
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class HypersphericalEnergy(CentreSeparation):
+    r"""Minimum hyperspherical energy (MHE).
+
+    `E_s = mean_{i≠j} f_s(u_ij)`,  `f_s(u) = u^{-s}` for `s > 0`,  `f_0(u) = log(1/u)`
+
+    with `u_ij = |c_i - c_j|`, or the angle between the centres with `angular=True`. With `half=True` the opposite
+    points `-c_j` repel too, so that centres are spread over lines instead of directions.
+
+    Other code: the authors' `s = 0` variant is twice this one, and their angle is divided by π; both are factors or
+    constants that change no optimum.
+
+    The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
+
+    Args:
+        power: s. Defaults to `1.0`, the Coulomb energy.
+        angular: whether u is the angle. Defaults to `False`.
+        half: whether opposite points repel too. Defaults to `False`.
+        weight: factor in the objective. Defaults to `1.0`.
+        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+
+    Call arguments:
+        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from tf_detreg.regularizers import Context
+    >>> near, far = tf.constant([[1.0, 0.0], [0.8, 0.6]]), tf.constant([[1.0, 0.0], [-1.0, 0.0]])
+    >>> energy = HypersphericalEnergy(power=2)
+    >>> bool(energy.penalty(Context(proxies=far)) < energy.penalty(Context(proxies=near)))
+    True
+
+    Reference: Liu et al., "Learning towards Minimum Hyperspherical Energy", NeurIPS 2018.
+    """
+
+    def __init__(
+        self,
+        power: float = 1.0,
+        angular: bool = False,
+        half: bool = False,
+        weight: float = 1.0,
+        max_rows: int = 512,
+        **kwargs,
+    ):
+        super().__init__(weight, max_rows, **kwargs)
+        if power < 0:
+            raise ValueError(f"power must be 0 or more, received {power}.")
+        self.power = power
+        self.angular = angular
+        self.half = half
+
+    def energy(self, cosines, pairs):
+        energy = mean_over(self.potential(cosines), pairs)
+        return (energy + mean_over(self.potential(-cosines), pairs)) / 2 if self.half else energy
+
+    def potential(self, cosines: tf.Tensor) -> tf.Tensor:
+        """`f_s(u)`, from the logarithm of u."""
+        if self.angular:
+            log_distances = tf.math.log(tf.acos(tf.clip_by_value(cosines, -1 + 1e-6, 1 - 1e-6)))
+        else:
+            log_distances = tf.math.log(squared_distances(cosines)) / 2
+        return tf.exp(-self.power * log_distances) if self.power else -log_distances
+
+    def get_config(self):
+        return {**super().get_config(), "power": self.power, "angular": self.angular, "half": self.half}

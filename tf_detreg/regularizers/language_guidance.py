@@ -1,0 +1,204 @@
+"""Language guidance: similarities between images of two classes should follow those between the classes' names."""
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_detreg.regularizers.base import Context, Regularizer, unit
+
+DIVERGENCES = ("backward", "forward")
+PLACES = ("auto", "batch", "proxies")
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class LanguageGuidance(Regularizer):
+    r"""Language guidance, by expert names or by pseudo-names.
+
+    `S_ij = z_i·z_j`,  `T_ij = mean_k cos(t_k(y_i), t_k(y_j)) + g`;  where `y_i = y_j` both are set to `1 + g`
+    `forward = τ²/B Σ_i KL( softmax(T_i/τ) || softmax(S_i/τ) )`,  `backward` with the two exchanged
+
+    `t_k(c)` is the embedding of the k-th name of class c. **Expert**: one name a class, an array `(C, e)`.
+    **Pseudo**: the `k` names that an ImageNet classifier finds most often for the class, an array `(C, k, e)`; see
+    `top_class_names` and `embed_names`. The names' similarities are constants: no gradient flows into them.
+
+    Paper settings: CLIP ViT-B/32 on "a photo of a {}", g = 1, τ = 1, k = 5; weight 7.5 (CUB) or 6 (Cars) for
+    multi-similarity loss. The authors' code uses the backward divergence and shifts T by g, but not S; both are
+    kept here.
+
+    Args:
+        texts: text embeddings `(C, e)` or `(C, k, e)`, normalised inside.
+        divergence: `"backward"` or `"forward"`. Defaults to `"backward"`.
+        on: `"batch"`, `"proxies"` (each unit proxy stands for an image of its class), or `"auto"`: proxies where the
+            loss has them. Defaults to `"auto"`.
+        shift: g. Defaults to `1.0`.
+        temperature: τ. Defaults to `1.0`.
+        max_rows: with more proxies than this, each step draws so many at random. Defaults to `1024`.
+        shape: shape of `texts`, in its place; for loading a saved model. Defaults to `None`.
+        weight: factor in the objective. Defaults to `1.0`.
+
+    Call arguments:
+        context: with `labels (B,)` and `embeddings (B, dim)`, or with `proxies` and `proxy_labels`.
+
+    Raises:
+        ValueError: if an argument is wrong, or a label has no text.
+
+    Example:
+
+    >>> from tf_detreg.regularizers import Context
+    >>> guide = LanguageGuidance(np.eye(3), on="batch")
+    >>> context = Context(labels=tf.constant([0, 1, 2]), embeddings=tf.eye(3))
+    >>> bool(guide.penalty(context) > 0)
+    True
+
+    Reference: Roth et al., "Integrating Language Guidance into Vision-based Deep Metric Learning", CVPR 2022.
+    """
+
+    def __init__(
+        self,
+        texts=None,
+        divergence: str = "backward",
+        on: str = "auto",
+        shift: float = 1.0,
+        temperature: float = 1.0,
+        max_rows: int = 1024,
+        shape: Sequence[int] | None = None,
+        weight: float = 1.0,
+        **kwargs,
+    ):
+        super().__init__(weight, **kwargs)
+        if divergence not in DIVERGENCES:
+            raise ValueError(f"divergence must be one of {DIVERGENCES}, received {divergence!r}.")
+        if on not in PLACES:
+            raise ValueError(f"on must be one of {PLACES}, received {on!r}.")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, received {temperature}.")
+        self.divergence = divergence
+        self.on = on
+        self.shift = shift
+        self.temperature = temperature
+        self.max_rows = max_rows
+        self.texts = self._frozen(texts, shape)
+        self.built = True
+
+    def _frozen(self, texts, shape):
+        if texts is None and shape is None:
+            raise ValueError("texts must be given: an array of text embeddings, one row a class.")
+        values = np.zeros(shape, "float32") if texts is None else np.asarray(texts, "float32")
+        if values.ndim not in (2, 3) or not np.isfinite(values).all():
+            raise ValueError(
+                "texts must be a finite array (classes, size), or (classes, names, size) for several names a class; "
+                f"received shape {values.shape}."
+            )
+        weight = self.add_weight(name="texts", shape=values.shape, trainable=False, initializer="zeros")
+        weight.assign(values)
+        return weight
+
+    def penalty(self, context: Context) -> tf.Tensor:
+        labels, points = self._points(context)
+        mates = labels[:, None] == labels[None, :]
+        same = tf.constant(1 + self.shift, points.dtype)
+        image = tf.where(mates, same, tf.matmul(points, points, transpose_b=True)) / self.temperature
+        text = tf.where(mates, same, self.text_similarities(labels) + self.shift) / self.temperature
+        image, text = tf.nn.log_softmax(image), tf.stop_gradient(tf.nn.log_softmax(text))
+        p, q = (image, text) if self.divergence == "backward" else (text, image)
+        return self.temperature**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(p) * (p - q), axis=1))
+
+    def text_similarities(self, labels: tf.Tensor) -> tf.Tensor:
+        """`mean_k cos(t_k(y_i), t_k(y_j))`, `(B, B)`."""
+        texts = unit(tf.gather(tf.convert_to_tensor(self.texts), labels))
+        if texts.shape.rank == 2:
+            return tf.matmul(texts, texts, transpose_b=True)
+        rows = tf.reshape(texts, (tf.shape(labels)[0], texts.shape[1] * texts.shape[2]))
+        return tf.matmul(rows, rows, transpose_b=True) / texts.shape[1]
+
+    def _points(self, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
+        """Labels and the unit vectors that language guides."""
+        if self.on == "batch" or (self.on == "auto" and context.proxies is None):
+            labels, points = context.need("labels", "embeddings", by=self.name)
+        else:
+            points, labels = context.need("proxies", "proxy_labels", by=self.name)
+        labels, points = tf.reshape(labels, [-1]), tf.convert_to_tensor(points)
+        if points is not context.embeddings and points.shape[0] is not None and points.shape[0] > self.max_rows:
+            chosen = tf.random.shuffle(tf.range(points.shape[0]))[: self.max_rows]
+            labels, points = tf.gather(labels, chosen), tf.gather(points, chosen)
+        return self._with_text(labels), unit(tf.cast(points, self.compute_dtype))
+
+    def _with_text(self, labels: tf.Tensor) -> tf.Tensor:
+        count = self.texts.shape[0]
+        check = tf.debugging.assert_less(
+            labels, tf.cast(count, labels.dtype), f"texts has {count} rows, one a class, but a label is larger."
+        )
+        with tf.control_dependencies([check] if check is not None else []):
+            return tf.identity(labels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "divergence": self.divergence,
+            "on": self.on,
+            "shift": self.shift,
+            "temperature": self.temperature,
+            "max_rows": self.max_rows,
+            "shape": list(self.texts.shape),
+        }
+
+
+def top_class_names(scores, labels, names: Sequence[str], k: int = 5) -> list[list[str]]:
+    """Pseudo-names of each class: the k names that a classifier gives its images the highest mean score for.
+
+    Args:
+        scores: logits of the classifier, `(N, M)`, of the training images.
+        labels: classes of the images, integers `(N,)` in `0 .. C - 1`, none missing.
+        names: the classifier's M class names; only the text before a first comma is kept.
+        k: Defaults to `5`.
+
+    Returns:
+        C lists of k names, best first.
+
+    Raises:
+        ValueError: if the shapes do not fit, or a class has no image.
+
+    Example:
+
+    >>> top_class_names([[3.0, 1.0, 2.0], [0.0, 9.0, 1.0]], [0, 1], ["cat, tom", "dog", "cow"], k=2)
+    [['cat', 'cow'], ['dog', 'cow']]
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim != 2 or scores.shape != (len(labels), len(names)):
+        raise ValueError(
+            f"scores must have shape (images, names) = ({len(labels)}, {len(names)}), received {scores.shape}."
+        )
+    if not 1 <= k <= len(names):
+        raise ValueError(f"k must lie in 1 .. {len(names)}, the number of names, received {k}.")
+    counts = np.bincount(labels)
+    if not counts.all():
+        raise ValueError(f"every class needs an image; none has the label {int(np.argmin(counts))}.")
+    sums = np.zeros((len(counts), scores.shape[1]))
+    np.add.at(sums, labels, scores)
+    best = np.argsort(-sums / counts[:, None], axis=1, kind="stable")[:, :k]
+    return [[names[column].split(",")[0] for column in row] for row in best]
+
+
+def embed_names(names: Sequence, encoder: Callable, template: str = "a photo of a {}") -> np.ndarray:
+    """Text embeddings of class names, as `LanguageGuidance` takes them.
+
+    Args:
+        names: C strings, or C lists of k strings.
+        encoder: a function from a list of strings to an array `(n, e)`, or an object with such an `encode` method, as
+            sentence encoders have.
+        template: a text with `{}` in the place of the name. Defaults to `"a photo of a {}"`.
+
+    Returns:
+        float32 `(C, e)`, or `(C, k, e)`.
+
+    Example:
+
+    >>> embed_names(["cat", "giraffe"], lambda texts: [[len(text), 1.0] for text in texts]).shape
+    (2, 2)
+    """
+    shape = np.array(names, dtype=object).shape
+    texts = [template.format(name) for name in np.array(names, dtype=object).ravel()]
+    vectors = np.asarray(getattr(encoder, "encode", encoder)(texts), dtype="float32")
+    return vectors.reshape(*shape, -1)

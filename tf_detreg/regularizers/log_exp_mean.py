@@ -1,0 +1,49 @@
+"""Log-exp mean of the cosines between centres: from their mean to their maximum."""
+
+import keras
+
+from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class LogExpMean(CentreSeparation):
+    r"""Log-exp mean of cosine similarities.
+
+    `L_t = 1/t · log( mean_{i≠j} e^{t·c_i·c_j} )`
+
+    `t → 0` gives the mean cosine, `t → ∞` the largest one; in between, near neighbours count more the larger t is.
+
+    The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
+
+    Args:
+        temperature: t; 0 is the mean. Defaults to `1.0`.
+        weight: factor in the objective. Defaults to `1.0`.
+        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+
+    Call arguments:
+        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from tf_detreg.regularizers import Context
+    >>> near, far = tf.constant([[1.0, 0.0], [0.8, 0.6]]), tf.constant([[1.0, 0.0], [-1.0, 0.0]])
+    >>> bool(LogExpMean().penalty(Context(proxies=far)) < LogExpMean().penalty(Context(proxies=near)))
+    True
+
+    Reference: "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission).
+    """
+
+    def __init__(self, temperature: float = 1.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
+        super().__init__(weight, max_rows, **kwargs)
+        if temperature < 0:
+            raise ValueError(f"temperature must be 0 or more, received {temperature}.")
+        self.temperature = temperature
+
+    def energy(self, cosines, pairs):
+        if not self.temperature:
+            return mean_over(cosines, pairs)
+        return log_mean_exp(self.temperature * cosines, pairs) / self.temperature
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}

@@ -1,0 +1,39 @@
+"""RegularFace: each centre moves away from its nearest neighbour."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.regularizers.centres import CentreSeparation
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class RegularFace(CentreSeparation):
+    r"""RegularFace, exclusive regularization.
+
+    `L = mean_i max_{j≠i} c_i·c_j`
+
+    Other code: equal to pytorch-metric-learning's `RegularFaceRegularizer` with one proxy a class.
+
+    The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
+
+    Args:
+        weight: factor in the objective. Defaults to `1.0`.
+        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+
+    Call arguments:
+        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from tf_detreg.regularizers import Context
+    >>> near, far = tf.constant([[1.0, 0.0], [0.8, 0.6]]), tf.constant([[1.0, 0.0], [-1.0, 0.0]])
+    >>> bool(RegularFace().penalty(Context(proxies=far)) < RegularFace().penalty(Context(proxies=near)))
+    True
+
+    Reference: Zhao et al., "RegularFace: Deep Face Recognition via Exclusive Regularization", CVPR 2019.
+    """
+
+    def energy(self, cosines, pairs):
+        nearest = tf.reduce_max(tf.where(pairs, cosines, float("-inf")), axis=1)
+        return tf.reduce_mean(tf.boolean_mask(nearest, tf.reduce_any(pairs, axis=1)))

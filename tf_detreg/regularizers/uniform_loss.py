@@ -1,0 +1,38 @@
+"""The uniform loss: Coulomb repulsion between centres, with an offset that keeps it finite."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.regularizers.centres import CentreSeparation, mean_over, squared_distances
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class UniformLoss(CentreSeparation):
+    r"""Uniform loss of UniformFace.
+
+    `L = mean_{i≠j} 1 / (|c_i - c_j| + 1)`
+
+    Other code: the paper updates class centres as running means, as center loss does; here the proxies are centres.
+
+    The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
+
+    Args:
+        weight: factor in the objective. Defaults to `1.0`.
+        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+
+    Call arguments:
+        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from tf_detreg.regularizers import Context
+    >>> near, far = tf.constant([[1.0, 0.0], [0.8, 0.6]]), tf.constant([[1.0, 0.0], [-1.0, 0.0]])
+    >>> bool(UniformLoss().penalty(Context(proxies=far)) < UniformLoss().penalty(Context(proxies=near)))
+    True
+
+    Reference: Duan et al., "UniformFace: Learning Deep Equidistributed Representation for Face Recognition", CVPR 2019.
+    """
+
+    def energy(self, cosines, pairs):
+        return mean_over(1 / (tf.sqrt(squared_distances(cosines)) + 1), pairs)

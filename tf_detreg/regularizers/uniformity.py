@@ -1,0 +1,48 @@
+"""Uniformity: the logarithm of a Gaussian potential between centres."""
+
+import keras
+
+from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, squared_distances
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class Uniformity(CentreSeparation):
+    r"""Uniformity on the sphere.
+
+    `L = log( mean_{i≠j} e^{-t·|c_i - c_j|²} )`
+
+    Equal to `2t·(LogExpMean(2t) - 1)`, since `|c_i - c_j|² = 2 - 2 c_i·c_j`.
+
+    The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
+
+    Args:
+        temperature: t. Defaults to `2.0`, the paper's.
+        weight: factor in the objective. Defaults to `1.0`.
+        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+
+    Call arguments:
+        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+
+    Example:
+
+    >>> import tensorflow as tf
+    >>> from tf_detreg.regularizers import Context
+    >>> near, far = tf.constant([[1.0, 0.0], [0.8, 0.6]]), tf.constant([[1.0, 0.0], [-1.0, 0.0]])
+    >>> bool(Uniformity().penalty(Context(proxies=far)) < Uniformity().penalty(Context(proxies=near)))
+    True
+
+    Reference: Wang and Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on
+    the Hypersphere", ICML 2020.
+    """
+
+    def __init__(self, temperature: float = 2.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
+        super().__init__(weight, max_rows, **kwargs)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, received {temperature}.")
+        self.temperature = temperature
+
+    def energy(self, cosines, pairs):
+        return log_mean_exp(-self.temperature * squared_distances(cosines), pairs)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature}
