@@ -56,7 +56,8 @@ def test_report_as_json_markdown_and_table():
     assert f"| R@1 | {100 * report.recall[1]:.2f} |" in report.to_markdown()
     console = rich.console.Console(width=120, record=True, file=io.StringIO())
     console.print(report.to_table())
-    assert "MAP@R" in console.export_text() and "cross-group" in console.export_text()
+    text = console.export_text()
+    assert "MAP@R" in text and "cross-group" in text
 
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(retrieval.__path__)])

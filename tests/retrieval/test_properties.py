@@ -128,6 +128,16 @@ def test_blocks_and_threads_change_nothing(monkeypatch):
     assert measure(points, labels).metrics == whole.metrics
 
 
+def test_the_three_ways_to_multiply_agree(monkeypatch):
+    rng = np.random.default_rng(0)
+    points, labels = rng.standard_normal((300, 8)), rng.integers(0, 30, 300)
+    transposed = measure(points, labels)
+    monkeypatch.setattr(exact, "_TRANSPOSED_BYTES", 0)
+    assert measure(points, labels).metrics == transposed.metrics
+    monkeypatch.setattr(exact, "_COPIED_BYTES", 0)
+    assert measure(points, labels).metrics == transposed.metrics
+
+
 def test_blocks_keep_within_the_memory_bound():
     for gallery in (1_000, 60_000, 1_000_000):
         in_flight = exact.block_size(gallery, 100) * exact.workers() * (4 * gallery + 64 * 100)

@@ -5,7 +5,8 @@ comparison and a count: 1 + (right answers before it) + (wrong answers that scor
 until a query has so many right answers that sorting its row of scores once is cheaper than counting for each.
 
 TensorFlow makes the product, because on CPUs with AVX-512 its kernels are almost twice as fast as those in NumPy's
-wheel, and because it finds a GPU by itself; NumPy counts, on as many threads as there are cores.
+wheel, and because it finds a GPU by itself; NumPy counts, on as many threads as there are cores. A gallery that is too
+large to be copied is multiplied by NumPy where it lies, also when that is a file mapped into memory.
 """
 
 import concurrent.futures
@@ -22,8 +23,9 @@ from tf_detreg.retrieval.protocols import Protocol
 
 TIE = 1e-6  # Float32 cannot order scores that are closer than this: they tie, and a tie counts against the query.
 
-_SCORES_BYTES = 400 << 20  # of all blocks in flight
-_TRANSPOSED_BYTES = 256 << 20  # a transposed copy of a small gallery makes the product faster
+_SCORES_BYTES = 256 << 20  # of all blocks in flight
+_TRANSPOSED_BYTES = 128 << 20  # galleries up to here are copied transposed: the product is faster, the copy small
+_COPIED_BYTES = 512 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
 _MOST_QUERIES = 512
 _COUNT_UP_TO = 40  # right answers; beyond, sorting the row is faster
 _LANES = 255 * 8  # columns whose matches can be added up in bytes without overflow
@@ -38,24 +40,29 @@ class Scores:
 
     def __init__(self, gallery: np.ndarray):
         self._transposed = gallery.nbytes <= _TRANSPOSED_BYTES
-        with full_precision():
+        self._in_tensorflow = gallery.nbytes <= _COPIED_BYTES or bool(tf.config.list_physical_devices("GPU"))
+        if self._in_tensorflow:
             self._gallery = tf.constant(np.ascontiguousarray(gallery.T) if self._transposed else gallery)
+        else:
+            self._gallery = gallery.T
 
     def __call__(self, queries: np.ndarray) -> np.ndarray:
         """(b, dim) to a writable (b, N)."""
-        product = tf.matmul(queries, self._gallery, transpose_b=not self._transposed).numpy()
-        if not product.flags.writeable:
-            product = product.copy()
-        return product
+        if self._in_tensorflow:
+            return tf.matmul(queries, self._gallery, transpose_b=not self._transposed).numpy()
+        return np.matmul(queries, self._gallery)
 
 
 @contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Switch off TensorFloat-32, with which recent GPUs would keep three digits of each score."""
+def settled() -> Iterator[None]:
+    """One BLAS thread for each of our own, and no TensorFloat-32, with which GPUs keep three digits of a score."""
+    from threadpoolctl import threadpool_limits
+
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
@@ -76,7 +83,7 @@ def in_blocks(count: int, size: int, task: Callable[[np.ndarray], object], title
     """Call `task(rows)` for all blocks of 0..count-1 on all cores; the first error stops the rest."""
     blocks = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
     pool = concurrent.futures.ThreadPoolExecutor(workers())
-    with ticker(title, count, progress) as tick, full_precision(), pool:
+    with ticker(title, count, progress) as tick, settled(), pool:
         futures = {pool.submit(task, rows): len(rows) for rows in blocks}
         try:
             for future in concurrent.futures.as_completed(futures):

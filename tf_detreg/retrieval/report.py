@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    import rich.table
+    import rich.console
 
 _LABELS = {"mrr": "MRR", "r_precision": "R-precision", "map@r": "MAP@R", "map": "MAP"}
 _LABELS |= {"nmi": "NMI", "ami": "AMI", "f1": "F1"}
@@ -155,17 +155,17 @@ class RetrievalReport:
         lines += ["", self.summary(), *(f"Note: {note}" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
-    def to_table(self) -> "rich.table.Table":
-        """A table for `rich.print`."""
+    def to_table(self) -> "rich.console.Group":
+        """A table with the sentence and the notes under it, for `rich.print`."""
+        from rich.console import Group
         from rich.table import Table
 
-        table = Table(caption="\n".join([self.summary(), *self.notes]), caption_justify="left")
-        table.add_column("metric")
+        table = Table("metric")
         table.add_column("%", justify="right")
         table.add_column("95 % interval", justify="right")
         for row in self.rows():
             table.add_row(*row.values())
-        return table
+        return Group(table, self.summary(), *self.notes)
 
 
 def _percent(value: float) -> str:

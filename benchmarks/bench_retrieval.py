@@ -1,0 +1,264 @@
+"""Retrieval: exact ranks against faiss, pytorch-metric-learning and a bare matrix product; ScaNN against exact search.
+
+    python benchmarks/bench_retrieval.py [--cores 1] [--queries 4096] [--scann-items 1000000]
+
+Exact search is measured on a part of the queries against the whole gallery: its time is proportional to the queries.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import threading
+import time
+from collections.abc import Callable
+
+ROUNDS = 3
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cores", type=int, default=1, help="cores to run on (default 1)")
+    parser.add_argument("--items", type=int, default=60_000, help="gallery of the exact part (default 60000)")
+    parser.add_argument("--queries", type=int, default=4_096, help="queries of the exact part (default 4096)")
+    parser.add_argument("--scann-items", type=int, default=1_000_000, help="gallery of the ScaNN part; 0 leaves it out")
+    parser.add_argument("--auto-items", type=int, default=100_000, help="for the automatic choice; 0 leaves it out")
+    return parser.parse_args()
+
+
+def turns(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, float, list]:
+    """Median seconds of both, in turns, after one run of each to warm up; and the smallest and largest ratio."""
+    ours(), theirs()
+    times = []
+    for _ in range(rounds):
+        pair = []
+        for work in (ours, theirs):
+            began = time.perf_counter()
+            work()
+            pair.append(time.perf_counter() - began)
+        times.append(pair)
+    ratios = [a / b for a, b in times]
+    return statistics.median(a for a, _ in times), statistics.median(b for _, b in times), [min(ratios), max(ratios)]
+
+
+def row(what: str, peer: str, measured: tuple[float, float, list], target: float | None, **more) -> dict:
+    ours, theirs, spread = measured
+    print(f"{what} | {ours:.3f} s | {peer} | {theirs:.3f} s | {ours / theirs:.3f} | {spread}", flush=True)
+    return {"what": what, "ours": ours, "peer": peer, "theirs": theirs, "ratio": ours / theirs, "spread": spread} | {
+        "target": target,
+        **more,
+    }
+
+
+def clustered(items: int, dim: int, size: int, noise: float, seed: int = 0):
+    """Unit vectors of classes of `size`, whose centres lie in clusters themselves; shuffled."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    classes = -(-items // size)
+    tops = rng.standard_normal((max(1, classes // 100), dim), np.float32)
+    centres = tops[rng.integers(len(tops), size=classes)] + 0.8 * rng.standard_normal((classes, dim), np.float32)
+    labels = rng.permutation(np.repeat(np.arange(classes), size)[:items])
+    points = np.empty((items, dim), np.float32)
+    for start in range(0, items, 50_000):
+        part = slice(start, start + 50_000)
+        points[part] = centres[labels[part]]
+        points[part] += noise * rng.standard_normal(points[part].shape, np.float32)
+        points[part] /= np.linalg.norm(points[part], axis=1, keepdims=True)
+    return points, labels
+
+
+def exact_rows(items: int, queries: int) -> list[dict]:
+    import faiss
+    import numpy as np
+    import tensorflow as tf
+    import torch
+    from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+
+    from tf_detreg.retrieval import exact, protocols
+
+    points, labels = clustered(items, 512, 5, noise=2.3)
+    rules = protocols.choose(labels, None, None, None)
+    rows, ks = np.arange(queries), (1, 10, 100, 1000)
+    flat = faiss.IndexFlatIP(512)
+    flat.add(points)
+    gallery = tf.constant(np.ascontiguousarray(points.T))
+
+    def ours(what: str) -> dict:
+        return exact.per_query(points, points, rules, ks, what, rows, progress=False)
+
+    def by_faiss() -> np.ndarray:
+        ids = flat.search(points[rows], max(ks) + 1)[1]
+        hit = (labels[ids] == labels[rows, None]) & (ids != rows[:, None])
+        return np.array([hit[:, : k + 1].any(axis=1).mean() for k in ks])  # self is among the first k + 1
+
+    def product() -> None:
+        for start in range(0, queries, 512):
+            tf.matmul(points[start : start + 512], gallery).numpy()
+
+    names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+    calculator = AccuracyCalculator(include=names, k="max_bin_count", device=torch.device("cpu"))
+    tensors = torch.from_numpy(points), torch.from_numpy(labels)
+
+    def by_pml() -> dict:
+        x, y = tensors
+        return calculator.get_accuracy(x[rows], y[rows], x, y, ref_includes_query=True)
+
+    mine, theirs = ours("all"), by_pml()
+    print(f"R@1 {mine['recall@1'].mean():.4f}, pytorch-metric-learning {theirs['precision_at_1']:.4f}")
+    print(f"MAP@R {mine['map@r'].mean():.5f}, theirs {theirs['mean_average_precision_at_r']:.5f}")
+    print(f"R@k {[float(mine[f'recall@{k}'].mean()) for k in ks]}, faiss {by_faiss().tolist()}")
+    size = f"{queries:,} queries in {items:,} × 512"
+    recall = f"R@1, 10, 100, 1000; {size}"
+    return [
+        row(recall, "faiss-cpu flat, k = 1,001, then counting", turns(lambda: ours("recall"), by_faiss), 0.6),
+        row(recall, "the bare matrix product (TensorFlow)", turns(lambda: ours("recall"), product), 1.6),
+        row(
+            f"all metrics; {size}",
+            "pytorch-metric-learning: R@1, R-precision and MAP@R alone",
+            turns(lambda: ours("all"), by_pml),
+            0.5,
+        ),
+    ]
+
+
+def memory_row(items: int) -> dict:
+    """Peak resident memory of the exact engine beyond the embeddings, sampled while it runs."""
+    import numpy as np
+    import psutil
+
+    from tf_detreg.retrieval import exact, protocols
+
+    points, labels = clustered(items, 128, 10, noise=1.0)
+    rules = protocols.choose(labels, None, None, None)
+    process, peak, done = psutil.Process(), [0], threading.Event()
+    before = process.memory_info().rss
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    exact.per_query(points, points, rules, (1, 10), "all", np.arange(256), progress=False)
+    done.set()
+    watcher.join()
+    beyond = (peak[0] - before) / 1e9
+    what = f"memory of exact search beyond the embeddings, {items:,} × 128 (GB, in the ratio column)"
+    print(f"{what}: {beyond:.3f}", flush=True)
+    return {"what": what, "ours": None, "peer": "", "theirs": None, "ratio": beyond, "spread": None, "target": 1.0}
+
+
+def scann_rows(items: int) -> list[dict]:
+    import numpy as np
+
+    from tf_detreg.retrieval import approximate, exact
+
+    points, labels = clustered(items, 128, 10, noise=2.0)
+    tuned = approximate.calibrate(points, points, 10, True, 0.99, progress=False)
+    few = np.sort(np.random.default_rng(1).choice(items, 128, replace=False))
+    many = np.sort(np.random.default_rng(2).choice(items, 20_000, replace=False))
+    ids = exact.search(points[few], points, 1, few, False)[0][:, 0]
+    truth = float((labels[ids] == labels[few]).mean())
+    ours, theirs, spread = turns(
+        lambda: tuned.tree.search(points[many], 10, many), lambda: exact.search(points[few], points, 10, few, False)
+    )
+    share = len(few) / len(many)
+    measured = theirs / ours / share, [1 / bound / share for bound in reversed(spread)]
+    settings = ", ".join(f"{name} {value}" for name, value in tuned.tree.settings().items())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    what = (
+        f"ScaNN's throughput over exact search, {items:,} × 128 (true R@1 ≈ {truth:.2f}); recall@10 {tuned.recall:.4f} "
+        f"({tuned.interval[0]:.4f} – {tuned.interval[1]:.4f}); {settings}; building and tuning {tuned.seconds:.0f} s; "
+        f"peak memory of the process {peak:.1f} GB"
+    )
+    print(f"{what}: {measured[0]:.1f}", flush=True)
+    return [
+        {
+            "what": what,
+            "ours": ours / len(many),
+            "peer": "exact search, a query",
+            "theirs": theirs / len(few),
+            "ratio": measured[0],
+            "spread": measured[1],
+            "target": 20,
+            "higher_is_better": True,
+        }
+    ]
+
+
+def auto_row(items: int) -> dict:
+    from tf_detreg import retrieval
+
+    points, labels = clustered(items, 128, 10, noise=2.0)
+    times, reports = {}, {}
+    for engine in ("exact", "scann", "auto"):
+        began = time.perf_counter()
+        reports[engine] = retrieval.evaluate(
+            points, labels, k=(1, 10), metrics="recall", engine=engine, resamples=0, progress=False
+        )
+        times[engine] = time.perf_counter() - began
+        print(f"{engine}: {times[engine]:.1f} s, R@1 {reports[engine].recall[1]:.4f}", flush=True)
+    chosen = reports["auto"].engine
+    other = "scann" if chosen == "exact" else "exact"
+    what = f"the automatic choice at {items:,} × 128 is {chosen} ({times['auto']:.1f} s with the choosing)"
+    measured = times[chosen], times[other], [times[chosen] / times[other]] * 2
+    return row(what, other, measured, 1.0)
+
+
+def main() -> None:
+    options = arguments()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(options.cores)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(options.cores)
+    import faiss
+    import torch
+
+    faiss.omp_set_num_threads(options.cores)
+    torch.set_num_threads(options.cores)
+    rows = exact_rows(options.items, options.queries)
+    if options.auto_items:
+        rows.append(auto_row(options.auto_items))
+    if options.scann_items:
+        rows.append(memory_row(options.scann_items))
+        rows += scann_rows(options.scann_items)
+    write(rows, options.cores)
+
+
+def write(rows: list[dict], cores: int) -> None:
+    import importlib.metadata
+
+    packages = ("tensorflow", "numpy", "scann", "faiss-cpu", "torch", "pytorch-metric-learning")
+    result = {
+        "title": "Retrieval",
+        "machine": f"{platform.processor() or platform.machine()}, {cores} core(s)",
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "rows": rows,
+    }
+    folder = pathlib.Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / "retrieval.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print("\n| what | ours (s) | peer | theirs (s) | ratio | spread | target |\n|---|---:|---|---:|---:|---:|---:|")
+    for line in rows:
+        cells = [
+            line["what"],
+            line["ours"],
+            line["peer"],
+            line["theirs"],
+            line["ratio"],
+            line["spread"],
+            line["target"],
+        ]
+        print("| " + " | ".join(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
