@@ -18,8 +18,8 @@ CONFIG = {
     "loss": {"name": "SupCon"},
     "classes": 64,
     "images": 4,
-    "epochs": 7,
-    "evaluate_every": 7,
+    "epochs": 8,
+    "evaluate_every": 2,
     "optimizer": {"backbone_rate": 3e-3, "head_rate": 3e-3},
     "k": [1, 10, 100],
 }

@@ -56,15 +56,16 @@ def _cell(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else html.escape(str(value))
 
 
-def curves(history: Mapping[str, Sequence[float]]) -> str:
+def curves(history: Sequence[Mapping[str, float]]) -> str:
     """Training curves, one small plot a quantity, as inline SVG.
 
     Args:
-        history: Name of a quantity to its value after each epoch, as in `keras.callbacks.History.history`.
+        history: A mapping an epoch: `epoch`, counted from 1, and the quantities that were logged in it.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    names = [name for name, values in history.items() if len(values) and name != "epoch"]
+    names = [name for name in dict.fromkeys(name for row in history for name in row) if name != "epoch"]
     if not names:
         return "<p>No epoch has finished yet.</p>"
     columns = min(3, len(names))
@@ -72,7 +73,10 @@ def curves(history: Mapping[str, Sequence[float]]) -> str:
     figure = Figure(figsize=(3.3 * columns, 2.1 * lines), layout="constrained")
     for place, name in enumerate(names, 1):
         axes = figure.add_subplot(lines, columns, place)
-        axes.plot(range(1, len(history[name]) + 1), history[name], color="#3457b2", marker=".", linewidth=1.5)
+        points = [(row["epoch"], row[name]) for row in history if name in row]
+        axes.plot(*zip(*points, strict=True), color="#3457b2", marker=".", linewidth=1.5)
+        axes.set_xlim(0.5, len(history) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(name, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)

@@ -69,7 +69,7 @@ def write(
             "Share of queries, in %, with the right class among the first k neighbours.",
             report.table(recall_rows(reports)),
         ),
-        report.Section("Training", "Every logged quantity after each epoch.", report.curves(_columns(history))),
+        report.Section("Training", "Every logged quantity after each epoch.", report.curves(history)),
         report.Section(
             "Neighbours",
             "Queries drawn at random. Blue: the query; green: its class; red and dashed: another one.",
@@ -91,8 +91,3 @@ def _choose(per_query: Mapping[str, np.ndarray], seed: int, count: int = 6) -> t
     known = per_query["relevant"] > 0
     wrong = known & (per_query["first_rank"] > 1)
     return tuple(np.sort(rng.permutation(np.flatnonzero(mask))[:count]) for mask in (known, wrong))
-
-
-def _columns(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    names = dict.fromkeys(name for row in history for name in row)
-    return {name: [row[name] for row in history if row.get(name) is not None] for name in names}

@@ -1,0 +1,48 @@
+"""The report: one file, nothing fetched, nothing injected, numbers where they belong."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tf_detreg.analysis import report, run_page
+from tf_detreg.datasets import ImageSet
+
+
+@pytest.fixture
+def page(tmp_path):
+    rng = np.random.default_rng(0)
+    images = ImageSet(
+        labels=np.repeat(np.arange(4), 3),
+        class_names=["<script>alert(1)</script>", "b", "c", "d"],
+        images=rng.integers(0, 255, (12, 8, 8), dtype=np.uint8),
+    )
+    good = np.eye(4)[images.labels] + 0.01 * rng.normal(size=(12, 4))
+    bad = rng.normal(size=(12, 4))
+    reports = run_page.compare({"before": bad, "after": good}, images.labels, k=(1, 2))
+    history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "val_recall@1": 0.5}]
+    path = run_page.write(tmp_path / "r.html", "A <run>", images, good, reports, history, {"seed": 3})
+    return path.read_text(encoding="utf-8"), reports
+
+
+def test_the_table_shows_what_was_measured(page):
+    text, reports = page
+    assert reports["after"].recall[1] == 1.0 > reports["before"].recall[1]
+    assert "<td>after</td><td>100.00</td>" in text
+
+
+def test_nothing_is_fetched_and_nothing_injected(page):
+    text, _ = page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", text)
+    assert "<script" not in text and "A &lt;run&gt;" in text
+
+
+def test_every_query_of_a_perfect_embedding_is_right(page):
+    text, _ = page
+    assert "No query is wrong." in text and text.count('class="right"') > 0
+
+
+def test_curves_stand_at_their_epochs():
+    svg = report.curves([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "recall": 0.5}])
+    assert svg.count("<svg") == 1 and 'aria-label="Training curves: loss, recall"' in svg
+    assert report.curves([]) == "<p>No epoch has finished yet.</p>"
