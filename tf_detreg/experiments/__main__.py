@@ -18,7 +18,7 @@ def main() -> None:
             command.add_argument("--picture", default=None, help="where the main plot goes, as SVG")
             continue
         command.add_argument("study_file")
-        command.add_argument("--output", default="studies/runs", help="folder of finished trials")
+        command.add_argument("--output", default="studies/out", help="folder of finished trials")
         command.add_argument("--smoke", action="store_true", help="the small version, in seconds")
         if function is ablate:
             command.add_argument("--jobs", type=int, default=1, help="processes, each on one thread")

@@ -11,7 +11,7 @@ from tf_detreg.experiments.study import read
 
 def ablate(
     study_file: str | os.PathLike,
-    output: str | os.PathLike = "studies/runs",
+    output: str | os.PathLike = "studies/out",
     jobs: int = 1,
     smoke: bool = False,
     log: Callable[[str], None] = print,

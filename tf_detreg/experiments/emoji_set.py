@@ -33,14 +33,15 @@ def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_
 
     Args:
         path: the `.npz` file, looked for with `find`.
-        without: styles to leave out, by name. `("fluent-emoji-flat", "fluent-3d")` removes near copies.
+        without: styles to leave out, by name. `("fluent-emoji-flat", "fluent-3d")` removes near copies. Styles that
+            the set does not hold are no error: sets can be rebuilt with fewer.
         min_images: classes with fewer images are dropped. Default 2.
 
     Returns:
         An `ImageSet` whose `groups` are the design families, for cross-family retrieval.
 
     Raises:
-        ValueError: if the file is not there or `without` names an unknown style.
+        ValueError: if the file is not there.
     """
     from PIL import Image
 
@@ -49,9 +50,6 @@ def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_
         label, style = file["label"].astype(np.int32), file["style"].astype(np.int32)
         info = json.loads(file["info"].tobytes())
     names = [entry["name"] for entry in info["styles"]]
-    unknown = sorted(set(without) - set(names))
-    if unknown:
-        raise ValueError(f"without names unknown styles {unknown}. Known: {names}.")
     kept = np.isin(style, [i for i, name in enumerate(names) if name not in without])
     count = np.bincount(label[kept], minlength=len(info["classes"]))
     kept &= count[label] >= min_images

@@ -97,7 +97,8 @@ def read(path, smoke: bool = False) -> Study:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     shrink = content.pop("smoke", {})
     if smoke:
-        content = merge(content, shrink)
+        # Other data altogether, not the study's with some keys changed.
+        content = merge(content, shrink) | ({"data": shrink["data"]} if "data" in shrink else {})
     known = {"name", "kind", "title", "question", "data", "protocol", "recipe", "families"}
     _no_others(content, known, str(path))
     kind = content.get("kind", "ablation")

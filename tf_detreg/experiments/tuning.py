@@ -16,7 +16,7 @@ def tune(
     family: str,
     search: dict[str, list] | None = None,
     trials: int = 20,
-    output: str | os.PathLike = "studies/runs",
+    output: str | os.PathLike = "studies/out",
     seed: int = 0,
     smoke: bool = False,
     log: Callable[[str], None] = print,
