@@ -25,14 +25,14 @@ if keras.backend.backend() != "tensorflow":
         "Set the environment variable KERAS_BACKEND=tensorflow before the first `import keras`."
     )
 
-from tf_detreg import heads, losses, miners, regularizers, training
+from tf_detreg import backbones, heads, losses, miners, regularizers, training
 from tf_detreg.models import load
 
 __version__ = "0.1.0"
 
-_ON_DEMAND = ("analysis", "backbones", "callbacks", "datasets", "experiments", "export", "retrieval", "serving")
+_ON_DEMAND = ("analysis", "callbacks", "datasets", "experiments", "export", "retrieval", "serving")
 
-__all__ = ["heads", "load", "losses", "miners", "regularizers", "training", *_ON_DEMAND]
+__all__ = ["backbones", "heads", "load", "losses", "miners", "regularizers", "training", *_ON_DEMAND]
 
 
 def __getattr__(name: str):
