@@ -4,6 +4,7 @@ from tf_detreg.regularizers.base import Context, Regularizer
 from tf_detreg.regularizers.hyperspherical_energy import HypersphericalEnergy
 from tf_detreg.regularizers.language_guidance import LanguageGuidance, embed_names, top_class_names
 from tf_detreg.regularizers.log_exp_mean import LogExpMean
+from tf_detreg.regularizers.non_isotropy import NonIsotropy
 from tf_detreg.regularizers.power_mean import PowerMean
 from tf_detreg.regularizers.regular_face import RegularFace
 from tf_detreg.regularizers.uniform_loss import UniformLoss
@@ -14,6 +15,7 @@ __all__ = [
     "HypersphericalEnergy",
     "LanguageGuidance",
     "LogExpMean",
+    "NonIsotropy",
     "PowerMean",
     "RegularFace",
     "Regularizer",

@@ -1,0 +1,136 @@
+"""Non-isotropy regularization: a conditional flow from proxies to samples gives each class a shape of its own."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.heads.conditioner import Conditioner
+from tf_detreg.heads.coupling import affine_coupling, split
+from tf_detreg.regularizers.base import Context, Regularizer, unit
+
+# Above this negative log-likelihood the exponential goes on as a straight line, so that it cannot overflow.
+KNEE = 20.0
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class NonIsotropy(Regularizer):
+    r"""Non-isotropy regularization (NIR).
+
+    `penalty = mean_i exp(ℓ_i)`,  `ℓ_i = ½·|f(z_i | q_y)|² - log|det ∂f/∂z_i|`
+
+    `f` is an invertible flow on the embedding, conditioned on the sample's own proxy: affine couplings as in
+    `heads.RealNVP`, whose networks also read the proxy. It is trained with the model. `ℓ` is, up to a constant, the
+    negative log-likelihood of the sample as a deformed Gaussian around its proxy. The proxy alone must explain where
+    the samples of its class lie, and the class need not be a round ball around it, as pure proxy losses make it.
+
+    Above `ℓ = 20` the exponential continues as its tangent. A class with several proxies explains a sample by the
+    nearest. Pair losses have no proxies: then class means of the batch take their place.
+
+    Paper settings: 5 GLOW blocks with networks of width 128, scales clamped at 2, weight 0.0075 to 0.01 beside
+    Proxy-Anchor, proxy rate × 4000. Couplings alternate halves here instead of GLOW's permutations.
+
+    Args:
+        dim: size of an embedding, 2 or more.
+        depth: number of couplings. Defaults to `8`.
+        hidden: width of their networks. Defaults to `128`.
+        hidden_layers: Defaults to `2`.
+        scale_bound: bound of a log-scale. Defaults to `2.0`.
+        exponential: `False` takes the mean of `ℓ_i / dim` instead, the plain negative log-likelihood, which has no
+            lower bound on a sphere. Defaults to `True`.
+        weight: factor in the objective. Defaults to `0.01`.
+
+    Call arguments:
+        context: with `labels` and `embeddings`, and with `proxies` and `proxy_labels` for a proxy loss.
+
+    Raises:
+        ValueError: if an argument is wrong, or the embeddings have another size.
+
+    Example:
+
+    >>> from tf_detreg.regularizers import Context
+    >>> penalty = NonIsotropy(dim=4, depth=2, hidden=8)
+    >>> context = Context(labels=tf.range(3), embeddings=tf.eye(3, 4), proxies=tf.eye(3, 4), proxy_labels=tf.range(3))
+    >>> round(float(penalty.penalty(context)), 1)  # exp(1/2): the flow starts near the identity
+    1.6
+
+    Reference: Roth et al., "Non-isotropy Regularization for Proxy-based Deep Metric Learning", CVPR 2022.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        depth: int = 8,
+        hidden: int = 128,
+        hidden_layers: int = 2,
+        scale_bound: float = 2.0,
+        exponential: bool = True,
+        weight: float = 0.01,
+        **kwargs,
+    ):
+        super().__init__(weight, **kwargs)
+        if dim < 2 or depth < 1 or scale_bound <= 0:
+            raise ValueError(
+                "dim must be at least 2, depth at least 1 and scale_bound positive; "
+                f"received {dim}, {depth} and {scale_bound}."
+            )
+        self.dim = dim
+        self.depth = depth
+        self.hidden = hidden
+        self.hidden_layers = hidden_layers
+        self.scale_bound = scale_bound
+        self.exponential = exponential
+        self.nets = [self._net(layer) for layer in range(depth)]
+        self.built = True
+
+    def _net(self, layer: int) -> Conditioner:
+        _, read, moved = split(self.dim, layer)
+        net = Conditioner(2 * moved, self.hidden, self.hidden_layers, dtype=self.dtype_policy, name=f"net_{layer}")
+        net.build((None, read + self.dim))
+        return net
+
+    def flow(self, z: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`f(z | condition)`, `(B, dim)`, and `log|det ∂f/∂z|`, `(B,)`."""
+        log_scales = []
+        for layer, net in enumerate(self.nets):
+
+            def conditioned(z_a, training, net=net):
+                return net(tf.concat([z_a, condition], axis=-1), training=training)
+
+            z = affine_coupling(
+                split(self.dim, layer)[0], conditioned, None, self.scale_bound, log_scales.append
+            ).forward(z)
+        return z, tf.add_n([tf.reduce_sum(s, axis=-1) for s in log_scales])
+
+    def penalty(self, context: Context) -> tf.Tensor:
+        labels, embeddings = context.need("labels", "embeddings", by=self.name)
+        z = unit(tf.cast(embeddings, self.compute_dtype))
+        if z.shape[-1] != self.dim:
+            raise ValueError(f"embeddings must have size dim={self.dim}, received shape {tuple(z.shape)}.")
+        noise, log_determinant = self.flow(z, self._own_centres(tf.reshape(labels, [-1]), z, context))
+        surprise = tf.reduce_sum(tf.square(noise), axis=-1) / 2 - log_determinant
+        if not self.exponential:
+            return tf.reduce_mean(surprise) / self.dim
+        bent = tf.exp(tf.minimum(surprise, KNEE))
+        return tf.reduce_mean(bent * (1 + tf.nn.relu(surprise - KNEE)))
+
+    def _own_centres(self, labels: tf.Tensor, z: tf.Tensor, context: Context) -> tf.Tensor:
+        """The nearest proxy of each sample's class, or the mean of the class in the batch; unit vectors `(B, dim)`."""
+        if context.proxies is None:
+            classes, slot = tf.unique(labels)
+            means = unit(tf.math.unsorted_segment_sum(z, slot, tf.size(classes)))
+            return tf.gather(means, slot)
+        proxies, proxy_labels = context.need("proxies", "proxy_labels", by=self.name)
+        q = unit(tf.cast(proxies, self.compute_dtype))
+        own = tf.cast(labels, proxy_labels.dtype)[:, None] == proxy_labels[None, :]
+        similarities = tf.where(own, tf.matmul(z, q, transpose_b=True), float("-inf"))
+        return tf.gather(q, tf.argmax(similarities, axis=1))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "depth": self.depth,
+            "hidden": self.hidden,
+            "hidden_layers": self.hidden_layers,
+            "scale_bound": self.scale_bound,
+            "exponential": self.exponential,
+        }
