@@ -1,9 +1,11 @@
 """Versions that appear whole or not at all."""
 
+import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 
 from tf_detreg.files import replacing
 
@@ -53,6 +55,31 @@ def publish(
             f"Version {version} was not published to {str(directory)!r}; {_kept(present)}. {error}"
         ) from error
     return directory / str(version)
+
+
+@contextlib.contextmanager
+def staging(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A hidden folder inside `directory`, on the same disk, that vanishes in the end."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        room = pathlib.Path(tempfile.mkdtemp(prefix=".staging.", dir=directory))
+    except OSError as error:
+        reason = f"Cannot write here ({error.strerror}). Choose another place"
+        raise OSError(error.errno, reason, str(directory)) from error
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def move_in(staged: dict[str, pathlib.Path], directory: pathlib.Path, version: int) -> dict[str, pathlib.Path]:
+    """Moves finished artefacts to their places, the SavedModel last: once it is there, all is there."""
+    paths = {name: directory / path.name for name, path in staged.items()}
+    if (directory / str(version)).exists():
+        raise ValueError(f"version={version} is in {str(directory)!r} already; leave it out for the next free one.")
+    for name in sorted(staged, key=lambda name: staged[name].is_dir()):
+        staged[name].replace(paths[name])
+    return paths
 
 
 def versions(directory: str | os.PathLike) -> list[int]:

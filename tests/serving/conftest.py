@@ -1,0 +1,65 @@
+"""A small model, its index and the application around them."""
+
+import io
+
+import keras
+import numpy as np
+import pytest
+
+from tf_detreg import export, heads, retrieval
+
+pytest.importorskip("starlette", reason="the extra `serve` is not installed: pip install -e '.[serve]'")
+
+
+def png(image):
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(image, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Pictures of 8 plain colours, 5 of each with a little noise."""
+    rng = np.random.default_rng(0)
+    colours = np.array([[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)]) * 200 + 25
+    flat = np.repeat(colours, 5, axis=0)[:, None, None, :] + rng.integers(-20, 21, (40, 4, 4, 3))
+    return np.kron(flat, np.ones((1, 4, 4, 1))).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def embedder():
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Flatten(), heads.Linear(8)]
+    return keras.Sequential(layers, name="colours")
+
+
+@pytest.fixture(scope="session")
+def folder(embedder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("served") / "colours"
+    export.saved_model(embedder, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def index(embedder, pictures):
+    names = ["black", "red", "green", "yellow", "blue", "pink", "cyan", "white"]
+    facts = [{"label": names[row // 5]} for row in range(40)]
+    vectors = np.asarray(embedder(pictures.astype(np.float32)))
+    return retrieval.Index(vectors, [f"item {row}" for row in range(40)], facts, export.fingerprint(embedder))
+
+
+@pytest.fixture(scope="session")
+def gallery(index, pictures):
+    from tf_detreg.serving.gallery import Gallery
+
+    return Gallery(index, pictures)
+
+
+@pytest.fixture(scope="session")
+def app(folder, gallery):
+    from tf_detreg.serving.app import Settings, create_app
+    from tf_detreg.serving.model import ModelDirectory
+
+    return create_app(ModelDirectory(folder), gallery, Settings(max_body=2_000_000, poll=0))

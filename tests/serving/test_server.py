@@ -1,0 +1,223 @@
+"""The local server answers as TensorFlow Serving does, searches, and keeps its limits."""
+
+import base64
+import concurrent.futures
+import json
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serving.conftest import png
+from tf_detreg import export, retrieval
+from tf_detreg.serving.app import Settings, create_app
+from tf_detreg.serving.gallery import Gallery
+from tf_detreg.serving.model import ModelDirectory
+
+PREDICT = "/v1/models/colours:predict"
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def vectors(embedder, pictures):
+    return np.asarray(embedder(pictures.astype(np.float32)))
+
+
+def b64(content):
+    return {"b64": base64.b64encode(content).decode()}
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/v1/models/colours/versions/1:predict"])
+def test_float_images_by_row_and_by_column(client, pictures, vectors, path):
+    rows = pictures[:3].astype(float).tolist()
+    got = client.post(path, json={"instances": rows}).json()["predictions"]
+    np.testing.assert_allclose(got, vectors[:3], atol=1e-5)
+    got = client.post(path, json={"instances": [{"images": row} for row in rows]}).json()["predictions"]
+    np.testing.assert_allclose(got, vectors[:3], atol=1e-5)
+    got = client.post(path, json={"inputs": rows}).json()["outputs"]
+    np.testing.assert_allclose(got, vectors[:3], atol=1e-5)
+    got = client.post(path, json={"inputs": {"images": rows}}).json()["outputs"]
+    np.testing.assert_allclose(got, vectors[:3], atol=1e-5)
+
+
+def test_bytes_with_a_broken_row(client, pictures, vectors):
+    rows = [b64(png(pictures[0])), b64(b"no image"), b64(png(pictures[9]))]
+    ask = {"signature_name": "serve_bytes", "instances": rows}
+    first, broken, last = client.post(PREDICT, json=ask).json()["predictions"]
+    assert (first["valid"], broken["valid"], last["valid"]) == (True, False, True)
+    assert not np.any(broken["embeddings"])
+    np.testing.assert_allclose([first["embeddings"], last["embeddings"]], vectors[[0, 9]], atol=1e-5)
+    columns = client.post(PREDICT, json={"signature_name": "serve_bytes", "inputs": {"image_bytes": rows}}).json()
+    assert columns["outputs"]["valid"] == [True, False, True]
+    assert client.post(PREDICT, json={"signature_name": "serve_bytes", "instances": []}).json() == {"predictions": []}
+
+
+def test_status_and_metadata(client):
+    state = client.get("/v1/models/colours").json()["model_version_status"]
+    assert state == [{"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}]
+    assert client.get("/v1/models/colours/versions/1").json()["model_version_status"] == state
+    signatures = client.get("/v1/models/colours/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    images = signatures["serving_default"]["inputs"]["images"]
+    assert images["dtype"] == "DT_FLOAT"
+    assert [dim["size"] for dim in images["tensor_shape"]["dim"]] == ["-1", "16", "16", "3"]
+    assert signatures["serve_bytes"]["outputs"]["valid"]["dtype"] == "DT_BOOL"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "JSON Parse error"),
+        (b"[" * 200_000, "JSON Parse error"),
+        (b"\xff\xfe", "JSON Parse error"),
+        (b"[1]", "JSON object"),
+        (b"{}", "exactly one of"),
+        (b'{"instances": 3}', "must be a list"),
+        (b'{"instances": [[1, 2], [3]]}', "ragged"),
+        (b'{"instances": [[1, 2], [3, 4]]}', "shape"),
+        (b'{"instances": ["text"]}', "must hold numbers"),
+        (b'{"instances": [true]}', "must hold numbers"),
+        (b'{"instances": [{"pictures": 1}]}', "must name the inputs"),
+        (b'{"inputs": {"pictures": 1}}', "must name"),
+        (b'{"signature_name": 3, "instances": []}', "must be a string"),
+        (b'{"signature_name": "serve_bytes", "instances": [3]}', "b64"),
+        (b'{"signature_name": "serve_bytes", "instances": [{"b64": "***"}]}', "base64"),
+        (b'{"signature_name": "serve_bytes", "inputs": 7}', "list of strings"),
+    ],
+)
+def test_bad_predict_requests_say_why(client, body, says):
+    response = client.post(PREDICT, content=body)
+    assert response.status_code == 400
+    assert says in response.json()["error"]
+
+
+def test_what_is_not_there(client):
+    assert client.post(PREDICT, json={"signature_name": "serve_music", "instances": []}).status_code == 404
+    for path in ("/v1/models/other", "/v1/models/colours/versions/2", "/thumbnails/40", "/neighbours/40", "/nothing"):
+        assert client.get(path).status_code == 404
+    assert client.get(PREDICT).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path", ["/thumbnails/../../etc/passwd", "/thumbnails/%2e%2e%2fetc%2fpasswd", "/thumbnails/-1", "//etc/passwd"]
+)
+def test_no_path_leads_to_the_file_system(client, path):
+    response = client.get(path)
+    assert response.status_code == 404
+    assert b"root:" not in response.content
+
+
+def test_search_finds_the_picture_itself_and_its_class(client, pictures):
+    answer = client.post("/search?k=5", content=png(pictures[12])).json()
+    assert answer["matches"][0]["id"] == "item 12"
+    assert {match["label"] for match in answer["matches"]} == {"green"}
+    assert answer["matches"][0]["score"] == pytest.approx(1.0, abs=1e-3)
+    again = client.get("/neighbours/12?k=5").json()
+    assert [match["id"] for match in again["matches"]] == [match["id"] for match in answer["matches"]]
+    picture = client.get(f"/thumbnails/{answer['matches'][0]['place']}")
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert picture.content[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff\xe0 half a JPEG"])
+def test_what_is_no_image_is_refused(client, content):
+    response = client.post("/search", content=content)
+    assert response.status_code == 422
+    assert "not an image" in response.json()["error"]
+
+
+@pytest.mark.parametrize("k", ["0", "101", "-1", "x", "1e3", ""])
+def test_k_has_limits(client, pictures, k):
+    assert client.post(f"/search?k={k}", content=png(pictures[0])).status_code == 400
+
+
+def test_large_bodies_are_cut_off(client):
+    assert client.post("/search", content=bytes(2_000_001)).status_code == 413
+    endless = (bytes(100_000) for _ in range(1000))
+    assert client.post(PREDICT, content=endless).status_code == 413
+
+
+def test_page_health_and_metrics(client):
+    page = client.get("/")
+    assert "Search with a picture" in page.text
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert client.get("/health").json() == {"status": "ok", "model": "colours", "version": 1}
+    assert client.get("/about").json()["items"] == 40
+    counted = client.get("/metrics").text
+    assert 'tf_detreg_requests_total{code="422",endpoint="search"}' in counted
+    assert "tf_detreg_model_version 1.0" in counted
+
+
+def test_a_crowd_is_served_in_batches(client, pictures, vectors):
+    contents = [png(picture) for picture in pictures]
+
+    def ask(row):
+        body = {"signature_name": "serve_bytes", "instances": [b64(contents[row])]}
+        return client.post(PREDICT, json=body).json()["predictions"][0]["embeddings"]
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        got = list(pool.map(ask, range(40)))
+    np.testing.assert_allclose(got, vectors, atol=1e-5)
+
+
+def test_a_slow_model_times_out_and_a_long_queue_is_refused(folder, pictures):
+    import time
+
+    model = ModelDirectory(folder)
+    run = model.current.run
+    model.current.run = lambda *arguments: (time.sleep(0.4), run(*arguments))[1]
+    ask = {"instances": [pictures[0].tolist()]}
+    with TestClient(create_app(model, settings=Settings(timeout=0.1, poll=0))) as client:
+        assert client.post(PREDICT, json=ask).status_code == 504
+    with TestClient(create_app(model, settings=Settings(waiting_rows=1, workers=1, batch_rows=1, poll=0))) as client:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: client.post(PREDICT, json=ask), range(8)))
+        codes = {answer.status_code for answer in answers}
+        assert codes == {200, 503}
+        assert next(answer for answer in answers if answer.status_code == 503).headers["retry-after"] == "1"
+
+
+def test_without_a_gallery(folder):
+    with TestClient(create_app(ModelDirectory(folder), settings=Settings(poll=0))) as client:
+        assert client.get("/about").json()["items"] == 0
+        assert "no gallery" in client.post("/search", content=b"x").json()["error"]
+
+
+def test_a_gallery_of_another_model_is_refused(folder, index):
+    foreign = retrieval.Index(index.embeddings, fingerprint="0123456789abcdef")
+    with pytest.raises(ValueError, match="another model"):
+        create_app(ModelDirectory(folder), Gallery(foreign))
+    with pytest.raises(ValueError, match="one an item"):
+        Gallery(index, pictures=["one.png"])
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no numbered model version"):
+        ModelDirectory(tmp_path)
+
+
+def test_a_newer_version_is_taken_over_and_a_broken_one_is_not(embedder, tmp_path, caplog):
+    export.saved_model(embedder, tmp_path / "m", warm_up=False)
+    model = ModelDirectory(tmp_path / "m")
+    assert not model.take_newest()
+    export.saved_model(embedder, tmp_path / "m", warm_up=False)
+    assert model.take_newest()
+    assert model.current.number == 2
+    (tmp_path / "m" / "3").mkdir()
+    assert not model.take_newest()
+    assert model.current.number == 2
+    assert "version 2 keeps serving" in caplog.text
+
+
+def test_unreadable_pictures_are_left_out(index, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    gallery = Gallery(index, [str(tmp_path / "text.png")] * 39 + [None])
+    assert gallery.samples(3) == []
+    assert not gallery.search(index.embeddings[:1], 2)[0]["picture"]
+    assert json.dumps(gallery.search(index.embeddings[:1], 2))

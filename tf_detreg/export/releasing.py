@@ -1,0 +1,105 @@
+"""Everything at once: a SavedModel and the phone files, verified before any of them is published."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tf_detreg.export import publishing
+from tf_detreg.export.cards import model_card
+from tf_detreg.export.inference import inference_model
+from tf_detreg.export.lite import litert
+from tf_detreg.export.savedmodel import saved_model
+from tf_detreg.export.verification import Limits, Verification, verify
+
+FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Release:
+    """What was published.
+
+    Args:
+        paths: By format: the SavedModel's version folder and the `.tflite` files.
+        verification: What the checks found; None when they were not asked for.
+        card: The model card's path.
+    """
+
+    paths: dict[str, pathlib.Path]
+    verification: Verification | None
+    card: pathlib.Path
+
+
+def release(
+    embedder: keras.Model,
+    directory: str | os.PathLike,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    formats: Sequence[str] = FORMATS,
+    calibration: np.ndarray | None = None,
+    version: int | None = None,
+    check: bool = True,
+    limits: dict[str, Limits] | None = None,
+    class_names: Sequence[str] | None = None,
+    card: Mapping | None = None,
+) -> Release:
+    """Export in several formats, run each in a clean process, and publish only if all are within their limits.
+
+    The SavedModel appears as `directory/<version>/`, the `.tflite` files as
+    `directory/<model>-v<version>-<format>.tflite`, and the card as `README.md` in `directory` and in the version.
+
+    Args:
+        embedder: The plain inference model, or a `MetricModel`.
+        directory: The model's folder.
+        images: Real images `(N, H, W, 3)`, 0..255, best of the test classes: what the artefacts are compared on.
+        labels: Their classes, for the change of R@1.
+        formats: Any of `saved_model`, `float32`, `float16`, `dynamic`, `int8`. Default: all.
+        calibration: Images for `int8`, best of the training classes. Default: the first 200 of `images`.
+        version: Its number. Default: the next free one.
+        check: Whether to verify before publishing. Default True.
+        limits: By precision, what to allow. Default: `export.LIMITS`.
+        class_names: Stored in each artefact.
+        card: Arguments of `export.model_card`: `data`, `recipe`, `evaluation`, `smoothness`, `licence`, `name`.
+
+    Returns:
+        A `Release`.
+
+    Raises:
+        ValueError: If a format is unknown, an artefact falls below its limits, or `version` is there already.
+        OSError: If the disk is full or not writable. What was published before stays as it was.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
+        >>> images = np.random.default_rng(0).uniform(0, 255, (6, 4, 4, 3))
+        >>> done = release(model, tempfile.mkdtemp(), images, formats=["float32"])
+        >>> done.verification.passed, sorted(done.paths)
+        (True, ['float32'])
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ValueError(f"formats must be some of {FORMATS}, received {unknown or formats}.")
+    embedder, directory = inference_model(embedder), pathlib.Path(directory)
+    present = publishing.versions(directory)
+    version = max(present, default=0) + 1 if version is None else version
+    calibration = images[:200] if calibration is None else calibration
+    with publishing.staging(directory) as room:
+        staged = {}
+        if "saved_model" in formats:
+            staged["saved_model"] = saved_model(embedder, room / directory.resolve().name, version, labels=class_names)
+        for name in [name for name in formats if name != "saved_model"]:
+            quantize = None if name == "float32" else name
+            path = room / f"{embedder.name}-v{version}-{name}.tflite"
+            staged[name] = litert(embedder, path, quantize, calibration, labels=class_names)
+        verification = verify(embedder, staged.values(), images, labels, limits=limits).require() if check else None
+        text = model_card(embedder, verification=verification, **(card or {}))
+        page = room / "README.md"
+        page.write_text(text, encoding="utf-8")
+        if "saved_model" in staged:
+            (staged["saved_model"] / "README.md").write_text(text, encoding="utf-8")
+        paths = publishing.move_in(staged, directory, version)
+        page.replace(directory / "README.md")
+    return Release(paths, verification, directory / "README.md")

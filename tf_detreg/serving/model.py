@@ -1,0 +1,93 @@
+"""The model that the server runs: the newest version of a SavedModel folder, taken over when a newer one appears."""
+
+import logging
+import os
+import pathlib
+
+import numpy as np
+
+from tf_detreg.export.publishing import versions
+from tf_detreg.export.verification import facts_of
+
+logger = logging.getLogger(__name__)
+
+
+class Version:
+    """One loaded version: its signatures as NumPy functions.
+
+    Args:
+        path: The numbered folder.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        import tensorflow as tf
+
+        self.number = int(path.name)
+        self.facts = facts_of(path)
+        self._loaded = tf.saved_model.load(str(path))
+        self.signatures = dict(self._loaded.signatures)
+        self._constant = tf.constant
+        self._warm_up(tf.io.encode_png(tf.zeros((8, 8, 3), tf.uint8)).numpy())
+
+    def inputs(self, signature: str) -> dict:
+        """Tensor specs of a signature's inputs, by name."""
+        return self.signatures[signature].structured_input_signature[1]
+
+    def outputs(self, signature: str) -> dict:
+        """Tensor specs of a signature's outputs, by name."""
+        return self.signatures[signature].structured_outputs
+
+    def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The signature's outputs for a batch."""
+        specs = self.inputs(signature)
+        tensors = {name: self._constant(value, specs[name].dtype) for name, value in inputs.items()}
+        return {name: value.numpy() for name, value in self.signatures[signature](**tensors).items()}
+
+    def _warm_up(self, picture: bytes) -> None:
+        """Runs each signature once: the first call of a graph optimises it, which takes a second or more."""
+        for signature in self.signatures:
+            inputs = {}
+            for name, spec in self.inputs(signature).items():
+                shape = [size or 1 for size in spec.shape.as_list()]
+                text = spec.dtype.name == "string"
+                inputs[name] = np.full(shape, picture) if text else np.zeros(shape, spec.dtype.as_numpy_dtype)
+            self.run(signature, inputs)
+
+
+class ModelDirectory:
+    """A model's folder of numbered versions, as `export.saved_model` writes it.
+
+    Args:
+        directory: The folder.
+        name: The model's name in the API. Default: the folder's.
+
+    Raises:
+        ValueError: If it holds no version.
+    """
+
+    def __init__(self, directory: str | os.PathLike, name: str | None = None):
+        self.directory = pathlib.Path(directory)
+        self.name = name or self.directory.resolve().name
+        found = versions(self.directory)
+        if not found:
+            raise ValueError(
+                f"directory={str(directory)!r} holds no numbered model version. Give the folder that "
+                "export.saved_model wrote to, which has folders such as 1/ with saved_model.pb in them."
+            )
+        self.current = Version(self.directory / str(found[-1]))
+
+    def take_newest(self) -> bool:
+        """Loads a version newer than the current one, if there is one; the old one serves until then.
+
+        A version that cannot be loaded, or that takes other inputs, is reported and passed over.
+        """
+        newest = max(versions(self.directory), default=0)
+        if newest <= self.current.number:
+            return False
+        try:
+            self.current = Version(self.directory / str(newest))
+        except Exception:
+            logger.exception("Version %d cannot be loaded; version %d keeps serving.", newest, self.current.number)
+            return False
+        logger.info("Version %d serves now.", newest)
+        return True
