@@ -219,9 +219,15 @@ def _verbose() -> int:
 
 
 def _print_evaluation(run) -> None:
+    from tf_detreg.retrieval.report import label
+
+    found = {name: report["metrics"] for name, report in run.evaluation.items()}
+    # A rank beyond the gallery of a small set is not evaluated there.
+    asked = [*(f"recall@{k}" for k in run.config.k), "map@r"]
+    shown = [metric for metric in asked if all(metric in metrics for metrics in found.values())]
     rows = [
-        {"classes": name, **{f"R@{k}": 100 * v for k, v in found["recall"].items()}, "MAP@R": 100 * found["map_at_r"]}
-        for name, found in run.evaluation.items()
+        {"classes": name, **{label(metric): 100 * metrics[metric] for metric in shown}}
+        for name, metrics in found.items()
     ]
     _print_table("Retrieval on classes held back from training, in %", rows)
 

@@ -1,0 +1,62 @@
+"""What importing the package costs and brings."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+HEAVY = ("tensorflow_probability", "tf_keras", "scann", "matplotlib", "sklearn", "PIL", "rich", "typer", "torch")
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+
+
+def test_import_loads_nothing_heavy():
+    # Keras itself loads some of them where they are installed.
+    code = (
+        "import sys, keras; before = set(sys.modules); import tf_detreg\n"
+        f"print([name for name in {HEAVY} if name in set(sys.modules) - before])"
+    )
+    assert run(code).stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_every_room_opens_on_demand():
+    code = "import tf_detreg; print([getattr(tf_detreg, name).__name__ for name in tf_detreg.__all__])"
+    done = run(code)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_another_backend_is_refused_in_words():
+    done = run("import keras; keras.backend.backend = lambda: 'jax'; import tf_detreg")
+    assert done.returncode != 0 and "KERAS_BACKEND=tensorflow" in done.stderr
+
+
+def test_load_says_what_it_wants(tmp_path):
+    import tf_detreg
+
+    with pytest.raises(ValueError, match=r"\.keras file"):
+        tf_detreg.load(tmp_path / "nothing.keras")
+
+
+def test_a_saved_embedder_loads_in_a_process_that_only_imports_us(tmp_path):
+    import keras
+    import numpy as np
+
+    import tf_detreg as dr
+
+    images = np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3)).astype(np.float32)
+    embedder = keras.Sequential(
+        [keras.Input((16, 16, 3)), dr.backbones.small_cnn(16, width=4), dr.heads.RealNVP(8, depth=2, hidden=8)]
+    )
+    np.savez(tmp_path / "expected.npz", images=images, embeddings=embedder(images))
+    embedder.save(tmp_path / "x.keras")
+    assert not [name for name in zipfile.ZipFile(tmp_path / "x.keras").namelist() if name.endswith(".pkl")]
+    done = run(
+        "import numpy as np, tf_detreg\n"
+        f"file = np.load({str(tmp_path / 'expected.npz')!r})\n"
+        f"model = tf_detreg.load({str(tmp_path / 'x.keras')!r})\n"
+        "print(abs(np.asarray(model(file['images'])) - file['embeddings']).max() < 1e-6)"
+    )
+    assert done.stdout.strip().endswith("True"), done.stderr[-2000:]
