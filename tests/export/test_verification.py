@@ -67,3 +67,15 @@ def test_bad_artefacts_are_named(embedder, exported, images, tmp_path):
         export.verify(embedder, tmp_path / "7", images)
     with pytest.raises(ValueError, match="images must be"):
         export.verify(embedder, exported, images[:0])
+
+
+def test_an_image_set_brings_its_labels(embedder, small_file, images, labels):
+    from tf_detreg.datasets import ImageSet
+
+    colours = ImageSet(labels, [str(c) for c in range(12)], images=images.astype(np.uint8))
+    report = export.verify(embedder, small_file, colours, latency=(), most=40)
+    assert report.images == 40
+    assert report.recall_at_1 is not None
+    assert report.to_table().row_count == 1
+    with pytest.raises(ValueError, match="one an image"):
+        export.verify(embedder, small_file, images, labels[:3])

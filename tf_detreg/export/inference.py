@@ -5,7 +5,7 @@ import numpy as np
 
 from tf_detreg.retrieval.index import fingerprint
 
-__all__ = ["fingerprint", "image_size_of", "inference_model"]
+__all__ = ["fingerprint", "image_size_of", "inference_model", "pixels"]
 
 TRAINING_ONLY = ("proxies", "rival")
 
@@ -55,3 +55,27 @@ def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | Non
     if any(known not in (None, asked) for known, asked in zip(built, size, strict=True)):
         raise ValueError(f"image_size={size} is not the size of the model's input, {tuple(built)}.")
     return int(size[0]), int(size[1])
+
+
+def pixels(images, labels, image_size: tuple[int, int], most: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images as float32 `(N, H, W, 3)`, and their labels or None.
+
+    Args:
+        images: An array, or an `ImageSet` (then its first `most` readable images, with their labels).
+        labels: Of an array; None for none.
+        image_size: (height, width) at which an `ImageSet` is decoded.
+        most: Images of an `ImageSet` to take.
+
+    Raises:
+        ValueError: If there is no image, or the labels are not as many.
+    """
+    if hasattr(images, "ordered"):
+        batches = images.subset(np.arange(min(most, len(images)))).ordered(64, image_size=image_size)
+        parts = [(rows.numpy(), ids.numpy()) for rows, ids in batches] or [(np.zeros((0, *image_size, 3)), np.zeros(0))]
+        images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    images = np.asarray(images, np.float32)
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"images must be (N, H, W, 3) with N of at least 1, received shape {images.shape}.")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"labels must be one an image: received {len(labels)} for {len(images)} images.")
+    return images, labels

@@ -10,11 +10,12 @@ import numpy as np
 
 from tf_detreg.export import publishing
 from tf_detreg.export.cards import model_card
-from tf_detreg.export.inference import inference_model
+from tf_detreg.export.inference import image_size_of, inference_model, pixels
 from tf_detreg.export.lite import litert
 from tf_detreg.export.savedmodel import saved_model
 from tf_detreg.export.verification import Limits, Verification, verify
 
+CALIBRATION_IMAGES = 200
 FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
 
 
@@ -36,11 +37,11 @@ class Release:
 def release(
     embedder: keras.Model,
     directory: str | os.PathLike,
-    images: np.ndarray,
+    images,
     labels: np.ndarray | None = None,
     *,
     formats: Sequence[str] = FORMATS,
-    calibration: np.ndarray | None = None,
+    calibration=None,
     version: int | None = None,
     check: bool = True,
     limits: dict[str, Limits] | None = None,
@@ -55,10 +56,12 @@ def release(
     Args:
         embedder: The plain inference model, or a `MetricModel`.
         directory: The model's folder.
-        images: Real images `(N, H, W, 3)`, 0..255, best of the test classes: what the artefacts are compared on.
-        labels: Their classes, for the change of R@1.
+        images: Real images `(N, H, W, 3)`, 0..255, or an `ImageSet`, best of the test classes: what the artefacts are
+            compared on.
+        labels: Their classes, for the change of R@1; an `ImageSet` brings its own.
         formats: Any of `saved_model`, `float32`, `float16`, `dynamic`, `int8`. Default: all.
-        calibration: Images for `int8`, best of the training classes. Default: the first 200 of `images`.
+        calibration: Images for `int8` (an array or an `ImageSet`), best of the training classes; 200 of them, spread
+            over the set, are used. Default: `images`.
         version: Its number. Default: the next free one.
         check: Whether to verify before publishing. Default True.
         limits: By precision, what to allow. Default: `export.LIMITS`.
@@ -85,7 +88,7 @@ def release(
     embedder, directory = inference_model(embedder), pathlib.Path(directory)
     present = publishing.versions(directory)
     version = max(present, default=0) + 1 if version is None else version
-    calibration = images[:200] if calibration is None else calibration
+    calibration = _spread(images if calibration is None else calibration, image_size_of(embedder))
     with publishing.staging(directory) as room:
         staged = {}
         if "saved_model" in formats:
@@ -103,3 +106,10 @@ def release(
         paths = publishing.move_in(staged, directory, version)
         page.replace(directory / "README.md")
     return Release(paths, verification, directory / "README.md")
+
+
+def _spread(images, image_size: tuple[int, int]) -> np.ndarray:
+    """200 images from all over a set."""
+    chosen = np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images))).astype(int)
+    images = images.subset(chosen) if hasattr(images, "subset") else np.asarray(images)[chosen]
+    return pixels(images, None, image_size, CALIBRATION_IMAGES)[0]

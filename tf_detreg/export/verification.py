@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from tf_detreg.export.inference import fingerprint, inference_model
+from tf_detreg.export.inference import fingerprint, image_size_of, inference_model, pixels
 
 RUNNER = pathlib.Path(__file__).with_name("runner.py")
 
@@ -76,19 +76,35 @@ class Verification:
             raise ValueError(f"Not published, the artefacts differ too much from the Keras model. {reasons}.")
         return self
 
+    def rows(self) -> list[dict[str, str]]:
+        """One mapping of column to text an artefact."""
+        batches = sorted({batch for check in self.checks for batch in check.latency_ms})
+        found = []
+        for check in self.checks:
+            row = {"artefact": check.name, "run by": check.engine, "MB": f"{check.megabytes:.2f}"}
+            row |= {"cosine min": f"{check.cosine_min:.6f}", "cosine mean": f"{check.cosine_mean:.6f}"}
+            row["R@1 change (points)"] = "–" if check.recall_points is None else f"{check.recall_points:+.2f}"
+            row |= {f"ms at batch {batch}": f"{check.latency_ms[batch]:.2f}" for batch in batches}
+            row["within limits"] = "yes" if check.passed else "**no**: " + "; ".join(check.failures)
+            found.append(row)
+        return found
+
     def to_markdown(self) -> str:
         """A table, one artefact a row."""
-        batches = sorted({batch for check in self.checks for batch in check.latency_ms})
-        head = ["artefact", "run by", "MB", "cosine min", "cosine mean", "R@1 change (points)"]
-        head += [f"ms at batch {batch}" for batch in batches] + ["within limits"]
-        lines = [head, ["---"] * len(head)]
-        for check in self.checks:
-            change = "–" if check.recall_points is None else f"{check.recall_points:+.2f}"
-            row = [check.name, check.engine, f"{check.megabytes:.2f}", f"{check.cosine_min:.6f}"]
-            row += [f"{check.cosine_mean:.6f}", change]
-            row += [f"{check.latency_ms[batch]:.2f}" for batch in batches]
-            lines.append([*row, "yes" if check.passed else "**no**: " + "; ".join(check.failures)])
+        rows = self.rows()
+        lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+    def to_table(self):
+        """The same for a terminal: a `rich.table.Table`."""
+        from rich.table import Table
+
+        table = Table(title=f"Against the Keras model, on {self.images} images, each artefact in its own process")
+        for place, column in enumerate(self.rows()[0]):
+            table.add_column(column, justify="left" if place < 2 else "right")
+        for row in self.rows():
+            table.add_row(*row.values())
+        return table
 
     def to_json(self) -> dict:
         """The same as plain numbers and strings."""
@@ -98,12 +114,13 @@ class Verification:
 def verify(
     embedder: keras.Model,
     artefacts: str | os.PathLike | Iterable[str | os.PathLike],
-    images: np.ndarray,
+    images,
     labels: np.ndarray | None = None,
     *,
     limits: dict[str, Limits] | None = None,
     latency: tuple[int, ...] = (1, 32),
     repeats: int = 20,
+    most: int = 2000,
     timeout: float = 600.0,
 ) -> Verification:
     """Run artefacts in clean processes on real images and compare them with the Keras model.
@@ -114,11 +131,13 @@ def verify(
     Args:
         embedder: The model that was exported.
         artefacts: SavedModel version folders, `.tflite` and `.onnx` files.
-        images: `(N, H, W, 3)`, 0..255, at the model's input size; best, images of the test classes.
-        labels: `(N,)` classes. With them, the change of R@1 is measured (each image searched among the others).
+        images: `(N, H, W, 3)`, 0..255, at the model's input size, or an `ImageSet`; best, of the test classes.
+        labels: `(N,)` classes. With them (an `ImageSet` brings its own), the change of R@1 is measured, each image
+            searched among the others.
         limits: By precision (`float32`, `float16`, `dynamic`, `int8`), what to allow. Default: `export.LIMITS`.
         latency: Batch sizes to time. Default 1 and 32.
         repeats: Calls that are timed at each. Default 20.
+        most: Images of an `ImageSet` that are used, the first ones. Default 2000.
         timeout: Seconds that a process may take. Default 600.
 
     Returns:
@@ -136,7 +155,7 @@ def verify(
         True
     """
     embedder = inference_model(embedder)
-    images = _images(images)
+    images, labels = pixels(images, labels, image_size_of(embedder), most)
     wanted = np.concatenate([np.asarray(embedder(images[at : at + 64])) for at in range(0, len(images), 64)])
     truth = None if labels is None else recall_at_1(wanted, np.asarray(labels))
     if isinstance(artefacts, str | os.PathLike):
@@ -259,10 +278,3 @@ def _compare(path, wanted, got, change, answer, limits, mark) -> Check:
         latency_ms={int(batch): 1000 * seconds for batch, seconds in answer["latency"].items()},
         failures=tuple(failures),
     )
-
-
-def _images(images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images, np.float32)
-    if images.ndim != 4 or not len(images):
-        raise ValueError(f"images must be (N, H, W, 3) with N of at least 1, received shape {images.shape}.")
-    return images
