@@ -57,14 +57,9 @@ def run_distributed(strategy, output, rows):
         finish([start(arguments, task, ports) for task in range(2)])
 
 
-@pytest.mark.parametrize(
-    ("strategy", "rows"),
-    [
-        ("multiworker", 7),  # 3 rows and 4
-        pytest.param("mirrored", 7, marks=pytest.mark.slow),
-        pytest.param("multiworker", 1, marks=pytest.mark.slow),  # none and 1
-    ],
-)
+# Batches of 7 rows are dealt as 3 and 4; those of 1 row as none and 1.
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "rows"), [("multiworker", 7), ("mirrored", 7), ("multiworker", 1)])
 def test_two_replicas_equal_one_process(strategy, rows, tmp_path):
     distributed_worker.equal("", tmp_path / "one.npz", rows)
     run_distributed(strategy, tmp_path / "two.npz", rows)

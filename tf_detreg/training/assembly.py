@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 
 from tf_detreg import heads, losses, miners, regularizers
 from tf_detreg.training.config import Part, RunConfig
@@ -85,9 +86,7 @@ def build_model(config: RunConfig, splits, steps: int) -> MetricModel:
         rival_loss_weight=weight,
         rival_proxies=proxies,
         interpolation=Interpolation(**config.interpolation) if config.interpolation is not None else 0.0,
-        regularizers=[
-            _make("regularizers", regularizers, part, **_class_names(part, train)) for part in config.regularizers
-        ],
+        regularizers=[_make("regularizers", regularizers, part, **_texts(part, train)) for part in config.regularizers],
     )
     model.compile(build_optimizer(config, steps))
     return model
@@ -132,10 +131,18 @@ def _loss(part: Part, classes: int):
     return _make("loss", losses, part)
 
 
-def _class_names(part: Part, train) -> dict:
-    """Language guidance reads the names of the classes."""
-    wants = inspect.signature(_find("regularizers", regularizers, part["name"])).parameters
-    return {"class_names": list(train.class_names)} if "class_names" in wants and "class_names" not in part else {}
+def _texts(part: Part, train) -> dict:
+    """Language guidance takes one text embedding a class; a configuration names the file that holds them."""
+    if not isinstance(part.get("texts"), str):
+        return {}
+    try:
+        with np.load(part["texts"], allow_pickle=False) as file:
+            return {"texts": np.stack([file[name] for name in train.class_names])}
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"regularizers: texts={part['texts']!r} must be an .npz file that holds the text embedding of each class under "
+            f"the class's name; see docs/training.md ({error})."
+        ) from error
 
 
 def build_optimizer(config: RunConfig, steps: int):

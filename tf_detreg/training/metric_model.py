@@ -241,7 +241,7 @@ class MetricModel(keras.Model):
             self.rival.build((None, width))
         for regularizer in self.regularizers:
             if not regularizer.built:
-                regularizer.built = True
+                regularizer.build((None, self.head.dim))
         for loss, dim in ((self.loss_function, self.head.dim), (self.rival_loss, getattr(self.rival, "dim", None))):
             if isinstance(loss, keras.layers.Layer) and not loss.built:
                 loss.build((None,), (None, dim))
