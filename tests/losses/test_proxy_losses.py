@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tests.losses import proxy_references as reference
 from tf_detreg import losses
+from tf_detreg.losses.proxy_direction import direction_cosines
 
 CLASSES, DIM, BATCH = 7, 5, 12
 
@@ -323,3 +324,26 @@ def test_a_hundred_thousand_classes_fit():
     x = rng.normal(size=(8, 8)).astype("float32")
     for result in value_and_gradients(layer, rng.integers(0, 100_000, 8), x):
         assert np.isfinite(result).all()
+
+
+def test_direction_of_coincident_and_antipodal_points_is_finite_and_bounded():
+    q = tf.constant([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    z = tf.constant([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    own = tf.constant([[[0, 0]], [[1, 0]], [[2, 0]]])
+    cosines = direction_cosines(tf.matmul(z, q, transpose_b=True), own, q).numpy()
+    assert np.isfinite(cosines).all() and (np.abs(cosines) < 1 + 1e-5).all()
+    # From (0, 1): towards (1, 0) and (-1, 0) is a right angle, towards (1, 0) itself none.
+    np.testing.assert_allclose(cosines[2, :3], [1, 0, 1], atol=1e-6)
+
+
+def test_direction_weakens_the_push_of_a_proxy_on_the_own_side():
+    """A foreign proxy behind the own one pushes less with direction."""
+
+    def push(direction):
+        loss = losses.ProxyAnchor(2, 2, direction=direction, dtype="float64")
+        loss.build()
+        loss.proxies.assign([[1.0, 0.0], [0.9, -0.436]])
+        _, _, dp = value_and_gradients(loss, np.array([0]), np.array([[0.8, 0.6]]))
+        return np.linalg.norm(dp[1])
+
+    assert push(0.02) < push(0.0)
