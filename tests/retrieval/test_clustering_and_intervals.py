@@ -62,5 +62,10 @@ def test_report_as_json_markdown_and_table():
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(retrieval.__path__)])
 def test_examples_in_docstrings(module):
-    result = doctest.testmod(importlib.import_module(f"tf_detreg.retrieval.{module}"))
-    assert result.failed == 0
+    try:
+        found = importlib.import_module(f"tf_detreg.retrieval.{module}")
+    except ModuleNotFoundError as missing:
+        if missing.name.startswith("tf_detreg"):
+            raise
+        pytest.skip(f"the extra with {missing.name} is not installed")
+    assert doctest.testmod(found).failed == 0

@@ -14,6 +14,7 @@ ENGINES = ("auto", "exact", "scann")
 
 _DEEPEST = 1_000  # ranks that ScaNN is asked for, at most
 _NEVER_BELOW = 10.0  # seconds of exact search that no tree can beat with its build
+_MARGIN = 0.6  # near the break-even, exact search is the better choice: its time is certain and so are its numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ def run(task: Task, engine: str, target_recall: float) -> Found:
     budget = np.inf
     if engine == "auto":
         budget = _exact_seconds(task)
-        if budget < _NEVER_BELOW or _tree_seconds(task, budget) >= budget:
+        if budget < _NEVER_BELOW or _tree_seconds(task, budget) > _MARGIN * budget:
             return _exactly(task)
     if (reason := approximate.available() or _unfit(task)) is not None:
         return _exactly(task, reason)

@@ -23,7 +23,7 @@ from tf_detreg.retrieval.protocols import Protocol
 
 TIE = 1e-6  # Float32 cannot order scores that are closer than this: they tie, and a tie counts against the query.
 
-_SCORES_BYTES = 256 << 20  # of all blocks in flight
+_SCORES_BYTES = 384 << 20  # of all blocks in flight
 _TRANSPOSED_BYTES = 128 << 20  # galleries up to here are copied transposed: the product is faster, the copy small
 _COPIED_BYTES = 512 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
 _MOST_QUERIES = 512
@@ -47,9 +47,9 @@ class Scores:
             self._gallery = gallery.T
 
     def __call__(self, queries: np.ndarray) -> np.ndarray:
-        """(b, dim) to a writable (b, N)."""
+        """(b, dim) to a read-only (b, N): NumPy looks into TensorFlow's memory, because a copy costs as much again."""
         if self._in_tensorflow:
-            return tf.matmul(queries, self._gallery, transpose_b=not self._transposed).numpy()
+            return np.asarray(tf.matmul(queries, self._gallery, transpose_b=not self._transposed))
         return np.matmul(queries, self._gallery)
 
 
@@ -75,7 +75,7 @@ def workers() -> int:
 
 def block_size(gallery_size: int, largest_class: int = 0) -> int:
     """Queries in a block, so that all blocks in flight stay within the memory bound."""
-    bytes_a_query = 6 * gallery_size + 64 * largest_class
+    bytes_a_query = 4 * gallery_size + 64 * largest_class
     return int(np.clip(_SCORES_BYTES // (workers() * bytes_a_query), 1, _MOST_QUERIES))
 
 
@@ -138,39 +138,41 @@ def positive_ranks(
     """Ranks of the right answers of a block of queries.
 
     Args:
-        scores: (b, N) float32, overwritten.
+        scores: (b, N) float32.
         position: (n,) row in `scores` of each same-class pair, ascending.
         item: (n,) its column.
         kept: (n,) whether it is a right answer; the others have left the gallery.
         first: Defaults to False. True finds only the best rank of each query.
     """
     value = scores[position, item]
-    scores[position, item] = -np.inf
-    position, value = position[kept], value[kept]
     order = np.lexsort((-value, position))
-    position, value = position[order], value[order]
+    position, value, kept = position[order], value[order], kept[order]
+    # One ascending list for all rows: row number times 4 minus the score, which lies within -1..1.
+    same_class, begins = 4.0 * position - value, np.searchsorted(position, np.arange(len(scores)))
+    position, value = position[kept], value[kept]
     relevant = np.bincount(position, minlength=len(scores))
-    ranks = metrics.Ranks(position, np.zeros(len(position), np.int64), relevant)
-    place = ranks.place
+    place = metrics.Ranks(position, value, relevant).place
     if first:
         position, value, place = position[place == 1], value[place == 1], place[place == 1]
-    before = _wrong_before(scores, position, place, value - np.float32(TIE))
-    return metrics.Ranks(position, before + place, relevant)
+    threshold = value - np.float32(TIE)
+    reach = np.searchsorted(same_class, 4.0 * position - threshold.astype(np.float64), side="right")
+    wrong = _reaching(scores, position, place, threshold) - (reach - begins[position])
+    return metrics.Ranks(position, wrong + place, relevant)
 
 
-def _wrong_before(scores: np.ndarray, position: np.ndarray, place: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+def _reaching(scores: np.ndarray, position: np.ndarray, place: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """How many scores of its row reach each threshold."""
-    before = np.empty(len(position), np.int64)
+    reaching = np.empty(len(position), np.int64)
     sizes = np.bincount(position, minlength=len(scores))
     few = (sizes <= _COUNT_UP_TO)[position]
     if few.any():
         padded = np.full((len(scores), place[few].max()), np.inf, np.float32)
         padded[position[few], place[few] - 1] = threshold[few]
-        before[few] = _count(scores, padded)[position[few], place[few] - 1]
+        reaching[few] = _count(scores, padded)[position[few], place[few] - 1]
     for row in np.flatnonzero(sizes > _COUNT_UP_TO):
         mine = slice(*np.searchsorted(position, [row, row + 1]))
-        before[mine] = scores.shape[1] - np.searchsorted(np.sort(scores[row]), threshold[mine], side="left")
-    return before
+        reaching[mine] = scores.shape[1] - np.searchsorted(np.sort(scores[row]), threshold[mine], side="left")
+    return reaching
 
 
 def _count(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -218,10 +220,12 @@ def search(
     best = np.empty((len(queries), k), np.float32)
 
     def task(block: np.ndarray) -> None:
-        product = scores(queries[block])
-        if own is not None:
-            product[np.arange(len(block)), own[block]] = -np.inf
-        ids[block], best[block] = top(product, k)
+        columns, values = top(scores(queries[block]), k + (own is not None))
+        if own is not None:  # where ties pushed the query's own item out of the list, the last one goes
+            others = columns != own[block][:, None]
+            others[others.all(axis=1), -1] = False
+            columns, values = columns[others].reshape(-1, k), values[others].reshape(-1, k)
+        ids[block], best[block] = columns, values
 
     in_blocks(len(queries), block_size(len(gallery)), task, "Searching", progress)
     return ids, best
