@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pytorch_metric_learning import losses
+from pytorch_metric_learning import losses, regularizers
 
 CLASSES, DIM, BATCH = 9, 6, 16
 # Loss → constructor arguments, and how to read and write its proxies as (C·m, dim).
@@ -50,6 +50,14 @@ def measure(name, labels, x, centres):
     return {"proxies": proxies, "value": value.item(), "dx": inputs.grad.numpy(), "dp": gradient}
 
 
+def regular_face():
+    centres = torch.tensor(np.random.default_rng(9).normal(size=(CLASSES, DIM)), requires_grad=True)
+    value = regularizers.RegularFaceRegularizer()(centres)
+    value.backward()
+    parts = {"proxies": centres.detach().numpy(), "value": value.item(), "dp": centres.grad.numpy()}
+    return {f"RegularFace/{part}": np.asarray(array) for part, array in parts.items()}
+
+
 def main():
     torch.manual_seed(0)
     arrays = {}
@@ -58,6 +66,7 @@ def main():
         for name in LOSSES:
             for part, array in measure(name, labels, x, centres).items():
                 arrays[f"{batch}/{name}/{part}"] = np.asarray(array)
+    arrays |= regular_face()
     np.savez_compressed(Path(__file__).with_name("pml_proxy_golden.npz"), **arrays)
 
 

@@ -1,5 +1,7 @@
 """Every centre-separation regularizer: the formula, its gradient, its known optimum, its limits."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -140,6 +142,14 @@ def test_descent_finds_the_simplex(name):
 
 def value(regularizer, proxies):
     return float(regularizer.penalty(Context(proxies=tf.constant(proxies))))
+
+
+def test_regular_face_equals_pytorch_metric_learning():
+    with np.load(Path(__file__).parents[1] / "data" / "pml_proxy_golden.npz") as golden:
+        proxies, wanted, slope = (golden[f"RegularFace/{part}"] for part in ("proxies", "value", "dp"))
+    found, gradient = penalty_and_gradient(r.RegularFace(dtype="float64"), proxies)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-5, atol=1e-7)
 
 
 def test_power_means_meet_potential_energy_and_their_limits():
