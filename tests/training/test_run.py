@@ -115,6 +115,38 @@ def test_everything_at_once(splits, tmp_path):
     assert all(np.isfinite(list(row.values())).all() for row in run.history)
 
 
+def test_a_head_trains_on_features_that_are_computed_once(splits, tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_DETREG_CACHE", str(tmp_path / "cache"))
+    run = train(small(features=True, epochs=3), tmp_path / "run", splits=splits, verbose=0)
+    assert run.embedder.input_shape == (None, 8, 8, 3)
+    from tf_detreg.training.retrieval_evaluation import retrieve
+
+    # The saved embedder maps images, and scores what the head scored on the features.
+    report = retrieve(run.embedder, splits.test)
+    np.testing.assert_allclose(report.recall[1], run.evaluation["test"]["metrics"]["recall@1"], atol=0.02)
+    written = {path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.f32")}
+    train(small(features=True, epochs=1), tmp_path / "again", splits=splits, verbose=0)
+    assert written == {path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.f32")}
+
+
+def test_photos_of_all_sizes_in_a_folder(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for kind in range(6):
+        (tmp_path / "photos" / f"Ärt {kind}").mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(40 * kind, 40 * kind + 50, (rng.integers(20, 60), rng.integers(20, 60), 3))
+            Image.fromarray(pixels.astype("uint8")).save(tmp_path / "photos" / f"Ärt {kind}" / f"{i}.jpg")
+    (tmp_path / "photos" / "Ärt 0" / "text.jpg").write_text("no picture")
+    config = small(
+        data=str(tmp_path / "photos"), image_size=16, crop={"scale": [0.5, 1.0]}, classes=2, images=2, epochs=1
+    )
+    run = train(config, tmp_path / "run", verbose=0)
+    assert load_run(run.directory).splits().train.num_classes == 3
+    assert run.evaluation["test"]["queries"] > 0
+
+
 def test_patience_ends_a_run_and_the_best_epoch_stays(splits, tmp_path):
     still = {"backbone_rate": 0.0, "head_rate": 0.0, "weight_decay": 0.0, "proxy_factor": 1.0}
     config = small(epochs=9, patience=2, optimizer=still, backbone={"name": "small_cnn", "width": 4, "blocks": 1})
@@ -138,12 +170,15 @@ def test_a_run_that_blows_up_says_so_and_keeps_the_last_good_weights(splits, tmp
 def test_damaged_and_foreign_checkpoints_are_named(run, splits, tmp_path):
     from tf_detreg.training import assembly
 
-    model = assembly.build_model(small(), splits, 5)
+    build = lambda config: assembly.build_model(  # noqa: E731
+        config, splits.train, assembly.build_embedder(config, splits.train.image_size), 5
+    )
+    model = build(small())
     model.optimizer.build(model.trainable_variables)
     (tmp_path / "epoch-0001.npz").write_bytes(b"PK\x03\x04 half of a file")
     with pytest.raises(ValueError, match="damaged"):
         checkpoint.restore(model, tmp_path / "epoch-0001.npz")
-    wider = assembly.build_model(small(head={**small().head, "dim": 10}), splits, 5)
+    wider = build(small(head={**small().head, "dim": 10}))
     wider.optimizer.build(wider.trainable_variables)
     with pytest.raises(ValueError, match="another model"):
         checkpoint.restore(wider, checkpoint.checkpoints(run.directory / "checkpoints")[-1])
@@ -174,6 +209,7 @@ def test_configurations_read_what_they_write(tmp_path):
         ({"monitor": "recall@3"}, "monitor"),
         ({"strategy": "tpu"}, "strategy"),
         ({"rival": "RealNVP"}, "rival"),
+        ({"features": True, "crop": {}}, "features"),
     ],
 )
 def test_wrong_entries_are_named(values, message):

@@ -11,7 +11,7 @@ import numpy as np
 from tf_detreg import heads, losses, miners, regularizers
 from tf_detreg.training.config import Part, RunConfig
 from tf_detreg.training.interpolation import Interpolation
-from tf_detreg.training.metric_model import MetricModel
+from tf_detreg.training.metric_model import MetricModel, split_embedder
 from tf_detreg.training.optimizers import optimizer
 
 LOADERS = ("glyphs", "digits", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
@@ -65,16 +65,21 @@ def build_embedder(config: RunConfig, image_size: int | tuple[int, int]) -> kera
     return keras.Sequential([keras.Input((*size, 3)), backbone, _make("head", heads, config.head)], name="embedder")
 
 
-def build_model(config: RunConfig, splits, steps: int) -> MetricModel:
+def head_on_features(embedder: keras.Model) -> keras.Model:
+    """The embedder's head alone, as a model from features to unit vectors. The layer is shared, not copied."""
+    backbone, head = split_embedder(embedder)
+    return keras.Sequential([keras.Input((int(backbone.output_shape[-1]),)), head], name="head_on_features")
+
+
+def build_model(config: RunConfig, train, embedder: keras.Model, steps: int) -> MetricModel:
     """The compiled model of a run.
 
     Args:
         config: The configuration.
-        splits: Its data.
+        train: The training set.
+        embedder: What is trained, ending in a head.
         steps: Batches in an epoch.
     """
-    train = splits.train
-    embedder = build_embedder(config, train.image_size)
     rival = dict(config.rival or {})
     weight, proxies = rival.pop("loss_weight", 0.0), rival.pop("proxies", "shared")
     model = MetricModel(
@@ -132,16 +137,18 @@ def _loss(part: Part, classes: int):
 
 
 def _texts(part: Part, train) -> dict:
-    """Language guidance takes one text embedding a class; a configuration names the file that holds them."""
+    """Language guidance takes one text embedding a class; a configuration says where they come from."""
     if not isinstance(part.get("texts"), str):
         return {}
+    if part["texts"] == "class names":
+        return {"texts": regularizers.embed_names(train.class_names, regularizers.SentenceEncoder())}
     try:
         with np.load(part["texts"], allow_pickle=False) as file:
             return {"texts": np.stack([file[name] for name in train.class_names])}
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"regularizers: texts={part['texts']!r} must be an .npz file that holds the text embedding of each class under "
-            f"the class's name; see docs/training.md ({error})."
+            f'regularizers: texts={part["texts"]!r} must be "class names", or an .npz file that holds the text '
+            f"embedding of each class under the class's name; see docs/training.md ({error})."
         ) from error
 
 

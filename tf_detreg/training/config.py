@@ -25,6 +25,8 @@ class RunConfig:
         crop: Arguments of `datasets.RandomCrop`, for sets of files. Default: none.
         augment: Keras preprocessing layers, as tables, applied in this order. Default: none.
         backbone: Of `tf_detreg.backbones`, by function (`small_cnn`) or by a name that `backbones.build` knows.
+        features: Whether the backbone stays as it is: its features are computed once, kept on disk, and the head is
+            trained on them, in seconds. There is no augmentation then. Default false.
         head: Of `tf_detreg.heads`.
         rival: Default: none. A table makes a second head of the main one's configuration; `penalty` is what it is (give
             a negative one), `loss_weight` and `proxies` are `rival_loss_weight` and `rival_proxies` of `MetricModel`,
@@ -62,6 +64,7 @@ class RunConfig:
     crop: Part | None = None
     augment: tuple[Part, ...] = ()
     backbone: Part = dataclasses.field(default_factory=lambda: {"name": "small_cnn"})
+    features: bool = False
     head: Part = dataclasses.field(default_factory=lambda: {"name": "RealNVP", "dim": 128, "penalty": 0.05})
     rival: Part | None = None
     loss: Part = dataclasses.field(default_factory=lambda: {"name": "ProxyAnchor"})
@@ -99,6 +102,8 @@ class RunConfig:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{field} must be a whole number, {least} or more; received {value!r}.")
+        if self.features and (self.crop is not None or self.augment or self.unfreezing is not None):
+            raise ValueError("features=true computes features once, so leave out crop, augment and unfreezing.")
         if self.strategy not in ("", "mirrored", "multiworker"):
             raise ValueError(f'strategy must be "", "mirrored" or "multiworker"; received {self.strategy!r}.')
         known = [f"recall@{k}" for k in self.k] + ["map@r"]

@@ -296,19 +296,20 @@ def split_embedder(embedder: keras.Model) -> tuple[keras.Model, keras.layers.Lay
     Raises:
         ValueError: If it is not such a model.
     """
-    if not isinstance(embedder, keras.Model) or not hasattr(embedder, "layers") or not embedder.layers:
+    if not isinstance(embedder, keras.Model):
         raise ValueError(
             f"embedder must be a Sequential or functional model that ends in a head, received {embedder!r}."
         )
-    head = embedder.layers[-1]
-    main = getattr(head, "main", head)
-    if not all(hasattr(main, method) for method in HEAD_METHODS):
+    if not embedder.built or not getattr(embedder, "inputs", None):
+        raise ValueError("The embedder is not built: start it with keras.Input((height, width, 3)), or call it once.")
+    # The head as this model calls it: a layer may stand in several models.
+    head, node, _ = embedder.outputs[0]._keras_history
+    if not all(hasattr(getattr(head, "main", head), method) for method in HEAD_METHODS):
         raise ValueError(
             f"The embedder's last layer must be a head such as heads.RealNVP or heads.Linear, received {head!r}."
         )
-    if not embedder.built or not getattr(embedder, "inputs", None):
-        raise ValueError("The embedder is not built: start it with keras.Input((height, width, 3)), or call it once.")
-    return keras.Model(embedder.inputs[0], head.input, name="backbone_of_" + embedder.name), head
+    features = head._inbound_nodes[node].input_tensors[0]
+    return keras.Model(embedder.inputs[0], features, name="backbone_of_" + embedder.name), head
 
 
 def _through(head, features, batch, training, interpolation, mixing):

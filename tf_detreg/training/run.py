@@ -144,17 +144,13 @@ def train(
 def _train(run: Run, record: dict, splits, place, callbacks, verbose):
     config, folder = run.config, run.directory / CHECKPOINTS
     keras.utils.set_random_seed(config.seed)
-    batches = functools.partial(
-        splits.train.batches,
-        config.classes,
-        config.images,
-        seed=config.seed,
-        augment=assembly.augmentation(config),
-        **({"crop": _crop(config)} if config.crop is not None else {}),
-    )
-    steps = int(batches().cardinality())
     with place.strategy.scope():
-        model = assembly.build_model(config, splits, steps)
+        embedder = trained = assembly.build_embedder(config, splits.train.image_size)
+        if config.features:
+            splits, trained = _features(embedder, splits), assembly.head_on_features(embedder)
+        batches = _batches(config, splits.train)
+        steps = int(batches().cardinality())
+        model = assembly.build_model(config, splits.train, trained, steps)
         model.optimizer.build(model.trainable_variables)
     if place.chief and not (run.directory / CONFIG).is_file():
         # Only now, so that a configuration that cannot be built leaves no run behind.
@@ -165,7 +161,8 @@ def _train(run: Run, record: dict, splits, place, callbacks, verbose):
     if saved:
         notes = checkpoint.restore(model, saved[-1])
     guard = NaNGuard()
-    keeper = _Keeper(run, splits.validation, notes, writes=place.chief)
+    # What is kept is the whole embedder, also where the head alone is trained.
+    keeper = _Keeper(run, embedder if config.features else model.embedder, splits.validation, notes, place.chief)
     extra = [GradualUnfreezing(**config.unfreezing)] if config.unfreezing is not None else []
     if not keeper.patience_is_over():
         model.fit(
@@ -178,15 +175,34 @@ def _train(run: Run, record: dict, splits, place, callbacks, verbose):
             verbose=verbose,
         )
     if place.chief:
-        _finish(run, splits, model, guard.reason)
+        if not (run.directory / BEST).is_file():
+            keeper.save_embedder()
+        _finish(run, splits, guard.reason)
+
+
+def _batches(config: RunConfig, train):
+    """Makes the training batches of a configuration, given the first epoch."""
+    options = {}
+    if not config.features:
+        options = {"augment": assembly.augmentation(config)}
+        if config.crop is not None:
+            options["crop"] = _crop(config)
+    return functools.partial(train.batches, config.classes, config.images, seed=config.seed, **options)
+
+
+def _features(embedder, splits):
+    from tf_detreg.datasets.feature_cache import cache_features
+
+    # The backbone itself: what `split_embedder` makes is named anew each time, and the cache goes by names too.
+    return cache_features(embedder.layers[0], splits)
 
 
 class _Keeper(keras.callbacks.Callback):
     """At the end of an epoch: evaluate, keep the best, note down the history, and last of all the checkpoint."""
 
-    def __init__(self, run: Run, validation, notes: dict, writes: bool):
+    def __init__(self, run: Run, embedder, validation, notes: dict, writes: bool):
         super().__init__()
-        self.run, self.notes, self.writes = run, notes, writes
+        self.run, self.embedder, self.notes, self.writes = run, embedder, notes, writes
         config = run.config
         self.monitor = f"val_{config.monitor}"
         self.evaluation = None
@@ -218,6 +234,10 @@ class _Keeper(keras.callbacks.Callback):
         if self.patience_is_over():
             self.model.stop_training = True
 
+    def save_embedder(self):
+        with averaged(self.model), replacing(self.run.directory / BEST) as temporary:
+            self.embedder.save(temporary)
+
     def _keep_best(self, logs):
         # Without an evaluation the last epoch is the best.
         value = (logs or {}).get(self.monitor)
@@ -227,17 +247,17 @@ class _Keeper(keras.callbacks.Callback):
         if best is None or value is None or value > best:
             self.notes = {**self.notes, "best": value, "waited": 0}
             if self.writes:
-                _save_embedder(self.model, self.run.directory / BEST)
+                self.save_embedder()
         else:
             self.notes = {**self.notes, "waited": self.notes["waited"] + 1}
 
 
-def _finish(run: Run, splits, model, diverged: str | None):
+def _finish(run: Run, splits, diverged: str | None):
     """Writes the evaluation, and the result last: its presence says that the run is finished."""
     best = run.directory / BEST
-    if not best.is_file():
-        _save_embedder(model, best)
     embedder = keras.models.load_model(best, compile=False)
+    if run.config.features:
+        embedder = assembly.head_on_features(embedder)
     reports = {}
     for name in ("validation", "test"):
         part = getattr(splits, name)
@@ -250,11 +270,6 @@ def _finish(run: Run, splits, model, diverged: str | None):
         shutil.copyfile(best, temporary)
     if diverged:
         raise TrainingDiverged(diverged)
-
-
-def _save_embedder(model, path):
-    with averaged(model), replacing(path) as temporary:
-        model.embedder.save(temporary)
 
 
 def _prepare(directory: pathlib.Path, resume: bool, writes: bool):
