@@ -63,25 +63,7 @@ def quick(monkeypatch):
         (pathlib.Path(folder) / f"{job['key']}.json").write_text(json.dumps(record))
         return "done"
 
-    class Pool:
-        def __init__(self, *args, **kwargs):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *args):
-            pass
-
-        def submit(self, function, *args):
-            import concurrent.futures
-
-            future = concurrent.futures.Future()
-            future.set_result(function(*args))
-            return future
-
     monkeypatch.setattr(runner, "_trial", pretend)
-    monkeypatch.setattr(runner.concurrent.futures, "ProcessPoolExecutor", Pool)
     return seen
 
 
@@ -96,7 +78,7 @@ def test_classes_of_the_parts_are_disjoint_and_test_does_not_depend_on_the_share
 
 def test_choice_looks_at_validation_and_tests_the_chosen_alone(tiny, tmp_path, quick):
     found = study.read(tiny)
-    rows = runner.run(found, tmp_path, log=lambda text: None)
+    rows = runner.run(found, tmp_path, jobs=0, log=lambda text: None)
     tests = [job for job in quick if job["stage"] == "test"]
     assert len(tests) == 2 * 2 * 2
     assert {job["recipe"]["head"].get("dropout") for job in tests if job["recipe"]["head"]["kind"] == "Linear"} == {0.2}
@@ -108,11 +90,11 @@ def test_choice_looks_at_validation_and_tests_the_chosen_alone(tiny, tmp_path, q
 
 def test_a_killed_study_goes_on_where_it_stopped(tiny, tmp_path, quick):
     found = study.read(tiny)
-    runner.run(found, tmp_path, log=lambda text: None)
+    runner.run(found, tmp_path, jobs=0, log=lambda text: None)
     done = len(quick)
     lost = sorted((tmp_path / "runs").glob("*.json"))[0]
     lost.unlink()
-    runner.run(found, tmp_path, log=lambda text: None)
+    runner.run(found, tmp_path, jobs=0, log=lambda text: None)
     assert len(quick) == done + 1 and lost.exists()
 
 
@@ -128,7 +110,7 @@ def test_key_changes_with_what_the_numbers_depend_on_and_with_nothing_else(tiny)
 
 
 def test_report_lists_what_was_run_and_what_was_not(tiny, tmp_path, quick):
-    ablation.ablate(tiny, tmp_path / "out", log=lambda text: None)
+    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=lambda text: None)
     waiting = TEXT.replace('"tiny"', '"later"').replace('"Tiny"', '"Later"')
     (tmp_path / "later.toml").write_text(waiting, encoding="utf-8")
     text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
@@ -156,6 +138,17 @@ def test_smoothness_of_a_linear_head_is_one(tiny):
     measured = trial.run(recipe, arrays.select([0, 1, 2, 3]), arrays.select([4, 5]), 0, found.protocol)
     assert measured["spectral"] == measured["frobenius"] == 1.0
     assert measured["secant_between_unseen"] == pytest.approx(1.0)
+
+
+def test_balanced_batches_hold_so_many_classes_and_differ_from_epoch_to_epoch():
+    labels = np.repeat(np.arange(10), 12).astype("int32")
+    arrays = data.Arrays(np.arange(120.0)[:, None], labels, None, tuple("abcdefghij"))
+    batches = trial._batches(arrays, 20, seed=0, classes=5)
+    assert int(batches.cardinality()) == 6
+    first, second = ([(x.numpy().ravel(), y.numpy()) for x, y in batches] for _ in range(2))
+    assert all(np.bincount(y, minlength=10).max() == 4 and len(np.unique(y)) == 5 for _, y in first)
+    assert all((labels[x.astype(int)] == y).all() for x, y in first)
+    assert any((a[0] != b[0]).any() for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -195,10 +188,10 @@ def test_missing_data_says_where_to_put_it(monkeypatch):
 
 def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):
     pytest.importorskip("optuna")
-    best = tuning.tune(tiny, "linear", trials=4, output=tmp_path, log=lambda text: None)
+    best = tuning.tune(tiny, "linear", trials=4, output=tmp_path, jobs=0, log=lambda text: None)
     assert best["recipe"]["head"]["dropout"] == 0.2 and best["value"] == pytest.approx(50.2)
     assert {job["stage"] for job in quick} == {"validation"}
-    again = tuning.tune(tiny, "linear", trials=2, output=tmp_path, log=lambda text: None)
+    again = tuning.tune(tiny, "linear", trials=2, output=tmp_path, jobs=0, log=lambda text: None)
     assert again["trials"] >= best["trials"]
     with pytest.raises(ValueError, match="family"):
         tuning.tune(tiny, "cubic", output=tmp_path)
@@ -208,10 +201,20 @@ def table_of(rows, tmp_path):
     return table.read(table.write(table.tidy(rows), tmp_path / "rows.csv"))
 
 
+def test_workers_of_a_pool_do_the_same_as_this_process(tiny, tmp_path):
+    found = study.read(tiny)
+    recipe = found.families["linear"][0]
+    job = runner.describe(found, "validation", recipe, 0, 0)
+    here, there = (
+        runner.complete([job], tmp_path / str(jobs), jobs, lambda text: None)[0]["metrics"] for jobs in (0, 1)
+    )
+    assert here["recall@1"] == pytest.approx(there["recall@1"], abs=1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml")), ids=lambda p: p.stem
 )
 def test_smoke_version_of_every_study_runs(path, tmp_path):
-    page = ablation.ablate(path, tmp_path, smoke=True)
+    page = ablation.ablate(path, tmp_path, jobs=0, smoke=True)
     assert "<table>" in page.read_text()

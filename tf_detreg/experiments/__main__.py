@@ -20,9 +20,8 @@ def main() -> None:
         command.add_argument("study_file")
         command.add_argument("--output", default="studies/out", help="folder of finished trials")
         command.add_argument("--smoke", action="store_true", help="the small version, in seconds")
-        if function is ablate:
-            command.add_argument("--jobs", type=int, default=1, help="processes, each on one thread")
-        else:
+        command.add_argument("--jobs", type=int, default=1, help="processes, each on one thread")
+        if function is tune:
             command.add_argument("family")
             command.add_argument("--trials", type=int, default=20, help="proposals in this call")
     options = vars(parser.parse_args())

@@ -22,7 +22,7 @@ def ablate(
         study_file: see `experiments.study.read`.
         output: folder of the finished trials (`runs/`); the page goes to `NAME/report.html` in it. The table goes to
             `results/NAME.csv` beside the study file, or into `output` for a smoke run.
-        jobs: processes, each on one thread. Default 1.
+        jobs: processes, each on one thread. Default 1. 0: this process.
         smoke: run the study's small version, in seconds.
         log: takes lines of progress.
 

@@ -8,7 +8,7 @@ import os
 import pathlib
 import platform
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tf_detreg import files
 from tf_detreg.experiments import data as data_module
@@ -54,7 +54,7 @@ def run(study: Study, folder: os.PathLike, jobs: int = 1, log: Callable[[str], N
     Args:
         study: from `experiments.study.read`.
         folder: where `runs/` lies.
-        jobs: processes, each on one thread. Default 1.
+        jobs: processes, each on one thread. Default 1. 0 runs the trials in this process, for tests and debugging.
         log: takes a line of text per finished trial.
 
     Returns:
@@ -106,16 +106,24 @@ def complete(wanted: list[dict], folder: pathlib.Path, jobs: int, log) -> list[d
     log(f"{len(wanted)} trials, {len(wanted) - len(missing)} of them done before")
     if missing:
         data_module.load(missing[0]["data"])
-        spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_one_thread) as pool:
-            futures = {pool.submit(_trial, job, str(folder)): job for job in missing}
-            try:
-                for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
-                    log(f"[{number}/{len(missing)}] {future.result()}")
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        for number, line in enumerate(_lines(missing, folder, jobs), 1):
+            log(f"[{number}/{len(missing)}] {line}")
     return [json.loads((folder / f"{job['key']}.json").read_text(encoding="utf-8")) for job in wanted]
+
+
+def _lines(missing: list[dict], folder: pathlib.Path, jobs: int) -> Iterator[str]:
+    """Run trials, here or in a pool, and yield a line for each as it ends."""
+    if jobs == 0:
+        yield from (_trial(job, str(folder)) for job in missing)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_one_thread) as pool:
+        futures = [pool.submit(_trial, job, str(folder)) for job in missing]
+        try:
+            yield from (future.result() for future in concurrent.futures.as_completed(futures))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _one_thread() -> None:

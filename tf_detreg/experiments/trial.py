@@ -185,7 +185,7 @@ def _batches(train: Arrays, batch: int, seed: int, classes: int = 0) -> tf.data.
         order = tf.data.Dataset.from_generator(
             lambda: _balanced(train.labels, classes, batch // classes, rows // batch, rng),
             output_signature=tf.TensorSpec((None,), tf.int64),
-        )
+        ).apply(tf.data.experimental.assert_cardinality(rows // batch))
     else:
         order = tf.data.Dataset.range(rows).shuffle(rows, seed=seed).batch(batch, drop_remainder=True)
     inputs, labels = np.ascontiguousarray(train.inputs), train.labels

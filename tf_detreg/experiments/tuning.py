@@ -18,6 +18,7 @@ def tune(
     trials: int = 20,
     output: str | os.PathLike = "studies/out",
     seed: int = 0,
+    jobs: int = 1,
     smoke: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict:
@@ -35,6 +36,7 @@ def tune(
         trials: how many proposals in this call. Default 20.
         output: folder of finished trials.
         seed: of the sampler.
+        jobs: as in `ablate`; a proposal's seeds run side by side.
         smoke: use the study's small version.
         log: takes lines of progress.
 
@@ -69,7 +71,7 @@ def tune(
         sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
     )
-    searching.optimize(lambda proposal: _score(study, family, search, proposal, output, log), n_trials=trials)
+    searching.optimize(lambda proposal: _score(study, family, search, proposal, output, jobs, log), n_trials=trials)
     best = searching.best_trial
     found = {
         "recipe": _recipe(study, family, best.params),
@@ -88,14 +90,14 @@ def grid_of(study: Study, family: str) -> dict[str, list]:
     return {name: found for name, found in choices.items() if len(found) > 1}
 
 
-def _score(study, family, search, proposal, output, log) -> float:
+def _score(study, family, search, proposal, output, jobs, log) -> float:
     import optuna
 
     recipe = _recipe(study, family, {name: _suggest(proposal, name, what) for name, what in search.items()})
     total = 0.0
     for number, split in enumerate(study.protocol["splits"], 1):
         wanted = [runner.describe(study, "validation", recipe, split, s) for s in study.protocol["choice_seeds"]]
-        done = runner.complete(wanted, output / "runs", 1, lambda text: None)
+        done = runner.complete(wanted, output / "runs", jobs, lambda text: None)
         total += sum(r["metrics"][study.protocol["metric"]] for r in done) / len(done)
         proposal.report(total / number, number)
         if number < len(study.protocol["splits"]) and proposal.should_prune():
