@@ -60,10 +60,10 @@ class Neighbours:
         """A fragment for `analysis.report`, pictures inside; it needs `neighbours.STYLE`."""
         rows = []
         for q, query in enumerate(self.queries):
-            tiles = [_tile(query, "query", self.query_names[q], "query")]
+            tiles = [thumbnail(query, "query", self.query_names[q], "query")]
             for n, picture in enumerate(self.found[q]):
                 kind = "unknown" if self.right is None else "right" if self.right[q, n] else "wrong"
-                tiles.append(_tile(picture, kind, self.found_names[q][n], f"{kind}, {self.scores[q, n]:.2f}"))
+                tiles.append(thumbnail(picture, kind, self.found_names[q][n], f"{kind}, {self.scores[q, n]:.2f}"))
             rows.append(f'<div class="row">{"".join(tiles)}</div>')
         return f'<div class="neighbours">{"".join(rows)}</div>'
 
@@ -141,7 +141,8 @@ def pixels(image_set, indices: np.ndarray) -> np.ndarray:
     return pictures[places.reshape(indices.shape)]
 
 
-def _tile(picture: np.ndarray, kind: str, name: str, note: str) -> str:
+def thumbnail(picture: np.ndarray, kind: str, name: str, note: str) -> str:
+    """A figure of one picture; `kind` is one of query, right, wrong, unknown."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tf_detreg.analysis import neighbours, report
+from tf_detreg.analysis import inspect, neighbours, report
 from tf_detreg.retrieval import RetrievalReport, evaluate
 
 
@@ -80,6 +80,7 @@ def write(
             "Queries whose nearest neighbour is wrong, drawn at random.",
             neighbours.within(image_set, embeddings, wrong).to_html() if len(wrong) else "<p>No query is wrong.</p>",
         ),
+        *inspect.sections(image_set, embeddings),
         report.Section("How to repeat it", "The configuration of the run.", report.details("config", config)),
     ]
     return report.write(path, title, lead, sections, neighbours.STYLE)
