@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tf_detreg import export, heads
+from tf_detreg.export.joining import join
 from tf_detreg.export.lite import operators
 from tf_detreg.export.verification import run_artefact
 
@@ -116,3 +117,30 @@ def test_a_failed_check_leaves_the_old_file(embedder, tmp_path):
         export.litert(embedder, path, check=refuse)
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_int8_keeps_the_flow_in_float(files, embedder, images, expected):
+    """Convolutions run in int8, the flow's exponentials in float; weights are int8 in both."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(files["int8"]), experimental_op_resolver_type=_reference())
+    interpreter.allocate_tensors()
+    kinds = {}
+    for operation in interpreter._get_ops_details():
+        details = interpreter._get_tensor_details(operation["outputs"][0], 0)
+        kinds.setdefault(operation["op_name"], set()).add(np.dtype(details["dtype"]).name)
+    assert kinds["CONV_2D"] == {"int8"}
+    assert kinds["EXP"] == {"float32"}
+    assert (run_artefact(files["int8"], images)[0] * expected).sum(axis=1).min() > 0.995
+
+
+def _reference():
+    from ai_edge_litert.interpreter import OpResolverType
+
+    return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+def test_models_that_do_not_fit_are_not_joined(files):
+    model = files[None].read_bytes()
+    with pytest.raises(ValueError, match="first gives"):
+        join(model, model)

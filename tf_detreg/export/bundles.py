@@ -162,7 +162,7 @@ def retrieval_litert(
         scores, indices = tf.math.top_k(tf.matmul(embeddings, gallery, transpose_b=True), k)
         return {"indices": indices, "scores": scores}
 
-    model = lite.convert(serving_default, embedder, "dynamic", None)
+    model = lite.convert(serving_default, embedder, "dynamic")
     facts = metadata.facts(
         embedder, size, quantization="dynamic", input_dtype=input_dtype, gallery_items=len(gallery), k=k
     )

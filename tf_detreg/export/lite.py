@@ -14,8 +14,10 @@ import tensorflow as tf
 
 from tf_detreg.export import metadata, publishing
 from tf_detreg.export.inference import image_size_of, inference_model
+from tf_detreg.export.joining import join
 from tf_detreg.export.savedmodel import embed, variables_read
 from tf_detreg.files import replacing
+from tf_detreg.heads.base import FlowHead
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
@@ -43,7 +45,8 @@ def litert(
         embedder: The plain inference model.
         path: The `.tflite` file.
         quantize: None (float32, default), `"float16"` (weights halved, no loss worth naming), `"dynamic"` (int8
-            weights, float activations) or `"int8"` (int8 weights and activations: smallest and fastest on phones).
+            weights, float activations) or `"int8"` (int8 weights, and int8 activations in the backbone and the
+            head's projection; the flow keeps float activations, which it needs).
         calibration: For `"int8"`: some hundred typical images `(N, H, W, 3)`, 0..255, on which the ranges of the
             activations are measured.
         image_size: Side or (height, width). Default: the model's input size.
@@ -72,14 +75,15 @@ def litert(
     _check(quantize, calibration, input_dtype)
     embedder = inference_model(embedder)
     size = image_size_of(embedder, image_size)
-    # Full int8 takes its uint8 input from the converter, which folds the cast into the first quantisation.
-    graph_dtype = "float32" if quantize == "int8" else input_dtype
+    if quantize == "int8":
+        model = _int8(embedder, (batch_size, *size, 3), calibration, input_dtype)
+    else:
 
-    @tf.function(input_signature=[tf.TensorSpec((batch_size, *size, 3), graph_dtype, name="images")])
-    def serving_default(images):
-        return {"embeddings": embed(embedder, tf.cast(images, tf.float32))}
+        @tf.function(input_signature=[tf.TensorSpec((batch_size, *size, 3), input_dtype, name="images")])
+        def serving_default(images):
+            return {"embeddings": embed(embedder, tf.cast(images, tf.float32))}
 
-    model = convert(serving_default, embedder, quantize, calibration, input_dtype)
+        model = convert(serving_default, embedder, quantize)
     facts = metadata.facts(
         embedder,
         size,
@@ -91,8 +95,39 @@ def litert(
     return write(path, model, metadata.extra_files(facts, labels), check)
 
 
+def _int8(embedder: keras.Model, shape: tuple, calibration: np.ndarray, input_dtype: str) -> bytes:
+    """The backbone and the projection with int8 activations, the head's flow with int8 weights and float activations.
+
+    A flow multiplies by `exp(s)` layer after layer; with activations rounded to 8 bits after each, a trained RealNVP
+    of 12 layers lost 7 points of R@1, the backbone and the projection none.
+    """
+    # The uint8 input comes from the converter, which folds the cast into the first quantisation.
+    images_spec = tf.TensorSpec(shape, tf.float32, name="images")
+    head = embedder.layers[-1]
+    if not isinstance(head, FlowHead):
+        whole = tf.function(lambda images: {"embeddings": embed(embedder, images)}, input_signature=[images_spec])
+        return convert(whole, embedder, "int8", calibration, input_dtype)
+    backbone = keras.Model(embedder.inputs, head.input)
+
+    @tf.function(input_signature=[images_spec])
+    def project(images):
+        features = backbone(images, training=False)
+        return {"projected": tf.cast(head.project(features, training=False), tf.float32)}
+
+    @tf.function(input_signature=[tf.TensorSpec((shape[0], head.dim), tf.float32, name="projected")])
+    def flow(projected):
+        return {"embeddings": tf.cast(head.normalize(head.flow(projected, training=False)[0]), tf.float32)}
+
+    first = convert(project, embedder, "int8", calibration, input_dtype)
+    return join(first, convert(flow, embedder, "dynamic"))
+
+
 def convert(
-    function, embedder: keras.Model, quantize: str | None, calibration: np.ndarray | None, input_dtype: str = "float32"
+    function,
+    embedder: keras.Model,
+    quantize: str | None,
+    calibration: np.ndarray | None = None,
+    input_dtype: str = "float32",
 ) -> bytes:
     """The `.tflite` bytes of a `tf.function` over the embedder's variables.
 
