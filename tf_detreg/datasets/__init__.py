@@ -6,6 +6,7 @@ from tf_detreg.datasets.csv_file import csv
 from tf_detreg.datasets.cub import cub
 from tf_detreg.datasets.decode import RandomCrop, UnreadableImage, decode
 from tf_detreg.datasets.digits import digits
+from tf_detreg.datasets.feature_cache import FeatureSet, cache_features
 from tf_detreg.datasets.folder import folder
 from tf_detreg.datasets.glyphs import glyphs
 from tf_detreg.datasets.image_set import ImageSet, Splits, hold_out, split_by_class
@@ -13,12 +14,14 @@ from tf_detreg.datasets.in_shop import GallerySplits, in_shop
 from tf_detreg.datasets.sop import sop
 
 __all__ = [
+    "FeatureSet",
     "GallerySplits",
     "ImageSet",
     "RandomCrop",
     "Splits",
     "UnreadableImage",
     "arrays",
+    "cache_features",
     "cars",
     "csv",
     "cub",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -52,22 +53,34 @@ def training_batches(
         raise ValueError(
             "`crop` cuts while decoding files; for images in memory use `augment=keras.layers.RandomCrop`."
         )
+    source = _PixelSource(image_set, image_size, crop, max_unreadable)
     sampler = ClassSampler(image_set.labels, classes, images, seed)
+    return epoch_batches(sampler, source, augmenter(augment), first_epoch)
+
+
+def epoch_batches(sampler: ClassSampler, source: RowSource, transform: Callable, first_epoch: int) -> tf.data.Dataset:
+    """What `training_batches` describes, for rows of any kind.
+
+    Args:
+        sampler: which rows.
+        source: where the rows come from.
+        transform: (rows float32, seed) → rows.
+        first_epoch: number of the first epoch.
+    """
     counter = _EpochCounter(first_epoch, sampler.steps)
-    pixels = _PixelSource(image_set, image_size, crop, max_unreadable)
-    transform = augmenter(augment)
 
     def plan():
         for step, batch in enumerate(sampler.epoch(counter.epoch)):
             yield batch.indices, batch.seed, np.int64(step)
 
     def load(indices, batch_seed, step):
-        rows, labels, kept = pixels.load(indices, batch_seed)
-        rows, labels = _replace_missing(rows, labels, kept)
+        rows, labels, kept = source.load(indices, batch_seed)
+        if source.may_fail:
+            rows, labels = _replace_missing(rows, labels, kept)
         return transform(tf.cast(rows, tf.float32), batch_seed), labels, step
 
     def arrive(rows, labels, step):
-        with tf.control_dependencies([tf.numpy_function(lambda s: _arrived(s, counter, pixels), [step], tf.int64)]):
+        with tf.control_dependencies([tf.numpy_function(lambda s: _arrived(s, counter, source), [step], tf.int64)]):
             return tf.identity(rows), labels
 
     size = sampler.batch_size
@@ -80,9 +93,6 @@ def training_batches(
         ),
     )
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    if image_set.paths is not None:
-        dataset = dataset.filter(lambda rows, labels, step: tf.shape(labels)[0] > 0)
-        dataset = dataset.map(lambda rows, labels, step: (tf.ensure_shape(rows, (size, *rows.shape[1:])), labels, step))
     # The last map runs in the reader's own thread, behind the prefetch: an epoch counts when it was read, not planned.
     dataset = dataset.prefetch(tf.data.AUTOTUNE).map(arrive)
     return dataset.apply(tf.data.experimental.assert_cardinality(sampler.steps))
@@ -93,20 +103,24 @@ def ordered_batches(
 ) -> tf.data.Dataset:
     """Every image once in index order: (images float32, labels int32) or (images, indices int64).
 
-    Unreadable files are left out, counted and named at the end: pair the rows with what comes beside them.
+    Unreadable files are left out and named in the log: pair the rows with what comes beside them.
     """
+    return ordered_rows(len(image_set), _PixelSource(image_set, image_size, None, 1.0), batch_size, what)
+
+
+def ordered_rows(count: int, source: RowSource, batch_size: int, what: str) -> tf.data.Dataset:
+    """What `ordered_batches` describes, for rows of any kind."""
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1; received {batch_size}.")
-    pixels = _PixelSource(image_set, image_size, None, 1.0)
 
     def load(indices):
-        rows, labels, kept = pixels.load(indices, tf.zeros((2,), tf.int32))
+        rows, labels, kept = source.load(indices, tf.zeros((2,), tf.int32))
         beside = labels if what == "labels" else indices
-        if image_set.paths is not None:
+        if source.may_fail:
             rows, beside = tf.boolean_mask(rows, kept), tf.boolean_mask(beside, kept)
         return tf.cast(rows, tf.float32), beside
 
-    dataset = tf.data.Dataset.range(len(image_set)).batch(batch_size)
+    dataset = tf.data.Dataset.range(count).batch(batch_size)
     return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
@@ -123,23 +137,38 @@ class _EpochCounter:
             return last
 
 
-def _arrived(step, counter: _EpochCounter, pixels: _PixelSource) -> np.int64:
+def _arrived(step, counter: _EpochCounter, source: RowSource) -> np.int64:
     if counter.arrived(int(step)):
-        pixels.skips.report()
+        source.finish_epoch()
     return np.int64(0)
 
 
+class RowSource(Protocol):
+    """Where batches take their rows from."""
+
+    may_fail: bool
+
+    def load(self, indices, seed):
+        """Tensors of indices (B,) and a seed → rows (B, …), labels int32 (B,), and which rows could be read (B,)."""
+
+    def finish_epoch(self) -> None:
+        """Called when a reader got the last batch of an epoch."""
+
+
 class _PixelSource:
-    """Indices → uint8 rows of one size, from memory or from files."""
+    """Pixels of one size, from memory or from files."""
 
     def __init__(self, image_set: ImageSet, image_size: Size | None, crop: RandomCrop | None, max_unreadable: float):
         self._set, self._crop = image_set, crop
         self._size = height_width(image_set.image_size if image_size is None else image_size)
         self._grey = image_set.images is not None and is_grey_view(image_set.images)
         self.skips = SkipLog(len(image_set), max_unreadable, image_set.name)
+        self.may_fail = image_set.paths is not None
+
+    def finish_epoch(self) -> None:
+        self.skips.report()
 
     def load(self, indices, seed):
-        """uint8 or float32 rows (B, H, W, 3), labels int32 (B,), and which rows could be read (B,)."""
         if self._set.paths is not None:
             rows, labels, kept = tf.numpy_function(self._read, [indices, seed], (tf.uint8, tf.int32, tf.bool))
             channels = 3
@@ -171,7 +200,9 @@ def _replace_missing(rows, labels, kept):
         same = tf.cast(labels[:, None] == labels[None, :], tf.int32)
         donor = tf.argmax(tf.where(kept[None, :], 1 + same, 0), axis=1, output_type=tf.int32)
         source = tf.where(kept, tf.range(tf.shape(labels)[0]), donor)
-        source = source[: tf.where(tf.reduce_any(kept), tf.shape(labels)[0], 0)]
         return tf.gather(rows, source), tf.gather(labels, source)
 
+    some = tf.debugging.Assert(tf.reduce_any(kept), ["Not one image of a batch could be read; the log names them."])
+    with tf.control_dependencies([some]):
+        kept = tf.identity(kept)
     return tf.cond(tf.reduce_all(kept), lambda: (rows, labels), repair)

@@ -1,0 +1,132 @@
+import errno
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_detreg import datasets
+
+cache = importlib.import_module("tf_detreg.datasets.feature_cache")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return datasets.digits().validation.subset(np.arange(100))
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(5)])
+
+
+class Counting:
+    """A backbone that counts the images it is given, and stops at a given batch as if killed."""
+
+    def __init__(self, monkeypatch, stop_after=None):
+        self.images, self.batches, self.stop_after = 0, 0, stop_after
+        write = cache._Store.write
+
+        def counted(store, file, rows, features):
+            if self.batches == self.stop_after:
+                raise KeyboardInterrupt
+            self.images, self.batches = self.images + len(rows), self.batches + 1
+            write(store, file, rows, features)
+
+        monkeypatch.setattr(cache._Store, "write", counted)
+
+
+def test_features_are_those_of_the_backbone(images, backbone, tmp_path):
+    features = datasets.cache_features(backbone, images, tmp_path, batch_size=32)
+    expected = backbone.predict(images.images.astype("float32"), verbose=0)
+    found = np.concatenate([x for x, _ in features.ordered(batch_size=7)])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    assert isinstance(features.features, np.memmap) and features.dim == 5
+    for x, y in features.batches(classes=4, images=3, seed=2):
+        assert x.shape == (12, 5) and len(set(y.numpy())) == 4
+
+
+def test_batches_come_in_the_order_of_the_images(images, backbone, tmp_path):
+    features = datasets.cache_features(backbone, images, tmp_path)
+    ours = [y.numpy().tolist() for _, y in features.batches(4, 3, seed=5, first_epoch=2)]
+    assert ours == [y.numpy().tolist() for _, y in images.batches(4, 3, seed=5, first_epoch=2)]
+
+
+def test_computed_once_and_anew_when_anything_changes(images, backbone, tmp_path, monkeypatch):
+    count = Counting(monkeypatch)
+    for _ in range(2):
+        datasets.cache_features(backbone, images, tmp_path)
+    assert count.images == 100
+    other = keras.models.clone_model(backbone)
+    datasets.cache_features(other, images, tmp_path)
+    assert count.images == 200
+    datasets.cache_features(other, images.subset(np.arange(50)), tmp_path)
+    assert count.images == 250 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_interrupted_computation_goes_on(images, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_SECONDS_BETWEEN_NOTES", 0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        Counting(patch, stop_after=2)
+        datasets.cache_features(backbone, images, tmp_path, batch_size=30)
+    count = Counting(monkeypatch)
+    features = datasets.cache_features(backbone, images, tmp_path, batch_size=30)
+    assert count.images == 40
+    expected = backbone.predict(images.images.astype("float32"), verbose=0)
+    np.testing.assert_allclose(features.features, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_notes_that_make_no_sense_start_anew(images, backbone, tmp_path, monkeypatch):
+    datasets.cache_features(backbone, images, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for damage in (
+        lambda: (folder / "progress.json").write_text("{"),
+        lambda: (folder / "features.f32").write_bytes(b""),
+    ):
+        damage()
+        with monkeypatch.context() as patch:
+            count = Counting(patch)
+            datasets.cache_features(backbone, images, tmp_path)
+        assert count.images == 100
+
+
+def test_a_full_disk_says_how_much_is_needed_and_leaves_nothing(images, backbone, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"0\.0 MB, cannot be kept .No space left"):
+        datasets.cache_features(backbone, images, tmp_path)
+    assert not list(tmp_path.rglob("features*"))
+
+
+def test_unreadable_images_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_SECONDS_BETWEEN_NOTES", 0)
+    paths = [str(tmp_path / f"{i}.png") for i in range(10)]
+    for i, path in enumerate(paths):
+        Image.new("L", (4, 4), i).save(path)
+    for i in (0, 5, 6, 9):
+        (tmp_path / f"{i}.png").write_text("broken")
+    whole = datasets.ImageSet(
+        labels=np.arange(10) % 2, class_names="ab", paths=paths, image_size=4, groups=np.arange(10)
+    )
+    mean = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()])
+    features = datasets.cache_features(mean, whole, tmp_path / "kept", batch_size=3)
+    assert features.groups.tolist() == [1, 2, 3, 4, 7, 8]
+    x, y = next(iter(features.ordered()))
+    np.testing.assert_allclose(x[:, 0], features.groups, atol=1e-4)
+    np.testing.assert_array_equal(y, features.groups % 2)
+    again = datasets.cache_features(mean, whole, tmp_path / "kept", batch_size=3)
+    assert again.groups.tolist() == features.groups.tolist()
+    Image.new("L", (4, 4), 0).save(paths[0])
+    assert len(datasets.cache_features(mean, whole, tmp_path / "kept")) == 7
+
+
+def test_splits_in_splits_out(images, backbone, tmp_path):
+    splits = datasets.Splits(images, images.subset([]), images.subset([1, 2]))
+    train, validation, test = datasets.cache_features(backbone, splits, tmp_path)
+    assert (len(train), len(validation), len(test)) == (100, 0, 2)
+    with pytest.raises(ValueError, match="`backbone` must give features"):
+        datasets.cache_features(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.ReLU()]), images, tmp_path)

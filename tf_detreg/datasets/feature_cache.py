@@ -1,0 +1,279 @@
+"""A frozen backbone's features, computed once and kept on disk, so that heads train on them in seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from tf_detreg.datasets.cache import cache_folder
+from tf_detreg.datasets.image_set import ImageSet
+from tf_detreg.files import write_json
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_SECONDS_BETWEEN_NOTES = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """Features in the place of images: draws batches, orders and selects as `ImageSet` does.
+
+    Args:
+        features: float32 (M, F), usually a memory map.
+        rows: int64 (N,), which rows of `features` belong to the set.
+        labels: int32 (N,).
+        class_names: C names.
+        groups: int32 (N,) or None.
+        name: what reports call the set.
+    """
+
+    features: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    class_names: Sequence[str]
+    groups: np.ndarray | None = None
+    name: str = "features"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"FeatureSet({self.name!r}, {len(self)} × {self.dim} of {self.num_classes} classes)"
+
+    @property
+    def dim(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def batches(self, classes: int = 32, images: int = 4, seed: int = 0, *, first_epoch: int = 0) -> tf.data.Dataset:
+        """(features float32 (P·K, F), labels int32) with the same order as `ImageSet.batches`."""
+        from tf_detreg.datasets.batches import epoch_batches
+        from tf_detreg.datasets.sampler import ClassSampler
+
+        sampler = ClassSampler(self.labels, classes, images, seed)
+        return epoch_batches(sampler, _Rows(self), lambda rows, seed: rows, first_epoch)
+
+    def ordered(self, batch_size: int = 128) -> tf.data.Dataset:
+        """(features, labels) in order, every row once."""
+        from tf_detreg.datasets.batches import ordered_rows
+
+        return ordered_rows(len(self), _Rows(self), batch_size, "labels")
+
+    def indexed(self, batch_size: int = 128) -> tf.data.Dataset:
+        """(features, index in the set) in order, every row once."""
+        from tf_detreg.datasets.batches import ordered_rows
+
+        return ordered_rows(len(self), _Rows(self), batch_size, "indices")
+
+    def subset(self, indices) -> FeatureSet:
+        """The rows at `indices` (integers or a mask), with the same classes and labels; nothing is copied."""
+        indices = np.asarray(indices)
+        indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
+
+
+class _Rows:
+    may_fail = False
+
+    def __init__(self, feature_set: FeatureSet):
+        self._set = feature_set
+
+    def finish_epoch(self) -> None:
+        pass
+
+    def load(self, indices, seed):
+        import tensorflow as tf
+
+        rows, labels = tf.numpy_function(self._gather, [indices], (tf.float32, tf.int32))
+        rows.set_shape((*indices.shape, self._set.dim))
+        labels.set_shape(indices.shape)
+        return rows, labels, tf.ones_like(indices, tf.bool)
+
+    def _gather(self, indices):
+        return self._set.features[self._set.rows[indices]], self._set.labels[indices]
+
+
+def cache_features(
+    backbone: keras.Model,
+    data: ImageSet | tuple,
+    folder: str | os.PathLike | None = None,
+    batch_size: int = 64,
+) -> FeatureSet | tuple:
+    """Computes features once and keeps them.
+
+    The file is found again by a fingerprint of the backbone (architecture and weights), of the images (their bytes, or
+    their names, sizes and times of change) and of the size they are decoded at: whatever changes, other features are
+    computed. An interrupted computation goes on where it stopped. The room on disk is claimed before the first image
+    is read, so that a full disk is an error at the start and never half a file.
+
+    Args:
+        backbone: images → features (B, F); used in inference mode.
+        data: an `ImageSet`, or `Splits` of them.
+        folder: where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
+        batch_size: images at a time.
+
+    Returns:
+        A `FeatureSet` (or the same kind of tuple of them); images that could not be read are left out.
+
+    Raises:
+        ValueError: if the backbone's output is not (B, F).
+        OSError: if there is no room, with how much is needed and where.
+
+    Example:
+    >>> import tempfile, keras
+    >>> from tf_detreg import datasets
+    >>> flat = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    >>> datasets.cache_features(flat, datasets.digits().validation, tempfile.mkdtemp())
+    FeatureSet('digits', 360 × 192 of 10 classes)
+    """
+    if isinstance(data, tuple):
+        parts = [cache_features(backbone, part, folder, batch_size) for part in data]
+        return type(data)(*parts)
+    shape = backbone.output_shape
+    if len(shape) != 2 or shape[1] is None:
+        raise ValueError(f"`backbone` must give features (B, F); {backbone.name} gives {shape}. Set its pooling.")
+    place = pathlib.Path(folder or cache_folder() / "features") / _fingerprint(backbone, data)
+    store = _Store(place, len(data), shape[1])
+    if store.done < len(data):
+        _compute(backbone, data, store, batch_size)
+    rows = np.flatnonzero(store.written)
+    return FeatureSet(
+        features=store.open(),
+        rows=rows,
+        labels=data.labels[rows],
+        class_names=data.class_names,
+        groups=None if data.groups is None else data.groups[rows],
+        name=data.name,
+    )
+
+
+def _compute(backbone, data: ImageSet, store: _Store, batch_size: int) -> None:
+    import tensorflow as tf
+
+    run = tf.function(lambda images: tf.cast(backbone(images, training=False), tf.float32), reduce_retracing=True)
+    store.claim()
+    first = store.done
+    if first:
+        logger.info("Going on with the features of %s at image %d of %d.", data.name, first, len(data))
+    noted = time.monotonic()
+    with open(store.file, "r+b") as file:
+        for images, indices in data.subset(np.arange(first, len(data))).indexed(batch_size):
+            rows = first + indices.numpy()
+            if not len(rows):
+                continue
+            store.write(file, rows, run(images).numpy())
+            if time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
+                store.note(file, int(rows[-1]) + 1)
+                noted = time.monotonic()
+        store.note(file, len(data))
+
+
+class _Store:
+    """`features.f32` (N × F, little-endian) and `progress.json`, which says how far it is filled."""
+
+    def __init__(self, folder: pathlib.Path, count: int, dim: int):
+        self.folder, self.count, self.dim = folder, count, dim
+        self.file, self._progress = folder / "features.f32", folder / "progress.json"
+        self.done, self.written = 0, np.zeros(count, bool)
+        try:
+            notes = json.loads(self._progress.read_text("utf-8"))
+            if self.file.stat().st_size == self._size:
+                self.written[: notes["done"]] = True
+                self.written[notes["skipped"]] = False
+                self.done = notes["done"]
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            self.done, self.written = 0, np.zeros(count, bool)
+
+    @property
+    def _size(self) -> int:
+        return 4 * self.count * self.dim
+
+    def open(self) -> np.ndarray:
+        if self.count == 0:
+            return np.zeros((0, self.dim), np.float32)
+        return np.memmap(self.file, "<f4", mode="r", shape=(self.count, self.dim))
+
+    def claim(self) -> None:
+        """Takes the whole room on disk; without it a memory map on a full disk would kill the process."""
+        if self.done:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _allocate(self.file, self._size)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self.file.unlink()
+            raise OSError(
+                error.errno,
+                f"The features, {self._size / 1e6:,.1f} MB, cannot be kept ({error.strerror}). Make room, or give "
+                "another `folder` (or TF_DETREG_CACHE)",
+                str(self.folder),
+            ) from error
+
+    def write(self, file: BinaryIO, rows: np.ndarray, features: np.ndarray) -> None:
+        """Puts features at `rows`, which ascend; where an image was unreadable, a row is left out."""
+        features = np.ascontiguousarray(features, "<f4")
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) > 1) + 1):
+            file.seek(int(rows[run[0]]) * 4 * self.dim)
+            file.write(features[run].data)
+        self.written[rows] = True
+
+    def note(self, file: BinaryIO, done: int) -> None:
+        """Writes down how far the file is filled, once the features themselves are on disk."""
+        file.flush()
+        os.fsync(file.fileno())
+        self.done = done
+        skipped = np.flatnonzero(~self.written[:done]).tolist()
+        write_json(self._progress, {"done": done, "skipped": skipped, "dim": self.dim})
+
+
+def _allocate(path: pathlib.Path, size: int) -> None:
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate") and size:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        block = bytes(1 << 20)
+        for start in range(0, size, len(block)):
+            file.write(block[: min(len(block), size - start)])
+
+
+def _fingerprint(backbone, data: ImageSet) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {data.image_size} {len(data)}".encode())
+    digest.update(backbone.to_json().encode())
+    for weight in backbone.weights:
+        digest.update(np.ascontiguousarray(weight.numpy()).data)
+    if data.images is not None:
+        pixels = data.images[..., :1] if data.images.strides[-1] == 0 else data.images
+        for start in range(0, len(pixels), 4096):
+            digest.update(np.ascontiguousarray(pixels[start : start + 4096]).data)
+    else:
+        for path in data.paths:
+            digest.update(os.fsencode(path) + b"\0" + _state(path))
+    return digest.hexdigest()[:24]
+
+
+def _state(path: str) -> bytes:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return b"missing"
+    return f"{status.st_size} {status.st_mtime_ns}".encode()
