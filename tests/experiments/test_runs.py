@@ -211,10 +211,20 @@ def test_workers_of_a_pool_do_the_same_as_this_process(tiny, tmp_path):
     assert here["recall@1"] == pytest.approx(there["recall@1"], abs=1.0)
 
 
+STUDIES = sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_every_family_of_the_repository_s_studies_can_be_built(path):
+    found = study.read(path)
+    shape = (24, 32, 32, 3) if "features" not in found.data else (24, 12)
+    arrays = data.Arrays(np.zeros(shape, "float32"), np.repeat(np.arange(6), 4).astype("int32"), None, tuple("abcdef"))
+    for recipes in found.families.values():
+        assert trial.build({**recipes[-1], "dim": 8}, arrays).embedder.output_shape == (None, 8)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path", sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_smoke_version_of_every_study_runs(path, tmp_path):
     page = ablation.ablate(path, tmp_path, jobs=0, smoke=True)
     assert "<table>" in page.read_text()

@@ -1,5 +1,6 @@
 """From tables of results to pages: `report.html` of a study, and the Markdown page of all of them."""
 
+import dataclasses
 import html
 import os
 import pathlib
@@ -30,9 +31,11 @@ def study_section(study: Study, rows: list[dict]) -> str:
     """One study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
     compared = table.compare(study, rows)
     parts = [f"## {study.title}", study.question, _protocol(study, rows), _results(study, compared)]
-    if study.kind == "choice":
-        parts.append(_chosen(study, rows))
     parts.append(_smoothness(compared))
+    if study.kind == "choice":
+        parts += [_chosen(study, rows), "**All candidates, on the validation classes:**"]
+        candidates = table.compare(*_as_ablation(study, rows))
+        parts += [_results(study, candidates), _smoothness(candidates)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -117,6 +120,11 @@ def _results(study: Study, compared: list[dict]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     note = "Mean ± standard deviation over splits × seeds, in percent; the best in bold."
     return "\n".join(lines) + "\n\n" + note
+
+
+def _as_ablation(study: Study, rows: list[dict]) -> tuple[Study, list[dict]]:
+    """A choice's first stage, as an ablation of all its candidates."""
+    return dataclasses.replace(study, kind="ablation"), [row for row in rows if row["stage"] == "validation"]
 
 
 def _chosen(study: Study, rows: list[dict]) -> str:
