@@ -28,7 +28,7 @@ def nearest(queries, gallery, k):
     return order, np.take_along_axis(queries @ gallery.T, order, axis=1)
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "session"])
+@pytest.mark.parametrize("engine", ["session", pytest.param("tensorflow", marks=pytest.mark.slow)])
 def test_exact_search_in_a_process_with_tensorflow_alone(exact, images, expected, encode, engine):
     contents = np.array([encode(image) for image in images[:6]] + [b"no image"])
     found, _ = run_job(

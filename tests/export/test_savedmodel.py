@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from tf_detreg import export, heads
+from tf_detreg.export import metadata
 from tf_detreg.export.verification import run_artefact, run_job
 
 
@@ -104,6 +105,16 @@ def test_warm_up_requests_replay(exported):
             if "valid" in out:
                 assert out["valid"].all()
     assert sorted(seen) == sorted((name, n) for name in ("serving_default", "serve_bytes") for n in (1, 8, 32))
+
+
+def test_without_the_messages_of_tensorflow_serving(embedder, tmp_path, monkeypatch):
+    """The core package exports without them; asked for, their absence is an error that names the remedy."""
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.prediction_log_pb2", None)
+    with pytest.raises(ImportError, match="tensorflow-serving-api"):
+        metadata.prediction_log("m", "serving_default", {})
+    monkeypatch.setattr(metadata.importlib.util, "find_spec", lambda name: None)
+    path = export.saved_model(embedder, tmp_path)
+    assert sorted(file.name for file in (path / "assets.extra").iterdir()) == ["metadata.json"]
 
 
 def test_features_signature(embedder, images, expected, tmp_path):

@@ -32,7 +32,7 @@ def retrieval_saved_model(
     max_pixels: int = 64_000_000,
     neighbour_recall: float = 0.95,
     card: str | None = None,
-    warm_up: bool = True,
+    warm_up: bool | None = None,
 ) -> pathlib.Path:
     """Write a SavedModel that takes images and answers with the ids and scores of the k nearest gallery items.
 
@@ -55,7 +55,7 @@ def retrieval_saved_model(
         neighbour_recall: For ScaNN: the share of true neighbours that it has to find, measured while exporting and
             stored in `metadata.json`. Default 0.95.
         card: Markdown of the model card.
-        warm_up: Whether to write warm-up requests. Default True.
+        warm_up: Whether to write warm-up requests. Default: if `tensorflow-serving-api` is installed.
 
     Returns:
         The path of the numbered folder.
@@ -96,7 +96,7 @@ def retrieval_saved_model(
     def write(path: pathlib.Path) -> None:
         tf.saved_model.save(module, str(path), signatures=signatures, options=options)
         add_extra(path, metadata.extra_files(facts), card)
-        if warm_up:
+        if metadata.warm_up_wanted(warm_up):
             metadata.write_warm_up(path / "assets.extra" / WARM_UP, pathlib.Path(directory).name, size)
 
     needed = publishing.bytes_of(embedder.variables) + gallery.nbytes

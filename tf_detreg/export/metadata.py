@@ -1,7 +1,9 @@
 """What travels beside a model: facts, labels, warm-up requests, the model card."""
 
 import datetime
+import importlib.util
 import json
+import logging
 import os
 from collections.abc import Sequence
 
@@ -9,6 +11,8 @@ import keras
 import numpy as np
 
 from tf_detreg.export.inference import fingerprint
+
+logger = logging.getLogger(__name__)
 
 WARM_UP_BATCHES = (1, 8, 32)
 
@@ -58,6 +62,15 @@ def one_a_line(name: str, values: Sequence) -> bytes:
         if "\n" in text or "\r" in text:
             raise ValueError(f"{name} must hold no line breaks, received {text!r}.")
     return "".join(f"{text}\n" for text in texts).encode()
+
+
+def warm_up_wanted(asked: bool | None) -> bool:
+    """Whether to write warm-up requests; unless asked for, only where their messages are installed."""
+    if asked is None:
+        asked = importlib.util.find_spec("tensorflow_serving") is not None
+        if not asked:
+            logger.info("No warm-up requests were written: they need pip install 'tf-detreg[serve]'.")
+    return asked
 
 
 def write_warm_up(path: str | os.PathLike, model_name: str, image_size: tuple[int, int]) -> None:

@@ -24,7 +24,7 @@ def saved_model(
     max_pixels: int = 64_000_000,
     labels: list[str] | None = None,
     card: str | None = None,
-    warm_up: bool = True,
+    warm_up: bool | None = None,
     about: dict | None = None,
     check: Callable[[pathlib.Path], object] | None = None,
 ) -> pathlib.Path:
@@ -53,7 +53,7 @@ def saved_model(
         labels: Class names, stored as `assets.extra/labels.txt`.
         card: Markdown of the model card, stored as `README.md` beside the model. See `export.model_card`.
         warm_up: Whether to write the warm-up requests that TensorFlow Serving replays before it takes traffic
-            (`assets.extra/tf_serving_warmup_requests`). Default True.
+            (`assets.extra/tf_serving_warmup_requests`). Default: if `tensorflow-serving-api` is installed.
         about: More entries for `assets.extra/metadata.json`.
         check: Called with the finished folder before it is published; an exception from it keeps the version back.
 
@@ -83,7 +83,7 @@ def saved_model(
     def write(path: pathlib.Path) -> None:
         tf.saved_model.save(module, str(path), signatures=signatures)
         add_extra(path, extra, card)
-        if warm_up:
+        if metadata.warm_up_wanted(warm_up):
             metadata.write_warm_up(path / "assets.extra" / WARM_UP, pathlib.Path(directory).name, (height, width))
 
     return publishing.publish(directory, version, write, needed=publishing.bytes_of(embedder.variables), check=check)
