@@ -1,0 +1,251 @@
+"""What Keras and deployment ask of every head: saving, precision, compilation, shapes, refusals."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras.src import testing
+
+from tests.heads.table import ALL, FLOWS, embedder, features, make
+from tf_detreg import heads
+
+LOAD = """
+import json, sys
+import keras, numpy as np
+import tf_detreg.heads
+for name in json.loads(sys.argv[2]):
+    model = keras.models.load_model(f"{sys.argv[1]}/{name}.keras")
+    x = np.load(f"{sys.argv[1]}/x.npy")
+    np.testing.assert_array_equal(model.predict(x, verbose=0), np.load(f"{sys.argv[1]}/{name}.npy"), err_msg=name)
+print("all equal")
+"""
+
+
+def dueling():
+    return heads.Dueling(make("real_nvp", dtype="float32", penalty=0.1), make("nice", dtype="float32", penalty=-0.1))
+
+
+def test_keras_file_loads_in_a_new_process_with_the_same_output(tmp_path):
+    x = features(dtype="float32").numpy()
+    np.save(tmp_path / "x.npy", x)
+    built = {name: make(name, dtype="float32", penalty=0.05) for name in ALL} | {"dueling": dueling()}
+    for name, head in built.items():
+        model = embedder(head)
+        model.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.npy", model.predict(x, verbose=0))
+    command = [sys.executable, "-c", LOAD, str(tmp_path), json.dumps(list(built))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "all equal" in done.stdout, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_config_round_trip_keeps_every_argument(name):
+    head = make(name, penalty=-0.2, measure="isometric", dropout=0.1, connection="tanh", projection="always")
+    copy = type(head).from_config(head.get_config())
+    assert copy.get_config() == head.get_config()
+    assert json.loads(json.dumps(head.get_config()["penalty"])) == -0.2
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_keras_layer_test(name):
+    kind, options = ALL[name]
+    head = make(name, dtype="float32")
+    testing.TestCase().run_layer_test(
+        kind,
+        init_kwargs={"dim": 5, **options, **({"steps": 2} if name == "ffjord" else {}), "tolerance": 1e-3}
+        if name.startswith("ffjord")
+        else {"dim": 5, **options},
+        input_shape=(4, 8),
+        expected_output_shape=(4, 5),
+        expected_num_trainable_weights=len(head.trainable_weights),
+        expected_num_non_trainable_weights=len(head.non_trainable_weights),
+        expected_num_seed_generators=0,
+        expected_num_losses=0,
+        supports_masking=False,
+        run_mixed_precision_check=False,  # A head stays in float32 on purpose; tested below.
+        assert_built_after_instantiation=False,
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["real_nvp", "glow", "ffjord", "linear"])
+def test_float32_inside_a_half_precision_model(name, policy):
+    kind, options = ALL[name]
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(7), kind(5, **options)])
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.layers[0].compute_dtype.endswith("float16") and model.layers[-1].compute_dtype == "float32"
+    assert {v.dtype for v in model.layers[-1].variables} == {"float32"}
+    with tf.GradientTape() as tape:
+        out = model(features(dtype="float32"), training=True)
+        loss = tf.reduce_sum(out[:, 0])
+    assert out.dtype == tf.float32
+    assert all(g is not None for g in tape.gradient(loss, [v.value for v in model.layers[0].trainable_variables]))
+
+
+@pytest.mark.parametrize("name", ["real_nvp", "nice", "glow", "ffjord", "ffjord_adaptive"])
+def test_compiled_by_xla(name):
+    options = (
+        {"steps": 2} if name == "ffjord" else {"tolerance": 1e-3, "max_steps": 8} if name == "ffjord_adaptive" else {}
+    )
+    head = make(name, dtype="float32", **options)
+    x = features(dtype="float32")
+    head(x, training=True)  # Glow's first batch.
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y, log_scales = head.flow(head.project(x, True), True)
+            value = tf.reduce_sum(head.normalize(y)[:, 0]) + head.regularity(log_scales)
+        return value, tape.gradient(value, [x, *(v.value for v in head.trainable_variables)])
+
+    value, plain = gradients(x)
+    compiled_value, compiled = tf.function(gradients, jit_compile=True)(x)
+    np.testing.assert_allclose(value, compiled_value, rtol=1e-4, atol=1e-5)
+    for a, b in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dim, width, batch", [(2, 2, 3), (5, 5, 1), (7, 3, 1), (4, 9, 2)])
+def test_shapes_and_unit_length(name, dim, width, batch):
+    head = make(name, dim=dim, width=width, dtype="float32", **({"tolerance": 1e-4} if "adaptive" in name else {}))
+    for training in (False, True):
+        out = head(features(batch, width, dtype="float32"), training=training)
+        assert out.shape == (batch, dim)
+        np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_zero_features_give_finite_values_and_gradients(name):
+    head = make(name, dtype="float32", grow=0.0)
+    x = tf.zeros((3, 8))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(head(x))
+    assert np.isfinite(loss) and np.isfinite(tape.gradient(loss, x)).all()
+
+
+@pytest.mark.parametrize("name", ["real_nvp", "nice", "glow", "ffjord", "linear", "residual_mlp"])
+def test_plain_fit_trains_with_the_penalty(name):
+    keras.utils.set_random_seed(0)
+    kind, options = ALL[name]
+    options = {**options, **({"steps": 3} if name == "ffjord" else {})}
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), kind(5, penalty=0.5, **options)])
+    model.compile("adam", "mse")
+    x = features(32, dtype="float32").numpy()
+    target = np.eye(5, dtype="float32")[np.arange(32) % 5]
+    history = model.fit(x, target, batch_size=8, epochs=3, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+def test_dropout_acts_only_in_training():
+    head = make("real_nvp", dtype="float32", dropout=0.5, conditioner_dropout=0.5)
+    x = features(dtype="float32")
+    np.testing.assert_array_equal(head(x), head(x))
+    assert np.abs(head(x, training=True) - head(x, training=True)).max() > 1e-3
+    y_first, _ = head.flow(head.project(x), training=True)
+    y_second, _ = head.flow(head.project(x), training=True)
+    assert np.abs(y_first - y_second).max() > 1e-4
+
+
+# Refusals: each names the argument and shows what came.
+
+BAD = [
+    ({"dim": 1}, "dim must be .* 2 or more, received 1"),
+    ({"dim": 2.5}, "dim must be a whole number"),
+    ({"depth": 0}, "depth must be .* 1 or more, received 0"),
+    ({"hidden": 0}, "hidden must be"),
+    ({"hidden_layers": -1}, "hidden_layers must be .* received -1"),
+    ({"scale_bound": 0.0}, "scale_bound must be finite and above 0, received 0.0"),
+    ({"scale_bound": -1.0}, "scale_bound"),
+    ({"scale_bound": float("nan")}, "scale_bound must be finite"),
+    ({"penalty": float("inf")}, "penalty must be finite, received inf"),
+    ({"measure": "volume"}, "measure must be one of .*received 'volume'"),
+    ({"projection": "maybe"}, "projection must be one of .*received 'maybe'"),
+    ({"dropout": 1.0}, r"dropout must be in \[0, 1\), received 1.0"),
+    ({"conditioner_dropout": -0.1}, "conditioner_dropout"),
+]
+
+
+@pytest.mark.parametrize("options, message", BAD)
+@pytest.mark.parametrize("kind", [heads.RealNVP, heads.NICE, heads.Glow])
+def test_bad_arguments(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**{"dim": 4, **options})
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"dim": 1}, "dim"),
+        ({"steps": 0}, "steps must be"),
+        ({"solver": "euler"}, "solver must be one of"),
+        ({"trace": "none"}, "trace must be one of"),
+        ({"tolerance": 0}, "tolerance must be"),
+        ({"max_steps": 0}, "max_steps must be"),
+        ({"scale_bound": 0}, "scale_bound must be"),
+    ],
+)
+def test_bad_ffjord_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        heads.FFJORD(**{"dim": 4, **options})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_and_unknown_width_are_refused(name):
+    kind, options = ALL[name]
+    with pytest.raises(ValueError, match=r"features of shape \(batch, width\).*\(2, 8, 8, 3\).*backbone"):
+        kind(4, **options)(tf.zeros((2, 8, 8, 3)))
+    with pytest.raises(ValueError, match="static feature width"):
+        kind(4, **options)(keras.Input((None,)))
+    built = make(name, dtype="float32")
+    with pytest.raises(ValueError, match="expected ndim=2"):
+        built(tf.zeros((2, 8, 8, 3)))
+
+
+def test_projection_never_needs_the_right_width():
+    with pytest.raises(ValueError, match=r'projection="never".*dim=4.*\(2, 8\)'):
+        heads.RealNVP(4, projection="never")(tf.zeros((2, 8)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("name", ALL)
+def test_bad_features_are_refused_eagerly(name, value):
+    head = make(name, dtype="float32")
+    x = features(dtype="float32").numpy()
+    x[2, 3] = value
+    with pytest.raises(ValueError, match=r"features with 1 value\(s\) that are NaN, infinite.*row 2"):
+        head(tf.constant(x))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "ffjord_adaptive"])
+def test_nan_in_a_graph_stays_in_its_row(name):
+    head = make(name, dtype="float32")
+    x = features(dtype="float32").numpy()
+    clean = head(tf.constant(x)).numpy()
+    x[2, 3] = np.nan
+    out = tf.function(head)(tf.constant(x)).numpy()
+    assert np.isnan(out[2]).all()
+    np.testing.assert_allclose(np.delete(out, 2, axis=0), np.delete(clean, 2, axis=0), atol=1e-6)
+
+
+def test_controls_refuse_an_inverse_clearly():
+    with pytest.raises(NotImplementedError, match="not invertible"):
+        make("residual_mlp").inverse(tf.zeros((2, 5)))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_variable_count_does_not_grow_with_calls(name):
+    head = make(name, dtype="float32")
+    before = len(head.variables)
+    head(features(dtype="float32"), training=True)
+    head.bijector()
+    assert len(head.variables) == before

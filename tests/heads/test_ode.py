@@ -1,0 +1,38 @@
+"""The two solvers on equations with known solutions."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_detreg.heads import ode
+
+
+def grow(t, state):
+    """x' = 2·t·x, so x(1) = e·x(0)."""
+    return (2.0 * tf.cast(t, tf.float64) * state[0],)
+
+
+START = (tf.constant([[1.0, -2.0]], tf.float64),)
+END = np.e * START[0].numpy()
+
+
+def test_rk4_converges_with_fourth_order():
+    errors = [np.abs(ode.rk4(grow, START, steps)[0] - END).max() for steps in (8, 16)]
+    assert 13 < errors[0] / errors[1] < 19
+
+
+def test_dormand_prince_keeps_its_tolerance():
+    for tolerance in (1e-4, 1e-7, 1e-10):
+        error = np.abs(ode.dormand_prince(grow, START, tolerance, 1000)[0] - END).max()
+        assert error < 10 * tolerance
+
+
+def test_dormand_prince_gradient():
+    x = START[0]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(ode.dormand_prince(grow, (x,), 1e-9, 1000)[0])
+    np.testing.assert_allclose(tape.gradient(total, x), np.full((1, 2), np.e), rtol=1e-7)
+
+
+def test_too_few_steps_give_nan():
+    assert np.isnan(ode.dormand_prince(grow, START, 1e-12, max_steps=2)[0]).all()
