@@ -23,6 +23,7 @@ seeds = [0, 1]
 recall_at = [1, 2]
 smoothness = true
 baselines = ["linear"]
+contrasts = [["flow", "linear"]]
 [recipe]
 dim = 8
 epochs = 1
@@ -86,6 +87,9 @@ def test_choice_looks_at_validation_and_tests_the_chosen_alone(tiny, tmp_path, q
     assert compared["linear"]["is_baseline"]
     assert compared["flow"]["difference"].mean == pytest.approx(0.8)
     assert compared["flow"]["difference"].count == 4
+    # Candidate by candidate: 51 − 50 without dropout, 51 − 50.2 with it.
+    contrast = table.contrast(found, table_of(rows, tmp_path), "flow", "linear", "recall@1")
+    assert contrast.mean == pytest.approx(0.9) and contrast.count == 4
 
 
 def test_a_killed_study_goes_on_where_it_stopped(tiny, tmp_path, quick):

@@ -36,6 +36,7 @@ def study_section(study: Study, rows: list[dict]) -> str:
         parts += [_chosen(study, rows), "**All candidates, on the validation classes:**"]
         candidates = table.compare(*_as_ablation(study, rows))
         parts += [_results(study, candidates), _smoothness(candidates)]
+    parts.append(_contrasts(study, rows))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -142,13 +143,31 @@ def _settings(recipe: dict, recipes: tuple[dict, ...]) -> str:
     return ", ".join(f"{k} {v}" for k, v in mine.items() if any(o.get(k) != v for o in others)) or "as given"
 
 
+def _contrasts(study: Study, rows: list[dict]) -> str:
+    if not study.protocol["contrasts"]:
+        return ""
+    wanted = (study.protocol["metric"], "cross_recall@1", "map@r", "train_recall@1", "spectral", "frobenius")
+    metrics = [m for m in wanted if any(isinstance(row.get(f"metric.{m}"), float) for row in rows)]
+    head = ["same settings, validation classes", "pairs", *metrics]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for one, other in study.protocol["contrasts"]:
+        found = [table.contrast(study, rows, one, other, metric) for metric in metrics]
+        cells = [f"{one} − {other}", str(found[0].count), *(table.show_difference(f) for f in found)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _smoothness(compared: list[dict]) -> str:
     columns = [c for c in SMOOTHNESS if any(c in e["metrics"] for e in compared)]
     if not columns:
         return ""
-    lines = ["| smoothness of the flow | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
+    # L2 normalisation undoes a common scale, so the ratio of the two norms says what is left: unevenness.
+    head = ["smoothness of the flow", "spectral / frobenius", *columns]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for entry in compared:
-        cells = [f"{entry['metrics'][c].mean:.3f}" if c in entry["metrics"] else "" for c in columns]
+        found = {c: entry["metrics"][c].mean for c in columns if c in entry["metrics"]}
+        uneven = f"{found['spectral'] / found['frobenius']:.2f}" if "spectral" in found else ""
+        cells = [uneven, *(f"{found[c]:.3f}" if c in found else "" for c in columns)]
         lines.append("| " + " | ".join([entry["name"], *cells]) + " |")
     return "\n".join(lines)
 

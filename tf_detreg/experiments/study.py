@@ -38,6 +38,7 @@ PROTOCOL = {
     "recall_at": [1, 10, 100],
     "budget": 0,
     "baselines": [],
+    "contrasts": [],
     "train_share": 1.0,
     "smoothness": False,
 }
@@ -113,9 +114,11 @@ def read(path, smoke: bool = False) -> Study:
         families[family] = tuple(candidates(base, table, protocol["budget"]))
     if not families:
         raise ValueError(f"{path} has no [families.NAME] table: give at least one, with its head.")
-    missing = [name for name in protocol["baselines"] if name not in families]
-    if missing:
-        raise ValueError(f"baselines names {missing}, which are not families of {path}: {sorted(families)}.")
+    for key in ("baselines", "contrasts"):
+        named = protocol[key] if key == "baselines" else [name for pair in protocol[key] for name in pair]
+        missing = sorted(set(named) - set(families))
+        if missing:
+            raise ValueError(f"{key} names {missing}, which are not families of {path}: {sorted(families)}.")
     name = content.get("name", path.stem)
     return Study(
         name=f"{name}-smoke" if smoke else name,

@@ -121,6 +121,25 @@ def compare(study: Study, rows: list[dict]) -> list[dict]:
     return result
 
 
+def contrast(study: Study, rows: list[dict], one: str, other: str, metric: str) -> Interval:
+    """One family minus another on the validation classes, candidate by candidate of their grids.
+
+    The n-th candidate of one is paired with the n-th of the other in the same split and seed, so the families' grids
+    must be the same.
+    """
+    found = []
+    for family in (one, other):
+        number = {json.dumps(r, sort_keys=True): n for n, r in enumerate(study.families[family])}
+        mine = [r for r in rows if r["family"] == family and r["stage"] == "validation"]
+        found.append(
+            {
+                (r["split"], (r["seed"], number[json.dumps(r["recipe"], sort_keys=True)])): r[f"metric.{metric}"]
+                for r in mine
+            }
+        )
+    return paired(*found)
+
+
 def show(found: Interval | None, digits: int = 2) -> str:
     """`mean ± deviation` for tables."""
     if found is None:
