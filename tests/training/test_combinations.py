@@ -44,14 +44,14 @@ def make_loss(loss):
 
 
 def make_regularizer(regularizer):
-    arguments = {"texts": np.eye(CLASSES), "dim": DIM}
+    arguments = {"texts": np.eye(CLASSES), "dim": DIM, "depth": 1, "hidden": 4}
     needed = inspect.signature(regularizer.__init__).parameters
     return regularizer(weight=0.01, **{name: value for name, value in arguments.items() if name in needed})
 
 
 HEADS = {
     "linear": lambda: heads.Linear(DIM),
-    "real_nvp": lambda: heads.RealNVP(DIM, depth=2, hidden=4, penalty=0.05),
+    "real_nvp": lambda: heads.RealNVP(DIM, depth=1, hidden=4, penalty=0.05),
 }
 
 
@@ -86,7 +86,7 @@ def test_every_loss_trains_with_every_regularizer(loss):
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS, ids=lambda regularizer: regularizer.__name__)
-@pytest.mark.parametrize("loss", [losses.ProxyAnchor, losses.SoftTriple, losses.MultiSimilarity])
+@pytest.mark.parametrize("loss", [losses.SoftTriple, losses.MultiSimilarity])
 def test_the_objective_grows_by_the_weighted_penalty(loss, regularizer):
     images, labels = batch()
     model = model_of(make_loss(loss), "linear", [make_regularizer(regularizer)])
