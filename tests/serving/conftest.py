@@ -1,6 +1,8 @@
 """A small model, its index and the application around them."""
 
 import io
+import threading
+import time
 
 import keras
 import numpy as np
@@ -63,3 +65,18 @@ def app(folder, gallery):
     from tf_detreg.serving.model import ModelDirectory
 
     return create_app(ModelDirectory(folder), gallery, Settings(max_body=2_000_000, poll=0))
+
+
+@pytest.fixture(scope="module")
+def address(app):
+    """Where the application listens, in a thread of its own."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)

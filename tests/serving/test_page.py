@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import threading
-import time
 
 import pytest
 
@@ -16,20 +14,6 @@ BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shu
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="no chromium with chromedriver here: apt-get install chromium chromium-driver"
 )
-
-
-@pytest.fixture(scope="module")
-def address(app):
-    import uvicorn
-
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
 
 
 @pytest.fixture(scope="module")
