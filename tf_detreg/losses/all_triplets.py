@@ -31,7 +31,8 @@ def sum_triplets(pairs: Pairs, matrix: tf.Tensor, among: tf.Tensor, term: Callab
     batch = tf.shape(matrix)[0]
 
     def block(start, matrix, among):
-        chosen = listed[start : start + size]
+        # Not a slice: XLA would compile that, and silently take rows beyond the end for triplets.
+        chosen = tf.gather(listed, start + tf.range(tf.minimum(size, total - start)))
         anchors, positives = chosen[:, 0], chosen[:, 1]
         losses, counted = term(
             tf.gather_nd(matrix, chosen)[:, None], tf.gather(matrix, anchors), tf.gather(among, positives)

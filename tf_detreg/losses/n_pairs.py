@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.averages import anchor_average
-from tf_detreg.losses.distances import masked_logsumexp, masked_sum
+from tf_detreg.losses.averages import average
+from tf_detreg.losses.distances import similarities
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -47,11 +48,12 @@ class NPairs(PairLoss):
         self.penalty = penalty
 
     def per_anchor(self, pairs):
-        logits = pairs.similarities
-        own = _first_positives(pairs)
-        anchors = tf.reduce_any(own, axis=1)
-        columns = tf.reduce_any(own, axis=0)[None, :] & tf.ones_like(own)
-        losses = anchor_average(masked_logsumexp(logits, columns) - masked_sum(logits, own), anchors)
+        anchors, positives = chosen_pairs(pairs)
+        # The products keep the gradient a dense tensor, as every other loss's is; a bare gather would make it sparse.
+        logits = similarities(tf.gather(pairs.anchors * 1, anchors), tf.gather(pairs.references * 1, positives))
+        each = tf.reduce_logsumexp(logits, axis=1) - tf.linalg.diag_part(logits)
+        size = tf.size(pairs.labels)
+        losses = average(tf.math.unsorted_segment_sum(each, anchors, size), tf.size(anchors))
         if self.penalty:
             losses += self.penalty * tf.reduce_sum(tf.square(pairs.anchors), axis=1)
         return losses
@@ -60,13 +62,17 @@ class NPairs(PairLoss):
         return {**super().get_config(), "penalty": self.penalty}
 
 
-def _first_positives(pairs) -> tf.Tensor:
-    """The chosen pairs, boolean `(B, M)`: the first positive of the first anchor of each class that has any."""
-    usable = tf.reduce_any(pairs.positives, axis=1)
+def chosen_pairs(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
+    """The first anchor of each class that has a positive, and its first positive: two index vectors."""
+    first = tf.argmax(tf.cast(pairs.positives, tf.int8), axis=1, output_type=tf.int32)
     size = tf.size(pairs.labels)
-    earlier = tf.range(size)[:, None] > tf.range(size)[None, :]
-    same = (pairs.labels[:, None] == pairs.labels[None, :]) & usable[None, :]
-    leads = usable & ~tf.reduce_any(same & earlier, axis=1)
-    first = tf.argmax(tf.cast(pairs.positives, tf.int32), axis=1, output_type=tf.int32)
-    here = tf.range(tf.shape(pairs.positives)[1])[None, :] == first[:, None]
-    return here & leads[:, None]
+    found = tf.gather_nd(pairs.positives, tf.stack([tf.range(size), first], axis=1))
+    usable = tf.cast(tf.where(found)[:, 0], tf.int32)
+    anchors = tf.gather(usable, first_of_each(tf.gather(pairs.labels, usable)))
+    return anchors, tf.gather(first, anchors)
+
+
+def first_of_each(labels: tf.Tensor) -> tf.Tensor:
+    """Where each label occurs first, int32."""
+    distinct, place = tf.unique(labels)
+    return tf.math.unsorted_segment_min(tf.range(tf.size(labels)), place, tf.size(distinct))

@@ -1,0 +1,194 @@
+"""Pair losses against pytorch-metric-learning: forward and backward pass of one batch, on one thread.
+
+    python benchmarks/bench_pair_losses.py            # needs the `bench` extra (torch, pytorch-metric-learning)
+
+Both sides get the same unit-length batch of P classes × 4 images and run in turn in one process; the table shows
+medians. Ours is what `fit` runs, a compiled `tf.function`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def pairs_of_losses():
+    """Name, our loss, the peer's loss, target ratio."""
+    from pytorch_metric_learning import distances, losses, miners
+
+    from tf_detreg import losses as ours
+    from tf_detreg import miners as our_miners
+
+    def mined(loss, miner):
+        return lambda x, y: loss(x, y, miner(x, y))
+
+    def triplets(kind):
+        return mined(losses.TripletMarginLoss(0.2), miners.TripletMarginMiner(0.2, kind))
+
+    similarity = mined(losses.MultiSimilarityLoss(), miners.MultiSimilarityMiner())
+    hard = mined(losses.TripletMarginLoss(0.2), miners.BatchHardMiner())
+    product = distances.DotProductSimilarity(normalize_embeddings=False)
+    return [
+        ("Contrastive", ours.Contrastive(power=1), losses.ContrastiveLoss(), 1.0),
+        ("Triplet, all", ours.Triplet(), losses.TripletMarginLoss(0.2), 1.0),
+        ("Triplet, semi-hard set", ours.Triplet(negatives="semi_hard"), triplets("semihard"), 1.0),
+        ("Triplet, hard set", ours.Triplet(negatives="hard"), triplets("hard"), 1.0),
+        ("Triplet, swap", ours.Triplet(swap=True), losses.TripletMarginLoss(0.2, swap=True), 1.0),
+        ("Triplet, soft", ours.Triplet(soft=True), losses.TripletMarginLoss(0.0, smooth_loss=True), 1.0),
+        ("Triplet, FaceNet semi-hard", ours.TripletSemiHard(), triplets("semihard"), 1.0),
+        ("Triplet, batch-hard", ours.TripletBatchHard(), hard, 1.0),
+        ("Margin", ours.Margin(), losses.MarginLoss(learn_beta=True), 1.0),
+        ("NPairs", ours.NPairs(), losses.NPairsLoss(distance=product), 1.0),
+        ("LiftedStructure", ours.LiftedStructure(), losses.LiftedStructureLoss(), 0.1),
+        ("GeneralizedLiftedStructure", ours.GeneralizedLiftedStructure(), losses.GeneralizedLiftedStructureLoss(), 1.0),
+        ("MultiSimilarity", ours.MultiSimilarity(), losses.MultiSimilarityLoss(), 1.0),
+        ("MultiSimilarity, mined", ours.MultiSimilarity(miner=our_miners.MultiSimilarity()), similarity, 1.0),
+        ("Circle", ours.Circle(), losses.CircleLoss(), 1.0),
+        ("SupCon", ours.SupCon(), losses.SupConLoss(), 1.0),
+        ("NTXent", ours.NTXent(), losses.NTXentLoss(), 1.0),
+        ("FastAP", ours.FastAP(), losses.FastAPLoss(), 1.0),
+    ]
+
+
+def batch(size: int, dim: int):
+    """Labels of size/4 classes × 4, and unit vectors."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(size) // 4
+    vectors = rng.normal(size=(size // 4, dim))[labels] + rng.normal(size=(size, dim))
+    return labels, (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("float32")
+
+
+def our_step(loss, labels, vectors):
+    """A function that runs one forward and backward pass."""
+    import tensorflow as tf
+
+    if hasattr(loss, "build"):
+        loss.build(labels.shape, vectors.shape)
+
+    @tf.function
+    def step(labels, vectors):
+        with tf.GradientTape() as tape:
+            tape.watch(vectors)
+            value = loss(labels, vectors)
+        return value, tape.gradient(value, vectors)
+
+    arguments = tf.constant(labels, tf.int32), tf.constant(vectors)
+    return lambda: float(step(*arguments)[0])
+
+
+def their_step(loss, labels, vectors):
+    """The same for torch."""
+    import torch
+
+    labels = torch.tensor(labels)
+
+    def step():
+        leaf = torch.tensor(vectors, requires_grad=True)
+        value = loss(leaf, labels)
+        value.backward()
+        return value.item()
+
+    return step
+
+
+def compare(ours, theirs, repeats: int, seconds: float):
+    """Times of both, taken in turn."""
+    for step in (ours, theirs):
+        step()
+        step()
+    times = ([], [])
+    began = time.perf_counter()
+    while len(times[0]) < repeats and (len(times[0]) < 3 or time.perf_counter() - began < seconds):
+        for step, taken in zip((ours, theirs), times, strict=True):
+            start = time.perf_counter()
+            step()
+            taken.append(time.perf_counter() - start)
+    return times
+
+
+def memory_row(size: int, dim: int) -> dict:
+    """Time and peak memory of our triplet loss at a batch size where all triplets would not fit."""
+    import resource
+
+    from tf_detreg import losses
+
+    labels, vectors = batch(size, dim)
+    step = our_step(losses.Triplet(), labels, vectors)
+    step()
+    start = time.perf_counter()
+    step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    seconds = time.perf_counter() - start
+    what = f"Triplet, all, B = {size}: peak memory of the process {peak:.2f} GB"
+    return {"what": what, "ours": seconds, "peer": "-", "theirs": None, "ratio": None, "spread": None, "target": None}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 512], help="batch sizes")
+    parser.add_argument("--dim", type=int, default=512, help="embedding size")
+    parser.add_argument("--repeats", type=int, default=15, help="runs of each side")
+    parser.add_argument("--seconds", type=float, default=4.0, help="time for each row, at least 3 runs")
+    parser.add_argument("--only", default="", help="rows whose name contains this")
+    arguments = parser.parse_args()
+
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    rows = [] if arguments.only else [memory_row(2048, arguments.dim)]
+
+    import pytorch_metric_learning
+    import torch
+
+    torch.set_num_threads(1)
+    for size in arguments.sizes:
+        labels, vectors = batch(size, arguments.dim)
+        for name, loss, peer, target in pairs_of_losses():
+            if arguments.only.lower() not in name.lower():
+                continue
+            steps = our_step(loss, labels, vectors), their_step(peer, labels, vectors)
+            mine, theirs = compare(*steps, arguments.repeats, arguments.seconds)
+            ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
+            ours, others = statistics.median(mine), statistics.median(theirs)
+            row = {"what": f"{name}, B = {size}", "ours": ours, "peer": "pytorch-metric-learning", "theirs": others}
+            rows.append({**row, "ratio": ours / others, "spread": [min(ratios), max(ratios)], "target": target})
+            print(table([rows[-1]]).splitlines()[-1], flush=True)
+    print("\n" + table(rows))
+    versions = {"tensorflow": tf.__version__, "torch": torch.__version__}
+    versions["pytorch-metric-learning"] = pytorch_metric_learning.__version__
+    result = {
+        "title": f"Pair losses, forward + backward, d = {arguments.dim}, one thread",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": versions,
+        "rows": [row for row in rows if row["ratio"] is not None],
+        "memory": [row["what"] for row in rows if row["ratio"] is None],
+    }
+    if not arguments.only:
+        path = Path(__file__).parent / "results" / "pair_losses.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(result, indent=1))
+
+
+def table(rows: list[dict]) -> str:
+    """The rows in Markdown."""
+    lines = ["| what | ours, ms | theirs, ms | ratio | min … max | target |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        if row["ratio"] is None:
+            lines.append(f"| {row['what']} | {1e3 * row['ours']:.1f} | - | - | - | - |")
+            continue
+        low, high = row["spread"]
+        times = f"{1e3 * row['ours']:.2f} | {1e3 * row['theirs']:.2f}"
+        lines.append(f"| {row['what']} | {times} | {row['ratio']:.2f} | {low:.2f} … {high:.2f} | ≤ {row['target']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Triplets with a wide angle at the negative."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.miners.base import Miner
+from tf_detreg.miners.triplets import list_triplets
+
+
+@keras.saving.register_keras_serializable("tf_detreg", name="AngularMiner")
+class Angular(Miner):
+    r"""Triplets whose angle at the negative exceeds a threshold.
+
+    `atan( d_ap / (2 ||x_n - c||) ) > angle`, `c = (x_a + x_p) / 2`, for unit vectors
+
+    The distance to the centre follows from the three sides: `||x_n - c||² = (d_an² + d_pn²)/2 - d_ap²/4`.
+
+    Other code: pytorch-metric-learning's `AngularMiner` scales the centre to length 1 before it takes the distance,
+    because its distance normalises all that it is given; here the centre is the one of the paper.
+
+    Args:
+        angle: threshold in degrees. Defaults to `20.0`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Returns:
+        `MinedTriplets`: index vectors of anchors, positives and negatives.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range, or an angle outside (0, 90).
+
+    Example:
+
+    >>> mined = Angular(45.0)([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
+    >>> [index.numpy().tolist() for index in mined]
+    [[0, 1], [1, 0], [2, 2]]
+
+    Reference: Wang et al., "Deep Metric Learning with Angular Loss", ICCV 2017.
+    """
+
+    def __init__(self, angle: float = 20.0):
+        if not 0 < angle < 90:
+            raise ValueError(f"angle must lie between 0 and 90 degrees, received {angle}.")
+        self.angle = angle
+
+    def choose(self, pairs):
+        squares = tf.square(pairs.matrix)
+        among = squares if pairs.within else tf.square(pairs.reference_matrix)
+        slope = math.tan(math.radians(self.angle))
+
+        def condition(anchors, positives):
+            ap = tf.gather_nd(squares, tf.stack([anchors, positives], axis=1))[:, None]
+            to_centre = (tf.gather(squares, anchors) + tf.gather(among, positives)) / 2 - ap / 4
+            return ap > 4 * slope**2 * to_centre
+
+        return list_triplets(pairs, condition)
+
+    def get_config(self):
+        return {"angle": self.angle}

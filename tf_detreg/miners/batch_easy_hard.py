@@ -1,0 +1,89 @@
+"""One positive and one negative for each anchor: the easiest, the hardest, or a semi-hard one."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.distances import masked_max, masked_min
+from tf_detreg.losses.pairs import MinedPairs
+from tf_detreg.miners.base import Miner
+
+STRATEGIES = ("easy", "hard", "semi_hard", "all")
+
+
+@keras.saving.register_keras_serializable("tf_detreg", name="BatchEasyHardMiner")
+class BatchEasyHard(Miner):
+    """For each anchor one positive and one negative, chosen by a strategy.
+
+    Positives: `"easy"` is the nearest, `"hard"` the farthest, `"semi_hard"` the farthest that is nearer than the
+    chosen negative. Negatives: `"easy"` is the farthest, `"hard"` the nearest, `"semi_hard"` the nearest that is
+    farther than the chosen positive. `"all"` keeps every pair of that side. Only one side can be `"semi_hard"`, and
+    then the other is `"easy"` or `"hard"`. Anchors for which one side finds nothing keep no pair (unless a side is
+    `"all"`: then each side stands for itself).
+
+    Paper settings: easy positives with semi-hard negatives.
+    Other code: equals pytorch-metric-learning's `BatchEasyHardMiner`.
+
+    Args:
+        positives: strategy for the positives. Defaults to `"easy"`.
+        negatives: strategy for the negatives. Defaults to `"semi_hard"`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Returns:
+        `MinedPairs`: two boolean masks `(B, B)`, with at most one entry in each row.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range, or strategies that do not go together.
+
+    Example:
+
+    >>> kept = BatchEasyHard("hard", "hard")([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
+    >>> kept.negatives.numpy().tolist()
+    [[False, False, True], [False, False, True], [False, False, False]]
+
+    Reference: Xuan et al., "Improved Embeddings with Easy Positive Triplet Mining", WACV 2020.
+    """
+
+    def __init__(self, positives: str = "easy", negatives: str = "semi_hard"):
+        for side, strategy in (("positives", positives), ("negatives", negatives)):
+            if strategy not in STRATEGIES:
+                raise ValueError(f"{side} must be one of {', '.join(STRATEGIES)}; received {strategy!r}.")
+        if "semi_hard" in (positives, negatives) and {positives, negatives} <= {"semi_hard", "all"}:
+            raise ValueError(
+                "a semi_hard side needs an easy or hard one on the other side to compare with; "
+                f"received positives={positives!r}, negatives={negatives!r}."
+            )
+        self.positives = positives
+        self.negatives = negatives
+
+    def choose(self, pairs):
+        matrix = pairs.matrix
+        positives, negatives = pairs.positives, pairs.negatives
+        if self.positives == "semi_hard":
+            negatives = _one(matrix, negatives, nearest=self.negatives == "hard")
+            limit = masked_min(matrix, negatives)
+            positives = _one(matrix, positives & (matrix < limit) & tf.math.is_finite(limit), nearest=False)
+        else:
+            if self.positives != "all":
+                positives = _one(matrix, positives, nearest=self.positives == "easy")
+            if self.negatives == "semi_hard":
+                limit = masked_max(matrix, positives)
+                negatives &= (matrix > limit) & tf.math.is_finite(limit)
+            if self.negatives != "all":
+                negatives = _one(matrix, negatives, nearest=self.negatives != "easy")
+        if "all" in (self.positives, self.negatives):
+            return MinedPairs(positives, negatives)
+        both = tf.reduce_any(positives, axis=1, keepdims=True) & tf.reduce_any(negatives, axis=1, keepdims=True)
+        return MinedPairs(positives & both, negatives & both)
+
+    def get_config(self):
+        return {"positives": self.positives, "negatives": self.negatives}
+
+
+def _one(matrix: tf.Tensor, mask: tf.Tensor, nearest: bool) -> tf.Tensor:
+    """The nearest or farthest entry of each row of a mask; of equal ones the first."""
+    key = tf.where(mask, matrix if nearest else -matrix, float("inf"))
+    place = tf.argmin(key, axis=1, output_type=tf.int32)
+    return mask & (tf.range(tf.shape(matrix)[1])[None, :] == place[:, None])

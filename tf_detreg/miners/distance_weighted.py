@@ -1,0 +1,87 @@
+"""Negatives drawn so that all distances are about equally likely."""
+
+import keras
+import tensorflow as tf
+
+from tf_detreg.losses.pairs import MinedTriplets
+from tf_detreg.miners.base import Miner
+
+
+@keras.saving.register_keras_serializable("tf_detreg", name="DistanceWeightedMiner")
+class DistanceWeighted(Miner):
+    r"""Distance-weighted sampling: for each positive pair one negative, drawn with probability
+
+    `w_an ∝ 1/q(d)`,  `log w = (2 - D) log d + (3 - D)/2 · log(1 - d²/4)`,  `d = max(d_an, cutoff)`
+
+    where `q` is the density of distances between random points of the unit sphere in `D` dimensions. Negatives at
+    `nonzero_loss_cutoff` or beyond are never drawn; a pair whose anchor has no other negative is left out.
+
+    Near-antipodal points, where the formula is infinite, lie beyond the cutoff; without one (`None`) they get the
+    weight of the largest distance below 2 that float32 resolves. Weights stay in logarithms, so that hundreds of
+    dimensions do not overflow. The negative is drawn by Gumbel's trick.
+
+    Paper settings: cutoff 0.5, 1.4.
+    Other code: pytorch-metric-learning shifts the weights by their maximum over the whole batch, so that rows far
+    below it vanish and draw uniformly; here each row is by itself. Roth et al. leave the upper cutoff out.
+
+    Args:
+        cutoff: smallest distance in the weights. Defaults to `0.5`.
+        nonzero_loss_cutoff: distance from which on negatives are not drawn. Defaults to `1.4`.
+        seed: of the draws; with a seed each call in eager mode draws the same. Defaults to `None`.
+
+    Call arguments:
+        labels: integers `(B,)` or `(B, 1)`.
+        embeddings: floats `(B, dim)`.
+
+    Returns:
+        `MinedTriplets`: index vectors of anchors, positives and negatives.
+
+    Raises:
+        ValueError: for labels of a wrong type, shape or range, or a cutoff outside (0, 2).
+
+    Example:
+
+    >>> mined = DistanceWeighted()([0, 0, 1], [[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
+    >>> [index.numpy().tolist() for index in mined]
+    [[0, 1], [1, 0], [2, 2]]
+
+    Reference: Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV 2017.
+    """
+
+    def __init__(self, cutoff: float = 0.5, nonzero_loss_cutoff: float | None = 1.4, seed: int | None = None):
+        if not 0 < cutoff < 2:
+            raise ValueError(f"cutoff must lie between 0 and 2, received {cutoff}.")
+        if nonzero_loss_cutoff is not None and nonzero_loss_cutoff <= 0:
+            raise ValueError(f"nonzero_loss_cutoff must be positive or None, received {nonzero_loss_cutoff}.")
+        self.cutoff = cutoff
+        self.nonzero_loss_cutoff = nonzero_loss_cutoff
+        self.seed = seed
+
+    def log_weights(self, pairs) -> tf.Tensor:
+        """Logarithm of each pair's weight up to a constant, `(B, M)`; minus infinity where it is never drawn."""
+        matrix = pairs.matrix
+        dim = tf.cast(tf.shape(pairs.anchors)[1], matrix.dtype)
+        floored = tf.maximum(matrix, self.cutoff)
+        height = tf.maximum(1 - tf.square(floored) / 4, 1e-6)
+        weights = (2 - dim) * tf.math.log(floored) + (3 - dim) / 2 * tf.math.log(height)
+        drawn = pairs.negatives
+        if self.nonzero_loss_cutoff is not None:
+            drawn &= matrix < self.nonzero_loss_cutoff
+        return tf.where(drawn, weights, float("-inf"))
+
+    def choose(self, pairs):
+        weights = self.log_weights(pairs)
+        usable = tf.reduce_any(tf.math.is_finite(weights), axis=1, keepdims=True)
+        listed = tf.cast(tf.where(pairs.positives & usable), tf.int32)
+        rows = tf.gather(weights, listed[:, 0])
+        uniform = tf.random.stateless_uniform(tf.shape(rows), self._seed(), 1e-12, 1.0, rows.dtype)
+        drawn = tf.argmax(rows - tf.math.log(-tf.math.log(uniform)), axis=1, output_type=tf.int32)
+        return MinedTriplets(listed[:, 0], listed[:, 1], drawn)
+
+    def _seed(self) -> tf.Tensor:
+        if self.seed is not None:
+            return tf.constant([self.seed, 0], tf.int32)
+        return tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
+
+    def get_config(self):
+        return {"cutoff": self.cutoff, "nonzero_loss_cutoff": self.nonzero_loss_cutoff, "seed": self.seed}
