@@ -76,6 +76,7 @@ def release(
         OSError: If the disk is full or not writable. What was published before stays as it was.
 
     Example:
+        >>> import tempfile
         >>> model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.UnitNormalization()])
         >>> images = np.random.default_rng(0).uniform(0, 255, (6, 4, 4, 3))
         >>> done = release(model, tempfile.mkdtemp(), images, formats=["float32"])
