@@ -3,6 +3,7 @@
 from tf_detreg.regularizers.base import Context, Regularizer
 from tf_detreg.regularizers.hyperspherical_energy import HypersphericalEnergy
 from tf_detreg.regularizers.language_guidance import LanguageGuidance, embed_names, top_class_names
+from tf_detreg.regularizers.lipschitz import Lipschitz
 from tf_detreg.regularizers.log_exp_mean import LogExpMean
 from tf_detreg.regularizers.non_isotropy import NonIsotropy
 from tf_detreg.regularizers.power_mean import PowerMean
@@ -15,6 +16,7 @@ __all__ = [
     "Context",
     "HypersphericalEnergy",
     "LanguageGuidance",
+    "Lipschitz",
     "LogExpMean",
     "NonIsotropy",
     "PowerMean",
