@@ -208,7 +208,7 @@ def _integers(name: str, values) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"`{name}` must be a vector of integers; received {array.dtype} of shape {array.shape}.")
-    return array.astype(np.int32)
+    return array.astype(np.int32, copy=False)
 
 
 def _three_channels(images) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import os
 from collections.abc import Iterable, Sequence
 
@@ -25,11 +26,11 @@ class PathList(Sequence):
 
     def __init__(self, names: Iterable[str], root: str | os.PathLike = ""):
         self.root = os.fspath(root)
-        block, ends = bytearray(), [0]
+        block, ends = bytearray(), array.array("q", [0])
         for name in names:
             block += os.fsencode(name)
             ends.append(len(block))
-        self._block, self._ends = bytes(block), np.asarray(ends, np.int64)
+        self._block, self._ends = block, np.frombuffer(ends, np.int64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -41,7 +42,7 @@ class PathList(Sequence):
         if not -len(self) <= index < len(self):
             raise IndexError(f"path {index} of {len(self)}")
         index %= len(self)
-        name = os.fsdecode(self._block[self._ends[index] : self._ends[index + 1]])
+        name = os.fsdecode(bytes(self._block[self._ends[index] : self._ends[index + 1]]))
         return os.path.join(self.root, name) if self.root else name
 
     def take(self, indices) -> PathList:
@@ -50,7 +51,7 @@ class PathList(Sequence):
         taken = PathList((), self.root)
         sizes = self._ends[indices + 1] - self._ends[indices]
         starts = self._ends[indices]
-        taken._block = b"".join(
+        taken._block = bytearray().join(
             self._block[start : start + size] for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
         )
         taken._ends = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
