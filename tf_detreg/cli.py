@@ -70,6 +70,9 @@ def train(
     classes: Annotated[int | None, typer.Option(help="P: classes in a batch.")] = None,
     images: Annotated[int | None, typer.Option(help="K: images of each class in a batch.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, batches and augmentation.")] = None,
+    features: Annotated[
+        bool | None, typer.Option(help="Embed once with the frozen backbone, then train the head on what was kept.")
+    ] = None,
     strategy: Annotated[str | None, typer.Option(help="`mirrored` or `multiworker`: see docs/scaling.md.")] = None,
 ) -> None:
     """Train an embedder on classes of images, and leave a run directory.
@@ -83,7 +86,9 @@ def train(
     parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
     parts |= {"loss": {"name": loss}, "backbone": {"name": backbone}}
     changes = {"epochs": epochs, "image_size": image_size, "classes": classes, "images": images, "seed": seed}
-    changes |= {"strategy": strategy} | {key: _changed(getattr(config, key), part) for key, part in parts.items()}
+    changes |= {"strategy": strategy, "features": features} | {
+        key: _changed(getattr(config, key), part) for key, part in parts.items()
+    }
     config = config.replace(**{key: value for key, value in changes.items() if value is not None})
     finished = training.train(config, run, resume=resume, verbose=_verbose())
     _print_evaluation(finished)
