@@ -1,0 +1,89 @@
+"""Measured stretches against maps whose stretches are known."""
+
+import doctest
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.heads.table import features, jacobian, make
+from tf_detreg import heads
+from tf_detreg.analysis import lipschitz
+
+
+def test_norms_of_a_known_matrix():
+    matrix = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
+    function = lambda x: tf.matmul(x, matrix)  # noqa: E731
+    x = tf.random.normal((4, 5))
+    exact = np.linalg.svd(matrix, compute_uv=False)
+    np.testing.assert_allclose(lipschitz.spectral_norm(function, x, 50), exact[0], rtol=1e-4)
+    np.testing.assert_allclose(lipschitz.singular_values(function, x), np.tile(exact, (4, 1)), rtol=1e-4)
+    np.testing.assert_allclose(lipschitz.frobenius_norm(function, x, 4000), np.linalg.norm(matrix), rtol=0.05)
+
+
+@pytest.mark.parametrize("name", ["real_nvp", "nice", "glow", "ffjord"])
+def test_head_against_its_full_jacobian(name):
+    head = make(name, dtype="float32", **({"steps": 4} if name == "ffjord" else {}))
+    x = features(9, dtype="float32")
+    part = lipschitz.measure(head, x, np.arange(9) % 3, iterations=100).parts["head"]
+    # `measure` draws an order of its own: compare as sets.
+    full = jacobian(lambda z: head.flow(z)[0], head.project(x)).numpy()
+    np.testing.assert_allclose(np.sort(part.spectral), np.sort(np.linalg.norm(full, 2, axis=(1, 2))), rtol=1e-3)
+    np.testing.assert_allclose(np.sort(part.log_det), np.sort(np.linalg.slogdet(full)[1]), atol=1e-4)
+    assert part.spectrum.shape == (8, 5)
+
+
+def embedder():
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((4, 4, 3)), keras.layers.Conv2D(6, 3, activation="relu"), keras.layers.Flatten()]
+    return keras.Sequential([*layers, heads.Dueling(heads.RealNVP(5, depth=2, hidden=8, penalty=0.1))])
+
+
+def test_whole_embedder_report(tmp_path):
+    images = np.random.default_rng(0).uniform(0, 255, (12, 4, 4, 3)).astype("float32")
+    labels = np.arange(12) % 4
+    report = lipschitz.measure(embedder(), images, labels, unseen=images + 1, unseen_labels=labels, samples=6)
+    assert set(report.parts) == {"head", "backbone", "embedder"}
+    for part in report.parts.values():
+        assert set(part.secants) == set(lipschitz.POPULATIONS)
+        assert part.spectral.shape == part.frobenius.shape == (6,)
+        assert all(np.isfinite(ratios).all() and len(ratios) for ratios in part.secants.values())
+    assert json.loads(report.to_json())["head"]["spectral norm"]["samples"] == 6
+    table = report.to_markdown()
+    assert "| secant, unseen classes |" in table and "| log det |" in table
+    report.plot(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_secants_of_a_scaling():
+    class Doubling(heads.Linear):
+        def flow(self, z, training=None):
+            return 2.0 * z, []
+
+    head = Doubling(4, projection="never")
+    head.build((None, 4))
+    part = lipschitz.measure(head, features(8, 4, dtype="float32"), np.arange(8) % 2).parts["head"]
+    for name in ("within class", "between classes", "interpolated"):
+        np.testing.assert_allclose(part.secants[name], 2.0, rtol=1e-4)
+    assert part.log_det is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "labels are needed"),
+        (np.zeros(3), "one per sample"),
+        (np.zeros(8), "two classes"),
+        (np.arange(8), "two s"),
+    ],
+)
+def test_refusals(labels, message):
+    with pytest.raises(ValueError, match=message):
+        lipschitz.measure(make("nice", dtype="float32"), features(8, dtype="float32"), labels)
+
+
+def test_example():
+    result = doctest.testmod(lipschitz)
+    assert result.attempted and not result.failed

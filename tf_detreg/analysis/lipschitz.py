@@ -1,0 +1,307 @@
+"""How much an embedder stretches: what a determinant penalty is said to control, measured.
+
+For a map `f` with Jacobian `J(x)`:
+
+    spectral norm    max over v of ‖J·v‖ / ‖v‖      power iteration with `J` and `Jᵀ`, all samples at once
+    Frobenius norm   sqrt(E_v ‖J·v‖²), v ~ N(0, I)   Hutchinson
+    log-determinant  of the flow, from its log-scales
+    secant ratio     ‖f(a) − f(b)‖ / ‖a − b‖         on pairs: within a class, between classes, interpolated, unseen
+
+The Lipschitz constant is the largest spectral norm over all points; what is measured at samples bounds it from below.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+POPULATIONS = ("within class", "between classes", "interpolated", "unseen classes")
+
+
+@dataclasses.dataclass(frozen=True)
+class PartReport:
+    """One map's numbers, one entry per sample.
+
+    Args:
+        spectral: (n,) largest singular values.
+        frobenius: (n,) Frobenius norms.
+        log_det: (n,) of the flow; None for maps without a determinant.
+        spectrum: (m, r) all singular values, largest first; None where the Jacobian is too large.
+        secants: Population → (p,) ratios.
+    """
+
+    spectral: np.ndarray
+    frobenius: np.ndarray
+    log_det: np.ndarray | None
+    spectrum: np.ndarray | None
+    secants: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class LipschitzReport:
+    """What `measure` found, by part: `"head"`, `"backbone"` and `"embedder"`, as far as they could be measured."""
+
+    parts: dict[str, PartReport]
+
+    def summary(self) -> dict:
+        """Median and maximum of each number, as plain dictionaries."""
+        return {name: _summary(part) for name, part in self.parts.items()}
+
+    def to_json(self) -> str:
+        return json.dumps(self.summary(), indent=2)
+
+    def to_markdown(self) -> str:
+        """A table: one row per number, `median (maximum)` per part."""
+        summary = self.summary()
+        rows = list(dict.fromkeys(row for part in summary.values() for row in part))
+        lines = ["| median (max) | " + " | ".join(summary) + " |", "|---" * (len(summary) + 1) + "|"]
+        for row in rows:
+            cells = [part.get(row) for part in summary.values()]
+            texts = ["–" if cell is None else f"{cell['median']:.4g} ({cell['max']:.4g})" for cell in cells]
+            lines.append(f"| {row} | " + " | ".join(texts) + " |")
+        return "\n".join(lines) + "\n"
+
+    def plot(self, path) -> None:
+        """Writes a figure: singular values, and the secant ratios by population, a column per part."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(4.5 * len(self.parts), 7), layout="constrained")
+        axes = figure.subplots(2, len(self.parts), squeeze=False)
+        for (top, bottom), (name, part) in zip(axes.T, self.parts.items(), strict=True):
+            top.set_title(name)
+            if part.spectrum is None:
+                top.hist(part.spectral, bins=20)
+                top.set(xlabel="spectral norm", ylabel="samples")
+            else:
+                top.plot(np.arange(1, part.spectrum.shape[1] + 1), part.spectrum.T, color="tab:blue", alpha=0.4)
+                top.set(xlabel="rank", ylabel="singular value", yscale="log")
+            bottom.boxplot(list(part.secants.values()), tick_labels=[p.replace(" ", "\n") for p in part.secants])
+            bottom.set(ylabel="‖f(a) − f(b)‖ / ‖a − b‖")
+        figure.savefig(path, dpi=120)
+
+
+def measure(
+    embedder: keras.Model,
+    data,
+    labels=None,
+    *,
+    unseen=None,
+    unseen_labels=None,
+    samples: int = 64,
+    pairs: int = 512,
+    iterations: int = 20,
+    probes: int = 16,
+    epsilon: float = 0.4,
+    spectrum_limit: int = 4096,
+    seed: int = 0,
+) -> LipschitzReport:
+    """Measures head, backbone and whole embedder on real samples.
+
+    The head is measured as its flow, `z → y` before normalisation; the backbone as images → features; the embedder as
+    images → unit vectors. A head is also accepted alone: `data` are then features.
+
+    Args:
+        embedder: A model that ends in a head, or a built head.
+        data: A `datasets.ImageSet`, or images `(N, H, W, 3)`, or features `(N, F)`.
+        labels: `(N,)`; taken from an ImageSet by itself.
+        unseen: As `data`, of classes that training did not see. Default: that population is left out.
+        unseen_labels: Their labels.
+        samples: Points at which Jacobians are measured. Default 64.
+        pairs: Pairs per population. Default 512.
+        iterations: Of the power iteration. Default 20.
+        probes: Random directions per point for the Frobenius norm. Default 16.
+        epsilon: Interpolated pairs are `(a, a + ε(b − a))` within a class. Default 0.4.
+        spectrum_limit: The full spectrum is computed of up to 8 points where inputs × outputs stay below the square of
+            this. Default 4096.
+        seed: Of all draws.
+
+    Returns:
+        A `LipschitzReport`.
+
+    Raises:
+        ValueError: If labels are missing or do not fit, or there are no two classes or no class with two samples.
+
+    Example:
+        >>> from tf_detreg import heads
+        >>> head = heads.RealNVP(4, depth=2, hidden=8)
+        >>> x = np.random.default_rng(0).standard_normal((12, 6)).astype("float32")
+        >>> _ = head(x)
+        >>> report = measure(head, x, np.arange(12) % 3)
+        >>> report.parts["head"].spectral.shape
+        (12,)
+    """
+    random = np.random.default_rng(seed)
+    seen = _take(data, labels, random, 4 * samples, "labels")
+    new = None if unseen is None else _take(unseen, unseen_labels, random, 4 * samples, "unseen_labels")
+    parts = {}
+    for name, (prepare, function, log_det) in _maps(embedder).items():
+        points = [(prepare(inputs), classes) for inputs, classes in filter(None, (seen, new))]
+        x = points[0][0][:samples]
+        parts[name] = PartReport(
+            spectral=spectral_norm(function, x, iterations, seed),
+            frobenius=frobenius_norm(function, x, probes, seed),
+            log_det=None if log_det is None else log_det(x),
+            spectrum=_spectrum(function, x[:8], spectrum_limit),
+            secants=_secants(function, points, pairs, epsilon, random),
+        )
+    return LipschitzReport(parts)
+
+
+def spectral_norm(function: Callable, x: tf.Tensor, iterations: int = 20, seed: int = 0) -> np.ndarray:
+    """The largest singular value of the Jacobian at each row of `x`: power iteration on `Jᵀ·J`, rows side by side."""
+    v = _unit(tf.random.stateless_normal(tf.shape(x), (seed, 1), dtype=x.dtype))
+
+    @tf.function
+    def step(v):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
+                y = function(x)
+            stretched = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            pulled = tape.gradient(y, x, output_gradients=tf.stop_gradient(stretched))
+        return _unit(pulled), tf.norm(_flat(stretched), axis=-1)
+
+    for _ in range(iterations):
+        v, norms = step(v)
+    return norms.numpy()
+
+
+def frobenius_norm(function: Callable, x: tf.Tensor, probes: int = 16, seed: int = 0) -> np.ndarray:
+    """`sqrt(mean ‖J·v‖²)` over `probes` Gaussian directions, at each row of `x`."""
+
+    @tf.function
+    def squared(v):
+        with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
+            y = function(x)
+        stretch = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return tf.reduce_sum(tf.square(_flat(stretch)), axis=-1)
+
+    draws = [tf.random.stateless_normal(tf.shape(x), (seed, 2 + i), dtype=x.dtype) for i in range(probes)]
+    return np.sqrt(np.mean([squared(v).numpy() for v in draws], axis=0))
+
+
+def singular_values(function: Callable, x: tf.Tensor) -> np.ndarray:
+    """All singular values of the Jacobian at each row of `x`, largest first. Costs one backward pass per output."""
+
+    @tf.function
+    def row(onehot):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return _flat(tape.gradient(y, x, output_gradients=tf.broadcast_to(onehot, tf.shape(y))))
+
+    width = function(x[:1]).shape[-1]
+    rows = [row(onehot).numpy() for onehot in tf.unstack(tf.eye(width, dtype=x.dtype))]
+    return np.linalg.svd(np.stack(rows, axis=1), compute_uv=False)
+
+
+def _maps(embedder) -> dict:
+    """Part → (how its inputs come from the data, the map, its log-determinant or None)."""
+    if not isinstance(embedder, keras.Model):
+        head = getattr(embedder, "main", embedder)
+        return {"head": (head.project, lambda z: head.flow(z)[0], _log_det(head))}
+    layer, node, _ = embedder.outputs[0]._keras_history
+    head = getattr(layer, "main", layer)
+    backbone = keras.Model(embedder.inputs[0], layer._inbound_nodes[node].input_tensors[0])
+    return {
+        "head": (lambda x: head.project(_batched(backbone, x)), lambda z: head.flow(z)[0], _log_det(head)),
+        "backbone": (tf.identity, lambda x: backbone(x, training=False), None),
+        "embedder": (tf.identity, lambda x: embedder(x, training=False), None),
+    }
+
+
+def _log_det(head) -> Callable | None:
+    def log_det(z):
+        scales = head.flow(z)[1]
+        return sum(tf.reduce_sum(s, axis=-1) + tf.zeros(len(z), z.dtype) for s in scales).numpy() if scales else None
+
+    return log_det
+
+
+def _take(data, labels, random, count: int, name: str) -> tuple[tf.Tensor, np.ndarray]:
+    """Some inputs as floats and their labels, whole classes first, so that pairs of one class exist."""
+    if labels is None and not hasattr(data, "labels"):
+        raise ValueError(f"{name} are needed beside an array of images or features.")
+    labels = np.asarray(data.labels if labels is None else labels).reshape(-1)
+    if len(labels) != len(data):
+        raise ValueError(f"{name} must be one per sample, received {len(labels)} for {len(data)} samples.")
+    classes = random.permutation(np.unique(labels))
+    counts = np.array([np.sum(labels == c) for c in classes])
+    if len(classes) < 2 or counts.max() < 2:
+        raise ValueError(
+            f"{name} must hold two classes or more, one of them with two samples, received {len(classes)}."
+        )
+    chosen = classes[: max(2, int(np.searchsorted(np.cumsum(counts), count)) + 1)]
+    index = np.flatnonzero(np.isin(labels, chosen))
+    index = random.permutation(index)
+    if hasattr(data, "ordered"):
+        pixels = np.concatenate([batch[0].numpy() for batch in data.subset(np.sort(index)).ordered()])
+        return tf.constant(pixels, tf.float32), labels[np.sort(index)]
+    return tf.constant(np.asarray(data)[index], tf.float32), labels[index]
+
+
+def _secants(function, points, pairs: int, epsilon: float, random) -> dict[str, np.ndarray]:
+    x, labels = points[0]
+    within, between = _pairs(labels, pairs, random)
+    inputs = {
+        "within class": (tf.gather(x, within[0]), tf.gather(x, within[1])),
+        "between classes": (tf.gather(x, between[0]), tf.gather(x, between[1])),
+    }
+    a, b = inputs["within class"]
+    inputs["interpolated"] = (a, a + epsilon * (b - a))
+    if len(points) > 1:
+        x, labels = points[1]
+        (first, second), (third, fourth) = _pairs(labels, pairs // 2 or 1, random)
+        first, second = np.concatenate([first, third]), np.concatenate([second, fourth])
+        inputs["unseen classes"] = (tf.gather(x, first), tf.gather(x, second))
+    return {name: _secant(function, *inputs[name]) for name in POPULATIONS if name in inputs}
+
+
+def _pairs(labels: np.ndarray, count: int, random):
+    """Row numbers of up to `count` pairs within a class, and of as many between classes."""
+    first, second = np.triu_indices(len(labels), 1)
+    same = labels[first] == labels[second]
+    chosen = [random.permutation(np.flatnonzero(mask))[:count] for mask in (same, ~same)]
+    return [(first[index], second[index]) for index in chosen]
+
+
+def _secant(function, a, b) -> np.ndarray:
+    rise = tf.norm(_flat(_batched(function, a) - _batched(function, b)), axis=-1).numpy()
+    run = tf.norm(_flat(a - b), axis=-1).numpy()
+    return rise[run > 0] / run[run > 0]
+
+
+def _spectrum(function, x, limit: int) -> np.ndarray | None:
+    outputs = function(x[:1]).shape[-1]
+    size = int(np.prod(x.shape[1:])) * outputs
+    return singular_values(function, x) if size <= limit**2 else None
+
+
+def _batched(function, x, size: int = 128) -> tf.Tensor:
+    return tf.concat([function(x[i : i + size]) for i in range(0, len(x), size)], axis=0)
+
+
+def _flat(x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, (tf.shape(x)[0], -1))
+
+
+def _unit(x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.math.l2_normalize(_flat(x), axis=-1), tf.shape(x))
+
+
+def _summary(part: PartReport) -> dict:
+    rows = {"spectral norm": part.spectral, "Frobenius norm": part.frobenius}
+    if part.log_det is not None:
+        rows["log det"] = part.log_det
+    if part.spectrum is not None:
+        smallest = np.maximum(part.spectrum[:, -1], np.finfo(np.float32).tiny)
+        rows["condition number"] = part.spectrum[:, 0] / smallest
+    rows |= {f"secant, {name}": ratios for name, ratios in part.secants.items()}
+    return {
+        name: {"median": float(np.median(values)), "max": float(np.max(values)), "samples": len(values)}
+        for name, values in rows.items()
+        if len(values)
+    }
