@@ -98,10 +98,14 @@ def _protocol(study: Study, rows: list[dict]) -> str:
         "the table's candidates) was trained again on train and validation classes and tested once"
     )
     return (
-        f"*Protocol*: {len(p['splits'])} class splits × {len(p['seeds'])} seeds; {what}. Data: "
+        f"*Protocol*: {len(p['splits'])} class splits × {_count(len(p['seeds']), 'seed')}; {what}. Data: "
         f"`{study.data['source']}`, {p['test']:.0%} of the classes for test, {p['validation']:.0%} of the rest for "
         f"validation. {run}{versions}). Reproduce: `tf-detreg ablate {study.path.as_posix()}`."
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _results(study: Study, compared: list[dict]) -> str:

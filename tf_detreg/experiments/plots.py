@@ -24,7 +24,7 @@ def differences(study: Study, compared: list[dict]) -> str:
     axes.set_yticks(range(len(compared)), [entry["name"] for entry in compared], fontsize=8)
     axes.invert_yaxis()
     what = f"{study.protocol['metric']} on unseen classes"
-    axes.set_xlabel(f"{what}, points above the baseline (thin: t, thick: bootstrap, 95 %)" if reference else what)
+    axes.set_xlabel(f"{what}{', points above the baseline' if reference else ''}\n(95 %: thin t, thick bootstrap)")
     return _svg(figure)
 
 
