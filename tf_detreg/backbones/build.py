@@ -6,6 +6,7 @@ import inspect
 
 import keras
 
+from tf_detreg.backbones.foreign import PACKAGES, ForeignBackbone
 from tf_detreg.backbones.pooling import pool
 from tf_detreg.backbones.scaling import PixelScaling
 from tf_detreg.backbones.small_cnn import small_cnn
@@ -40,7 +41,7 @@ def build(
 
     Args:
         backbone: "small_cnn"; "efficientnet_lite0"; a model of `keras.applications` ("ResNet50", case and underscores
-            do not matter); a keras-hub or keras-cv preset ("hub:resnet_50_imagenet", "cv:mobilenet_v3_small_backbone");
+            do not matter); a keras-cv preset ("cv:mobilenet_v3_small");
             or any `keras.Model` or layer from images to features or to a feature map.
         image_size: side or (height, width) of the images.
         pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map.
@@ -68,7 +69,7 @@ def build(
     if isinstance(backbone, str):
         body, family = _named(backbone, size, weights)
     elif isinstance(backbone, keras.layers.Layer):
-        body, family = backbone, "none"
+        body, family = _wrapped(backbone), "none"
         if weights is not None:
             raise ValueError(
                 "`weights` belongs to a backbone given by name; load them into the model you pass instead."
@@ -92,6 +93,12 @@ def build(
     return model
 
 
+def _wrapped(backbone: keras.layers.Layer) -> keras.layers.Layer:
+    """Backbones of keras-cv and keras-hub in a layer that imports their package when a saved model is loaded."""
+    package = type(backbone).__module__.split(".")[0]
+    return ForeignBackbone(backbone, package) if package in PACKAGES else backbone
+
+
 def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras.Model, str]:
     key = name.lower().replace("_", "").replace("-", "")
     if key == "smallcnn":
@@ -105,7 +112,7 @@ def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras
     if ":" in name:
         from tf_detreg.backbones.presets import from_preset
 
-        return from_preset(name, size, weights)
+        return from_preset(name, weights), "none"
     for candidate, maker in _applications().items():
         if candidate.lower() == key:
             module = inspect.getmodule(maker).__name__.rsplit(".", 1)[-1]
@@ -113,7 +120,7 @@ def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras
                 module, "none"
             )
     known = ", ".join(["small_cnn", "efficientnet_lite0", *_applications()])
-    raise ValueError(f"No backbone is named {name!r}. Known: {known}, hub:PRESET, cv:PRESET, or pass a keras.Model.")
+    raise ValueError(f"No backbone is named {name!r}. Known: {known}, cv:PRESET, or pass a keras.Model.")
 
 
 def _applications() -> dict:
