@@ -1,6 +1,6 @@
 """Retrieval: exact ranks against faiss, pytorch-metric-learning and a bare matrix product; ScaNN against exact search.
 
-    python benchmarks/bench_retrieval.py [--cores 1] [--queries 4096] [--scann-items 1000000]
+    python benchmarks/bench_retrieval.py [--cores 1] [--queries 8192] [--scann-items 1000000]
 
 Exact search is measured on a part of the queries against the whole gallery: its time is proportional to the queries.
 """
@@ -23,7 +23,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", type=int, default=1, help="cores to run on (default 1)")
     parser.add_argument("--items", type=int, default=60_000, help="gallery of the exact part (default 60000)")
-    parser.add_argument("--queries", type=int, default=4_096, help="queries of the exact part (default 4096)")
+    parser.add_argument("--queries", type=int, default=8_192, help="queries of the exact part (default 8192)")
     parser.add_argument("--scann-items", type=int, default=1_000_000, help="gallery of the ScaNN part; 0 leaves it out")
     parser.add_argument("--auto-items", type=int, default=100_000, help="for the automatic choice; 0 leaves it out")
     return parser.parse_args()

@@ -11,37 +11,69 @@ import argparse
 import pathlib
 import tempfile
 
+import keras
 import numpy as np
 
 import tf_detreg
-from tf_detreg import datasets, retrieval
-from tf_detreg.analysis.neighbours import Neighbours
+from tf_detreg import datasets, retrieval, training
+from tf_detreg.analysis.neighbours import Neighbours, pixels
 
 
 def open_or_build(place: pathlib.Path, pictures: datasets.ImageSet, embed, fingerprint: str) -> retrieval.Index:
-    """The index at `place`, or a new one with the label of each picture as its metadata."""
+    """The index at `place`, or a new one. `row` in an item's metadata is its number among the pictures."""
     if place.exists():
         return retrieval.Index.load(place)
-    names = [pictures.class_names[label] for label in pictures.labels]
-    ids = list(pictures.paths) if pictures.paths is not None else [f"picture {i}" for i in range(len(pictures))]
-    index = retrieval.Index(embed(pictures), ids, [{"label": name} for name in names], fingerprint)
+    found = embed(pictures)  # pictures that cannot be read are left out
+    ids = [pictures.paths[i] if pictures.paths is not None else f"picture {i}" for i in found.indices]
+    items = [{"label": pictures.class_names[pictures.labels[i]], "row": int(i)} for i in found.indices]
+    index = retrieval.Index(found.embeddings, ids, items, fingerprint)
     index.save(place)
     return index
 
 
-def show(matches: retrieval.Matches, queries: np.ndarray, gallery: datasets.ImageSet, path: pathlib.Path) -> None:
+def show(
+    matches: retrieval.Matches, queries: datasets.ImageSet, gallery: datasets.ImageSet, path: pathlib.Path
+) -> None:
     """Print the matches and draw them."""
     for row in matches.rows():
         print(f"query {row['query']}  {row['rank']}. {row['score']:.3f}  {row['label']}  {row['id']}")
-    found = np.stack([pixels(gallery.subset(places)) for places in matches.places])
+    rows = np.array([[item["row"] for item in items] for items in matches.metadata])
     names = [[item["label"] for item in items] for items in matches.metadata]
     titles = [f"query {i}" for i in range(len(queries))]
-    print("Picture:", Neighbours(queries, found, matches.scores, titles, names).save_png(path))
+    asked = pixels(queries, np.arange(len(queries)))
+    print("Picture:", Neighbours(asked, pixels(gallery, rows), matches.scores, titles, names).save_png(path))
 
 
-def pixels(pictures: datasets.ImageSet) -> np.ndarray:
-    """All pictures of a set, in order, as uint8."""
-    return np.concatenate([images.numpy() for images, _ in pictures.ordered()]).astype(np.uint8)
+def search_digits(k: int, picture: pathlib.Path) -> None:
+    """Raw pixels of scikit-learn's digits, to see it work."""
+    digits = datasets.digits().test
+    some = digits.subset(np.arange(0, len(digits), len(digits) // 4)[:4])
+    flat = keras.Sequential([keras.Input((*digits.image_size, 3)), keras.layers.Flatten()])
+
+    def embed(pictures: datasets.ImageSet) -> training.embedding.Embedded:
+        return training.embed(flat, pictures)
+
+    with tempfile.TemporaryDirectory() as folder:
+        index = open_or_build(pathlib.Path(folder) / "digits.index", digits, embed, "raw pixels")
+        matches = index.search(embed(some).embeddings, k, fingerprint="raw pixels")
+        show(matches, some, digits, picture)
+
+
+def search_photos(
+    run: str, photos: str, queries: list[str], k: int, place: pathlib.Path, picture: pathlib.Path
+) -> None:
+    """Your pictures by your model."""
+    embedder = tf_detreg.load(run)
+    size, model = embedder.input_shape[1:3], retrieval.fingerprint(embedder)
+    gallery = datasets.folder(photos, image_size=size, validation=0.0, test=0.0).train
+    asked = datasets.ImageSet([0] * len(queries), ["query"], paths=queries, image_size=size)
+
+    def embed(pictures: datasets.ImageSet) -> training.embedding.Embedded:
+        return training.embed(embedder, pictures)
+
+    found = embed(asked)
+    index = open_or_build(place, gallery, embed, model)
+    show(index.search(found.embeddings, k, fingerprint=model), asked.subset(found.indices), gallery, picture)
 
 
 def main() -> None:
@@ -52,32 +84,14 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=5, help="how many to find (default 5)")
     parser.add_argument("--index", type=pathlib.Path, help="where the index is kept (default: PHOTOS.index)")
     parser.add_argument("--picture", type=pathlib.Path, default=pathlib.Path("found.png"), help="default: found.png")
-    options = parser.parse_args()
-    if options.run and not options.queries:
+    given = parser.parse_args()
+    if not given.run:
+        search_digits(given.k, given.picture)
+    elif given.queries:
+        place = given.index or pathlib.Path(given.photos).with_suffix(".index")
+        search_photos(given.run, given.photos, given.queries, given.k, place, given.picture)
+    else:
         parser.error("give RUN, PHOTOS and at least one QUERY, or nothing at all")
-    if not options.run:
-        with tempfile.TemporaryDirectory() as folder:
-            digits = datasets.digits().test
-            some = np.arange(0, len(digits), len(digits) // 4)[:4]
-            embed = lambda images: pixels(images).reshape(len(images), -1)  # noqa: E731
-            index = open_or_build(pathlib.Path(folder) / "digits.index", digits, embed, "raw pixels")
-            matches = index.search(embed(digits.subset(some)), options.k, fingerprint="raw pixels")
-            show(matches, pixels(digits.subset(some)), digits, options.picture)
-        return
-    embedder = tf_detreg.load(options.run)
-    size = embedder.input_shape[1:3]
-    model = retrieval.fingerprint(embedder)
-    gallery = datasets.folder(options.photos, image_size=size, validation=0.0, test=0.0).train
-
-    def embed(images: datasets.ImageSet) -> np.ndarray:
-        return np.concatenate([embedder(batch, training=False).numpy() for batch, _ in images.ordered()])
-
-    queries = datasets.ImageSet(
-        labels=np.zeros(len(options.queries), np.int32), class_names=["?"], paths=options.queries, image_size=size
-    )
-    place = options.index or pathlib.Path(options.photos).with_suffix(".index")
-    index = open_or_build(place, gallery, embed, model)
-    show(index.search(embed(queries), options.k, fingerprint=model), pixels(queries), gallery, options.picture)
 
 
 if __name__ == "__main__":

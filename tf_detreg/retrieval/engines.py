@@ -13,6 +13,7 @@ from tf_detreg.retrieval.report import Approximation
 ENGINES = ("auto", "exact", "scann")
 
 _DEEPEST = 1_000  # ranks that ScaNN is asked for, at most
+_TOO_SMALL = 1e11  # multiplications; less than this is done before its cost would be measured
 _NEVER_BELOW = 10.0  # seconds of exact search that no tree can beat with its build
 _MARGIN = 0.6  # near the break-even, exact search is the better choice: its time is certain and so are its numbers
 
@@ -96,7 +97,9 @@ def _unfit(task: Task) -> str | None:
 
 
 def _exact_seconds(task: Task) -> float:
-    """Measured cost of exact search: the slope between a few and some more queries."""
+    """Measured cost of exact search: the slope between a few and some more queries; 0 where it hardly matters."""
+    if len(task.queries) * task.gallery.size < _TOO_SMALL:
+        return 0.0
     block = exact.workers() * exact.block_size(len(task.gallery), task.rules.largest_class)
     few, more = min(block, len(task.queries)), min(3 * block, len(task.queries))
     if more <= few:

@@ -23,7 +23,7 @@ from tf_detreg.retrieval.protocols import Protocol
 
 TIE = 1e-6  # Float32 cannot order scores that are closer than this: they tie, and a tie counts against the query.
 
-_SCORES_BYTES = 384 << 20  # of all blocks in flight
+_SCORES_BYTES = 160 << 20  # of all blocks in flight; a block may meet its predecessor, not yet freed
 _TRANSPOSED_BYTES = 128 << 20  # galleries up to here are copied transposed: the product is faster, the copy small
 _COPIED_BYTES = 512 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
 _MOST_QUERIES = 512
