@@ -1,0 +1,153 @@
+"""Writes a page for every loss from its docstring, and the table that compares them with other libraries.
+
+python docs/generate_losses.py            # writes docs/losses/*.md
+python docs/generate_losses.py --check    # fails if a page is out of date
+"""
+
+import argparse
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+FOLDER = Path(__file__).parent / "losses"
+SECTIONS = ("Args", "Call arguments", "Returns", "Raises", "Example", "Reference", "References")
+LIBRARIES = (
+    "pytorch-metric-learning 2.9",
+    "tensorflow-similarity",
+    "OML",
+    "authors' code that we read or a peer names",
+)
+# What each of the libraries above has: "✓" a loss of that kind, "-" none among its losses, or what differs.
+ELSEWHERE = {
+    "Contrastive": ("✓, not squared", "-", "-", ""),
+    "Triplet": ("✓", "✓", "✓", ""),
+    "TripletSemiHard": ("another set", "triplet with mining, not compared", "-", "TensorFlow Addons (retired)"),
+    "TripletBatchHard": (
+        "as a miner",
+        "triplet with mining, not compared",
+        "as a miner",
+        "TensorFlow Addons (retired)",
+    ),
+    "Margin": ("✓", "-", "-", "chaoyuaw/incubator-mxnet"),
+    "NPairs": ("✓", "-", "-", "TensorFlow Addons (retired)"),
+    "NPairsMultilabel": ("-", "-", "-", "TensorFlow Addons (retired)"),
+    "LiftedStructure": ("✓", "another loss", "-", "TensorFlow Addons (retired)"),
+    "GeneralizedLiftedStructure": ("✓", "-", "-", ""),
+    "MultiSimilarity": ("✓", "✓, on distances", "-", "msight-tech"),
+    "Circle": ("✓", "✓", "-", ""),
+    "SupCon": ("✓", "-", "-", "HobbitLong/SupContrast"),
+    "NTXent": ("✓", "simclr, not compared", "-", ""),
+    "FastAP": ("✓", "-", "-", "kunhe/FastAP-metric-learning"),
+    "CrossBatchMemory": ("✓", "✓", "as a miner", ""),
+    "ProxyNCA": ("target in the denominator", "-", "-", "euwern, dichotomies"),
+    "ProxyNCAPlusPlus": ("ProxyNCA with scale 9", "-", "-", "euwern"),
+    "ProxyAnchor": ("✓", "-", "-", "tjddus9597"),
+    "SoftTriple": ("τ term as an option", "-", "-", "idstcv"),
+    "NormalizedSoftmax": ("✓", "-", "-", ""),
+    "CosFace": ("✓", "-", "-", ""),
+    "ArcFace": ("✓", "✓", "✓", ""),
+    "SubCenterArcFace": ("✓", "-", "-", ""),
+    "ProxyGML": ("-", "-", "-", "YuehuaZhu"),
+}
+BASES = ("PairLoss", "ProxyLoss")
+
+
+def all_losses() -> dict[str, type]:
+    """Every public loss by name."""
+    from tf_detreg import losses
+
+    found = {name: getattr(losses, name) for name in losses.__all__ if name not in BASES}
+    return {name: value for name, value in found.items() if inspect.isclass(value)}
+
+
+def page_name(name: str) -> str:
+    """The file of a loss's page."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() + ".md"
+
+
+def split(docstring: str) -> tuple[str, dict[str, str]]:
+    """The text before the first section, and each section's text."""
+    pattern = re.compile(rf"^({'|'.join(SECTIONS)}):[ ]*", re.MULTILINE)
+    pieces = pattern.split(docstring)
+    return pieces[0].strip(), {key: value.strip("\n") for key, value in zip(pieces[1::2], pieces[2::2], strict=True)}
+
+
+def items(text: str) -> list[str]:
+    """`name: meaning` lines, with continuation lines joined, as a Markdown list."""
+    found = []
+    for line in inspect.cleandoc(text).splitlines():
+        name, colon, meaning = line.partition(":")
+        if line.startswith(" ") or not colon:
+            found[-1:] = [f"{found[-1] if found else '-'} {line.strip()}"]
+        else:
+            found.append(f"- `{name}`: {meaning.strip()}")
+    return found
+
+
+def page(name: str, loss: type) -> str:
+    """The page of one loss in Markdown."""
+    summary, sections = split(inspect.getdoc(loss))
+    signature = re.sub(r" -> .*| \| None|: \w+(?= \||,| =|\))", "", str(inspect.signature(loss))).replace(" = ", "=")
+    paragraphs = re.sub(r"^(Paper settings|Other code):", r"**\1.**", summary, flags=re.MULTILINE)
+    paragraphs = paragraphs.replace("\n**Other code.**", "\n\n**Other code.**")
+    lines = [f"# {name}", "", paragraphs, "", "```python", f"tf_detreg.losses.{name}{signature}", "```"]
+    for title in ("Args", "Call arguments", "Raises"):
+        if title in sections:
+            lines += ["", f"## {title}", "", *items(sections[title])]
+    if "Example" in sections:
+        lines += ["", "## Example", "", "```python", sections["Example"].strip(), "```"]
+    for title in ("Reference", "References"):
+        if title in sections:
+            entries = inspect.cleandoc(sections[title]).splitlines()
+            whole = [" ".join(entries)] if title == "Reference" else entries
+            lines += ["", f"## {title}", "", *(f"- {entry}" for entry in whole)]
+    return "\n".join(lines) + "\n\n[All losses](README.md)\n"
+
+
+def overview(found: dict[str, type]) -> str:
+    """The table of all losses."""
+    lines = [
+        "# Losses",
+        "",
+        "Pair losses are `keras.losses.Loss`, for any `compile(loss=…)`. Losses marked *layer* own weights (proxies, a",
+        "boundary, a memory) and are trained by `training.MetricModel`. Every one is tested against a numpy float64",
+        "reference with finite-difference gradients, and against frozen values of other libraries where they have it.",
+        "tensorflow-similarity and OML: from the files in their `losses` and `miners` folders, not run.",
+        "",
+        "| loss | kind | " + " | ".join(LIBRARIES) + " |",
+        "|---|---|" + "---|" * len(LIBRARIES),
+    ]
+    for name, loss in sorted(found.items()):
+        kind = "layer" if hasattr(loss, "add_weight") else "loss"
+        lines.append(f"| [{name}]({page_name(name)}) | {kind} | " + " | ".join(ELSEWHERE[name]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """File name → text of everything in docs/losses."""
+    found = all_losses()
+    return {"README.md": overview(found)} | {page_name(name): page(name, loss) for name, loss in found.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
+    check = parser.parse_args().check
+    FOLDER.mkdir(exist_ok=True)
+    stale = []
+    for name, text in pages().items():
+        path = FOLDER / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    if check and stale:
+        sys.exit(f"Out of date, run `python docs/generate_losses.py`: {', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()
