@@ -56,6 +56,12 @@ def test_evaluate_prints_recall_and_writes_the_report(run):
     assert "Mistakes" in (run / "report.html").read_text(encoding="utf-8")
 
 
+def test_analyze_measures_seen_and_unseen_classes(run):
+    assert "unseen" in command("analyze", run, "--samples", 4)
+    assert {"head", "backbone", "embedder"} <= set(json.loads((run / "lipschitz.json").read_text()))
+    assert Image.open(run / "lipschitz.png").size[0] > 400
+
+
 def test_export_writes_what_loads_and_what_it_checked(run, tmp_path):
     output = command("export", run, "--to", tmp_path, "--format", "saved_model", "--format", "float32")
     served = tf.saved_model.load(tmp_path / "photos" / "1").signatures["serving_default"]
