@@ -25,7 +25,7 @@ TIE = 1e-6  # Float32 cannot order scores that are closer than this: they tie, a
 
 _SCORES_BYTES = 160 << 20  # of all blocks in flight; a block may meet its predecessor, not yet freed
 _TRANSPOSED_BYTES = 128 << 20  # galleries up to here are copied transposed: the product is faster, the copy small
-_COPIED_BYTES = 512 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
+_COPIED_BYTES = 256 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
 _MOST_QUERIES = 512
 _COUNT_UP_TO = 40  # right answers; beyond, sorting the row is faster
 _LANES = 255 * 8  # columns whose matches can be added up in bytes without overflow
