@@ -106,6 +106,9 @@ class FFJORD(FlowHead):
             self.dim, self.hidden, self.activation, self.scale_bound, name="field", dtype=self.dtype_policy
         )
         self.field.build()
+        if self.trace == "hutchinson":
+            # As a weight of the layer, so that a resumed run draws what an unbroken one would.
+            self.probes = keras.random.SeedGenerator()
 
     def factors(self, record, training=None):
         from tensorflow_probability import bijectors as tfb
@@ -113,9 +116,11 @@ class FFJORD(FlowHead):
         weights = self.field.parameters()
 
         def with_trace(rates, shape, dtype):
+            overlap = weights["overlap"]
+            if self.trace == "hutchinson":
+                overlap = self.field.estimated_overlap(weights, self._probe(shape, training))
             # For the inverse TFP hands over −f(1 − t); both rates change sign with it.
-            probe = None if self.trace == "exact" else self._probe(shape, training)
-            return lambda t, state: tuple(rates(t, state[0], probe=probe))
+            return lambda t, state: tuple(rates(t, state[0], overlap=overlap))
 
         def solve(ode_fn, initial_time, initial_state, solution_times):
             # TFP starts the log-determinant as one zero per coordinate; its rate here is one number per sample.
@@ -130,8 +135,8 @@ class FFJORD(FlowHead):
             share = tf.broadcast_to(log_det / self.dim, tf.shape(y))
             return Solution((y[tf.newaxis], share[tf.newaxis]))
 
-        def rates(t, z, probe):
-            return self.field.rates(t, z, weights, probe)
+        def rates(t, z, overlap):
+            return self.field.rates(t, z, weights, overlap)
 
         return [
             tfb.FFJORD(
@@ -142,7 +147,7 @@ class FFJORD(FlowHead):
     def _probe(self, shape, training):
         """Hutchinson's `v`: new in every training pass, always the same at inference."""
         if training:
-            return tf.random.normal(shape, dtype=self.compute_dtype)
+            return keras.random.normal(shape, dtype=self.compute_dtype, seed=self.probes)
         return tf.random.stateless_normal(shape, seed=(0, 0), dtype=self.compute_dtype)
 
     def regularity(self, log_scales, measure=None):

@@ -64,26 +64,26 @@ class Field(keras.layers.Layer):
             "overlap": overlap * shrink,
         }
 
-    def rates(self, time, z, parameters, probe=None) -> "Rates":
-        """`f(z, t)` and its trace: exact, or estimated as `vᵀ(∂f/∂z)v` with `probe` for `v`.
+    def estimated_overlap(self, parameters, probe) -> tf.Tensor:
+        """`(v·W)_k · (V·v)_k`, Hutchinson's unbiased estimate of `q_k` with `probe` `(B, d)` for `v`: `(B, hidden)`."""
+        return tf.matmul(probe, parameters["inner"]) * tf.matmul(probe, parameters["outer"], transpose_b=True)
+
+    def rates(self, time, z, parameters, overlap) -> "Rates":
+        """`f(z, t)` and its trace `Σ_k φ'(h_k)·q_k`.
 
         Args:
             time: Scalar.
             z: `(B, d)`.
             parameters: What `parameters()` returned.
-            probe: `(B, d)` or None.
+            overlap: `q`, `(hidden,)`, or its estimate.
         """
-        inner, outer = parameters["inner"], parameters["outer"]
-        h = tf.matmul(z, inner) + (time * parameters["time_weight"] + parameters["inner_bias"])
+        h = tf.matmul(z, parameters["inner"]) + (time * parameters["time_weight"] + parameters["inner_bias"])
         with tf.GradientTape() as tape:
             tape.watch(h)
             activity = self.activation(h)
         slope = tape.gradient(activity, h)
-        overlap = parameters["overlap"]
-        if probe is not None:
-            overlap = tf.matmul(probe, inner) * tf.matmul(probe, outer, transpose_b=True)
         trace = tf.reduce_sum(slope * overlap, axis=-1, keepdims=True)
-        return Rates(tf.matmul(activity, outer) + parameters["outer_bias"], trace)
+        return Rates(tf.matmul(activity, parameters["outer"]) + parameters["outer_bias"], trace)
 
     def get_config(self):
         return {
