@@ -21,3 +21,14 @@ def test_the_keras_script_runs_as_printed(tmp_path):
     recall = float(re.search(r"R@1\W+([\d.]+)", done.stdout.split("Epoch")[-1])[1])
     assert recall > 30, "three epochs find twice what raw pixels find"
     assert (tmp_path / "saved_models" / "glyphs" / "1" / "saved_model.pb").is_file()
+
+
+def test_every_link_leads_somewhere():
+    pages = [README, *(README.parent / "docs").glob("*.md")]
+    missing = [
+        f"{page.name}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / link).exists()
+    ]
+    assert not missing
