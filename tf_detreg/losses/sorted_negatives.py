@@ -22,6 +22,7 @@ class SortedNegatives:
         self.keys = tf.gather(keys, order, batch_dims=1)
         negatives = tf.gather(matrix, order, batch_dims=1)
         self.values = tf.where(tf.math.is_finite(self.keys), negatives, 0)
+        self.sums = tf.cumsum(self.values, axis=1)
         self.counts = tf.reduce_sum(tf.cast(pairs.negatives, tf.int32), axis=1, keepdims=True)
 
     def closer_than(self, bounds: tf.Tensor, inclusive: bool = False) -> tf.Tensor:
@@ -32,8 +33,7 @@ class SortedNegatives:
 
     def nearest_sums(self, counts: tf.Tensor) -> tf.Tensor:
         """The sum of the distances to the nearest `counts` negatives, `(B, M)`."""
-        sums = tf.cumsum(self.values, axis=1)
-        return tf.where(counts > 0, tf.gather(sums, tf.maximum(counts - 1, 0), batch_dims=1), 0)
+        return tf.where(counts > 0, tf.gather(self.sums, tf.maximum(counts - 1, 0), batch_dims=1), 0)
 
     def at(self, places: tf.Tensor) -> tf.Tensor:
         """The distance to the negative that stands at a place of the order, `(B, M)`."""
