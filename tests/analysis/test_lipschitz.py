@@ -13,8 +13,9 @@ from tf_detreg import heads
 from tf_detreg.analysis import lipschitz
 
 
-def test_norms_of_a_known_matrix():
-    matrix = np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
+def test_norms_of_a_known_matrix(scale):
+    matrix = scale * np.random.default_rng(0).standard_normal((5, 3)).astype("float32")
     function = lambda x: tf.matmul(x, matrix)  # noqa: E731
     x = tf.random.normal((4, 5))
     exact = np.linalg.svd(matrix, compute_uv=False)

@@ -76,7 +76,8 @@ class LipschitzReport:
                 top.hist(part.spectral, bins=20)
                 top.set(xlabel="spectral norm", ylabel="samples")
             else:
-                top.plot(np.arange(1, part.spectrum.shape[1] + 1), part.spectrum.T, color="tab:blue", alpha=0.4)
+                above_rounding = np.where(part.spectrum > 1e-7 * part.spectrum.max(), part.spectrum, np.nan)
+                top.plot(np.arange(1, part.spectrum.shape[1] + 1), above_rounding.T, color="tab:blue", alpha=0.4)
                 top.set(xlabel="rank", ylabel="singular value", yscale="log")
             bottom.boxplot(list(part.secants.values()), tick_labels=[p.replace(" ", "\n") for p in part.secants])
             bottom.set(ylabel="‖f(a) − f(b)‖ / ‖a − b‖")
@@ -289,16 +290,19 @@ def _flat(x: tf.Tensor) -> tf.Tensor:
 
 
 def _unit(x: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(tf.math.l2_normalize(_flat(x), axis=-1), tf.shape(x))
+    flat = _flat(x)
+    # By its largest entry first: the square of a small Jacobian's product would underflow.
+    largest = tf.reduce_max(tf.abs(flat), axis=-1, keepdims=True)
+    return tf.reshape(tf.math.l2_normalize(tf.math.divide_no_nan(flat, largest), axis=-1), tf.shape(x))
 
 
 def _summary(part: PartReport) -> dict:
     rows = {"spectral norm": part.spectral, "Frobenius norm": part.frobenius}
     if part.log_det is not None:
         rows["log det"] = part.log_det
-    if part.spectrum is not None:
-        smallest = np.maximum(part.spectrum[:, -1], np.finfo(np.float32).tiny)
-        rows["condition number"] = part.spectrum[:, 0] / smallest
+        if part.spectrum is not None:
+            # Only of an invertible map: a backbone's smallest singular values are rounding.
+            rows["condition number"] = part.spectrum[:, 0] / part.spectrum[:, -1]
     rows |= {f"secant, {name}": ratios for name, ratios in part.secants.items()}
     return {
         name: {"median": float(np.median(values)), "max": float(np.max(values)), "samples": len(values)}
