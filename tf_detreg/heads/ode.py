@@ -1,8 +1,7 @@
 """Two solvers of `dx/dt = f(t, x)` from t = 0 to t = 1, written so that TensorFlow differentiates through them.
 
 A state is a tuple of tensors. The gradient is that of the computed numbers themselves, not of an adjoint equation that
-is integrated anew, so it is as exact as the arithmetic. (TFP's `DormandPrince` integrates the adjoint: at the same
-tolerance it takes twice the time of the solver below; `benchmarks/bench_heads.py` measures it.)
+is integrated anew (as TFP's `DormandPrince` does), so it is as exact as the arithmetic and costs no second integration.
 
 Reference: Dormand, Prince, "A family of embedded Runge-Kutta formulae", 1980; Hairer, Nørsett, Wanner, "Solving
 Ordinary Differential Equations I", II.4 (step size control).
