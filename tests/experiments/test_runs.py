@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from tf_detreg.experiments import ablation, data, pages, runner, study, table, trial, tuning
+from tf_detreg import regularizers
+from tf_detreg.experiments import ablation, data, pages, runner, study, table, texts, trial, tuning
 
 TEXT = """
 name = "tiny"
@@ -215,11 +216,13 @@ def test_workers_of_a_pool_do_the_same_as_this_process(tiny, tmp_path):
     assert here["recall@1"] == pytest.approx(there["recall@1"], abs=1.0)
 
 
+TINY_BERT = pathlib.Path(__file__).parents[1] / "data" / "tiny_bert"
 STUDIES = sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
-def test_every_family_of_the_repository_s_studies_can_be_built(path):
+def test_every_family_of_the_repository_s_studies_can_be_built(path, monkeypatch):
+    monkeypatch.setattr(texts, "sentence_encoder", lambda: regularizers.SentenceEncoder(TINY_BERT))
     found = study.read(path)
     shape = (24, 32, 32, 3) if "features" not in found.data else (24, 12)
     arrays = data.Arrays(np.zeros(shape, "float32"), np.repeat(np.arange(6), 4).astype("int32"), None, tuple("abcdef"))

@@ -6,7 +6,7 @@ import os
 import pathlib
 
 from tf_detreg import files
-from tf_detreg.experiments import plots, table
+from tf_detreg.experiments import collapse, plots, table
 from tf_detreg.experiments.study import Study, flat, read
 
 SMOOTHNESS = (
@@ -18,6 +18,8 @@ SMOOTHNESS = (
     "secant_between_seen",
     "secant_between_unseen",
 )
+
+HEALTH = tuple(f"health_{name}" for name in (*collapse.MEASURES, "warnings", "first_warning"))
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
@@ -31,7 +33,7 @@ def study_section(study: Study, rows: list[dict]) -> str:
     """One study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
     compared = table.compare(study, rows)
     parts = [f"## {study.title}", study.question, _protocol(study, rows), _results(study, compared)]
-    parts.append(_smoothness(compared))
+    parts += [_smoothness(compared), _health(compared)]
     if study.kind == "choice":
         parts += [_chosen(study, rows), "**All candidates, on the validation classes:**"]
         candidates = table.compare(*_as_ablation(study, rows))
@@ -112,15 +114,16 @@ def _results(study: Study, compared: list[dict]) -> str:
     main = study.protocol["metric"]
     wanted = [main, "cross_recall@1", *(f"recall@{k}" for k in study.protocol["recall_at"]), "map@r", "train_recall@1"]
     columns = [m for m in dict.fromkeys(wanted) if any(m in e["metrics"] for e in compared)]
-    head = ["", *columns, f"Δ {main} [t] / [bootstrap]", "training s", "parameters"]
+    to_whom = "" if study.baselines or study.kind == "choice" else " to the family's first"
+    head = ["", *columns, f"Δ {main}{to_whom} [t] / [bootstrap]", "training s", "parameters"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     best = max(compared, key=lambda e: e["metrics"][main].mean)
-    any_baseline = any(e["is_baseline"] for e in compared)
     for entry in compared:
         m = entry["metrics"]
         name = f"**{entry['name']}**" if entry is best else entry["name"]
         cells = [name, *(table.show(m.get(c)) for c in columns)]
-        cells.append(table.show_difference(entry["difference"]) if any_baseline else "")
+        comparable = entry["is_baseline"] or entry["difference"]
+        cells.append(table.show_difference(entry["difference"]) if comparable else "")
         cells += [f"{m['seconds'].mean:.0f}", f"{m['parameters'].mean / 1e6:.2f} M"]
         lines.append("| " + " | ".join(cells) + " |")
     note = "Mean ± standard deviation over splits × seeds, in percent; the best in bold."
@@ -174,6 +177,22 @@ def _smoothness(compared: list[dict]) -> str:
         cells = [uneven, *(f"{found[c]:.3f}" if c in found else "" for c in columns)]
         lines.append("| " + " | ".join([entry["name"], *cells]) + " |")
     return "\n".join(lines)
+
+
+def _health(compared: list[dict]) -> str:
+    columns = [c for c in HEALTH if any(c in e["metrics"] for e in compared)]
+    if not columns:
+        return ""
+    head = ["health of the embeddings, last epoch", *(c.removeprefix("health_").replace("_", " ") for c in columns)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for entry in compared:
+        cells = [table.show(entry["metrics"].get(c)) for c in columns]
+        lines.append("| " + " | ".join([entry["name"], *cells]) + " |")
+    note = (
+        "On some 512 training images of whole classes, as `callbacks.Health` sees them: *warnings* is the number of "
+        "epochs in which it warned, *first warning* the first of them, where there was one."
+    )
+    return "\n".join(lines) + "\n\n" + note
 
 
 def _html(markdown: str) -> str:

@@ -6,13 +6,15 @@ from tf_detreg.experiments.study import Study
 
 
 def differences(study: Study, compared: list[dict]) -> str:
-    """Every candidate's difference to the baseline with its intervals; without a baseline, its mean and spread."""
+    """Every candidate's difference to its baseline with its intervals; without any baseline, its mean and spread."""
     figure, axes = _axes(len(compared))
     reference = any(entry["is_baseline"] for entry in compared)
     for row, entry in enumerate(compared):
         found = entry["difference"] if reference else entry["metrics"][study.protocol["metric"]]
-        if found is None:
+        if entry["is_baseline"]:
             axes.plot(0, row, "D", color="#444444", ms=5)
+        elif found is None:
+            continue
         elif found.count > 1:
             for ends, width, color in ((found.bootstrap, 5, "#9ecae1"), (found.t, 1.6, "#08519c")):
                 axes.plot(ends, (row, row), color=color, lw=width, solid_capstyle="butt")

@@ -32,7 +32,9 @@ def jobs_of(study: Study, stage: str, families: dict[str, tuple[dict, ...]]) -> 
 
 def describe(study: Study, stage: str, recipe: dict, split: int, seed: int) -> dict:
     """One trial; its key names everything that its numbers depend on, and nothing else."""
-    parts = ("validation", "test", "train_share", "recall_at", "smoothness")
+    parts = ["validation", "test", "train_share", "recall_at", "smoothness"]
+    # A part that came later counts only where a study sets it, so that finished trials keep their keys.
+    parts += ["health"] * bool(study.protocol["health"])
     job = {
         "data": dict(study.data),
         "stage": stage,

@@ -41,6 +41,7 @@ PROTOCOL = {
     "contrasts": [],
     "train_share": 1.0,
     "smoothness": False,
+    "health": False,
 }
 
 

@@ -94,11 +94,14 @@ def baseline(study: Study, groups_: dict[str, list[dict]], rows: list[dict]) -> 
 def compare(study: Study, rows: list[dict]) -> list[dict]:
     """One entry for each thing compared: its intervals per metric, and its difference to the baseline.
 
+    Without `baselines`, each candidate of an ablation is compared with the first candidate of its own family.
+
     Returns:
         Dicts with `name`, `rows`, `metrics` (name → `Interval`), `difference` (`Interval` or None), `is_baseline`.
     """
     compared = groups(study, rows)
-    reference = baseline(study, compared, rows)
+    firsts = {} if study.baselines else _firsts(study, compared)
+    overall = baseline(study, compared, rows)
     metric = study.protocol["metric"]
     names = sorted({k[7:] for row in rows for k in row if k.startswith("metric.")})
     result = []
@@ -107,6 +110,7 @@ def compare(study: Study, rows: list[dict]) -> list[dict]:
             continue
         metrics = {m: interval(found) for m in names if (found := values(mine, m))}
         difference = None
+        reference = firsts.get(mine[0]["family"], overall)
         if reference and name != reference:
             difference = paired(values(mine, metric), values(compared[reference], metric))
         result.append(
@@ -119,6 +123,16 @@ def compare(study: Study, rows: list[dict]) -> list[dict]:
             }
         )
     return result
+
+
+def _firsts(study: Study, compared: dict[str, list[dict]]) -> dict[str, str]:
+    """The name of the first candidate of each family that has several, of an ablation."""
+    if study.kind != "ablation":
+        return {}
+    names = {}
+    for name, mine in compared.items():
+        names.setdefault(mine[0]["family"], []).append(name)
+    return {family: found[0] for family, found in names.items() if len(found) > 1}
 
 
 def contrast(study: Study, rows: list[dict], one: str, other: str, metric: str) -> Interval:

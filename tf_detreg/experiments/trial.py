@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg.experiments import collapse, texts
 from tf_detreg.experiments.data import Arrays
 
 
@@ -19,12 +20,12 @@ def run(recipe: Mapping, train: Arrays, evaluation: Arrays, seed: int, protocol:
         train: classes to learn from.
         evaluation: classes that training never sees.
         seed: of weights, order and dropout.
-        protocol: `recall_at`, and `smoothness` for the Lipschitz numbers.
+        protocol: `recall_at`; `smoothness` for the Lipschitz numbers, `health` for the signs of collapse.
 
     Returns:
         Metrics by name: `recall@k` and `map@r` in percent; `cross_recall@1` where there are groups; `train_recall@1`;
         `seconds` of training, `parameters` of the embedder, `peak_memory_mb` of the process, final `metric_loss` and
-        `determinant`; and with `smoothness` the numbers of `smoothness`.
+        `determinant`; with `smoothness` the numbers of `smoothness`, with `health` those of `collapse.summary`.
 
     Raises:
         ValueError: for an unknown head, loss or regularizer.
@@ -37,7 +38,8 @@ def run(recipe: Mapping, train: Arrays, evaluation: Arrays, seed: int, protocol:
     model.compile(_optimizer(recipe, steps * recipe["epochs"]), steps_per_execution=min(8, steps))
     start = time.perf_counter()
     batches = _batches(train, batch, seed, recipe["classes"])
-    history = model.fit(batches, epochs=recipe["epochs"], shuffle=False, verbose=0).history
+    watched = [collapse.watch(train, seed)] if protocol.get("health") else []
+    history = model.fit(batches, epochs=recipe["epochs"], shuffle=False, verbose=0, callbacks=watched).history
     seconds = time.perf_counter() - start
     if not np.isfinite(history["loss"][-1]):
         raise ValueError(f"training diverged: loss {history['loss'][-1]} with recipe {dict(recipe)}.")
@@ -50,12 +52,12 @@ def run(recipe: Mapping, train: Arrays, evaluation: Arrays, seed: int, protocol:
     }
     if protocol.get("smoothness"):
         metrics |= smoothness(model, train, evaluation, seed)
-    return metrics
+    return metrics | (collapse.summary(history) if watched else {})
 
 
 def build(recipe: Mapping, train: Arrays):
     """The `MetricModel` of a recipe for these data."""
-    from tf_detreg import heads, losses, regularizers
+    from tf_detreg import heads, losses, miners
     from tf_detreg.training import MetricModel
 
     inputs = keras.Input(train.inputs.shape[1:], name="inputs")
@@ -75,11 +77,13 @@ def build(recipe: Mapping, train: Arrays):
     loss = dict(recipe["loss"])
     if issubclass(_named(losses, loss["kind"]), losses.ProxyLoss):
         loss = {"num_classes": train.num_classes, "dim": recipe["dim"], **loss}
+    if "miner" in loss:
+        loss["miner"] = make(miners, loss["miner"])
     return MetricModel(
         embedder,
         make(losses, loss),
         interpolation=recipe["interpolation"],
-        regularizers=[make(regularizers, entry) for entry in recipe["regularizers"]],
+        regularizers=[_regularizer(entry, train) for entry in recipe["regularizers"]],
         **more,
     )
 
@@ -88,6 +92,14 @@ def make(room, table: Mapping, **more):
     """An object of a room by its class name: `{"kind": "RealNVP", "depth": 12}` of `heads`."""
     options = dict(table)
     return _named(room, options.pop("kind"))(**more, **options)
+
+
+def _regularizer(entry: Mapping, train: Arrays):
+    """A regularizer; where `texts` names a source, it gets the text embeddings of the train classes."""
+    from tf_detreg import regularizers
+
+    more = {"texts": texts.embeddings(entry["texts"], train.names)} if isinstance(entry.get("texts"), str) else {}
+    return make(regularizers, {**entry, **more})
 
 
 def measure(embedder: keras.Model, train: Arrays, evaluation: Arrays, recall_at) -> dict[str, float]:

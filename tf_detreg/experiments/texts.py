@@ -1,0 +1,58 @@
+"""Text embeddings of the classes for trials with language guidance, by the name of their source."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+SOURCES = ("class names", "character trigrams")
+
+
+def embeddings(source: str, names: Sequence[str]) -> np.ndarray:
+    """One text embedding a class, as `regularizers.LanguageGuidance` takes them.
+
+    Args:
+        source: `"class names"`: the sentence encoder on "a photo of a NAME", as in a run's configuration;
+            `"character trigrams"`: how the names are spelt, a control that knows no meaning and needs no package.
+        names: of the classes.
+
+    Returns:
+        float32 `(C, e)`.
+
+    Raises:
+        ValueError: for another source.
+        ImportError: for `"class names"`, where no sentence encoder is installed.
+
+    Example:
+
+    >>> embeddings("character trigrams", ["red cat", "red car"]).shape
+    (2, 8)
+    """
+    from tf_detreg import regularizers
+
+    if source == "class names":
+        return regularizers.embed_names(names, sentence_encoder())
+    if source == "character trigrams":
+        return regularizers.embed_names(names, character_trigrams, template="{}")
+    raise ValueError(f"regularizers: texts must be one of {SOURCES}, received {source!r}.")
+
+
+def character_trigrams(texts: Sequence[str]) -> np.ndarray:
+    """How often each run of three characters that any of the texts has occurs in each text, `(n, e)`.
+
+    A space is put at both ends, so that the ends of words count and a text of one character has a trigram.
+    """
+    grams = [[f" {text} "[i : i + 3] for i in range(max(1, len(text)))] for text in texts]
+    column = {gram: number for number, gram in enumerate(sorted({gram for row in grams for gram in row}))}
+    counts = np.zeros((len(texts), len(column)), "float32")
+    for row, found in enumerate(grams):
+        np.add.at(counts[row], [column[gram] for gram in found], 1)
+    return counts
+
+
+@functools.cache
+def sentence_encoder():
+    """The installed encoder, read from the disk once a process."""
+    from tf_detreg.regularizers import SentenceEncoder
+
+    return SentenceEncoder()
