@@ -64,6 +64,16 @@ def test_images_of_a_class_come_once_before_any_repeats():
     assert sorted(np.concatenate(twice).tolist()) == list(range(12))
 
 
+def test_many_labels_are_sorted_in_pieces(monkeypatch):
+    monkeypatch.setattr("tf_detreg.datasets.sampler._PIECE", 7)
+    labels = np.random.default_rng(0).integers(0, 9, 100)
+    labels[labels == 4] = 5  # a class without images
+    drawn = [b.indices for b in ClassSampler(labels, classes=8, images=1, seed=0).epoch(0)]
+    pieces = ClassSampler(labels, classes=8, images=100, seed=0)
+    np.testing.assert_array_equal(pieces._members, np.argsort(labels, kind="stable"))
+    assert all(sorted(labels[indices]) == [0, 1, 2, 3, 5, 6, 7, 8] for indices in drawn)
+
+
 def test_a_small_class_repeats_its_images():
     for indices in (b.indices for b in ClassSampler([0, 1, 1, 1], classes=2, images=4, seed=0).epoch(2)):
         assert (indices == 0).sum() == 4

@@ -214,3 +214,13 @@ def test_path_list_is_a_list():
     assert list(paths[1:3]) == names[1:3]
     with pytest.raises(IndexError):
         paths[4]
+
+
+def test_a_long_path_list_is_a_list_too():
+    names = [f"{'ä' * (i % 7)}{i}" for i in range(300)]
+    paths = PathList(names, root="photos")
+    assert list(paths) == [f"photos/{name}" for name in names]
+    indices = np.random.default_rng(0).integers(0, 300, 70_000)
+    taken = paths.take(indices)
+    assert list(taken) == [f"photos/{names[i]}" for i in indices]
+    assert list(taken.take(np.arange(69_999, 0, -1000))) == [taken[i] for i in range(69_999, 0, -1000)]

@@ -9,6 +9,8 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+_PIECE = 1 << 18
+
 
 class ClassSampler:
     """Draws batches of P classes × K images.
@@ -40,14 +42,14 @@ class ClassSampler:
             raise ValueError("Cannot draw batches from a set without images.")
         if classes < 1 or images < 1:
             raise ValueError(f"`classes` and `images` must be at least 1; received {classes} and {images}.")
-        counts = np.bincount(labels)
+        counts = _count(labels)
         self.present = np.flatnonzero(counts)
         self.classes = min(int(classes), len(self.present))
         if self.classes < classes:
             logger.warning("The set has %d classes: batches hold %d classes, not %d.", *(2 * [self.classes]), classes)
         self.images, self.seed = int(images), int(seed)
-        self._members = _sorted_by(labels)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._members = _by_class(labels, self._starts[:-1])
         rounds = -(-len(self.present) // self.classes)
         self.steps = max(rounds, round(len(labels) / (self.classes * self.images)))
 
@@ -58,9 +60,11 @@ class ClassSampler:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
         rng = np.random.default_rng([self.seed, int(epoch)])
-        rounds, visits = self._class_batches(rng), {}
+        # Each class' members in the order in which this epoch takes them, and how far it has come; -1: not begun.
+        members, taken = self._members.copy(), np.full(len(self._starts) - 1, -1, np.int32)
+        rounds = self._class_batches(rng)
         for _ in range(self.steps):
-            indices = np.concatenate([self._draw(c, visits, rng) for c in next(rounds).tolist()])
+            indices = np.concatenate([self._draw(c, members, taken, rng) for c in next(rounds).tolist()])
             yield Batch(indices.astype(np.int64), rng.integers(2**31 - 1, size=2, dtype=np.int32))
 
     def _class_batches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -74,32 +78,52 @@ class ClassSampler:
             yield queue[: self.classes]
             queue = queue[self.classes :]
 
-    def _draw(self, label: int, visits: dict, rng: np.random.Generator) -> np.ndarray:
-        start, stop = self._starts[label], self._starts[label + 1]
-        order, at = visits.get(label, (None, 0))
-        if order is None:
-            order = rng.permutation(self._members[start:stop])
-        picked = [order[at : at + self.images]]
-        at += self.images
+    def _draw(self, label: int, members: np.ndarray, taken: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        own = members[self._starts[label] : self._starts[label + 1]]
+        at = taken[label]
+        if at < 0:
+            own[:], at = rng.permutation(own), 0
+        picked = [own[at : at + self.images].copy()]
+        at += len(picked[0])
         missing = self.images - len(picked[0])
         while missing > 0:
-            order = rng.permutation(order)
-            picked.append(order[:missing])
-            at = min(missing, len(order))
+            own[:] = rng.permutation(own)
+            picked.append(own[:missing].copy())
+            at = len(picked[-1])
             missing -= at
-        visits[label] = (order, at)
+        taken[label] = at
         return np.concatenate(picked)
 
 
-def _sorted_by(labels: np.ndarray) -> np.ndarray:
-    """Indices in the order of their labels: an argsort that needs half the memory at ten million labels."""
-    key = labels.astype(np.int64)
-    key <<= 32
-    for start in range(0, len(key), 1 << 20):
-        key[start : start + (1 << 20)] |= np.arange(start, min(start + (1 << 20), len(key)))
-    key.sort()
-    key &= 2**32 - 1
-    return key.astype(np.int32)
+def _pieces(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts of the labels, each with the index of its first: what numpy makes of one is small."""
+    for begin in range(0, len(labels), _PIECE):
+        yield begin, labels[begin : begin + _PIECE]
+
+
+def _count(labels: np.ndarray) -> np.ndarray:
+    """Images of each class."""
+    classes = int(labels.max()) + 1
+    return sum(np.bincount(piece, minlength=classes) for _, piece in _pieces(labels))
+
+
+def _by_class(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """int32 indices in the order of their labels: a counting sort that needs no second array of their number.
+
+    Args:
+        labels: (N,).
+        starts: (C,), where each class begins in the result.
+    """
+    members, free = np.empty(len(labels), np.int32), starts.copy()
+    for begin, piece in _pieces(labels):
+        order = np.argsort(piece, kind="stable")
+        ranked = piece[order]
+        firsts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
+        sizes = np.diff(firsts, append=len(piece))
+        classes = ranked[firsts]
+        members[np.repeat(free[classes] - firsts, sizes) + np.arange(len(piece))] = order + begin
+        free[classes] += sizes
+    return members
 
 
 class Batch:
