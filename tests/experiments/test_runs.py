@@ -222,6 +222,7 @@ STUDIES = sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml"))
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_every_family_of_the_repository_s_studies_can_be_built(path, monkeypatch):
+    # A stand-in of the same kind: its vectors are no matter here, and the real one is a package of its own.
     monkeypatch.setattr(texts, "sentence_encoder", lambda: regularizers.SentenceEncoder(TINY_BERT))
     found = study.read(path)
     shape = (24, 32, 32, 3) if "features" not in found.data else (24, 12)

@@ -31,7 +31,7 @@ def embeddings(source: str, names: Sequence[str]) -> np.ndarray:
     from tf_detreg import regularizers
 
     if source == "class names":
-        return regularizers.embed_names(names, sentence_encoder())
+        return _sentences(tuple(names))
     if source == "character trigrams":
         return regularizers.embed_names(names, character_trigrams, template="{}")
     raise ValueError(f"regularizers: texts must be one of {SOURCES}, received {source!r}.")
@@ -50,9 +50,16 @@ def character_trigrams(texts: Sequence[str]) -> np.ndarray:
     return counts
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
+def _sentences(names: tuple[str, ...]) -> np.ndarray:
+    """Kept, since the trials of a split share their classes, and encoding them takes as long as a short training."""
+    from tf_detreg import regularizers
+
+    return regularizers.embed_names(names, sentence_encoder())
+
+
 def sentence_encoder():
-    """The installed encoder, read from the disk once a process."""
+    """The installed sentence encoder."""
     from tf_detreg.regularizers import SentenceEncoder
 
     return SentenceEncoder()
