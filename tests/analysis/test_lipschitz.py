@@ -24,6 +24,28 @@ def test_norms_of_a_known_matrix(scale):
     np.testing.assert_allclose(lipschitz.frobenius_norm(function, x, 4000), np.linalg.norm(matrix), rtol=0.05)
 
 
+def test_frobenius_norm_of_orthogonal_columns_needs_one_direction():
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))
+    scaled = rotation[:, :4] * [1.0, 2.0, 3.0, 4.0]
+    # f(x) = scaled·x, so that the columns of the Jacobian are those of `scaled`.
+    found = lipschitz.frobenius_norm(lambda x: tf.matmul(x, scaled, transpose_b=True), features(3, 4), probes=1)
+    np.testing.assert_allclose(found, np.sqrt(30.0), rtol=1e-12)
+
+
+def test_an_empty_flow_is_an_isometry():
+    head = make("linear", dim=5, dtype="float32")
+    function, z = (lambda z: head.flow(z)[0]), features(4, 5, dtype="float32")
+    np.testing.assert_allclose(lipschitz.spectral_norm(function, z), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(lipschitz.frobenius_norm(function, z), np.sqrt(5.0), rtol=1e-6)
+    assert lipschitz.log_determinant(head, z) is None
+
+
+def test_secant_ratios_leave_out_pairs_of_one_point():
+    a = tf.constant([[0.0, 1.0], [2.0, 2.0], [3.0, 0.0]])
+    b = tf.constant([[0.0, 3.0], [2.0, 2.0], [0.0, 4.0]])
+    np.testing.assert_allclose(lipschitz.secant_ratios(lambda x: 3.0 * x, a, b), [3.0, 3.0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["real_nvp", "nice", "glow", "ffjord"])
 def test_head_against_its_full_jacobian(name):
     head = make(name, dtype="float32", **({"steps": 4} if name == "ffjord" else {}))

@@ -141,7 +141,8 @@ def test_smoothness_of_a_linear_head_is_one(tiny):
     arrays = data.load(found.data)
     recipe = found.families["linear"][0]
     measured = trial.run(recipe, arrays.select([0, 1, 2, 3]), arrays.select([4, 5]), 0, found.protocol)
-    assert measured["spectral"] == measured["frobenius"] == 1.0
+    assert (measured["spectral"], measured["frobenius"]) == pytest.approx((1.0, 1.0))
+    assert measured["log_det"] == 0.0
     assert measured["secant_between_unseen"] == pytest.approx(1.0)
 
 

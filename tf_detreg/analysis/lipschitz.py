@@ -3,7 +3,7 @@
 For a map `f` with Jacobian `J(x)`:
 
     spectral norm    max over v of ‖J·v‖ / ‖v‖      power iteration with `J` and `Jᵀ`, all samples at once
-    Frobenius norm   sqrt(E_v ‖J·v‖²), v ~ N(0, I)   Hutchinson
+    Frobenius norm   sqrt(E_v ‖J·v‖²), v_i = ±1      Hutchinson
     log-determinant  of the flow, from its log-scales
     secant ratio     ‖f(a) − f(b)‖ / ‖a − b‖         on pairs: within a class, between classes, interpolated, unseen
 
@@ -11,6 +11,7 @@ The Lipschitz constant is the largest spectral norm over all points; what is mea
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 
@@ -171,7 +172,10 @@ def spectral_norm(function: Callable, x: tf.Tensor, iterations: int = 20, seed: 
 
 
 def frobenius_norm(function: Callable, x: tf.Tensor, probes: int = 16, seed: int = 0) -> np.ndarray:
-    """`sqrt(mean ‖J·v‖²)` over `probes` Gaussian directions, at each row of `x`."""
+    """`sqrt(mean ‖J·v‖²)` over `probes` directions of random signs, at each row of `x`.
+
+    Signs, because they are exact where the columns of `J` are orthogonal, as they nearly are for a young flow.
+    """
 
     @tf.function
     def squared(v):
@@ -180,8 +184,8 @@ def frobenius_norm(function: Callable, x: tf.Tensor, probes: int = 16, seed: int
         stretch = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.reduce_sum(tf.square(_flat(stretch)), axis=-1)
 
-    draws = [tf.random.stateless_normal(tf.shape(x), (seed, 2 + i), dtype=x.dtype) for i in range(probes)]
-    return np.sqrt(np.mean([squared(v).numpy() for v in draws], axis=0))
+    draws = [tf.random.stateless_uniform(tf.shape(x), (seed, 2 + i), -1.0, 1.0, x.dtype) for i in range(probes)]
+    return np.sqrt(np.mean([squared(tf.sign(v)).numpy() for v in draws], axis=0))
 
 
 def singular_values(function: Callable, x: tf.Tensor) -> np.ndarray:
@@ -199,27 +203,36 @@ def singular_values(function: Callable, x: tf.Tensor) -> np.ndarray:
     return np.linalg.svd(np.stack(rows, axis=1), compute_uv=False)
 
 
+def log_determinant(head, z: tf.Tensor) -> np.ndarray | None:
+    """`log|det J|` of a head's flow at each row of `z`, from its log-scales; None if it has none."""
+    scales = head.flow(z, training=False)[1]
+    return sum(tf.reduce_sum(s, axis=-1) + tf.zeros(len(z), z.dtype) for s in scales).numpy() if scales else None
+
+
+def secant_ratios(function: Callable, a: tf.Tensor, b: tf.Tensor) -> np.ndarray:
+    """`‖f(a) − f(b)‖ / ‖a − b‖`, row by row; rows where the two points are the same are left out."""
+    rise = tf.norm(_flat(_batched(function, a) - _batched(function, b)), axis=-1).numpy()
+    run = tf.norm(_flat(a - b), axis=-1).numpy()
+    return rise[run > 0] / run[run > 0]
+
+
 def _maps(embedder) -> dict:
     """Part → (how its inputs come from the data, the map, its log-determinant or None)."""
     if not isinstance(embedder, keras.Model):
         head = getattr(embedder, "main", embedder)
-        return {"head": (head.project, lambda z: head.flow(z)[0], _log_det(head))}
+        return {"head": (head.project, lambda z: head.flow(z)[0], functools.partial(log_determinant, head))}
     layer, node, _ = embedder.outputs[0]._keras_history
     head = getattr(layer, "main", layer)
     backbone = keras.Model(embedder.inputs[0], layer._inbound_nodes[node].input_tensors[0])
     return {
-        "head": (lambda x: head.project(_batched(backbone, x)), lambda z: head.flow(z)[0], _log_det(head)),
+        "head": (
+            lambda x: head.project(_batched(backbone, x)),
+            lambda z: head.flow(z)[0],
+            functools.partial(log_determinant, head),
+        ),
         "backbone": (tf.identity, lambda x: backbone(x, training=False), None),
         "embedder": (tf.identity, lambda x: embedder(x, training=False), None),
     }
-
-
-def _log_det(head) -> Callable | None:
-    def log_det(z):
-        scales = head.flow(z)[1]
-        return sum(tf.reduce_sum(s, axis=-1) + tf.zeros(len(z), z.dtype) for s in scales).numpy() if scales else None
-
-    return log_det
 
 
 def _take(data, labels, random, count: int, name: str) -> tuple[tf.Tensor, np.ndarray]:
@@ -258,7 +271,7 @@ def _secants(function, points, pairs: int, epsilon: float, random) -> dict[str, 
         (first, second), (third, fourth) = _pairs(labels, pairs // 2 or 1, random)
         first, second = np.concatenate([first, third]), np.concatenate([second, fourth])
         inputs["unseen classes"] = (tf.gather(x, first), tf.gather(x, second))
-    return {name: _secant(function, *inputs[name]) for name in POPULATIONS if name in inputs}
+    return {name: secant_ratios(function, *inputs[name]) for name in POPULATIONS if name in inputs}
 
 
 def _pairs(labels: np.ndarray, count: int, random):
@@ -267,12 +280,6 @@ def _pairs(labels: np.ndarray, count: int, random):
     same = labels[first] == labels[second]
     chosen = [random.permutation(np.flatnonzero(mask))[:count] for mask in (same, ~same)]
     return [(first[index], second[index]) for index in chosen]
-
-
-def _secant(function, a, b) -> np.ndarray:
-    rise = tf.norm(_flat(_batched(function, a) - _batched(function, b)), axis=-1).numpy()
-    run = tf.norm(_flat(a - b), axis=-1).numpy()
-    return rise[run > 0] / run[run > 0]
 
 
 def _spectrum(function, x, limit: int) -> np.ndarray | None:
