@@ -109,17 +109,6 @@ def test_the_best_of_a_row_are_those_of_a_full_sort(seed, items, k):
     assert all(len(set(row)) == k for row in columns.tolist())
 
 
-@QUICK
-@hypothesis.given(st.integers(0, 2**32 - 1), st.integers(1, 300), st.integers(1, 9000), st.integers(1, 4))
-def test_counting_in_bytes_is_counting(seed, queries, items, thresholds):
-    hypothesis.assume(queries * items < 400_000)
-    rng = np.random.default_rng(seed)
-    scores = rng.random((queries, items), np.float32)
-    limits = rng.random((queries, thresholds), np.float32)
-    expected = (scores[:, None, :] >= limits[:, :, None]).sum(axis=2)
-    np.testing.assert_array_equal(exact._count(scores, limits), expected)
-
-
 def test_blocks_and_threads_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     points, labels = rng.standard_normal((300, 8)), rng.integers(0, 30, 300)

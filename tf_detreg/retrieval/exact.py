@@ -11,6 +11,7 @@ large to be copied is multiplied by NumPy where it lies, also when that is a fil
 
 import concurrent.futures
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 
@@ -28,7 +29,6 @@ _TRANSPOSED_BYTES = 128 << 20  # galleries up to here are copied transposed: the
 _COPIED_BYTES = 256 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
 _MOST_QUERIES = 512
 _COUNT_UP_TO = 40  # right answers; beyond, sorting the row is faster
-_LANES = 255 * 8  # columns whose matches can be added up in bytes without overflow
 
 
 class Scores:
@@ -156,44 +156,26 @@ def positive_ranks(
         position, value, place = position[place == 1], value[place == 1], place[place == 1]
     threshold = value - np.float32(TIE)
     reach = np.searchsorted(same_class, 4.0 * position - threshold.astype(np.float64), side="right")
-    wrong = _reaching(scores, position, place, threshold) - (reach - begins[position])
+    wrong = _reaching(scores, position, threshold) - (reach - begins[position])
     return metrics.Ranks(position, wrong + place, relevant)
 
 
-def _reaching(scores: np.ndarray, position: np.ndarray, place: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """How many scores of its row reach each threshold."""
-    reaching = np.empty(len(position), np.int64)
-    sizes = np.bincount(position, minlength=len(scores))
-    few = (sizes <= _COUNT_UP_TO)[position]
-    if few.any():
-        padded = np.full((len(scores), place[few].max()), np.inf, np.float32)
-        padded[position[few], place[few] - 1] = threshold[few]
-        reaching[few] = _count(scores, padded)[position[few], place[few] - 1]
-    for row in np.flatnonzero(sizes > _COUNT_UP_TO):
-        mine = slice(*np.searchsorted(position, [row, row + 1]))
-        reaching[mine] = scores.shape[1] - np.searchsorted(np.sort(scores[row]), threshold[mine], side="left")
-    return reaching
+def _reaching(scores: np.ndarray, position: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """How many scores of its row reach each threshold.
 
-
-def _count(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(b, N) scores and (b, m) thresholds to (b, m) counts of scores at or above each.
-
-    Comparisons give bytes of 0 or 1. Eight of them are added at once as one 64-bit number, 255 times before a byte
-    could overflow, which is many times faster than summing booleans.
+    Row by row, because NumPy counts the true values of a contiguous vector many times faster than along an axis.
     """
-    queries, items = scores.shape
-    lanes = max(1, (1 << 18) // (queries * _LANES))
-    width = min(lanes, -(-items // _LANES)) * _LANES
-    mask = np.zeros((queries, width), bool)
-    counts = np.zeros(thresholds.shape, np.int64)
-    for start in range(0, items, width):
-        chunk = scores[:, start : start + width]
-        mask[:, chunk.shape[1] :] = False
-        for column in range(thresholds.shape[1]):
-            np.greater_equal(chunk, thresholds[:, column, None], out=mask[:, : chunk.shape[1]])
-            sums = mask.view(np.uint64).reshape(queries, -1, 255).sum(axis=2)
-            counts[:, column] += sums.view(np.uint8).sum(axis=1, dtype=np.int64)
-    return counts
+    reaching = np.empty(len(position), np.int64)
+    reaches = np.empty(scores.shape[1], bool)
+    bounds = np.searchsorted(position, np.arange(len(scores) + 1)).tolist()
+    for row, (begin, end) in zip(scores, itertools.pairwise(bounds), strict=True):
+        if end - begin > _COUNT_UP_TO:
+            reaching[begin:end] = len(row) - np.searchsorted(np.sort(row), threshold[begin:end], side="left")
+            continue
+        for n in range(begin, end):
+            np.greater_equal(row, threshold[n], out=reaches)
+            reaching[n] = np.count_nonzero(reaches)
+    return reaching
 
 
 def search(
