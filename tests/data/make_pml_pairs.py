@@ -1,4 +1,4 @@
-"""Freezes values and gradients of pytorch-metric-learning's pair losses for `tests/losses/test_pair_golden.py`.
+"""Freezes values and gradients of pytorch-metric-learning's pair losses for `tests/losses/frozen.py`.
 
 pip install torch==2.13.0 pytorch-metric-learning==2.9.0
 python tests/data/make_pml_pairs.py

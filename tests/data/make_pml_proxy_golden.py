@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pytorch_metric_learning import losses, regularizers
+from pytorch_metric_learning import losses, reducers, regularizers
 
 CLASSES, DIM, BATCH = 9, 6, 16
+# The paper's ProxyNCA leaves the sample's own class out of the sum: log(e^L - 1) for each sample's L of the library.
+EXCLUDED = "ProxyNCALoss, own class excluded"
 # Loss → constructor arguments, and how to read and write its proxies as (C·m, dim).
 LOSSES = {
     "ProxyAnchorLoss": ({}, "proxies", False),
@@ -19,6 +21,7 @@ LOSSES = {
     "ArcFaceLoss": ({}, "W", True),
     "SubCenterArcFaceLoss": ({}, "W", True),
     "SoftTripleLoss": ({}, "fc", True),
+    EXCLUDED: ({"softmax_scale": 1, "reducer": reducers.DoNothingReducer()}, "proxies", False),
 }
 
 
@@ -34,7 +37,7 @@ def batches():
 
 def measure(name, labels, x, centres):
     options, attribute, transposed = LOSSES[name]
-    loss = getattr(losses, name)(num_classes=CLASSES, embedding_size=DIM, **options).double()
+    loss = getattr(losses, name.split(",")[0])(num_classes=CLASSES, embedding_size=DIM, **options).double()
     parameter = getattr(loss, attribute)
     if centres is not None:
         per_class = parameter.numel() // (CLASSES * DIM)
@@ -43,6 +46,8 @@ def measure(name, labels, x, centres):
         parameter.data = torch.tensor(near.T.copy() if transposed else near)
     inputs = torch.tensor(x, requires_grad=True)
     value = loss(inputs, torch.tensor(labels))
+    if name == EXCLUDED:
+        value = torch.log(torch.expm1(value["loss"]["losses"])).mean()
     value.backward()
     proxies, gradient = parameter.detach().numpy(), parameter.grad.numpy()
     if transposed:

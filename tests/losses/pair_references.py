@@ -61,6 +61,14 @@ def contrastive(y, x, positive_margin=0.0, negative_margin=1.0, power=2, average
     return mean(pull, average) + mean(push, average)
 
 
+def remembered_contrastive(y, x, fixed, positive_margin=0.0, negative_margin=1.0):
+    """The batch against a memory that holds the same batch: `fixed`, since a memory carries no gradient."""
+    d = np.linalg.norm(unit(x)[:, None] - unit(fixed)[None], axis=-1)
+    pull = [hinge(d[i, j] - positive_margin) for i, j in pairs_of(y, positives)]
+    push = [hinge(negative_margin - d[i, j]) for i, j in pairs_of(y, negatives)]
+    return mean(pull, "nonzero") + mean(push, "nonzero")
+
+
 def triplet(
     y, x, m=0.2, chosen="all", soft=False, swap=False, gamma=0.0, average="nonzero", kind="euclidean", raw=False
 ):
@@ -98,13 +106,17 @@ def triplet_batch_hard(y, x, m=0.2, soft=False, kind="euclidean", raw=False):
     return mean(losses)
 
 
-def margin(y, x, alpha=0.2, beta=1.2, nu=0.0):
+def margin(y, x, beta, alpha=0.2, nu=0.0, triplets=False):
+    """`beta` holds one boundary, or one for each class; with `triplets` a pair counts once for each of them."""
     d = distance(unit(x))
-    beta = np.broadcast_to(beta, (int(max(y)) + 1,))
-    pull = [hinge(d[i, j] - beta[y[i]] + alpha) for i, j in pairs_of(y, positives)]
-    push = [hinge(beta[y[i]] - d[i, j] + alpha) for i, j in pairs_of(y, negatives)]
+    of = beta if len(beta) > 1 else np.repeat(beta, max(y) + 1)
+    pulled, pushed = pairs_of(y, positives), pairs_of(y, negatives)
+    if triplets:
+        pulled, pushed = ([(t[0], t[side]) for t in triplets_of(y)] for side in (1, 2))
+    pull = [hinge(d[i, j] - of[y[i]] + alpha) for i, j in pulled]
+    push = [hinge(of[y[i]] - d[i, j] + alpha) for i, j in pushed]
     count = sum(v > 0 for v in pull + push)
-    penalty = nu * sum(beta[y[i]] for i, _ in pairs_of(y, positives))
+    penalty = nu * sum(of[y[i]] for i, _ in pulled)
     return (sum(pull + push) + penalty) / count if count else 0.0
 
 

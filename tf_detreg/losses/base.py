@@ -4,17 +4,24 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.loss_layer import LossLayer
+
+SHORTEST = 1e-12
+"""Vectors with a smaller squared length have no direction."""
 
 
 @tf.custom_gradient
 def unit(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors of length 1 along the last axis; a zero vector stays zero and keeps a finite gradient."""
-    inverse = tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True), 1e-12))
+    """Vectors of length 1 along the last axis; a zero vector stays zero, with the gradient of a vector of length 1."""
+    squares = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
+    inverse = tf.math.rsqrt(tf.maximum(squares, SHORTEST))
     units = vectors * inverse
 
     def gradient(upstream):
+        # A million times steeper at zero, it would overflow in half precision.
+        steepness = tf.where(squares > SHORTEST, inverse, 1)
         # The part across the vector, shortened: half the passes over the proxies that automatic differentiation makes.
-        return inverse * (upstream - units * tf.reduce_sum(units * upstream, axis=-1, keepdims=True))
+        return steepness * (upstream - units * tf.reduce_sum(units * upstream, axis=-1, keepdims=True))
 
     return units, gradient
 
@@ -61,7 +68,7 @@ def at_label(labels: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.range(tf.size(labels)), labels], axis=1)
 
 
-class ProxyLoss(keras.layers.Layer):
+class ProxyLoss(LossLayer):
     r"""A loss that owns learnable class representatives, the proxies.
 
     The loss is a layer: whoever trains with it (`training.MetricModel` does) adds its `trainable_variables` to the
@@ -93,7 +100,6 @@ class ProxyLoss(keras.layers.Layer):
     def __init__(
         self, num_classes: int, dim: int | None = None, proxies_per_class: int = 1, initializer=None, **kwargs
     ):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if num_classes < self.smallest_num_classes:
             raise ValueError(f"num_classes must be at least {self.smallest_num_classes}, received {num_classes}.")
@@ -121,9 +127,9 @@ class ProxyLoss(keras.layers.Layer):
         return tf.repeat(tf.range(self.num_classes), self.proxies_per_class)
 
     def call(self, labels, embeddings):
-        embeddings = tf.cast(embeddings, self.compute_dtype)
+        embeddings = tf.cast(embeddings, self.precision)
         labels = check_labels(labels, embeddings, self.num_classes)
-        return self.objective(labels, unit(embeddings), unit(tf.convert_to_tensor(self.proxies)))
+        return self.objective(labels, unit(embeddings), unit(tf.cast(self.proxies, self.precision)))
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         """The scalar loss from checked labels `(B,)`, unit embeddings `(B, dim)` and unit proxies `(C·m, dim)`."""

@@ -3,12 +3,13 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.margin import Margin
 from tf_detreg.losses.pair_loss import PairLoss
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class CrossBatchMemory(keras.layers.Layer):
+class CrossBatchMemory(LossLayer):
     r"""Cross-batch memory (XBM) around any pair loss.
 
     `L = 1/B Σ_i ℓ(x_i; {memory})`, the memory being the latest M embeddings, the batch's own included
@@ -50,7 +51,6 @@ class CrossBatchMemory(keras.layers.Layer):
     """
 
     def __init__(self, loss, memory_size: int = 1024, start: int = 0, batch_weight: float = 0.0, **kwargs):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if not isinstance(loss, PairLoss | Margin):
             raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")
@@ -67,41 +67,42 @@ class CrossBatchMemory(keras.layers.Layer):
         if isinstance(self.loss, keras.layers.Layer) and not self.loss.built:
             self.loss.build(labels_shape, embeddings_shape)
         width = labels_shape[1:] if len(labels_shape) == 2 and labels_shape[1] != 1 else ()
-        self.memory = self._state("memory", (self.memory_size, embeddings_shape[-1]), 0.0, self.compute_dtype)
+        self.memory = self._state("memory", (self.memory_size, embeddings_shape[-1]), 0.0, self.precision)
         self.memory_labels = self._state("memory_labels", (self.memory_size, *width), -1, "int32")
         self.calls = self._state("calls", (), 0, "int32")
         self.cursor = self._state("cursor", (), 0, "int32")
         self.filled = self._state("filled", (), 0, "int32")
         self.built = True
 
-    def __call__(self, labels, embeddings, **kwargs):
-        return super().__call__(tf.convert_to_tensor(labels), tf.convert_to_tensor(embeddings), **kwargs)
-
     def call(self, labels, embeddings, training=None):
+        embeddings = tf.cast(embeddings, self.precision)
+        labels = self.loss.check(labels, embeddings)  # before wrong ones reach the memory
         if training is False:
-            return self.loss(labels, embeddings)
-        labels = tf.convert_to_tensor(labels)
-        size = embeddings.shape[0]
-        if size is not None and size > self.memory_size:
-            raise ValueError(
-                f"memory_size={self.memory_size} must be at least the batch size, received {size} samples."
-            )
+            return tf.cast(self.loss(labels, embeddings), self.precision)
+        self._check_size(embeddings)
         slots = self._write(labels, embeddings)
         return tf.cond(
             self.calls.value > self.start,
             lambda: self._remembered(labels, embeddings, slots),
-            lambda: tf.cast(self.loss(labels, embeddings), self.compute_dtype),
+            lambda: tf.cast(self.loss(labels, embeddings), self.precision),
         )
+
+    def _check_size(self, embeddings):
+        size, text = embeddings.shape[0], f"memory_size={self.memory_size} must be at least the batch size"
+        if size is None:
+            tf.debugging.assert_less_equal(tf.shape(embeddings)[0], self.memory_size, text)
+        elif size > self.memory_size:
+            raise ValueError(f"{text}, received {size} samples.")
 
     def _write(self, labels, embeddings) -> tf.Tensor:
         """Replaces the oldest entries by the batch; returns where it stands, `(B,)`."""
         count = tf.shape(embeddings)[0]
         slots = (self.cursor.value + tf.range(count)) % self.memory_size
-        fresh = tf.cast(tf.stop_gradient(embeddings), self.compute_dtype)
+        fresh = tf.cast(tf.stop_gradient(embeddings), self.precision)
         places = slots[:, None]
         self.memory.assign(tf.tensor_scatter_nd_update(self.memory.value, places, fresh))
-        flat = tf.reshape(tf.cast(labels, tf.int32), tf.concat([[count], tf.shape(self.memory_labels)[1:]], axis=0))
-        self.memory_labels.assign(tf.tensor_scatter_nd_update(self.memory_labels.value, places, flat))
+        known = tf.tensor_scatter_nd_update(self.memory_labels.value, places, tf.cast(labels, tf.int32))
+        self.memory_labels.assign(known)
         self.cursor.assign((self.cursor.value + count) % self.memory_size)
         self.filled.assign(tf.minimum(self.filled.value + count, self.memory_size))
         self.calls.assign(self.calls.value + 1)
@@ -111,9 +112,9 @@ class CrossBatchMemory(keras.layers.Layer):
         places = tf.range(self.memory_size)[None, :]
         valid = (places < self.filled.value) & (places != slots[:, None])
         losses = self.loss.against(labels, embeddings, self.memory_labels.value, self.memory.value, valid)
-        loss = tf.cast(tf.reduce_mean(losses), self.compute_dtype)
+        loss = tf.cast(tf.reduce_mean(losses), self.precision)
         if self.batch_weight:
-            loss += self.batch_weight * tf.cast(self.loss(labels, embeddings), self.compute_dtype)
+            loss += self.batch_weight * tf.cast(self.loss(labels, embeddings), self.precision)
         return loss
 
     def _state(self, name: str, shape: tuple, value: float, dtype: str):

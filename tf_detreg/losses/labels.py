@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+SHAPE = "labels must have shape (batch,) or (batch, 1), one class number for each embedding"
+
 
 def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
     """Labels as int32 `(B,)`, or an error that says what is wrong with them.
@@ -43,11 +45,12 @@ def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
         ValueError: if the shape does not fit the embeddings, or (eagerly) another value than 0 or 1 occurs.
     """
     labels = tf.convert_to_tensor(labels)
+    text = "labels must have shape (batch, number of labels), with a 1 for each label that a sample has; received"
+    if labels.shape.rank is None:  # a tf.function that saw labels of several ranks
+        with tf.control_dependencies([tf.debugging.Assert(tf.rank(labels) == 2, [text, tf.shape(labels)])]):
+            labels = tf.reshape(labels, [tf.shape(embeddings)[0], -1])
     if labels.shape.rank != 2 or not labels.shape[:1].is_compatible_with(embeddings.shape[:1]):
-        raise ValueError(
-            "labels must have shape (batch, number of labels), with a 1 for each label that a sample has; "
-            f"received labels {tuple(labels.shape)} with embeddings {tuple(embeddings.shape)}."
-        )
+        raise ValueError(f"{text} labels {labels.shape} with embeddings {embeddings.shape}.")
     if labels.dtype.is_bool:
         return labels
     fine = tf.reduce_all((labels == 0) | (labels == 1))
@@ -59,15 +62,13 @@ def _one_per_row(labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
     if embeddings.shape.rank != 2:
         raise ValueError(f"embeddings must have shape (batch, dim), received {tuple(embeddings.shape)}.")
     if labels.shape.rank is None:  # a tf.function that saw labels of both ranks
-        fitting = tf.debugging.assert_equal(tf.size(labels), tf.shape(embeddings)[0], "labels: one for each embedding")
-        with tf.control_dependencies([fitting]):
+        one_each = (tf.size(labels) == tf.shape(embeddings)[0]) & (tf.rank(labels) <= 2)
+        text = f"{SHAPE}; received labels of shape:"
+        with tf.control_dependencies([tf.debugging.Assert(one_each, [text, tf.shape(labels)])]):
             return tf.reshape(labels, [-1])
     flat = tf.squeeze(labels, 1) if labels.shape.rank == 2 and labels.shape[1] == 1 else labels
     if flat.shape.rank != 1 or not flat.shape[:1].is_compatible_with(embeddings.shape[:1]):
-        raise ValueError(
-            "labels must have shape (batch,) or (batch, 1), one class number for each embedding; "
-            f"received labels {labels.shape} with embeddings {embeddings.shape}."
-        )
+        raise ValueError(f"{SHAPE}; received labels {labels.shape} with embeddings {embeddings.shape}.")
     return flat
 
 

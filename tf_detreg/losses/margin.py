@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import average
 from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedPairs, Pairs, occurrences
 
@@ -53,7 +54,7 @@ class _Boundary(PairLoss):
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class Margin(keras.layers.Layer):
+class Margin(LossLayer):
     r"""Margin loss: a layer, because it learns the boundary β.
 
     `L = ( Σ_{pos} [d_ij - β_{y_i} + α]₊ + Σ_{neg} [β_{y_i} - d_ij + α]₊ + ν Σ β_{y_i} ) / #{terms above 0}`
@@ -105,7 +106,6 @@ class Margin(keras.layers.Layer):
         miner=None,
         **kwargs,
     ):
-        kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1 or None, received {num_classes}.")
@@ -123,16 +123,18 @@ class Margin(keras.layers.Layer):
         )
         self.built = True
 
-    def __call__(self, labels, embeddings, **kwargs):
-        return super().__call__(tf.convert_to_tensor(labels), tf.convert_to_tensor(embeddings), **kwargs)
-
     def call(self, labels, embeddings):
         self.rule.beta = tf.convert_to_tensor(self.beta)
-        return self.rule(labels, embeddings)
+        return self.rule(labels, tf.cast(embeddings, self.precision))
+
+    def check(self, labels, embeddings: tf.Tensor) -> tf.Tensor:
+        """The labels as int32 `(B,)`, or an error."""
+        return self.rule.check(labels, embeddings)
 
     def against(self, labels, embeddings, reference_labels, references, valid=None) -> tf.Tensor:
         """One value for each anchor, `(B,)`, compared with other vectors, as in `PairLoss.against`."""
         self.rule.beta = tf.convert_to_tensor(self.beta)
+        embeddings, references = (tf.cast(vectors, self.precision) for vectors in (embeddings, references))
         return self.rule.against(labels, embeddings, reference_labels, references, valid)
 
     def get_config(self):

@@ -1,0 +1,94 @@
+"""What Keras asks of every loss: its own layer test, mixed precision, and a `.keras` file read by another process."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras.src import testing
+
+from tests.losses.table import DIM, ONE_A_CLASS, AllTriplets
+from tf_detreg import heads
+from tf_detreg.training import MetricModel
+
+LAYERS = [row for row in ONE_A_CLASS if row.is_layer]
+every_layer = pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
+
+LOAD = """
+import json, sys
+import keras, numpy as np
+import tf_detreg
+folder, names = sys.argv[1], json.loads(sys.argv[2])
+for name in names:
+    batch = np.load(f"{folder}/{name}.npz")
+    model = keras.models.load_model(f"{folder}/{name}.keras", safe_mode=True)
+    loss = model.loss_function if hasattr(model, "loss_function") else model.loss
+    value = loss(batch["labels"], model(batch["x"]), **({"training": False} if name == "memory" else {}))
+    np.testing.assert_allclose(value, batch["value"], rtol=1e-6, err_msg=name)
+print("all equal")
+"""
+
+
+@every_layer
+def test_keras_layer_test(row):
+    built = row.build("float32")
+    testing.TestCase().run_layer_test(
+        row.loss,
+        init_kwargs=row.options,
+        input_shape={"labels_shape": (4,), "embeddings_shape": (4, DIM)},
+        input_dtype={"labels_shape": "int32", "embeddings_shape": "float32"},
+        expected_output_shape=(),
+        expected_output_dtype="float32",
+        expected_num_trainable_weights=len(built.trainable_weights),
+        expected_num_non_trainable_weights=len(built.non_trainable_weights),
+        expected_num_seed_generators=0,
+        expected_num_losses=0,
+        supports_masking=False,
+        run_training_check=False,  # it passes one input; `test_fit_trains_and_stops_at_wrong_labels` trains
+        run_mixed_precision_check=True,
+    )
+
+
+@every_layer
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_computes_in_float32_whatever_the_policy(row, policy):
+    labels, x = row.batch()
+    wanted = float(row.build("float32")(labels, x))
+    given = row.build(policy)
+    assert given(labels, x).dtype == tf.float32
+    if policy != "float16":
+        assert float(given(labels, x)) == pytest.approx(wanted, rel=1e-6)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        layer = row.loss(**row.options)
+        assert layer(labels, x.astype("float16")).dtype == tf.float32
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {weight.dtype for weight in layer.weights} <= {"float32", "int32"}
+
+
+def saved_model(row) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    loss = row.build("float32")
+    if row.is_layer:
+        return MetricModel(keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(6), heads.Linear(DIM)]), loss)
+    model = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM)])
+    model.compile("sgd", loss=loss)
+    return model
+
+
+def test_keras_file_of_every_loss_loads_in_a_new_process(tmp_path):
+    for row in ONE_A_CLASS:
+        assert not isinstance(row.options.get("miner"), AllTriplets)  # known to these tests alone
+        (labels, x), model = row.batch(), saved_model(row)
+        loss = model.loss_function if row.is_layer else model.loss
+        value = loss(labels, model(x), **({"training": False} if row.name == "memory" else {}))
+        np.savez(tmp_path / f"{row.name}.npz", labels=labels, x=x, value=value)
+        model.save(tmp_path / f"{row.name}.keras")
+    command = [sys.executable, "-c", LOAD, str(tmp_path), json.dumps([row.name for row in ONE_A_CLASS])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "all equal" in done.stdout, done.stderr[-2000:]
