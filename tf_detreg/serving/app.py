@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = pathlib.Path(__file__).with_name("page.html")
 MOST_NEIGHBOURS = 100
+SMALL = 100_000  # bytes that are read or written in less time than another thread needs to take them over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,8 @@ class _Server:
         async def endpoint(request: Request) -> Response:
             start = time.perf_counter()
             try:
-                response = await asyncio.wait_for(function(request), self.settings.timeout)
+                async with asyncio.timeout(self.settings.timeout):
+                    response = await function(request)
             except Problem as problem:
                 response = JSONResponse({"error": str(problem)}, problem.code)
             except wire.BadRequest as problem:
@@ -153,12 +155,10 @@ class _Server:
     async def predict(self, request: Request) -> Response:
         version = self._version(request)
         body = await self._body(request)
-        signature, content, rows = await self._in_thread(wire.parse, body)
-        if signature not in version.signatures:
-            raise Problem(404, f'Serving signature name: "{signature}" not found in signature def')
-        inputs = await self._in_thread(wire.arrays, content, rows, version.inputs(signature))
+        signature, inputs, rows = await self._by_size(len(body), _read, body, version)
         outputs = await self._run(version, signature, inputs)
-        return Response(await self._in_thread(wire.answer, outputs, rows), media_type="application/json")
+        size = sum(value.nbytes for value in outputs.values())
+        return Response(await self._by_size(size, wire.answer, outputs, rows), media_type="application/json")
 
     async def status(self, request: Request) -> Response:
         version = self._version(request)
@@ -267,6 +267,10 @@ class _Server:
     async def _in_thread(self, function, *arguments):
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
 
+    async def _by_size(self, size: int, function, *arguments):
+        """Calls a function here, or in a thread where its `size` bytes would hold up the other requests."""
+        return function(*arguments) if size < SMALL else await self._in_thread(function, *arguments)
+
     def _version(self, request: Request):
         asked, version = request.path_params.get("version"), self.model.current
         if asked not in (None, version.number):
@@ -305,6 +309,14 @@ def _page() -> tuple[str, str]:
 
     policy = f"default-src 'none'; style-src {mark('style')}; script-src {mark('script')}; connect-src 'self'; "
     return page, policy + "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def _read(body: bytes, version) -> tuple[str, dict[str, np.ndarray], bool]:
+    """Signature, inputs and whether they came as rows, of a predict request."""
+    signature, content, rows = wire.parse(body)
+    if signature not in version.signatures:
+        raise Problem(404, f'Serving signature name: "{signature}" not found in signature def')
+    return signature, wire.arrays(content, rows, version.inputs(signature)), rows
 
 
 def _neighbours(request: Request) -> int:

@@ -2,17 +2,20 @@
 
 import asyncio
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+PATIENCE = 0.005  # seconds that a free worker waits for company while another one is busy
 
 
 class Overloaded(Exception):
     """More rows are waiting than the server takes."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Request:
     inputs: dict[str, np.ndarray]
     rows: int
@@ -22,14 +25,16 @@ class _Request:
 class Batcher:
     """Joins the requests for one function into batches.
 
-    A batch starts as soon as a worker is free and takes what waits by then, so that a single request never waits for
-    company and a crowd is served in large batches.
+    The rows in the house are shared equally among the workers: one of n takes at most 1/n of them, and a free one
+    waits up to 5 ms until it has as many rows as the busy ones have. So a single request never waits for company, and
+    of a crowd one half is computed while the other is read and answered. Without this, a worker that becomes free a
+    moment too early runs a single row at the price of many.
 
     Args:
         run: `inputs → outputs`, dictionaries of arrays whose first axis is the batch.
         pool: Threads that run it.
-        workers: Batches at a time. Default 2: while one is computed, the next one is decoded.
-        most: Rows in a batch. A larger request runs alone. Default 64.
+        workers: Batches at a time. Default 2.
+        most: Rows in a batch. A larger request is cut, so that none needs more memory than a batch. Default 64.
         waiting: Rows that may wait; more are refused. Default 2048.
         observe: Called with the rows of each batch.
     """
@@ -45,8 +50,10 @@ class Batcher:
         observe: Callable[[int], None] = lambda rows: None,
     ):
         self._run, self._pool, self._most, self._limit, self._observe = run, pool, most, waiting, observe
-        self._queue: list[_Request] = []
-        self._idle = workers
+        self._queue: deque[_Request] = deque()
+        self._workers = self._idle = workers
+        self._running = 0
+        self._patience: asyncio.TimerHandle | None = None
         self.waiting = 0
 
     async def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -58,33 +65,58 @@ class Batcher:
         rows = len(next(iter(inputs.values())))
         if self.waiting and self.waiting + rows > self._limit:
             raise Overloaded
+        starts = range(0, rows, self._most) if rows > self._most else (0,)
+        parts = [self._enqueue({name: value[at : at + self._most] for name, value in inputs.items()}) for at in starts]
+        self._start()
+        if len(parts) == 1:
+            return await parts[0].done
+        found = await asyncio.gather(*(part.done for part in parts))
+        return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+    def _enqueue(self, inputs: dict[str, np.ndarray]) -> _Request:
+        rows = len(next(iter(inputs.values())))
         request = _Request(inputs, rows, asyncio.get_running_loop().create_future())
         self._queue.append(request)
         self.waiting += rows
-        self._start()
-        return await request.done
+        return request
 
-    def _start(self) -> None:
+    def _start(self, patient: bool = True) -> None:
+        """Gives batches to free workers, as far as it is time to."""
         while self._idle and self._queue:
-            batch = self._take()
+            share = -(-(self.waiting + self._running) // self._workers)
+            if patient and self.waiting < min(share, self._most):
+                if self._patience is None:
+                    self._patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience)
+                return
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+            batch = self._take(min(share, self._most))
             if batch:
+                rows = sum(request.rows for request in batch)
                 self._idle -= 1
+                self._running += rows
                 task = asyncio.ensure_future(self._work(batch))
-                task.add_done_callback(lambda task: self._free())
+                task.add_done_callback(lambda _, rows=rows: self._free(rows))
 
-    def _free(self) -> None:
+    def _lose_patience(self) -> None:
+        self._patience = None
+        self._start(patient=False)
+
+    def _free(self, rows: int) -> None:
         self._idle += 1
+        self._running -= rows
         self._start()
 
-    def _take(self) -> list[_Request]:
+    def _take(self, most: int) -> list[_Request]:
         """The longest run of waiting requests that fit together; those whose client gave up are dropped."""
         batch, rows = [], 0
         while self._queue:
             request = self._queue[0]
             gone = request.done.done()
-            if not gone and batch and (rows + request.rows > self._most or not _fit(batch[0], request)):
+            if not gone and batch and (rows + request.rows > most or not _fit(batch[0], request)):
                 break
-            self._queue.pop(0)
+            self._queue.popleft()
             self.waiting -= request.rows
             if not gone:
                 batch.append(request)

@@ -38,6 +38,7 @@ def serve(
         ImportError: If the extra `serve` is not installed.
     """
     try:
+        import orjson  # noqa: F401
         import uvicorn
         from prometheus_client import CollectorRegistry  # noqa: F401
         from starlette.applications import Starlette  # noqa: F401

@@ -2,9 +2,9 @@
 
 import base64
 import binascii
-import json
 
 import numpy as np
+import orjson
 
 
 class BadRequest(Exception):
@@ -18,8 +18,8 @@ def parse(body: bytes) -> tuple[str, object, bool]:
         BadRequest: If it is not a predict request in JSON.
     """
     try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
         raise BadRequest(f"JSON Parse error: {error}") from None
     if not isinstance(request, dict):
         raise BadRequest("The request must be a JSON object with 'instances' or 'inputs'.")
@@ -69,10 +69,15 @@ def answer(outputs: dict[str, np.ndarray], rows: bool) -> bytes:
     plain = {name: _plain(name, value) for name, value in outputs.items()}
     (single,) = plain.values() if len(plain) == 1 else (None,)
     if not rows:
-        return json.dumps({"outputs": plain if single is None else single}).encode()
+        return _dump({"outputs": plain if single is None else single})
     if single is None:
         single = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
-    return json.dumps({"predictions": single}).encode()
+    return _dump({"predictions": single})
+
+
+def _dump(content: dict) -> bytes:
+    # Arrays are written by orjson itself, a tenth of the time that lists of Python floats take.
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _array(name: str, value, spec) -> np.ndarray:
@@ -108,9 +113,9 @@ def _bytes(name: str, text) -> bytes:
         raise BadRequest(f"A row of {name!r} is not valid base64.") from None
 
 
-def _plain(name: str, value: np.ndarray) -> list:
+def _plain(name: str, value: np.ndarray) -> np.ndarray | list:
     if value.dtype != object:
-        return value.tolist()
+        return np.ascontiguousarray(value)
     if name.endswith("_bytes"):
         return _each(value.tolist(), lambda text: {"b64": base64.b64encode(text).decode()})
     return _each(value.tolist(), lambda text: text.decode("utf-8", "replace"))
