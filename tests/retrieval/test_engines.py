@@ -50,7 +50,7 @@ def test_an_untuned_tree_would_be_wrong(clustered):
     points = np.random.default_rng(1).standard_normal((4000, 48)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     kth = approximate.truth(points[:200], points, 10, np.arange(200))
-    tree = approximate.Tree(points, 10)
+    tree = approximate.Tree.build(points, 10)
     tree.visited, tree.rescored = tree.leaves // 8, 100
     assert tree.found(points[:200], 10, np.arange(200), kth).mean() < 0.9
     tree.tune(points[:200], 10, np.arange(200), kth, 0.99)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tf_detreg import retrieval
-from tf_detreg.retrieval import Index
+from tf_detreg.retrieval import Index, approximate, saved_tree
 from tf_detreg.retrieval import index as index_module
 
 
@@ -19,6 +19,16 @@ def index():
         metadata=[{"label": "even" if i % 2 == 0 else "odd", "shop": i % 3} for i in range(20)],
         fingerprint="model-1",
     )
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """3,000 items that are taken for many."""
+    pytest.importorskip("scann")
+    monkeypatch.setattr(index_module, "_SCANN_FROM", 2000)
+    rng = np.random.default_rng(5)
+    points = np.repeat(rng.standard_normal((300, 16)), 10, axis=0) + 0.5 * rng.standard_normal((3000, 16))
+    return Index(points, metadata=[{"even": i % 2 == 0} for i in range(3000)])
 
 
 def test_search_agrees_with_search_without_an_index(index):
@@ -130,18 +140,85 @@ def test_bad_items_are_refused(index, tmp_path):
         index.metadata("nobody")
 
 
-def test_a_large_index_answers_by_a_tuned_tree(monkeypatch):
-    pytest.importorskip("scann")
-    rng = np.random.default_rng(5)
-    points = np.repeat(rng.standard_normal((300, 16)), 10, axis=0) + 0.5 * rng.standard_normal((3000, 16))
-    index = Index(points)
-    monkeypatch.setattr(index_module, "_SCANN_FROM", 2000)
-    matches, true = index.search(points[:100], k=10), index.search(points[:100], k=10, engine="exact")
+def test_a_large_index_answers_by_a_tuned_tree(large):
+    points = large.embeddings
+    matches, true = large.search(points[:100], k=10), large.search(points[:100], k=10, engine="exact")
     assert matches.engine == "scann" and matches.neighbour_recall >= 0.99
     shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(matches.ids, true.ids, strict=True)])
     assert shared >= 0.97
-    filtered = Index(points, metadata=[{"even": i % 2 == 0} for i in range(3000)])
-    assert filtered.search(points[:2], k=3, where={"even": True}, engine="scann").notice.endswith("cannot filter.")
+    assert large.search(points[:2], k=3, where={"even": True}, engine="scann").notice.endswith("cannot filter.")
+
+
+def test_a_tree_for_one_neighbour_is_not_tuned_on_items_that_find_themselves(large):
+    """Every item is its own nearest neighbour, in whatever leaf it lies: that says nothing about real queries."""
+    queries = large.embeddings[:300] + 0.3 * np.random.default_rng(1).standard_normal((300, 16))
+    found, true = large.search(queries, k=1), large.search(queries, k=1, engine="exact")
+    assert found.engine == "scann"
+    assert np.mean(found.places == true.places) >= 0.97
+
+
+def test_a_tree_is_saved_and_answers_the_same_without_being_built_again(large, tmp_path, monkeypatch):
+    recall = large.tune()
+    loaded = Index.load(large.save(tmp_path / "i"))
+    files = {file.name for file in (tmp_path / "i" / "tree").iterdir()}
+    assert files == set(saved_tree.files(soar=False))  # no second copy of the vectors, and nothing pickled
+    monkeypatch.setattr(approximate, "calibrate", lambda *_, **__: pytest.fail("the tree was built again"))
+    ours, theirs = (index.search(large.embeddings[:50], k=7) for index in (large, loaded))
+    assert (theirs.engine, theirs.neighbour_recall) == ("scann", recall)
+    assert ours.ids == theirs.ids
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_a_tree_with_items_in_two_leaves_is_saved_too(large, tmp_path, monkeypatch):
+    monkeypatch.setattr(approximate, "LAYOUTS", (approximate.Layout(soar=True),))
+    large.tune()
+    loaded = Index.load(large.save(tmp_path / "i"))
+    assert loaded._tree.tree.layout.soar
+    assert loaded.search(large.embeddings[:50], k=7).ids == large.search(large.embeddings[:50], k=7).ids
+
+
+@pytest.mark.parametrize("harm", ["flip", "remove", "unknown file", "other settings"])
+def test_a_damaged_tree_is_refused(large, tmp_path, harm):
+    large.tune()
+    place = large.save(tmp_path / "i")
+    victim, manifest = place / "tree" / "hashed_dataset.npy", json.loads((place / "manifest.json").read_text())
+    if harm == "flip":
+        content = bytearray(victim.read_bytes())
+        content[-3] ^= 1
+        victim.write_bytes(content)
+    elif harm == "remove":
+        victim.unlink()
+    elif harm == "unknown file":
+        manifest["files"]["tree/scann_docids.pkl"] = {"bytes": 0, "sha256": ""}
+    else:
+        del manifest["tree"]["visited"]
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="damaged"):
+        Index.load(place)
+
+
+def test_a_tree_of_another_version_of_scann_is_built_again(large, tmp_path):
+    large.tune()
+    place = large.save(tmp_path / "i")
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["tree"]["scann"] = "0.0.1"
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    loaded = Index.load(place)
+    assert loaded._tree is None
+    assert loaded.search(large.embeddings[:5], k=3).engine == "scann"
+
+
+def test_new_items_discard_the_tree(large, tmp_path):
+    large.tune()
+    large.add(np.eye(16)[:1])
+    assert not (large.save(tmp_path / "i") / "tree").exists()
+    assert large.search(np.eye(16)[0], k=1).ids == [[3000]]
+
+
+def test_a_small_index_needs_no_tree(index):
+    assert index.tune(5) is None
+    with pytest.raises(ValueError, match="larger than the gallery"):
+        index.tune(21)
 
 
 def test_fingerprint_changes_with_the_weights():

@@ -14,27 +14,33 @@ from tf_detreg.retrieval import exact, intervals
 from tf_detreg.retrieval.progress import ticker
 
 SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
-_TRIALS_FROM = 200_000  # items; from here on choosing the codes on a part costs less than it saves
+_TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves
 _TRIAL_ITEMS = 50_000
-_SAMPLE = 500  # queries to tune on, and as many again to measure on
+_SAMPLE = 1_000  # queries to tune on, and as many again to measure on
 _TRAINING = 100_000
 _BATCH = 8_192
 
 
 @dataclasses.dataclass(frozen=True)
-class Codes:
-    """How items are compressed.
+class Layout:
+    """How a tree is laid out.
 
     Args:
-        dims: Dimensions that share one 4-bit code.
-        soar: Whether each item also lies in a second leaf.
+        dims: Dimensions that share one 4-bit code. Defaults to 2.
+        soar: Whether each item also lies in a second leaf. Defaults to False.
+        density: Leaves in multiples of √N. Defaults to 1.
     """
 
-    dims: int
+    dims: int = 2
     soar: bool = False
+    density: float = 1.0
+
+    def leaves(self, items: int) -> int:
+        """Leaves of a tree of so many items."""
+        return max(1, round(self.density * items**0.5))
 
 
-CODES = (Codes(2), Codes(4), Codes(2, soar=True))
+LAYOUTS = (Layout(), Layout(soar=True), Layout(dims=4), Layout(dims=4, soar=True), Layout(density=2.0))
 
 
 def available() -> str | None:
@@ -49,11 +55,6 @@ def available() -> str | None:
     return None
 
 
-def leaf_count(items: int) -> int:
-    """Leaves of the tree: 2·√N, so that a leaf holds √N/2 items."""
-    return max(1, round(2 * items**0.5))
-
-
 def truth(
     queries: np.ndarray, gallery: np.ndarray, k: int, own: np.ndarray | None, progress: bool | None = None
 ) -> np.ndarray:
@@ -65,31 +66,49 @@ class Tree:
     """A ScaNN searcher with its settings.
 
     Args:
-        gallery: (N, dim) float32 unit rows.
-        k: Neighbours that will be asked for.
-        codes: How items are compressed.
+        searcher: What ScaNN built or loaded.
+        shape: (N, dim) of the gallery.
+        layout: How it is laid out.
+        visited: Leaves that a query visits. Defaults to all.
+        rescored: Candidates that are scored again exactly. Defaults to all.
     """
 
-    def __init__(self, gallery: np.ndarray, k: int, codes: Codes = CODES[0]):
+    def __init__(
+        self,
+        searcher,
+        shape: tuple[int, int],
+        layout: Layout,
+        visited: int | None = None,
+        rescored: int | None = None,
+    ):
+        self.searcher = searcher
+        self.size, self.dim = shape
+        self.layout = layout
+        self.leaves = layout.leaves(self.size)
+        self.visited = visited or self.leaves
+        self.rescored = rescored or self.size
+        searcher.set_num_threads(exact.workers())
+
+    @classmethod
+    def build(cls, gallery: np.ndarray, k: int, layout: Layout = LAYOUTS[0]) -> "Tree":
+        """Sort a gallery into leaves and compress it.
+
+        Args:
+            gallery: (N, dim) float32 unit rows.
+            k: Neighbours that will be asked for.
+            layout: How to lay it out.
+        """
         import scann
 
-        began = time.perf_counter()
-        self.size, self.dim = gallery.shape
-        self.codes = codes
-        self.leaves = leaf_count(self.size)
-        self.visited = self.leaves
-        self.rescored = self.size
-        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if codes.soar else {}
-        builder = scann.scann_ops_pybind.builder(gallery, min(k, self.size), "dot_product")
-        builder = builder.tree(
-            self.leaves, min(self.leaves, 100), training_sample_size=min(self.size, _TRAINING), **soar
-        )
+        size, leaves = len(gallery), layout.leaves(len(gallery))
+        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if layout.soar else {}
+        builder = scann.scann_ops_pybind.builder(gallery, min(k, size), "dot_product")
+        builder = builder.tree(leaves, min(leaves, 100), training_sample_size=min(size, _TRAINING), **soar)
         builder = builder.score_ah(
-            codes.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(self.size, _TRAINING // 2)
+            layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, _TRAINING // 2)
         )
-        self._searcher = builder.reorder(min(self.size, max(4 * k, 100))).build()
-        self._searcher.set_num_threads(exact.workers())
-        self.build_seconds = time.perf_counter() - began
+        searcher = builder.reorder(min(size, max(4 * k, 100))).build()
+        return cls(searcher, gallery.shape, layout)
 
     def search(
         self, queries: np.ndarray, k: int, own: np.ndarray | None = None, progress: bool | None = False
@@ -102,7 +121,7 @@ class Tree:
             for start in range(0, len(queries), _BATCH):
                 rows = slice(start, start + _BATCH)
                 block = np.ascontiguousarray(queries[rows])
-                ids[rows], scores[rows] = self._searcher.search_batched_parallel(
+                ids[rows], scores[rows] = self.searcher.search_batched_parallel(
                     block, more, max(more, self.rescored), self.visited
                 )
                 tick(len(block))
@@ -142,11 +161,11 @@ class Tree:
         self.visited, self.rescored = high, min(fewest, self.size)
 
     def widen(self) -> bool:
-        """Visit and rescore half as many again; False when there is no more."""
+        """Visit and rescore an eighth more; False when there is no more."""
         if self.visited == self.leaves and self.rescored == self.size:
             return False
-        self.visited = min(self.leaves, self.visited + -(-self.visited // 2))
-        self.rescored = min(self.size, self.rescored + -(-self.rescored // 2))
+        self.visited = min(self.leaves, self.visited + -(-self.visited // 8))
+        self.rescored = min(self.size, self.rescored + -(-self.rescored // 8))
         return True
 
     def settings(self) -> dict[str, object]:
@@ -155,8 +174,8 @@ class Tree:
             "leaves": self.leaves,
             "leaves visited": self.visited,
             "candidates rescored": self.rescored,
-            "dimensions per code": self.codes.dims,
-            "SOAR": self.codes.soar,
+            "dimensions per code": self.layout.dims,
+            "SOAR": self.layout.soar,
         }
 
 
@@ -178,6 +197,7 @@ class Calibrated:
         recall: Share of their true neighbours that were found.
         interval: 95 % interval of `recall`; queries, not neighbours, are the independent trials.
         seconds: Building, exact search for the samples, and tuning.
+        depth: How many neighbours it was measured on.
     """
 
     tree: Tree
@@ -185,13 +205,14 @@ class Calibrated:
     recall: float
     interval: tuple[float, float]
     seconds: float
+    depth: int
 
 
 def calibrate(
     queries: np.ndarray,
     gallery: np.ndarray,
     k: int,
-    searches_itself: bool = False,
+    own: np.ndarray | None = None,
     target: float = 0.99,
     seed: int = 0,
     progress: bool | None = None,
@@ -202,7 +223,7 @@ def calibrate(
         queries: (Q, dim) float32 unit rows.
         gallery: (N, dim) float32 unit rows.
         k: The largest rank needed.
-        searches_itself: Whether the queries are the gallery.
+        own: (Q,) the item that each query is and must not find, or None, the default.
         target: Share of the k true neighbours to find. Defaults to 0.99.
         seed: Of the sample.
         progress: Whether to show a progress bar; None shows it in a terminal.
@@ -211,44 +232,44 @@ def calibrate(
     rows = np.random.default_rng(seed).permutation(len(queries))[: 2 * _SAMPLE]
     half = max(1, len(rows) // 2)
     tune_on, measure_on = np.sort(rows[:half]), np.sort(rows[half:] if len(rows) > 1 else rows)
-    own = (lambda chosen: chosen) if searches_itself else (lambda chosen: None)
-    aim = target + 0.3 * (1 - target)
+    owns = {name: None if own is None else own[chosen] for name, chosen in (("tune", tune_on), ("measure", measure_on))}
+    aim = target + 0.2 * (1 - target)
     kths = {}
     for name, chosen in (("tune", tune_on), ("measure", measure_on)):
-        kths[name] = truth(queries[chosen], gallery, k, own(chosen), progress)
-    codes = CODES[0]
+        kths[name] = truth(queries[chosen], gallery, k, owns[name], progress)
+    layout = LAYOUTS[0]
     if len(gallery) >= _TRIALS_FROM:
-        codes = fastest_codes(queries[tune_on], gallery, k, aim, seed, progress)
+        layout = fastest_layout(queries[tune_on], gallery, k, aim, seed, progress)
     with ticker("Building the ScaNN tree", 2, progress) as tick:
-        tree = Tree(gallery, k, codes)
+        tree = Tree.build(gallery, k, layout)
         tick(1)
-        tree.tune(queries[tune_on], k, own(tune_on), kths["tune"], aim)
+        tree.tune(queries[tune_on], k, owns["tune"], kths["tune"], aim)
         tick(1)
     while True:
-        found = tree.found(queries[measure_on], k, own(measure_on), kths["measure"])
+        found = tree.found(queries[measure_on], k, owns["measure"], kths["measure"])
         if found.mean() >= target or not tree.widen():
             break
     interval = intervals.of_share(found.sum(), len(found))
-    return Calibrated(tree, measure_on, float(found.mean()), interval, time.perf_counter() - began)
+    return Calibrated(tree, measure_on, float(found.mean()), interval, time.perf_counter() - began, k)
 
 
-def fastest_codes(
+def fastest_layout(
     queries: np.ndarray, gallery: np.ndarray, k: int, aim: float, seed: int, progress: bool | None = None
-) -> Codes:
-    """Which way to compress reaches the aim soonest on a part of the gallery."""
+) -> Layout:
+    """Which layout reaches the aim soonest on a part of the gallery."""
     rows = np.sort(np.random.default_rng(seed).choice(len(gallery), _TRIAL_ITEMS, replace=False))
     part = np.ascontiguousarray(gallery[rows])
     kth = truth(queries, part, k, None)
     seconds = {}
-    with ticker("Choosing ScaNN's codes", len(CODES), progress) as tick:
-        for codes in CODES:
-            tree = Tree(part, k, codes)
+    with ticker("Choosing ScaNN's layout", len(LAYOUTS), progress) as tick:
+        for layout in LAYOUTS:
+            tree = Tree.build(part, k, layout)
             tree.tune(queries, k, None, kth, aim)
             times = []
             for _ in range(3):
                 began = time.perf_counter()
                 tree.search(queries, k)
                 times.append(time.perf_counter() - began)
-            seconds[codes] = min(times)
+            seconds[layout] = min(times)
             tick(1)
     return min(seconds, key=seconds.get)

@@ -121,9 +121,9 @@ def _tree_seconds(task: Task, exact_seconds: float) -> float:
     """
     one_query = exact_seconds / len(task.queries)
     items = len(task.gallery)
-    leaves = approximate.leaf_count(items)
+    leaves = approximate.LAYOUTS[0].leaves(items)
     build = 2 * leaves * (1 + 12 * min(1.0, 100_000 / items)) * one_query + 5.0
-    return build + 1_000 * one_query + exact_seconds / 20
+    return build + 2_000 * one_query + exact_seconds / 20
 
 
 def _approximately(task: Task, target: float, budget: float) -> Found:
@@ -140,9 +140,8 @@ def _approximately(task: Task, target: float, budget: float) -> Found:
         names = ", ".join(sorted(dropped))
         notes.append(f"ScaNN finds the {depth} nearest items; {names} need more ranks and were left out.")
     depth = min(depth + left_out - rules.searches_itself, len(task.gallery) - rules.searches_itself)
-    tuned = approximate.calibrate(
-        task.queries, task.gallery, depth, rules.searches_itself, target, task.seed, task.progress
-    )
+    own = np.arange(len(task.queries)) if rules.searches_itself else None
+    tuned = approximate.calibrate(task.queries, task.gallery, depth, own, target, task.seed, task.progress)
     began = time.perf_counter()
     measured = _by_tree(task, tuned.tree, tuned.sample, depth, dropped)
     remaining = (time.perf_counter() - began) / len(tuned.sample) * len(task.queries)

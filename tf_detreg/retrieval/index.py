@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tf_detreg.files import replacing
-from tf_detreg.retrieval import approximate, checks, exact
+from tf_detreg.retrieval import approximate, checks, exact, saved_tree
 from tf_detreg.retrieval.matches import Matches
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _VECTORS = "embeddings.npy"
 _ITEMS = "items.jsonl"
+_TREE = "tree"  # a folder, when there is a tuned tree
 _SCANN_FROM = 50_000  # items; below, exact search answers one query within some milliseconds
+_SAMPLE = 2_000  # items on which the tree is tuned and measured
+_SHALLOWEST = 10  # neighbours it is tuned for at least, so that a search a little deeper does not build it again
 _PIECE = 1 << 24
 _ENGINES = ("auto", "exact", "scann")
 
@@ -61,7 +64,6 @@ class Index:
             )
         self.fingerprint = fingerprint
         self._tree: approximate.Calibrated | None = None
-        self._tree_depth = 0
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -157,18 +159,37 @@ class Index:
         if count == 0:
             raise ValueError(f"`where`={where!r} matches no item of the index.")
         (k,) = checks.ranks_at(k, count)
-        notice, recall = None, 1.0
+        notice = None
         if engine == "scann" or (engine == "auto" and rows is None and count >= _SCANN_FROM):
             notice = approximate.available() or self._no_tree(rows, count)
             if notice is None:
                 tree = self._tuned(k, progress)
                 places, scores = tree.tree.search(queries, k, progress=progress)
                 if (places >= 0).all():
-                    return Matches.of(self, places, scores, "scann", tree.recall, None)
+                    return self._matches(places, scores, "scann", tree.recall, None)
                 notice = "A ScaNN leaf held too few items; exact search answered instead."
         gallery = self._vectors if rows is None else np.ascontiguousarray(self._vectors[rows])
         places, scores = exact.search(queries, gallery, k, progress=progress)
-        return Matches.of(self, places if rows is None else rows[places], scores, "exact", recall, notice)
+        return self._matches(places if rows is None else rows[places], scores, "exact", 1.0, notice)
+
+    def tune(self, k: int = 10, progress: bool | None = None) -> float | None:
+        """Build and tune the ScaNN tree now, so that `save` keeps it and no search has to wait for it.
+
+        Args:
+            k: The deepest search that it is meant for. Defaults to 10.
+            progress: Whether to show a progress bar. None, the default, shows it in a terminal.
+
+        Returns:
+            The measured share of the true neighbours that it finds; None where exact search answers: below 50,000
+            items, and where ScaNN cannot be installed.
+
+        Raises:
+            ValueError: If `k` is larger than the gallery.
+        """
+        (k,) = checks.ranks_at(k, len(self))
+        if len(self) < _SCANN_FROM or approximate.available() is not None:
+            return None
+        return self._tuned(k, progress).recall
 
     def save(self, path: str | os.PathLike) -> pathlib.Path:
         """Write the index as a folder, atomically: a reader finds the old one or the new one, whole.
@@ -197,6 +218,7 @@ class Index:
             folder.mkdir()
             np.save(folder / _VECTORS, self._vectors, allow_pickle=False)
             (folder / _ITEMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            tree = self._tree and saved_tree.save(self._tree, folder / _TREE)
             manifest = {
                 "format": _FORMAT,
                 "count": len(self),
@@ -206,8 +228,9 @@ class Index:
                 "model": self.fingerprint,
                 "files": {
                     name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-                    for name in (_VECTORS, _ITEMS)
+                    for name in _files(tree)
                 },
+                "tree": tree,
             }
             (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         return path
@@ -244,8 +267,20 @@ class Index:
         if vectors.shape != shape or vectors.dtype != np.float32 or len(items) != manifest["count"]:
             raise _damaged(path, f"{vectors.dtype} vectors {vectors.shape} and {len(items)} items, not {shape}")
         index._vectors, index.fingerprint = vectors, manifest["model"]
-        index._tree, index._tree_depth = None, 0
+        index._tree = None
+        if manifest.get("tree") is not None:
+            try:
+                index._tree = saved_tree.load(path / _TREE, path / _VECTORS, shape, manifest["tree"])
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise _damaged(path, f"its ScaNN tree cannot be read: {error}") from error
         return index
+
+    def _matches(
+        self, places: np.ndarray, scores: np.ndarray, engine: str, recall: float, notice: str | None
+    ) -> Matches:
+        ids = [[self._ids[place] for place in row] for row in places]
+        metadata = [[dict(self._metadata[place]) for place in row] for row in places]
+        return Matches(ids, scores, places, metadata, engine, recall, notice)
 
     def _refuse_other_model(self, fingerprint: str | None) -> None:
         if fingerprint is not None and self.fingerprint is not None and fingerprint != self.fingerprint:
@@ -270,12 +305,15 @@ class Index:
         return None
 
     def _tuned(self, k: int, progress: bool | None) -> approximate.Calibrated:
-        """A tree, tuned on items of the gallery as queries; built once, and again for a deeper search."""
-        if self._tree is None or self._tree_depth < k:
-            rows = np.random.default_rng(0).permutation(len(self))[:1_000]
-            sample = np.ascontiguousarray(self._vectors[np.sort(rows)])
-            self._tree = approximate.calibrate(sample, self._vectors, k, progress=progress)
-            self._tree_depth = k
+        """A tree, tuned on items of the gallery as queries; built once, and again for a deeper search.
+
+        An item does not count as its own neighbour here: real queries are not in the gallery.
+        """
+        depth = min(max(k, _SHALLOWEST), len(self) - 1)
+        if self._tree is None or self._tree.depth < min(k, depth):
+            rows = np.sort(np.random.default_rng(0).permutation(len(self))[:_SAMPLE])
+            sample = np.ascontiguousarray(self._vectors[rows])
+            self._tree = approximate.calibrate(sample, self._vectors, depth, rows, progress=progress)
         return self._tree
 
 
@@ -312,6 +350,12 @@ def _plain_ids(ids: Sequence[str | int], count: int) -> list[str | int]:
     return ids
 
 
+def _files(tree: Mapping[str, object] | None) -> list[str]:
+    """Names of an index's files besides the manifest."""
+    inside = [] if tree is None else [f"{_TREE}/{name}" for name in saved_tree.files(tree["soar"])]
+    return [_VECTORS, _ITEMS, *inside]
+
+
 def _manifest(path: pathlib.Path) -> dict:
     if not (path / _MANIFEST).is_file():
         raise ValueError(
@@ -320,7 +364,8 @@ def _manifest(path: pathlib.Path) -> dict:
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
         version = manifest["format"]
-        complete = {_VECTORS, _ITEMS} == set(manifest["files"]) and {"count", "dimension", "model"} <= set(manifest)
+        complete = {"count", "dimension", "model"} <= set(manifest)
+        complete = complete and set(_files(manifest.get("tree"))) == set(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"{_MANIFEST} cannot be read") from error
     if version != _FORMAT:

@@ -2,12 +2,8 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from tf_detreg.retrieval.index import Index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,15 +27,6 @@ class Matches:
     engine: str
     neighbour_recall: float
     notice: str | None
-
-    @classmethod
-    def of(
-        cls, index: "Index", places: np.ndarray, scores: np.ndarray, engine: str, recall: float, notice: str | None
-    ) -> "Matches":
-        """Look the places up in the index."""
-        ids = [[index._ids[place] for place in row] for row in places]
-        metadata = [[dict(index._metadata[place]) for place in row] for row in places]
-        return cls(ids, scores, places, metadata, engine, recall, notice)
 
     def __len__(self) -> int:
         return len(self.ids)
