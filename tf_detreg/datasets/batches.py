@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from tf_detreg.datasets.augment import augmenter
-from tf_detreg.datasets.decode import RandomCrop, SkipLog, decode_batch
-from tf_detreg.datasets.image_set import ImageSet, Size, height_width, is_grey_view
+from tf_detreg.datasets.decode import DRAWS, RandomCrop, SkipLog, decode_batch
+from tf_detreg.datasets.jpeg import JpegPlanner, decode_windows
+from tf_detreg.datasets.pixels import Size, height_width, is_grey_view
 from tf_detreg.datasets.sampler import ClassSampler
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets.image_set import ImageSet
 
 
 def training_batches(
@@ -53,7 +57,10 @@ def training_batches(
         raise ValueError(
             "`crop` cuts while decoding files; for images in memory use `augment=keras.layers.RandomCrop`."
         )
-    source = _PixelSource(image_set, image_size, crop, max_unreadable)
+    if image_set.paths is None:
+        source = _MemoryPixels(image_set, image_size)
+    else:
+        source = _TrainingFiles(image_set, image_size, crop, max_unreadable)
     sampler = ClassSampler(image_set.labels, classes, images, seed)
     return epoch_batches(sampler, source, augmenter(augment), first_epoch)
 
@@ -103,9 +110,10 @@ def ordered_batches(
 ) -> tf.data.Dataset:
     """Every image once in index order: (images float32, labels int32) or (images, indices int64).
 
-    Unreadable files are left out and named in the log: pair the rows with what comes beside them.
+    Unreadable files are left out, counted and named in the log: pair the rows with what comes beside them.
     """
-    return ordered_rows(len(image_set), _PixelSource(image_set, image_size, None, 1.0), batch_size, what)
+    kind = _MemoryPixels if image_set.paths is None else _Files
+    return ordered_rows(len(image_set), kind(image_set, image_size), batch_size, what)
 
 
 def ordered_rows(count: int, source: RowSource, batch_size: int, what: str) -> tf.data.Dataset:
@@ -118,10 +126,16 @@ def ordered_rows(count: int, source: RowSource, batch_size: int, what: str) -> t
         beside = labels if what == "labels" else indices
         if source.may_fail:
             rows, beside = tf.boolean_mask(rows, kept), tf.boolean_mask(beside, kept)
-        return tf.cast(rows, tf.float32), beside
+        return tf.cast(rows, tf.float32), beside, indices[-1]
+
+    def arrive(rows, beside, latest):
+        finish = tf.numpy_function(lambda at: _finish_at(at, count, source), [latest], tf.int64)
+        with tf.control_dependencies([finish]):
+            return tf.identity(rows), beside
 
     dataset = tf.data.Dataset.range(count).batch(batch_size)
-    return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return dataset.map(arrive if source.may_fail else lambda rows, beside, latest: (rows, beside))
 
 
 class _EpochCounter:
@@ -143,6 +157,12 @@ def _arrived(step, counter: _EpochCounter, source: RowSource) -> np.int64:
     return np.int64(0)
 
 
+def _finish_at(latest, count: int, source: RowSource) -> np.int64:
+    if latest == count - 1:
+        source.finish_epoch()
+    return np.int64(0)
+
+
 class RowSource(Protocol):
     """Where batches take their rows from."""
 
@@ -155,42 +175,93 @@ class RowSource(Protocol):
         """Called when a reader got the last batch of an epoch."""
 
 
-class _PixelSource:
-    """Pixels of one size, from memory or from files."""
+class _MemoryPixels:
+    """Pixels of one size from an array."""
 
-    def __init__(self, image_set: ImageSet, image_size: Size | None, crop: RandomCrop | None, max_unreadable: float):
-        self._set, self._crop = image_set, crop
+    may_fail = False
+
+    def __init__(self, image_set: ImageSet, image_size: Size | None):
+        self._set, self._grey = image_set, is_grey_view(image_set.images)
         self._size = height_width(image_set.image_size if image_size is None else image_size)
-        self._grey = image_set.images is not None and is_grey_view(image_set.images)
-        self.skips = SkipLog(len(image_set), max_unreadable, image_set.name)
-        self.may_fail = image_set.paths is not None
 
     def finish_epoch(self) -> None:
-        self.skips.report()
+        pass
 
     def load(self, indices, seed):
-        if self._set.paths is not None:
-            rows, labels, kept = tf.numpy_function(self._read, [indices, seed], (tf.uint8, tf.int32, tf.bool))
-            channels = 3
-        else:
-            rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))
-            kept = tf.ones_like(indices, tf.bool)
-            channels = 1 if self._grey else 3
-        height, width = self._size if self._set.paths is not None else self._set.images.shape[1:3]
-        rows.set_shape((*indices.shape, height, width, channels))
+        rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))
+        size = self._set.images.shape[1:3]
+        rows.set_shape((*indices.shape, *size, 1 if self._grey else 3))
         labels.set_shape(indices.shape)
-        kept.set_shape(indices.shape)
-        if (height, width) != self._size:
+        if size != self._size:
             rows = tf.clip_by_value(tf.image.resize(rows, self._size, antialias=True), 0.0, 255.0)
-        return tf.repeat(rows, 3, axis=-1) if channels == 1 else rows, labels, kept
+        return tf.repeat(rows, 3, axis=-1) if self._grey else rows, labels, tf.ones_like(indices, tf.bool)
 
     def _gather(self, indices):
         images = self._set.images[..., :1] if self._grey else self._set.images
         return np.ascontiguousarray(images[indices]), self._set.labels[indices]
 
-    def _read(self, indices, seed):
-        rows, kept = decode_batch(self._set.paths, indices, self._size, self.skips, self._crop, seed)
+
+class _Files:
+    """Pixels of one size from files, to the bit as an exported model reads them."""
+
+    may_fail = True
+
+    def __init__(self, image_set: ImageSet, image_size: Size | None, max_unreadable: float = 1.0):
+        self._set = image_set
+        self._size = height_width(image_set.image_size if image_size is None else image_size)
+        self.skips = SkipLog(len(image_set), max_unreadable, image_set.name)
+
+    def finish_epoch(self) -> None:
+        self.skips.report()
+
+    def load(self, indices, seed):
+        rows, labels, kept = tf.numpy_function(self._read, [indices], (tf.uint8, tf.int32, tf.bool))
+        rows.set_shape((*indices.shape, *self._size, 3))
+        labels.set_shape(indices.shape)
+        kept.set_shape(indices.shape)
+        return rows, labels, kept
+
+    def _read(self, indices):
+        rows, kept = decode_batch(self._set.paths, indices, self._size, self.skips)
         return rows, self._set.labels[indices], kept
+
+
+class _TrainingFiles(_Files):
+    """Pixels of one size from files, perhaps randomly cropped, as fast as can be."""
+
+    def __init__(self, image_set: ImageSet, image_size: Size | None, crop: RandomCrop | None, max_unreadable: float):
+        super().__init__(image_set, image_size, max_unreadable)
+        self._crop = crop
+        self._planner = JpegPlanner(image_set.paths, self._size, crop)
+
+    def load(self, indices, seed):
+        types = (tf.float64, tf.int32, tf.string, tf.int32, tf.int32)
+        planned = tf.numpy_function(self._plan, [indices, seed], types)
+        for tensor, more in zip(planned, ((DRAWS,), (), (), (6,)), strict=False):
+            tensor.set_shape((*indices.shape, *more))
+        draws, labels, *jpegs = planned
+        rows, kept = decode_windows(*jpegs, self._size)
+        rows, kept = tf.cond(
+            tf.reduce_all(kept), lambda: (rows, kept), lambda: self._add_others(rows, kept, indices, draws)
+        )
+        rows.set_shape((*indices.shape, *self._size, 3))
+        kept.set_shape(indices.shape)
+        return rows, labels, kept
+
+    def _plan(self, indices, seed):
+        draws = np.random.default_rng(seed).random((len(indices), DRAWS))
+        return draws, self._set.labels[indices], *self._planner.plan(indices, draws)
+
+    def _add_others(self, rows, kept, indices, draws):
+        """What is no plain JPEG is read by Pillow, which also says what is wrong with a file."""
+        missing = tf.boolean_mask(indices, ~kept), tf.boolean_mask(draws, ~kept)
+        others, read = tf.numpy_function(self._read_others, missing, (tf.uint8, tf.bool))
+        places = tf.where(~kept)
+        rows = tf.tensor_scatter_nd_update(rows, places, tf.cast(others, tf.float32))
+        return rows, tf.tensor_scatter_nd_update(kept, places, read)
+
+    def _read_others(self, indices, draws):
+        return decode_batch(self._set.paths, indices, self._size, self.skips, self._crop, draws)
 
 
 def _replace_missing(rows, labels, kept):

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,8 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 ORIENTATION = 0x0112  # the EXIF tag
+MAX_PIXELS = 89_478_485  # from here on Pillow suspects a file that was made to fill the memory
+DRAWS = 4  # random numbers that a crop needs
 
 
 class UnreadableImage(ValueError):
@@ -53,11 +55,20 @@ class RandomCrop:
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
         """(left, top, right, bottom) of the part to keep."""
-        area = rng.uniform(*self.scale) * width * height
-        ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+        return self.box_from(width, height, rng.random(DRAWS))
+
+    def box_from(self, width: int, height: int, draws: np.ndarray) -> tuple[float, float, float, float]:
+        """`box`, from numbers in [0, 1) that were drawn before: `draws`, (4,)."""
+        area, ratio, x, y = map(float, draws)
+        area = _between(area, *self.scale) * width * height
+        ratio = math.exp(_between(ratio, *map(math.log, self.ratio)))
         w, h = min(width, math.sqrt(area * ratio)), min(height, math.sqrt(area / ratio))
-        left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+        left, top = x * (width - w), y * (height - h)
         return left, top, min(left + w, width), min(top + h, height)
+
+
+def _between(share: float, low: float, high: float) -> float:
+    return low + share * (high - low)
 
 
 def centre_box(width: int, height: int, target: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -65,6 +76,11 @@ def centre_box(width: int, height: int, target: tuple[int, int]) -> tuple[float,
     scale = min(width / target[1], height / target[0])
     w, h = target[1] * scale, target[0] * scale
     return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
+
+
+def place(width: int, height: int, target: tuple[int, int], crop: RandomCrop | None, draws: np.ndarray):
+    """(left, top, right, bottom) of the part of a picture that becomes (height, width) `target`."""
+    return crop.box_from(width, height, draws) if crop else centre_box(width, height, target)
 
 
 def decode(
@@ -90,26 +106,35 @@ def decode(
     Raises:
         UnreadableImage: with the reason in its text.
     """
+    return _decode(source, size, crop, rng.random(DRAWS) if crop else None)
+
+
+def _decode(source, size, crop, draws) -> np.ndarray:
     from PIL import Image
 
+    _hush()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                return _fit(image, size, crop, rng)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return _fit(image, size, crop, draws)
     except Exception as error:  # Pillow's decoders raise whatever they like on broken files
         name = "the given bytes" if isinstance(source, bytes) else source
         raise UnreadableImage(f"{name}: {type(error).__name__}: {error}") from error
 
 
-def _fit(image, size, crop, rng) -> np.ndarray:
+@cache
+def _hush() -> None:
+    """Pillow warns of what it then reads all the same. Once and for all: `catch_warnings` is not safe in threads."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _fit(image, size, crop, draws) -> np.ndarray:
     from PIL import Image
 
     full = image.size
     orientation = _orientation(image)
     turned = orientation >= 5
     seen = full[::-1] if turned else full
-    box = crop.box(*seen, rng) if crop else centre_box(*seen, size)
+    box = place(*seen, size, crop, draws)
     # A JPEG decodes at 1/2, 1/4 or 1/8 of its size for a fraction of the cost, where that still leaves enough pixels.
     enough = max((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])
     image.draft(None, (max(1, int(full[0] / enough)), max(1, int(full[1] / enough))))
@@ -187,32 +212,36 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
 
 
+def each(work: Callable, items: Iterable) -> list:
+    """`work` of each item, on all cores."""
+    return list(_pool().map(work, items))
+
+
 def decode_batch(
     paths: Sequence[str],
     indices: np.ndarray,
     size: tuple[int, int],
     skips: SkipLog,
     crop: RandomCrop | None = None,
-    seed: np.ndarray | None = None,
+    draws: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `paths[i]` for each i of `indices`, on all cores.
+    """Reads `paths[i]` for each i of `indices`, on all cores; `draws` (B, 4) in [0, 1) say where random crops lie.
 
     Returns:
         uint8 (B, height, width, 3), and a mask (B,) of those that could be read; the others are zero and in `skips`.
     """
     images = np.zeros((len(indices), *size, 3), np.uint8)
     good = np.zeros(len(indices), bool)
-    rngs = np.random.default_rng(seed).spawn(len(indices)) if crop else [None] * len(indices)
 
     def read(at: int) -> None:
         index = int(indices[at])
         if index in skips.reasons:
             return
         try:
-            images[at] = decode(paths[index], size, crop, rngs[at])
+            images[at] = _decode(paths[index], size, crop, None if draws is None else draws[at])
             good[at] = True
         except UnreadableImage as error:
             skips.add(index, str(error))
 
-    list(_pool().map(read, range(len(indices))))
+    each(read, range(len(indices)))
     return images, good

@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tf_detreg.datasets.batches import ordered_batches, training_batches
+from tf_detreg.datasets.paths import PathList
+from tf_detreg.datasets.pixels import Size, is_grey_view, three_channels
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from tf_detreg.datasets.decode import RandomCrop
-
-Size = int | tuple[int, int]
-
-
-def height_width(image_size: Size) -> tuple[int, int]:
-    """`32` or `(32, 48)` as (height, width)."""
-    pair = (image_size, image_size) if isinstance(image_size, int | np.integer) else tuple(image_size)
-    if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"`image_size` must be a positive integer or (height, width); received {image_size!r}.")
-    return int(pair[0]), int(pair[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +60,7 @@ class ImageSet:
         if (self.images is None) == (self.paths is None):
             raise ValueError("Give exactly one of `images` (an array) and `paths` (file names).")
         if self.images is not None:
-            put("images", _three_channels(self.images))
+            put("images", three_channels(self.images))
             put("image_size", tuple(self.images.shape[1:3]))
         elif self.image_size is None:
             raise ValueError("`image_size` must say at which size the files in `paths` are decoded, e.g. 224.")
@@ -106,8 +100,6 @@ class ImageSet:
         max_unreadable: float = 0.05,
     ) -> tf.data.Dataset:
         """Training batches of `classes` × `images`; one iteration is one epoch. See `batches.training_batches`."""
-        from tf_detreg.datasets.batches import training_batches
-
         return training_batches(
             self,
             classes,
@@ -122,14 +114,10 @@ class ImageSet:
 
     def ordered(self, batch_size: int = 128, image_size: Size | None = None) -> tf.data.Dataset:
         """(float32 images in 0..255, int32 labels) in index order, every image once; unreadable files are left out."""
-        from tf_detreg.datasets.batches import ordered_batches
-
         return ordered_batches(self, batch_size, image_size=image_size, what="labels")
 
     def indexed(self, batch_size: int = 128, image_size: Size | None = None) -> tf.data.Dataset:
         """Like `ordered`, with each image's index in the set in place of its label."""
-        from tf_detreg.datasets.batches import ordered_batches
-
         return ordered_batches(self, batch_size, image_size=image_size, what="indices")
 
     def subset(self, indices) -> ImageSet:
@@ -211,23 +199,6 @@ def _integers(name: str, values) -> np.ndarray:
     return array.astype(np.int32, copy=False)
 
 
-def _three_channels(images) -> np.ndarray:
-    images = images if isinstance(images, np.ndarray) else np.asarray(images)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise ValueError(
-            f"`images` must be uint8 of shape (N, H, W, 3) or (N, H, W), values 0..255; received {images.dtype} "
-            f"of shape {images.shape}."
-        )
-    return images if images.shape[-1] == 3 else np.broadcast_to(images, (*images.shape[:3], 3))
-
-
-def is_grey_view(images: np.ndarray) -> bool:
-    """Whether the three channels are one channel in memory."""
-    return images.strides[-1] == 0
-
-
 def _take(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     if is_grey_view(images):
         return np.broadcast_to(images[..., :1][indices], (len(indices), *images.shape[1:]))
@@ -235,6 +206,4 @@ def _take(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def _take_paths(paths: Sequence[str], indices: np.ndarray) -> Sequence[str]:
-    from tf_detreg.datasets.paths import PathList
-
     return paths.take(indices) if isinstance(paths, PathList) else tuple(paths[i] for i in indices)

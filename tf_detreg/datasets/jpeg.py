@@ -1,0 +1,200 @@
+"""JPEG files to training pixels inside TensorFlow's graph, where no Python lock holds up the other cores.
+
+Evaluation reads every picture with Pillow (`decode`), and an exported model repeats that to the bit. What trains need
+not: here the wanted part is cut out while decoding, at 1/2, 1/4 or 1/8 of its size where that leaves enough, and is
+then resized from at most two source pixels an output pixel, so that none is passed over. What is no plain JPEG, or
+cannot be decoded, is left to `decode`, which alone decides what is unreadable.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_detreg.datasets.decode import MAX_PIXELS, ORIENTATION, RandomCrop, each, place
+
+_RATIOS = (1, 2, 4, 8)  # by which a JPEG can be made smaller while it is decoded
+_MIXED = len(_RATIOS)
+_UNKNOWN, _NOT_PLAIN = 0, 9  # in place of an orientation
+
+# The EXIF orientations after which a picture is shown from right to left, and from bottom to top; those from 5 on are
+# transposed before.
+_MIRRORED, _UPSIDE_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
+
+
+class Windows(NamedTuple):
+    """What to decode of some files.
+
+    Args:
+        paths: file names as bytes, objects (B,); empty where a file is no plain JPEG.
+        windows: int32 (B, 6): top, left, height and width of the part as the file stores it, already made smaller; how
+            often it is halved; the EXIF orientation.
+        way: int32, how often all of them are halved if none has to be turned; else `_MIXED`.
+    """
+
+    paths: np.ndarray
+    windows: np.ndarray
+    way: np.ndarray
+
+
+class JpegPlanner:
+    """Looks into the headers of files, once each, and says which part of each to decode.
+
+    Args:
+        paths: file names.
+        size: (height, width) of the result.
+        crop: a random crop instead of the central one.
+    """
+
+    def __init__(self, paths: Sequence[str], size: tuple[int, int], crop: RandomCrop | None):
+        self._paths, self._size, self._crop = paths, size, crop
+        # Width, height and orientation; pages that no one has touched cost nothing.
+        self._headers = np.zeros((len(paths), 3), np.uint16)
+
+    def plan(self, indices: np.ndarray, draws: np.ndarray) -> Windows:
+        """What to decode of the files at `indices` (B,); random crops lie where `draws` (B, 4) in [0, 1) say."""
+        names = [self._paths[index] for index in indices]
+        new = [row for row, index in enumerate(indices) if self._headers[index, 2] == _UNKNOWN]
+        for row, header in zip(new, each(header_of, [names[row] for row in new]), strict=True):
+            self._headers[indices[row]] = header or (0, 0, _NOT_PLAIN)
+        headers = self._headers[indices]
+        plain = headers[:, 2] != _NOT_PLAIN
+        windows = [self._window(*known) for known in zip(headers.tolist(), draws, strict=True)]
+        windows = np.array(windows, np.int32)
+        paths = np.array([os.fsencode(name) if good else b"" for name, good in zip(names, plain, strict=True)], object)
+        ways = np.unique(np.where(windows[:, 5] == 1, windows[:, 4], _MIXED)[plain]).astype(np.int32)
+        return Windows(paths, windows, ways[0] if len(ways) == 1 else np.int32(_MIXED))
+
+    def _window(self, header: list[int], draws: np.ndarray) -> tuple[int, ...]:
+        width, height, orientation = header
+        if orientation == _NOT_PLAIN:
+            return 0, 0, 0, 0, 0, orientation
+        turned, size = orientation >= 5, self._size
+        seen = (height, width) if turned else (width, height)
+        left, top, right, bottom = place(*seen, size, self._crop, draws)
+        if orientation in _MIRRORED:
+            left, right = seen[0] - right, seen[0] - left
+        if orientation in _UPSIDE_DOWN:
+            top, bottom = seen[1] - bottom, seen[1] - top
+        if turned:
+            left, top, right, bottom = top, left, bottom, right
+            size = size[::-1]
+        shrink = max((right - left) / size[1], (bottom - top) / size[0])
+        step = sum(shrink >= ratio for ratio in _RATIOS[1:])
+        top, rows = _whole(top, bottom, height, step)
+        left, columns = _whole(left, right, width, step)
+        return top, left, rows, columns, step, orientation
+
+
+def decode_windows(paths, windows, way, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes what `JpegPlanner.plan` says, in parallel.
+
+    Args:
+        paths: strings (B,).
+        windows: int32 (B, 6).
+        way: int32.
+        size: (height, width) of the result.
+
+    Returns:
+        float32 (B, height, width, 3) in 0..255, and bool (B,): which rows hold an image; the others are zero.
+    """
+    # A ratio is written into the graph. To branch for each picture costs a tenth of the decoding, for a batch nothing.
+    ways = [lambda content, window, ratio=ratio: _cut(content, window, ratio, size) for ratio in _RATIOS]
+    ways.append(lambda content, window: _cut_and_turn(content, window, size))
+    found, images = tf.switch_case(way, [lambda cut=cut: _all(paths, windows, cut, size) for cut in ways])
+    count = tf.shape(paths)[0]
+
+    def spread():
+        shape = tf.stack([count, *size, 3])
+        return tf.scatter_nd(found[:, None], images, shape), tf.scatter_nd(found[:, None], tf.ones_like(found), [count])
+
+    images, is_found = tf.cond(tf.size(found) == count, lambda: (images, tf.ones_like(found)), spread)
+    return images, is_found > 0
+
+
+def _all(paths, windows, cut, size) -> tuple[tf.Tensor, tf.Tensor]:
+    """The rows that can be decoded, int32 (M,), and their images, float32 (M, height, width, 3)."""
+    count = tf.shape(paths)[0]
+    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), paths, windows))
+    rows = rows.map(
+        lambda row, path, window: (row, cut(tf.io.read_file(path), window)), num_parallel_calls=os.cpu_count() or 1
+    )
+    # A row that no image has stands at the end, so that the pipeline is never empty.
+    last = tf.data.Dataset.from_tensors((count, tf.zeros((*size, 3))))
+    found, images = rows.ignore_errors().concatenate(last).batch(tf.cast(count + 1, tf.int64)).get_single_element()
+    return found[:-1], images[:-1]
+
+
+def _cut(content, window, ratio: int, size) -> tf.Tensor:
+    picture = tf.io.decode_and_crop_jpeg(content, window[:4], 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+    return tf.raw_ops.ResizeBilinear(images=picture[None], size=size, half_pixel_centers=True)[0]
+
+
+def _cut_and_turn(content, window, size) -> tf.Tensor:
+    orientation = window[5]
+    stored = tf.where(orientation >= 5, size[::-1], size)
+    picture = tf.switch_case(window[4], [lambda ratio=ratio: _cut(content, window, ratio, stored) for ratio in _RATIOS])
+    picture = tf.cond(orientation >= 5, lambda: tf.transpose(picture, (1, 0, 2)), lambda: picture)
+    for orientations, axis in ((_MIRRORED, 1), (_UPSIDE_DOWN, 0)):
+        there = tf.reduce_any(orientation == tf.constant(orientations))
+        picture = tf.cond(there, lambda p=picture, axis=axis: tf.reverse(p, [axis]), lambda p=picture: p)
+    return tf.ensure_shape(picture, (*size, 3))
+
+
+def _whole(low: float, high: float, full: int, step: int) -> tuple[int, int]:
+    """Start and number of whole pixels, at least one, of a picture that was halved `step` times."""
+    ratio = _RATIOS[step]
+    full = -(-full // ratio)
+    start = min(round(low / ratio), full - 1)
+    return start, max(1, min(round(high / ratio), full) - start)
+
+
+def header_of(path: str) -> tuple[int, int, int] | None:
+    """(width, height, EXIF orientation) of a JPEG of 8 bits in grey or three colours; None of any other file.
+
+    Also None of one that does not end as a JPEG, and may be cut off, and of one with EXIF data that make no sense.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = _header(file)
+            if found is None or found[0] * found[1] > MAX_PIXELS:
+                return None
+            file.seek(-2, os.SEEK_END)
+            return found if file.read(2) == b"\xff\xd9" else None
+    except (OSError, struct.error, KeyError):
+        return None
+
+
+def _header(file: BinaryIO) -> tuple[int, int, int] | None:
+    if file.read(2) != b"\xff\xd8":
+        return None
+    orientation = 1
+    while True:
+        mark, kind, length = struct.unpack(">BBH", file.read(4))
+        if mark != 0xFF or kind == 0xFF:
+            return None
+        if kind in (0xC0, 0xC1, 0xC2):
+            depth, height, width, components = struct.unpack(">BHHB", file.read(6))
+            return (width, height, orientation) if depth == 8 and components in (1, 3) and width and height else None
+        if kind == 0xE1:
+            content = file.read(length - 2)
+            orientation = _orientation(content[6:]) if content[:6] == b"Exif\0\0" else orientation
+        else:
+            file.seek(length - 2, os.SEEK_CUR)
+
+
+def _orientation(tiff: bytes) -> int:
+    """Tag 0x0112 of the first directory of a TIFF block."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}[tiff[:4]]
+    (start,) = struct.unpack_from(order + "I", tiff, 4)
+    (entries,) = struct.unpack_from(order + "H", tiff, start)
+    for at in range(start + 2, start + 2 + 12 * entries, 12):
+        if struct.unpack_from(order + "H", tiff, at)[0] == ORIENTATION:
+            (value,) = struct.unpack_from(order + "H", tiff, at + 8)
+            return value if 1 <= value <= 8 else 1
+    return 1
