@@ -12,6 +12,7 @@ from tf_detreg.datasets.glyphs import glyphs
 from tf_detreg.datasets.image_set import ImageSet, Splits, hold_out, split_by_class
 from tf_detreg.datasets.in_shop import GallerySplits, in_shop
 from tf_detreg.datasets.sop import sop
+from tf_detreg.datasets.tfds import tfds
 
 __all__ = [
     "FeatureSet",
@@ -33,4 +34,5 @@ __all__ = [
     "in_shop",
     "sop",
     "split_by_class",
+    "tfds",
 ]
