@@ -108,14 +108,14 @@ def test_health_numbers_are_those_of_the_callback_and_warnings_are_counted(array
     warned = [int(str(w.message).split()[1].strip(":")) for w in raised if str(w.message).startswith("Epoch ")]
     assert fallen["health_mean_cosine"] > 0.95
     assert fallen["health_warnings"] == len(warned) > 0
-    assert fallen["health_first_warning"] == warned[0]
+    assert (fallen["health_first_warning"], fallen["health_last_warning"]) == (warned[0], warned[-1])
 
 
 def test_summary_counts_epochs_with_advice():
     log = {f"health_{name}": [value] * 4 for name, value in HEALTHY.items()}
     log["health_mean_cosine"] = [0.1, 0.97, 0.2, float("nan")]
     found = collapse.summary(log)
-    assert (found["health_warnings"], found["health_first_warning"]) == (2, 2)
+    assert (found["health_warnings"], found["health_first_warning"], found["health_last_warning"]) == (2, 2, 4)
     assert found["health_effective_rank"] == 9.0
 
 
@@ -160,8 +160,9 @@ def rows_of(found, health=False):
         margin = job["recipe"]["loss"].get("margin", 0.0)
         metrics = {"recall@1": 50 + 10 * margin + job["split"], "map@r": 1.0, "train_recall@1": 9.0, "seconds": 1.0}
         if health:
-            fallen = {"health_warnings": 3, "health_first_warning": 2} if margin == 0.5 else {"health_warnings": 0}
-            metrics |= {f"health_{name}": value for name, value in HEALTHY.items()} | fallen
+            when = {"health_first_warning": 2, "health_last_warning": 4} if margin == 0.5 else {}
+            metrics |= {f"health_{name}": value for name, value in HEALTHY.items()}
+            metrics |= {"health_warnings": 3 if when else 0} | when
         family = "triplet" if "margin" in job["recipe"]["loss"] else "alone"
         record = {**job, "family": family, "study": found.name, "metrics": metrics | {"parameters": 10}}
         rows.append({**record, "versions": {"keras": "3"}, "machine": "m", "finished": "now"})
@@ -199,10 +200,17 @@ def test_health_columns_reach_the_csv_and_the_page(margins, tmp_path):
     path = table.write(table.tidy(rows_of(found, health=True)), tmp_path / "rows.csv")
     assert "metric.health_effective_rank" in path.read_text().splitlines()[0]
     page = pages.study_page(found, table.read(path))
-    for column in ("mean cosine", "effective rank", "within between ratio", "warnings", "first warning"):
+    for column in (
+        "mean cosine",
+        "effective rank",
+        "within between ratio",
+        "warnings",
+        "first warning",
+        "last warning",
+    ):
         assert f"<td>{column}</td>" in page
     fallen = next(row for row in page.split("<tr>") if "loss.margin 0.5</td>" in row and "0.10" in row)
-    assert "<td>3.00 ± 0.00</td><td>2.00 ± 0.00</td>" in fallen
+    assert "<td>3.00 ± 0.00</td><td>2.00 ± 0.00</td><td>4.00 ± 0.00</td>" in fallen
     assert "health of the embeddings" not in pages.study_section(found, rows_with_no_health(margins, tmp_path))
 
 

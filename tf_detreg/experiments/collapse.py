@@ -32,7 +32,7 @@ def summary(history: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
     Returns:
         `health_NAME` for each of `MEASURES`; `health_warnings`, the number of epochs with a warning; and, where there
-        is one, `health_first_warning`, the first such epoch, counted from 1.
+        is one, `health_first_warning` and `health_last_warning`, the first and last such epoch, counted from 1.
 
     Example:
 
@@ -46,5 +46,5 @@ def summary(history: Mapping[str, Sequence[float]]) -> dict[str, float]:
     epochs = zip(*(history[f"health_{name}"] for name in MEASURES), strict=True)
     warned = [number for number, found in enumerate(epochs, 1) if advice(dict(zip(MEASURES, found, strict=True)))]
     last = {f"health_{name}": float(history[f"health_{name}"][-1]) for name in MEASURES}
-    first = {"health_first_warning": warned[0]} if warned else {}
-    return last | {"health_warnings": len(warned)} | first
+    when = {"health_first_warning": warned[0], "health_last_warning": warned[-1]} if warned else {}
+    return last | {"health_warnings": len(warned)} | when

@@ -19,7 +19,7 @@ SMOOTHNESS = (
     "secant_between_unseen",
 )
 
-HEALTH = tuple(f"health_{name}" for name in (*collapse.MEASURES, "warnings", "first_warning"))
+HEALTH = tuple(f"health_{name}" for name in (*collapse.MEASURES, "warnings", "first_warning", "last_warning"))
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
@@ -190,7 +190,7 @@ def _health(compared: list[dict]) -> str:
         lines.append("| " + " | ".join([entry["name"], *cells]) + " |")
     note = (
         "On some 512 training images of whole classes, as `callbacks.Health` sees them: *warnings* is the number of "
-        "epochs in which it warned, *first warning* the first of them, where there was one."
+        "epochs in which it warned, *first* and *last warning* the first and last of them, where there was one."
     )
     return "\n".join(lines) + "\n\n" + note
 

@@ -67,7 +67,12 @@ def build(recipe: Mapping, train: Arrays):
         from tf_detreg import backbones
 
         options = {"name": "small_cnn", **recipe["backbone"]}
-        features = backbones.build(options.pop("name"), train.inputs.shape[1], **options)(inputs)
+        name, size = options.pop("name"), train.inputs.shape[1]
+        # As in a run: with its own options, and features that are normalised before the head.
+        if name == "small_cnn":
+            features = backbones.small_cnn(size, **options)(inputs)
+        else:
+            features = backbones.build(name, size, **options)(inputs)
     head = make(heads, recipe["head"], dim=recipe["dim"], name="head")
     embedder = keras.Model(inputs, head(features))
     rival = dict(recipe["rival"])
