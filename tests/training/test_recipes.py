@@ -21,6 +21,9 @@ def test_a_recipe_names_its_source_and_parts_that_exist(name):
 def test_a_folder_takes_the_place_of_the_data():
     assert recipes.load("cub-proxy-anchor-detreg", data="birds").data == {"name": "cub", "path": "birds"}
     assert recipes.load("photos", data="my photos").data == {"name": "my photos"}
+    assert recipes.load("photos", data="cub:birds").data == {"name": "cub", "path": "birds"}
+    assert recipes.load("cub-proxy-anchor", data="tfds:cars196").data == {"name": "tfds", "dataset": "cars196"}
+    assert recipes.load("photos", data=r"C:\photos").data == {"name": r"C:\photos"}
 
 
 def test_an_unknown_recipe_is_told_with_a_near_one():

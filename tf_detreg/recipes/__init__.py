@@ -11,6 +11,7 @@ import tomllib
 from tf_detreg.training.config import RunConfig
 
 _FOLDER = pathlib.Path(__file__).parent
+_BENCHMARKS = ("cub", "cars", "sop", "in_shop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,7 @@ def load(name: str, data: str | None = None) -> RunConfig:
 
     Args:
         name: One of `names()`.
-        data: The folder of its data set, for recipes of data sets that lie in a folder; for recipes of your own photos,
-            whatever `RunConfig.data` may be. Default: what the recipe says.
+        data: Other data than the recipe says, as `with_data` takes it.
 
     Raises:
         ValueError: If there is no such recipe.
@@ -59,10 +59,30 @@ def load(name: str, data: str | None = None) -> RunConfig:
         ('CUB_200_2011', 'ProxyAnchor', 100)
     """
     config = describe(name).config
-    if data is None:
-        return config
-    named = config.data["name"] in ("cub", "cars", "sop", "in_shop")
-    return config.replace(data={**config.data, "path": data} if named else {"name": data})
+    return config if data is None else with_data(config, data)
+
+
+def with_data(config: RunConfig, data: str) -> RunConfig:
+    """A run on other data.
+
+    Args:
+        config: The run.
+        data: `LOADER:WHERE` for a loader of `tf_detreg.datasets` and its folder or file, or `tfds:NAME` for a data set
+            of TensorFlow Datasets; the folder alone, where the run reads a benchmark that lies in one; else whatever
+            `RunConfig.data` may be.
+
+    Example:
+        >>> config = describe("cars-proxy-anchor").config
+        >>> with_data(config, "cars/").data, with_data(config, "tfds:cars196").data
+        ({'name': 'cars', 'path': 'cars/'}, {'name': 'tfds', 'dataset': 'cars196'})
+    """
+    loader, _, where = data.partition(":")
+    if where and loader in (*_BENCHMARKS, "folder", "csv", "tfds"):
+        kept = config.data if loader == config.data["name"] else {}
+        return config.replace(data={**kept, "name": loader, "dataset" if loader == "tfds" else "path": where})
+    if config.data["name"] in _BENCHMARKS:
+        return config.replace(data={**config.data, "path": data})
+    return config.replace(data={"name": data})
 
 
 def describe(name: str) -> Recipe:

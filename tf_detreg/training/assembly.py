@@ -34,7 +34,7 @@ def load_splits(config: RunConfig):
     if loader is None and not pathlib.Path(path).exists():
         raise ValueError(
             f"data={name!r} is neither a data set (glyphs, digits, …) nor a folder. Give a folder that holds one "
-            "folder of images a class."
+            "folder of images a class, a benchmark's folder as cub:FOLDER, or tfds:NAME."
         )
     if loader is None:
         loader = datasets.csv if pathlib.Path(path).suffix == ".csv" else datasets.folder

@@ -1,0 +1,69 @@
+"""Every loader's test tree through the command: loaded, trained for an epoch, evaluated."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.datasets import trees
+from tests.datasets.test_tfds import source  # noqa: F401 - a fixture
+from tf_detreg import cli
+
+SMALL = """
+image_size = 8
+classes = 2
+images = 2
+epochs = 1
+loss = "SupCon"
+features = false
+
+[backbone]
+name = "small_cnn"
+width = 4
+blocks = 1
+
+[head]
+name = "Linear"
+dim = 4
+
+[data]
+"""
+
+
+def train(tmp_path, data, *arguments):
+    """Trains from a recipe file; what its [data] says is the one way past the official counts."""
+    (tmp_path / "tree.toml").write_text(SMALL + data)
+    command = ["train", *map(str, arguments), "--recipe", str(tmp_path / "tree.toml"), "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(cli.app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "R@1" in result.output
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 2
+    return json.loads((tmp_path / "run" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("layout", ["cub", "cars", "cars_parted", "sop", "in_shop"])
+def test_benchmark(layout, tmp_path):
+    root = getattr(trees, layout)(tmp_path / "tree")
+    loader = layout.removesuffix("_parted")
+    record = train(tmp_path, f'name = "{loader}"\ncheck = false\nvalidation = 0.34\npath = "elsewhere"', root)
+    assert record["config"]["data"] == {"name": loader, "check": False, "validation": 0.34, "path": str(root)}
+    assert all(part["images"] for part in record["data"].values())
+    assert ("gallery" in record["data"]) == (loader == "in_shop")
+
+
+@pytest.mark.parametrize("name", ["caltech_birds2011", "cars196", "stanford_online_products"])
+def test_data_set_of_tensorflow_datasets(name, source, tmp_path):  # noqa: F811 - the fixture
+    place = source(name, (0, 1, 2, 97, 11318 if "products" in name else 150, 151))
+    record = train(tmp_path, f'name = "tfds"\ncheck = false\ndata_dir = "{place}"', f"tfds:{name}")
+    assert record["config"]["data"]["dataset"] == name
+    assert all(part["images"] for part in record["data"].values())
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_own_pictures(kind, tmp_path):
+    rows = [(f"tree/{c}/{i}.png", f"class {c}") for c in range(8) for i in range(3)]
+    for shade, (file, _) in enumerate(rows):
+        trees.picture(tmp_path / file, shade)
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{file},{label}\n" for file, label in rows))
+    record = train(tmp_path, 'name = "glyphs"', tmp_path / ("tree" if kind == "folder" else "list.csv"))
+    assert sum(part["images"] for part in record["data"].values()) == 24
