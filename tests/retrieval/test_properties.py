@@ -2,6 +2,8 @@
 
 import hypothesis
 import numpy as np
+import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
 
 from tf_detreg import retrieval
@@ -127,6 +129,25 @@ def test_the_three_ways_to_multiply_agree(monkeypatch):
     assert measure(points, labels).metrics == transposed.metrics
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_a_gpu_multiplies_if_it_holds_the_gallery(monkeypatch, room):
+    """Without one here, TensorFlow's soft placement answers in its place; what is asked of it is what counts."""
+    points, labels = np.random.default_rng(0).standard_normal((300, 8)), np.arange(300) // 10
+    plain, asked, device, constant = measure(points, labels), [], tf.device, tf.constant
+
+    def small_gpu(value):
+        if asked[-1] == "/GPU:0" and not room:
+            raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        return constant(value)
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+    monkeypatch.setattr(tf, "device", lambda name: asked.append(name) or device(name))
+    monkeypatch.setattr(tf, "constant", small_gpu)
+    assert measure(points, labels).metrics == plain.metrics
+    assert set(asked) == ({"/GPU:0"} if room else {"/GPU:0", "/CPU:0"})
+    assert asked[-1] == ("/GPU:0" if room else "/CPU:0")
+
+
 def test_blocks_keep_within_the_memory_bound():
     for gallery in (1_000, 60_000, 1_000_000):
         in_flight = exact.block_size(gallery, 100) * exact.workers() * (4 * gallery + 64 * 100)
@@ -137,9 +158,5 @@ def test_an_error_in_a_block_reaches_the_caller():
     def task(rows):
         raise RuntimeError("broken")
 
-    try:
+    with pytest.raises(RuntimeError, match="broken"):
         exact.in_blocks(10, 2, task, "", False)
-    except RuntimeError as error:
-        assert str(error) == "broken"
-    else:
-        raise AssertionError("the error was swallowed")

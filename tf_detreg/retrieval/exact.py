@@ -5,8 +5,8 @@ comparison and a count: 1 + (right answers before it) + (wrong answers that scor
 until a query has so many right answers that sorting its row of scores once is cheaper than counting for each.
 
 TensorFlow makes the product, because on CPUs with AVX-512 its kernels are almost twice as fast as those in NumPy's
-wheel, and because it finds a GPU by itself; NumPy counts, on as many threads as there are cores. A gallery that is too
-large to be copied is multiplied by NumPy where it lies, also when that is a file mapped into memory.
+wheel, and on a GPU if there is one; NumPy counts, on as many threads as there are cores. A gallery that is too large to
+be copied is multiplied by NumPy where it lies, also when that is a file mapped into memory.
 """
 
 import concurrent.futures
@@ -32,7 +32,7 @@ _COUNT_UP_TO = 40  # right answers; beyond, sorting the row is faster
 
 
 class Scores:
-    """The matrix product of a block of queries with one gallery.
+    """The matrix product of a block of queries with one gallery, on a GPU if there is one that holds the gallery.
 
     Args:
         gallery: (N, dim) float32 unit rows.
@@ -40,17 +40,25 @@ class Scores:
 
     def __init__(self, gallery: np.ndarray):
         self._transposed = gallery.nbytes <= _TRANSPOSED_BYTES
-        self._in_tensorflow = gallery.nbytes <= _COPIED_BYTES or bool(tf.config.list_physical_devices("GPU"))
-        if self._in_tensorflow:
+        self._gallery, self._device = None, "/CPU:0"
+        if tf.config.list_physical_devices("GPU"):
+            with contextlib.suppress(tf.errors.ResourceExhaustedError):
+                self._copy(gallery, "/GPU:0")
+        if self._gallery is None and gallery.nbytes <= _COPIED_BYTES:
+            self._copy(gallery, "/CPU:0")
+        self._rows = gallery if self._gallery is None else None
+
+    def _copy(self, gallery: np.ndarray, device: str) -> None:
+        with tf.device(device):
             self._gallery = tf.constant(np.ascontiguousarray(gallery.T) if self._transposed else gallery)
-        else:
-            self._gallery = gallery.T
+        self._device = device
 
     def __call__(self, queries: np.ndarray) -> np.ndarray:
         """(b, dim) to a read-only (b, N): NumPy looks into TensorFlow's memory, because a copy costs as much again."""
-        if self._in_tensorflow:
+        if self._gallery is None:
+            return np.matmul(queries, self._rows.T)
+        with tf.device(self._device):
             return np.asarray(tf.matmul(queries, self._gallery, transpose_b=not self._transposed))
-        return np.matmul(queries, self._gallery)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """A tuned ScaNN tree on disk, beside the vectors that it sorts, so that a loaded index need not build it again.
 
-ScaNN writes protocol buffers and `.npy` files. Only the files named here are kept and read. Its own loader would also
-unpickle a file of document ids and follow a list of paths; it is not used, so that an index from elsewhere can run no
-code. ScaNN's copy of the vectors is dropped: the tree reads those of the index.
+ScaNN writes protocol buffers and `.npy` files. Only the files named here are kept and read. Its own loader is not used:
+it would also unpickle a file of document ids and follow a list of paths. ScaNN's copy of the vectors is dropped; the
+tree reads those of the index.
 """
 
 import importlib.metadata
