@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow lint format bench docs clean help
+.PHONY: demo test test-slow test-beam lint format bench docs clean help
 
 help:
 	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
-	@echo "make test       the default tests;  make test-slow: the rest"
+	@echo "make test       the default tests;  make test-slow: the rest;  make test-beam: bulk embedding on Apache Beam"
 	@echo "make lint       ruff: format and lint;  make format: mend what can be mended"
 	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
 	@echo "make docs       write the pages that are generated from docstrings"
@@ -36,6 +36,16 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -n 2
+
+# Apache Beam wants an older protobuf and Pillow than the rest, so its tests have an environment of their own.
+BEAM := .venv-beam
+$(BEAM)/.ready: pyproject.toml constraints-beam.txt
+	test -x $(BEAM)/bin/python || $(PYTHON) -m venv $(BEAM)
+	$(BEAM)/bin/python -m pip install --quiet -c constraints-beam.txt -e ".[beam]" pytest
+	touch $@
+
+test-beam: $(BEAM)/.ready
+	$(BEAM)/bin/python -m pytest tests/retrieval/test_bulk_embed.py tests/retrieval/test_bulk_embed_cli.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
