@@ -84,7 +84,10 @@ class _Server:
 
     def app(self) -> Starlette:
         named = f"/v1/models/{self.model.name}"
+        # They are tried in this order: what is asked for most comes first.
         routes = [
+            self._route(f"{named}:predict", self.predict, "predict", "POST"),
+            self._route(named + "/versions/{version:int}:predict", self.predict, "predict", "POST"),
             self._route("/", self.show_page, "page"),
             self._route("/about", self.about, "about"),
             self._route("/search", self.search, "search", "POST"),
@@ -94,10 +97,8 @@ class _Server:
             self._route("/metrics", self.show_metrics, "metrics"),
             self._route(named, self.status, "status"),
             self._route(f"{named}/metadata", self.metadata, "metadata"),
-            self._route(f"{named}:predict", self.predict, "predict", "POST"),
             self._route(named + "/versions/{version:int}", self.status, "status"),
             self._route(named + "/versions/{version:int}/metadata", self.metadata, "metadata"),
-            self._route(named + "/versions/{version:int}:predict", self.predict, "predict", "POST"),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan)
 

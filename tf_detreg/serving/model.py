@@ -3,13 +3,17 @@
 import logging
 import os
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from tf_detreg.export.publishing import versions
 from tf_detreg.export.verification import facts_of
+from tf_detreg.serving.batching import SIZES
 
 logger = logging.getLogger(__name__)
+
+WARM_UP_ROWS = 32
 
 
 class Version:
@@ -44,14 +48,21 @@ class Version:
         return {name: value.numpy() for name, value in self.signatures[signature](**tensors).items()}
 
     def _warm_up(self, picture: bytes) -> None:
-        """Runs each signature once: the first call of a graph optimises it, which takes a second or more."""
+        """Runs each signature once, which optimises its graph and takes a second or more, and then at the sizes of
+        batches, two at a time as the server does: no request waits for it, and memory grows now rather than later."""
         for signature in self.signatures:
-            inputs = {}
-            for name, spec in self.inputs(signature).items():
-                shape = [size or 1 for size in spec.shape.as_list()]
-                text = spec.dtype.name == "string"
-                inputs[name] = np.full(shape, picture) if text else np.zeros(shape, spec.dtype.as_numpy_dtype)
-            self.run(signature, inputs)
+            self.run(signature, self._blank(signature, 1, picture))
+            sizes = [rows for rows in reversed(SIZES) if rows <= WARM_UP_ROWS]
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda rows, name=signature: self.run(name, self._blank(name, rows, picture)), sizes))
+
+    def _blank(self, signature: str, rows: int, picture: bytes) -> dict[str, np.ndarray]:
+        made = {}
+        for name, spec in self.inputs(signature).items():
+            shape = [size or rows for size in spec.shape.as_list()]
+            text = spec.dtype.name == "string"
+            made[name] = np.full(shape, picture, object) if text else np.zeros(shape, spec.dtype.as_numpy_dtype)
+        return made
 
 
 class ModelDirectory:

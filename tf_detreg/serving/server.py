@@ -54,4 +54,5 @@ def serve(
     gallery = None if index is None else Gallery(index, pictures)
     app = create_app(model, gallery, Settings(max_body=max_body, timeout=timeout))
     print(f"Search page: http://{host}:{port}/   REST: http://{host}:{port}/v1/models/{model.name}:predict", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_keep_alive=15)
+    quiet = {"log_level": "warning", "access_log": False, "proxy_headers": False, "server_header": False}
+    uvicorn.run(app, host=host, port=port, timeout_keep_alive=15, **quiet)
