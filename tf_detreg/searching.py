@@ -85,7 +85,9 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
     metadata = [
         {"path": str(pathlib.Path(name).resolve()), "run": str(pathlib.Path(directory).resolve())} for name in names
     ]
-    return retrieval.Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
+    made = retrieval.Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
+    made.tune(min(10, len(made)))  # a large catalogue keeps its ScaNN tree
+    return made
 
 
 def search_index(

@@ -27,6 +27,7 @@ def spoiled(value):
         ({"queries": GOOD[:1], "labels": [0], "k": 1}, "there is nothing to find"),
         ({"labels": LABELS[:5]}, "one value for each of the 6 `queries`"),
         ({"labels": np.full(6, np.nan)}, "`labels` holds NaN"),
+        ({"labels": ["a", None, "a", "b", "b", None]}, "`labels` mixes values.*NoneType, str"),
         ({"groups": [1]}, "`groups` must hold one value"),
         ({"k": 6}, "a query can find 5 items"),
         ({"k": ()}, "positive integers"),

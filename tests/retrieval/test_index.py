@@ -1,6 +1,7 @@
 """The gallery on disk."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -63,6 +64,13 @@ def test_save_and_load_keep_everything_and_map_the_vectors(index, tmp_path):
     ours, theirs = (i.search(index.embeddings[:5] + 0.1, k=4) for i in (index, loaded))
     assert ours.ids == theirs.ids
     np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_names_with_line_separators_and_undecodable_bytes_survive(tmp_path):
+    names = ["a\u2028b", "c\x85d", "e\nf", "\udcff.jpg"]  # the last as Python reads a file name that is not UTF-8
+    loaded = Index.load(Index(np.eye(4), names, [{"name": name} for name in names]).save(tmp_path / "i"))
+    assert loaded.ids == names
+    assert [loaded.metadata(name)["name"] for name in names] == names
 
 
 def test_a_manifest_says_what_it_holds(index, tmp_path):
@@ -177,7 +185,7 @@ def test_a_tree_with_items_in_two_leaves_is_saved_too(large, tmp_path, monkeypat
     assert loaded.search(large.embeddings[:50], k=7).ids == large.search(large.embeddings[:50], k=7).ids
 
 
-@pytest.mark.parametrize("harm", ["flip", "remove", "unknown file", "other settings"])
+@pytest.mark.parametrize("harm", ["flip", "remove", "unknown file", "other settings", "no checksum"])
 def test_a_damaged_tree_is_refused(large, tmp_path, harm):
     large.tune()
     place = large.save(tmp_path / "i")
@@ -190,6 +198,8 @@ def test_a_damaged_tree_is_refused(large, tmp_path, harm):
         victim.unlink()
     elif harm == "unknown file":
         manifest["files"]["tree/scann_docids.pkl"] = {"bytes": 0, "sha256": ""}
+    elif harm == "no checksum":
+        del manifest["files"]["embeddings.npy"]["sha256"]
     else:
         del manifest["tree"]["visited"]
     (place / "manifest.json").write_text(json.dumps(manifest))
@@ -206,6 +216,15 @@ def test_a_tree_of_another_version_of_scann_is_built_again(large, tmp_path):
     loaded = Index.load(place)
     assert loaded._tree is None
     assert loaded.search(large.embeddings[:5], k=3).engine == "scann"
+
+
+def test_without_scann_a_saved_tree_is_passed_over_and_exact_search_says_so(large, tmp_path, monkeypatch):
+    large.tune()
+    place = large.save(tmp_path / "i")
+    monkeypatch.setitem(sys.modules, "scann", None)
+    matches = Index.load(place).search(large.embeddings[:5], k=3)
+    assert matches.engine == "exact" and "ScaNN cannot be loaded" in matches.notice
+    assert large.tune() is None
 
 
 def test_new_items_discard_the_tree(large, tmp_path):

@@ -14,10 +14,10 @@ from tf_detreg.retrieval import exact, intervals
 from tf_detreg.retrieval.progress import ticker
 
 SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
-_TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves
-_TRIAL_ITEMS = 50_000
-_SAMPLE = 1_000  # queries to tune on, and as many again to measure on
-_TRAINING = 100_000
+TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves
+TRIAL_ITEMS = 50_000
+SAMPLE = 1_000  # queries to tune on, and as many again to measure on
+TRAINING = 100_000
 _BATCH = 8_192
 
 
@@ -103,9 +103,9 @@ class Tree:
         size, leaves = len(gallery), layout.leaves(len(gallery))
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if layout.soar else {}
         builder = scann.scann_ops_pybind.builder(gallery, min(k, size), "dot_product")
-        builder = builder.tree(leaves, min(leaves, 100), training_sample_size=min(size, _TRAINING), **soar)
+        builder = builder.tree(leaves, min(leaves, 100), training_sample_size=min(size, TRAINING), **soar)
         builder = builder.score_ah(
-            layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, _TRAINING // 2)
+            layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, TRAINING // 2)
         )
         searcher = builder.reorder(min(size, max(4 * k, 100))).build()
         return cls(searcher, gallery.shape, layout)
@@ -229,7 +229,7 @@ def calibrate(
         progress: Whether to show a progress bar; None shows it in a terminal.
     """
     began = time.perf_counter()
-    rows = np.random.default_rng(seed).permutation(len(queries))[: 2 * _SAMPLE]
+    rows = np.random.default_rng(seed).permutation(len(queries))[: 2 * SAMPLE]
     half = max(1, len(rows) // 2)
     tune_on, measure_on = np.sort(rows[:half]), np.sort(rows[half:] if len(rows) > 1 else rows)
     owns = {name: None if own is None else own[chosen] for name, chosen in (("tune", tune_on), ("measure", measure_on))}
@@ -238,7 +238,7 @@ def calibrate(
     for name, chosen in (("tune", tune_on), ("measure", measure_on)):
         kths[name] = truth(queries[chosen], gallery, k, owns[name], progress)
     layout = LAYOUTS[0]
-    if len(gallery) >= _TRIALS_FROM:
+    if len(gallery) >= TRIALS_FROM:
         layout = fastest_layout(queries[tune_on], gallery, k, aim, seed, progress)
     with ticker("Building the ScaNN tree", 2, progress) as tick:
         tree = Tree.build(gallery, k, layout)
@@ -257,7 +257,7 @@ def fastest_layout(
     queries: np.ndarray, gallery: np.ndarray, k: int, aim: float, seed: int, progress: bool | None = None
 ) -> Layout:
     """Which layout reaches the aim soonest on a part of the gallery."""
-    rows = np.sort(np.random.default_rng(seed).choice(len(gallery), _TRIAL_ITEMS, replace=False))
+    rows = np.sort(np.random.default_rng(seed).choice(len(gallery), TRIAL_ITEMS, replace=False))
     part = np.ascontiguousarray(gallery[rows])
     kth = truth(queries, part, k, None)
     seconds = {}

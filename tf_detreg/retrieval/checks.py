@@ -80,6 +80,9 @@ def one_each(values, count: int, name: str, of: str) -> np.ndarray:
         raise ValueError(f"`{name}` must hold one value for each of the {count} `{of}`; received shape {values.shape}.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"`{name}` holds NaN or infinity. Give integers or strings.")
+    if values.dtype.kind == "O" and len(kinds := {type(value) for value in values}) > 1:
+        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise ValueError(f"`{name}` mixes values that cannot be compared ({shown}). Give integers or strings alone.")
     return values
 
 

@@ -113,17 +113,23 @@ def _exact_seconds(task: Task) -> float:
 
 
 def _tree_seconds(task: Task, exact_seconds: float) -> float:
-    """Expected cost of ScaNN, in units of the measured cost of comparing one query with the gallery.
-
-    Sorting N items into L leaves compares as much as L queries with the gallery do; training the leaves on T items in
-    twelve rounds as much as 12·L·T/N queries. Twice that, for what is not a matrix product, five seconds for training
-    the codes, and the exact search that the samples need.
-    """
-    one_query = exact_seconds / len(task.queries)
+    """Expected cost of ScaNN: trees, the exact search that the samples need, and a search twenty times faster."""
     items = len(task.gallery)
+    one_query = exact_seconds / len(task.queries)
+    trees = _build_seconds(items, one_query / items)
+    if items >= approximate.TRIALS_FROM:
+        trees += len(approximate.LAYOUTS) * _build_seconds(approximate.TRIAL_ITEMS, one_query / items)
+    return trees + 2 * approximate.SAMPLE * one_query + exact_seconds / 20
+
+
+def _build_seconds(items: int, one_score: float) -> float:
+    """Expected cost of a tree, in units of the measured cost of one score.
+
+    Sorting N items into L leaves takes N·L scores, training the leaves on T items in twelve rounds 12·T·L. Twice that,
+    for what is not a matrix product, and three seconds for training the codes.
+    """
     leaves = approximate.LAYOUTS[0].leaves(items)
-    build = 2 * leaves * (1 + 12 * min(1.0, 100_000 / items)) * one_query + 5.0
-    return build + 2_000 * one_query + exact_seconds / 20
+    return 2 * leaves * (items + 12 * min(items, approximate.TRAINING)) * one_score + 3.0
 
 
 def _approximately(task: Task, target: float, budget: float) -> Found:

@@ -18,7 +18,6 @@ _VECTORS = "embeddings.npy"
 _ITEMS = "items.jsonl"
 _TREE = "tree"  # a folder, when there is a tuned tree
 _SCANN_FROM = 50_000  # items; below, exact search answers one query within some milliseconds
-_SAMPLE = 2_000  # items on which the tree is tuned and measured
 _SHALLOWEST = 10  # neighbours it is tuned for at least, so that a search a little deeper does not build it again
 _PIECE = 1 << 24
 _ENGINES = ("auto", "exact", "scann")
@@ -209,7 +208,7 @@ class Index:
             raise ValueError(f"path={str(path)!r} exists and is not an index. Choose another place, or remove it.")
         try:
             lines = [
-                json.dumps({"id": id, "metadata": item}, ensure_ascii=False, allow_nan=False)
+                json.dumps({"id": id, "metadata": item}, allow_nan=False)  # ASCII: no character can break a line
                 for id, item in zip(self._ids, self._metadata, strict=True)
             ]
         except (TypeError, ValueError) as error:
@@ -311,7 +310,7 @@ class Index:
         """
         depth = min(max(k, _SHALLOWEST), len(self) - 1)
         if self._tree is None or self._tree.depth < min(k, depth):
-            rows = np.sort(np.random.default_rng(0).permutation(len(self))[:_SAMPLE])
+            rows = np.sort(np.random.default_rng(0).permutation(len(self))[: 2 * approximate.SAMPLE])
             sample = np.ascontiguousarray(self._vectors[rows])
             self._tree = approximate.calibrate(sample, self._vectors, depth, rows, progress=progress)
         return self._tree
@@ -366,6 +365,7 @@ def _manifest(path: pathlib.Path) -> dict:
         version = manifest["format"]
         complete = {"count", "dimension", "model"} <= set(manifest)
         complete = complete and set(_files(manifest.get("tree"))) == set(manifest["files"])
+        complete = complete and all({"bytes", "sha256"} <= set(known) for known in manifest["files"].values())
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"{_MANIFEST} cannot be read") from error
     if version != _FORMAT:
