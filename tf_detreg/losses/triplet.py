@@ -3,12 +3,11 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.all_triplets import sum_triplets
 from tf_detreg.losses.averages import average, check_average, count_true
 from tf_detreg.losses.direction import cosine_at_anchor
+from tf_detreg.losses.each_positive import sum_over_positives
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedTriplets, Pairs, as_masks
-from tf_detreg.losses.sorted_negatives import SortedNegatives
 
 # The squared Euclidean distance from each distance; a cosine distance is half of it, between unit vectors.
 SQUARES = {"euclidean": tf.square, "squared": tf.identity, "cosine": lambda d: 2 * d}
@@ -24,9 +23,7 @@ class Triplet(PairLoss):
     Direction regularization (γ > 0) weakens the push of a negative that lies on the positive's side:
     `r_apn = cos(f_n - f_a, f_p - f_a)`, taken as 0 where a difference vanishes.
 
-    The plain hinge sorts each anchor's negatives instead of forming triplets: O(B² log B) time, O(B²) memory, exact
-    gradient. `soft`, `swap` and `direction` go through all triplets in blocks of bounded memory (and cannot be
-    compiled with XLA, because the number of triplets is not known in advance).
+    Each step takes one positive of every anchor: O(B²) memory, and no tensor of all triplets.
 
     Paper settings: m = 0.2. Direction: a reproduction found m = 0.278, γ = 0.492 with the mean over all triplets
     (`average="all"`); the paper gives none.
@@ -103,35 +100,17 @@ class Triplet(PairLoss):
 
     def over_batch(self, pairs: Pairs) -> tf.Tensor:
         """The loss of each anchor over all triplets of the masks, `(B,)`."""
-        if self.soft or self.swap or self.direction:
-            return average(*sum_triplets(pairs, pairs.matrix, _among(pairs), self.term))
-        return average(*self.sorted_sums(pairs))
+        third = self.swap or self.direction
+        apart = [pairs.reference_matrix] if third and not pairs.within else []
 
-    def sorted_sums(self, pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
-        """The hinge's sum over each anchor's triplets `(B,)`, and the number of triplets to divide by.
+        def triplets(chosen, exists, ap, an, among=None):
+            among = an if among is None else among  # within a batch one matrix holds all distances
+            pn = tf.gather(among, tf.argmax(tf.cast(chosen, tf.int8), axis=1)) if third else None
+            losses, counted = self.term(ap, an, pn)
+            valid = pairs.negatives & exists
+            return tf.reduce_sum(tf.where(valid, losses, 0), axis=1), count_true(valid & counted, an.dtype)
 
-        For a pair (a, p) the negatives with a loss are the nearest ones, up to distance d_ap + m: their number n and
-        the sum S of their distances give `n (d_ap + m) - S`.
-        """
-        matrix = pairs.matrix
-        negatives = SortedNegatives(pairs, matrix)
-        upper = negatives.closer_than(matrix + self.margin)
-        lower = tf.zeros_like(upper)
-        whole = negatives.counts
-        if self.negatives == "hard":
-            whole = negatives.closer_than(matrix, inclusive=True)
-            upper = tf.minimum(upper, whole)
-        if self.negatives == "semi_hard":
-            lower = negatives.closer_than(matrix, inclusive=True)
-            whole = negatives.closer_than(matrix + self.margin, inclusive=True) - lower
-            upper = tf.maximum(upper, lower)
-        count = tf.cast(upper - lower, matrix.dtype)
-        sums = count * (matrix + self.margin) - (negatives.nearest_sums(upper) - negatives.nearest_sums(lower))
-        total = count if self.average == "nonzero" else tf.cast(whole, matrix.dtype) * tf.ones_like(matrix)
-        return (
-            tf.reduce_sum(tf.where(pairs.positives, sums, 0), axis=1),
-            tf.reduce_sum(tf.where(pairs.positives, total, 0)),
-        )
+        return average(*sum_over_positives(pairs, [pairs.matrix, *apart], triplets))
 
     def over_given(self, pairs: Pairs, mined: MinedTriplets) -> tf.Tensor:
         """The loss of each anchor over triplets that a miner chose, `(B,)`."""
@@ -140,13 +119,13 @@ class Triplet(PairLoss):
         losses, counted = self.term(
             tf.gather_nd(matrix, tf.stack([anchors, positives], axis=1)),
             tf.gather_nd(matrix, tf.stack([anchors, negatives], axis=1)),
-            tf.gather_nd(_among(pairs), tf.stack([positives, negatives], axis=1)),
+            tf.gather_nd(matrix if pairs.within else pairs.reference_matrix, tf.stack([positives, negatives], axis=1)),
         )
         sums = tf.math.unsorted_segment_sum(losses, anchors, tf.shape(matrix)[0])
         return average(sums, count_true(counted, matrix.dtype))
 
-    def term(self, ap: tf.Tensor, an: tf.Tensor, pn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loss of triplets from their three distances, and which of them the average counts."""
+    def term(self, ap: tf.Tensor, an: tf.Tensor, pn: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Loss of triplets from their distances, and which of them the average counts."""
         inside = tf.ones_like(an - ap, tf.bool)
         if self.negatives == "hard":
             inside = an <= ap
@@ -169,8 +148,3 @@ class Triplet(PairLoss):
             "direction": self.direction,
             "average": self.average,
         }
-
-
-def _among(pairs: Pairs) -> tf.Tensor:
-    """Distances among the references, `(M, M)`."""
-    return pairs.matrix if pairs.within else pairs.reference_matrix

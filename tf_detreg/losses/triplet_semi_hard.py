@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.averages import average, count_true
+from tf_detreg.losses.distances import masked_max, masked_min
+from tf_detreg.losses.each_positive import sum_over_positives
 from tf_detreg.losses.pair_loss import PairLoss
-from tf_detreg.losses.sorted_negatives import SortedNegatives
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -50,15 +51,17 @@ class TripletSemiHard(PairLoss):
         self.margin = margin
 
     def per_anchor(self, pairs):
-        matrix = pairs.matrix
-        negatives = SortedNegatives(pairs, matrix)
-        inside = negatives.closer_than(matrix, inclusive=True)
-        # The first negative outside; `at` stops at the last one, the farthest, when there is none outside.
-        chosen = negatives.at(inside)
-        usable = pairs.positives & (negatives.counts > 0)
-        hinges = tf.nn.relu(matrix - chosen + self.margin)
-        losses = tf.reduce_sum(tf.where(usable, hinges, 0), axis=1)
-        return average(losses, count_true(usable, matrix.dtype))
+        some = tf.reduce_any(pairs.negatives, axis=1, keepdims=True)
+
+        def hinge(chosen, exists, ap, an):
+            outside = pairs.negatives & (an > ap)
+            nearest, farthest = masked_min(an, outside), masked_max(an, pairs.negatives)
+            usable = exists & some
+            gaps = ap - tf.where(tf.reduce_any(outside, axis=1, keepdims=True), nearest, farthest)
+            hinges = tf.nn.relu(tf.where(usable, gaps, 0) + self.margin)
+            return tf.where(usable, hinges, 0)[:, 0], count_true(usable, an.dtype)
+
+        return average(*sum_over_positives(pairs, [pairs.matrix], hinge))
 
     def get_config(self):
         return {**super().get_config(), "margin": self.margin}
