@@ -67,7 +67,12 @@ def test_export_writes_what_loads_and_what_it_checked(run, tmp_path):
     served = tf.saved_model.load(tmp_path / "photos" / "1").signatures["serving_default"]
     assert served(images=tf.zeros((2, 16, 16, 3)))["embeddings"].shape == (2, 8)
     (lite,) = (tmp_path / "photos").glob("*.tflite")
-    assert lite.name in output.replace("\n", "") and (tmp_path / "photos" / "README.md").is_file()
+    assert lite.name in output.replace("\n", "")
+    card = (tmp_path / "photos" / "README.md").read_text(encoding="utf-8")
+    assert card == (tmp_path / "photos" / "1" / "README.md").read_text(encoding="utf-8")
+    # The test before this one measured the run's smoothness.
+    for text in ("| R@1 |", "leave-one-out", "| spectral norm |", "images of 5 classes for training", '"SupCon"'):
+        assert text in card
 
 
 def test_an_index_is_built_and_searched(run, photos, tmp_path):

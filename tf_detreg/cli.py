@@ -182,10 +182,12 @@ def export(
         list[str] | None,
         typer.Option("--format", help="`saved_model`, `float32`, `float16`, `dynamic`, `int8`; repeat it."),
     ] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights and the data, for the model card.")] = "Not recorded.",
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, .tflite files for phones and a model card.
 
-    What falls below the stated limits is not published, and the version before it keeps serving.
+    What falls below the stated limits is not published, and the version before it keeps serving. The card holds the
+    run's recall table and, after `tf-detreg analyze`, its smoothness.
     """
     import rich
 
@@ -195,7 +197,8 @@ def export(
     done = training.load_run(run)
     splits = done.splits()
     test = splits.test if len(splits.test) else splits.validation
-    card = {"name": name or run.resolve().name, "data": test.name, "recipe": done.config.to_dict()}
+    card = {"name": name or run.resolve().name, "data": _data_of(splits), "recipe": done.config.to_dict()}
+    card |= {**exporting.run_results(run), "licence": licence}
     released = exporting.release(
         done.embedder,
         to / card["name"],
@@ -390,6 +393,15 @@ def _bulk_embed(run, images: list[str], out: str, options: list[str]) -> str:
     if not run.finished:
         raise ValueError(f"The run {run.directory} has not ended: there is no embedder.keras for the workers to read.")
     return bulk_embed(images, run.directory / "embedder.keras", out, options=options).summary()
+
+
+def _data_of(splits) -> str:
+    """A line for the model card: what was trained on, and what was held back."""
+    parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = [
+        f"{len(part):,} images of {part.num_classes:,} classes for {name}" for name, part in parts.items() if len(part)
+    ]
+    return f"{splits.train.name.removesuffix('/train')}: " + ", ".join(counts) + "."
 
 
 def _image_files(paths: list[pathlib.Path], embedder):

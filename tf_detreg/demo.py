@@ -49,7 +49,14 @@ def demo(
     run = train(config, directory, resume=True, verbose=verbose)
     page, reports = write_report(run)
     exports = pathlib.Path(exports)
-    model = export.saved_model(run.embedder, exports / "demo")
+    card = export.model_card(
+        run.embedder,
+        name="Characters",
+        data="Characters as the fonts inside matplotlib draw them.",
+        recipe=config.to_dict(),
+        **export.run_results(run.directory),
+    )
+    model = export.saved_model(run.embedder, exports / "demo", card=card)
     lite = tuple(
         export.litert(run.embedder, exports / f"demo{suffix}.tflite", quantize=quantize)
         for suffix, quantize in (("", None), ("-dynamic-int8", "dynamic"))

@@ -1,7 +1,7 @@
 """Writing an embedder for TensorFlow Serving and for phones, and checking what was written."""
 
 from tf_detreg.export.bundles import retrieval_litert, retrieval_saved_model
-from tf_detreg.export.cards import model_card
+from tf_detreg.export.cards import model_card, run_results
 from tf_detreg.export.inference import fingerprint
 from tf_detreg.export.lite import litert
 from tf_detreg.export.releasing import Release, release
@@ -19,6 +19,7 @@ __all__ = [
     "release",
     "retrieval_litert",
     "retrieval_saved_model",
+    "run_results",
     "saved_model",
     "verify",
 ]

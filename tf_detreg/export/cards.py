@@ -1,12 +1,15 @@
 """The model card: what was trained, on what, how good it is, and what it is not for."""
 
 import json
+import os
+import pathlib
 from collections.abc import Mapping
 
 import keras
 
 from tf_detreg.export.inference import fingerprint, inference_model
 from tf_detreg.export.verification import Verification
+from tf_detreg.retrieval.report import label
 
 UNKNOWN = "Not recorded."
 
@@ -69,6 +72,70 @@ def model_card(
         "## Licence\n\n" + licence,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def run_results(directory: str | os.PathLike) -> dict[str, str]:
+    """What a run directory says about its embedder, as the arguments `evaluation` and `smoothness` of `model_card`.
+
+    Args:
+        directory: Of the run. `evaluation.json` is left by training, `lipschitz.json` by `tf-detreg analyze`; for one
+            that is missing, the text says which command makes it.
+
+    Returns:
+        Two texts of Markdown.
+
+    Example:
+        >>> run_results("runs/new")["smoothness"]
+        'Not measured. `tf-detreg analyze runs/new` measures it; then export again.'
+    """
+    directory = pathlib.Path(directory)
+    evaluation, smoothness = _read(directory / "evaluation.json"), _read(directory / "lipschitz.json")
+    unfinished = f"Not measured: the run has not ended. `tf-detreg train --run {directory} --resume` ends it."
+    unknown = f"Not measured. `tf-detreg analyze {directory}` measures it; then export again."
+    return {
+        "evaluation": recall_table(evaluation) if evaluation else unfinished,
+        "smoothness": smoothness_table(smoothness) if smoothness else unknown,
+    }
+
+
+def recall_table(reports: Mapping[str, Mapping]) -> str:
+    """Markdown of `evaluation.json`: a column for the test and one for the validation classes, in percent."""
+    parts = [name for name in ("test", "validation") if name in reports]
+    names = list(dict.fromkeys(name for part in parts for name in reports[part]["metrics"]))
+    lines = ["| % (95 % interval over classes) | " + " | ".join(f"{part} classes" for part in parts) + " |"]
+    lines.append("|---|" + "---:|" * len(parts))
+    lines += [
+        f"| {label(name)} | " + " | ".join(_percent(reports[part], name) for part in parts) + " |" for name in names
+    ]
+    for part in parts:
+        about = reports[part]
+        searched = f"{about['queries']:,} queries of {about['classes']:,} classes among {about['gallery']:,} items"
+        lines += ["", f"{part.capitalize()}: {searched}, {about['protocol']}, {about['engine']} search."]
+    return "\n".join(lines)
+
+
+def smoothness_table(summary: Mapping[str, Mapping]) -> str:
+    """Markdown of `lipschitz.json`: how much each part of the embedder stretches, at samples."""
+    rows = list(dict.fromkeys(row for part in summary.values() for row in part))
+    lines = ["| median (largest) | " + " | ".join(summary) + " |", "|---|" + "---:|" * len(summary)]
+    for row in rows:
+        cells = [part.get(row) for part in summary.values()]
+        texts = ["–" if cell is None else f"{cell['median']:.4g} ({cell['max']:.4g})" for cell in cells]
+        lines.append(f"| {row} | " + " | ".join(texts) + " |")
+    lines += ["", "The largest spectral norm at the samples bounds the Lipschitz constant from below."]
+    return "\n".join(lines)
+
+
+def _percent(report: Mapping, metric: str) -> str:
+    value, interval = report["metrics"].get(metric), report["intervals"].get(metric)
+    if value is None:
+        return "–"
+    known = interval and None not in interval
+    return f"{100 * value:.2f}" + (f" ({100 * interval[0]:.2f} – {100 * interval[1]:.2f})" if known else "")
+
+
+def _read(path: pathlib.Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,46 @@
+"""The model card says how good a run is, and where it does not know, which command finds out."""
+
+import json
+
+import pytest
+
+from tf_detreg import export, retrieval
+from tf_detreg.export.cards import recall_table, smoothness_table
+
+
+@pytest.fixture(scope="module")
+def report(expected, labels):
+    return retrieval.evaluate(expected, labels, k=(1, 2), resamples=100)
+
+
+def test_a_run_without_results_names_the_commands(tmp_path):
+    texts = export.run_results(tmp_path)
+    assert f"tf-detreg train --run {tmp_path} --resume" in texts["evaluation"]
+    assert f"tf-detreg analyze {tmp_path}" in texts["smoothness"]
+
+
+def test_the_card_of_a_run_holds_its_recall_and_its_smoothness(embedder, report, tmp_path):
+    (tmp_path / "evaluation.json").write_text(json.dumps({"validation": report.as_dict(), "test": report.as_dict()}))
+    measured = {"head": {"spectral norm": {"median": 1.25, "max": 3.5, "samples": 8}}, "embedder": {}}
+    (tmp_path / "lipschitz.json").write_text(json.dumps(measured))
+    card = export.model_card(embedder, **export.run_results(tmp_path), licence="CC0")
+    low, high = report.intervals["recall@1"]
+    cell = f"{100 * report.recall[1]:.2f} ({100 * low:.2f} – {100 * high:.2f})"
+    assert f"| R@1 | {cell} | {cell} |" in card
+    assert "Test: 48 queries of 12 classes among 48 items, leave-one-out, exact search." in card
+    assert "| spectral norm | 1.25 (3.5) | – |" in card
+    assert "CC0" in card
+    assert "Not measured" not in card
+
+
+def test_tables_are_whole(report):
+    """Every line of a table has as many cells as its head, also where one part lacks a number."""
+    few = {**report.as_dict(), "metrics": {"recall@1": None}, "intervals": {}}
+    for text in (
+        recall_table({"test": report.as_dict(), "validation": few}),
+        recall_table({"validation": few}),
+        smoothness_table({"a": {"x": {"median": 1, "max": 2}}, "b": {"y": {"median": 1, "max": 2}}}),
+    ):
+        rows = [line.count("|") for line in text.splitlines() if line.startswith("|")]
+        assert len(rows) >= 3
+        assert len(set(rows)) == 1
