@@ -49,8 +49,7 @@ class NPairs(PairLoss):
 
     def per_anchor(self, pairs):
         anchors, positives = chosen_pairs(pairs)
-        # The products keep the gradient a dense tensor, as every other loss's is; a bare gather would make it sparse.
-        logits = similarities(tf.gather(pairs.anchors * 1, anchors), tf.gather(pairs.references * 1, positives))
+        logits = similarities(*chosen_vectors(pairs, anchors, positives))
         each = tf.reduce_logsumexp(logits, axis=1) - tf.linalg.diag_part(logits)
         size = tf.size(pairs.labels)
         losses = average(tf.math.unsorted_segment_sum(each, anchors, size), tf.size(anchors))
@@ -70,6 +69,14 @@ def chosen_pairs(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
     usable = tf.cast(tf.where(found)[:, 0], tf.int32)
     anchors = tf.gather(usable, first_of_each(tf.gather(pairs.labels, usable)))
     return anchors, tf.gather(first, anchors)
+
+
+def chosen_vectors(pairs: Pairs, anchors: tf.Tensor, positives: tf.Tensor) -> list[tf.Tensor]:
+    """The embeddings at two index vectors: of the anchors, and of the references."""
+    # The products keep the gradient a dense tensor, as every other loss's is; a bare gather would make it sparse.
+    if pairs.within:
+        return tf.unstack(tf.gather(pairs.anchors * 1, tf.stack([anchors, positives])))
+    return [tf.gather(pairs.anchors * 1, anchors), tf.gather(pairs.references * 1, positives)]
 
 
 def first_of_each(labels: tf.Tensor) -> tf.Tensor:
