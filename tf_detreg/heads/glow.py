@@ -7,6 +7,7 @@ from tf_detreg.heads.base import FlowHead
 from tf_detreg.heads.checks import check_positive
 from tf_detreg.heads.conditioner import build_conditioners, conditioner_config, read_conditioner_options
 from tf_detreg.heads.coupling import affine_coupling, bounded, split
+from tf_detreg.heads.replicas import global_rows
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -25,7 +26,8 @@ class Glow(FlowHead):
 
     An untrained head is the identity. The first training batch sets every ActNorm so that each coordinate leaves it
     with mean 0 and variance 1 (as far as the bound on its scale allows): the data-dependent initialisation of the
-    paper. That it has happened is a weight of the layer and is saved with it.
+    paper. Under a distribution strategy it is the batch of all replicas. That it has happened is a weight of the layer
+    and is saved with it.
 
     Args:
         dim: Width of the flow and of the embedding, 2 or more.
@@ -99,9 +101,7 @@ class Glow(FlowHead):
         self.lower = weights("lower", self.dim, self.dim)
         self.upper = weights("upper", self.dim, self.dim)
         self.upper_scale = weights("upper_scale", self.dim)
-        self.initialized = self.add_weight(
-            name="initialized", shape=(), initializer="zeros", trainable=False, aggregation="only_first_replica"
-        )
+        self.initialized = self.add_weight(name="initialized", shape=(), initializer="zeros", trainable=False)
 
     def step(self, layer: int, record, training=None) -> list:
         """The factors of one step, first applied first."""
@@ -135,11 +135,13 @@ class Glow(FlowHead):
 
     def flow(self, z, training=None):
         if training and self.data_dependent:
-            tf.cond(self.initialized.value > 0, lambda: tf.constant(False), lambda: self._initialize(z))
+            # Replicas may not wait for each other inside of a condition, so they share their rows before it.
+            rows = global_rows(tf.stop_gradient(z))
+            tf.cond(self.initialized.value > 0, lambda: tf.constant(False), lambda: self._initialize(rows))
         return super().flow(z, training)
 
     def _initialize(self, z):
-        """Sets every ActNorm from the batch that arrives at it."""
+        """Sets every ActNorm from the batch that arrives at it; each replica sets its own copy, to the same values."""
         for layer in range(self.depth):
             mean, variance = tf.nn.moments(z, axes=[0])
             # atanh takes the wanted log-scale back through the bound; beyond the bound, stop short of its end.
