@@ -81,7 +81,7 @@ def clustered(items: int, dim: int, size: int, noise: float, flat: bool = False,
     """Unit vectors of classes of `size`, whose centres lie in clusters themselves; shuffled.
 
     Trained embeddings do not fill their space: eigenvalues of their covariances, within and between classes, fall about
-    as here, to about 20 effective dimensions of 128 (`tf-detreg demo`, then `--spectrum-of` its run), and their directions
+    as here, to about 20 effective dimensions of 128 (`tf-detreg demo`, then `--spectrum-of` its run); their directions
     are not those of the axes. `flat` makes isotropic clouds instead, the hardest case for any index.
     """
     import numpy as np

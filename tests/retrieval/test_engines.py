@@ -57,6 +57,24 @@ def test_an_untuned_tree_would_be_wrong(clustered):
     assert tree.found(points[:200], 10, np.arange(200), kth).mean() >= 0.99
 
 
+def test_a_large_gallery_tries_layouts_on_a_part_of_it(clustered, monkeypatch):
+    points, _ = clustered
+    monkeypatch.setattr(approximate, "TRIALS_FROM", 2000)
+    monkeypatch.setattr(approximate, "TRIAL_ITEMS", 1500)
+    built, build = [], approximate.Tree.build
+    monkeypatch.setattr(
+        approximate.Tree, "build", lambda part, k, layout: built.append((len(part), layout)) or build(part, k, layout)
+    )
+    tuned = approximate.calibrate(points, points, 10, np.arange(len(points)))
+    assert built[:-1] == [(1500, layout) for layout in approximate.LAYOUTS]
+    assert built[-1] == (3000, tuned.tree.layout)
+    ids, _ = tuned.tree.search(points[:200], 10, np.arange(200))
+    true, _ = exact.search(points[:200], points, 10, np.arange(200))
+    shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, true, strict=True)])
+    assert tuned.recall >= 0.99 and shared >= 0.98
+    assert (ids != np.arange(200)[:, None]).all()
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_listed_ranks_follow_the_policy_of_exact_search(grouped):
     rng = np.random.default_rng(2)
