@@ -1,6 +1,8 @@
 """One process of a distributed training, started by test_distributed.py.
 
-`equal STRATEGY OUTPUT ROWS` trains on batches whose rows do not divide evenly; the chief writes losses and weights.
+`equal STRATEGY OUTPUT ROWS [VARIANT]` trains on batches whose rows do not divide evenly; the chief writes losses and
+weights. Variants: `memory` is a cross-batch memory; `overflow` computes in mixed_float16, with a scaled loss whose
+gradient is too large in one row.
 `run DIRECTORY [kill]` is a run that resumes; with `kill` the process dies in its second epoch.
 """
 
@@ -13,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_detreg import datasets, heads, training
-from tf_detreg.losses import ProxyNCA
+from tf_detreg.losses import Contrastive, CrossBatchMemory, ProxyNCA
 from tf_detreg.training.distribution import open_place
 
 SAMPLES = 42
@@ -29,36 +31,57 @@ RUN = {
 }
 
 
-def batches(rows):
+class Overflow(keras.layers.Layer):
+    """The identity, but the gradient of rows with values of more than 100 is infinite."""
+
+    def call(self, inputs):
+        @tf.custom_gradient
+        def identity(x):
+            return tf.identity(x), lambda g: tf.where(tf.reduce_any(x > 100, axis=1, keepdims=True), g / 0, g)
+
+        return identity(inputs)
+
+
+def batches(rows, variant=""):
     rng = np.random.default_rng(0)
     labels = np.arange(SAMPLES, dtype="int32") % 3
     images = rng.normal(0, 40, (SAMPLES, 4, 4, 3)) + 60.0 * labels[:, None, None, None]
+    if variant == "overflow":
+        images[rows - 1] = 3e4  # a row of the last replica, in the first batch alone
     return tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(rows)
 
 
-def build():
+def build(variant=""):
     keras.utils.set_random_seed(0)
+    if variant == "overflow":
+        keras.config.set_dtype_policy("mixed_float16")
     backbone = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()])
+    if variant == "overflow":
+        backbone.add(keras.layers.Dense(12))
+        backbone.add(Overflow())
     embedder = keras.Sequential([backbone, heads.RealNVP(6, depth=2, hidden=8, penalty=0.3, name="head")])
     rival = heads.RealNVP(6, depth=2, hidden=8, penalty=-0.1, name="rival")
-    model = training.MetricModel(embedder, ProxyNCA(3), rival, rival_loss_weight=0.5, interpolation=0.4)
+    loss = CrossBatchMemory(Contrastive(), memory_size=16, start=1) if variant == "memory" else ProxyNCA(3)
+    model = training.MetricModel(embedder, loss, rival, rival_loss_weight=0.5, interpolation=0.4)
     model.compile(training.optimizer(1e-3, 1e-2, 2.0, method="SGD", clipnorm=0.7, ema=0.5))
     return model
 
 
-def equal(strategy, output, rows):
+def equal(strategy, output, rows, variant=""):
     place = open_place(strategy)
     with place.strategy.scope():
-        model = build()
+        model = build(variant)
     history = model.fit(
-        place.distribute(batches(rows)),
+        place.distribute(batches(rows, variant)),
         epochs=2,
         steps_per_epoch=SAMPLES // rows if strategy else None,
         shuffle=False,
         verbose=0,
     ).history
     if place.chief:
-        weights = {f"weight/{i}": w for i, w in enumerate(model.get_weights())}
+        keras.config.set_dtype_policy("float32")
+        scale = getattr(model.optimizer, "dynamic_scale", 1.0)
+        weights = {"scale": np.array(scale)} | {f"weight/{i}": w for i, w in enumerate(model.get_weights())}
         np.savez(output, **weights, **{name: np.array(values) for name, values in history.items()})
 
 
@@ -84,4 +107,4 @@ if __name__ == "__main__":
         if sys.argv[2] == "mirrored":
             cpu = tf.config.list_physical_devices("CPU")[0]
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        equal(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        equal(sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:])

@@ -48,8 +48,8 @@ def finish(processes):
             process.kill()
 
 
-def run_distributed(strategy, output, rows):
-    arguments = ["equal", strategy, output, rows]
+def run_distributed(strategy, output, rows, variant):
+    arguments = ["equal", strategy, output, rows, variant]
     if strategy == "mirrored":
         finish([start(arguments)])
     else:
@@ -59,12 +59,26 @@ def run_distributed(strategy, output, rows):
 
 # Batches of 7 rows are dealt as 3 and 4; those of 1 row as none and 1.
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "rows"), [("multiworker", 7), ("mirrored", 7), ("multiworker", 1)])
-def test_two_replicas_equal_one_process(strategy, rows, tmp_path):
-    distributed_worker.equal("", tmp_path / "one.npz", rows)
-    run_distributed(strategy, tmp_path / "two.npz", rows)
+@pytest.mark.parametrize(
+    ("strategy", "rows", "variant"),
+    [
+        ("multiworker", 7, ""),
+        ("mirrored", 7, ""),
+        ("multiworker", 1, ""),
+        ("multiworker", 7, "memory"),
+        ("mirrored", 7, "memory"),
+        ("multiworker", 7, "overflow"),
+        ("mirrored", 7, "overflow"),
+    ],
+)
+def test_two_replicas_equal_one_process(strategy, rows, variant, tmp_path):
+    distributed_worker.equal("", tmp_path / "one.npz", rows, variant)
+    run_distributed(strategy, tmp_path / "two.npz", rows, variant)
     one, two = np.load(tmp_path / "one.npz"), np.load(tmp_path / "two.npz")
     assert set(one.files) == set(two.files)
+    assert all(np.isfinite(one[name]).all() for name in one.files)
+    # An overflow skips the step and halves the scale, also where it happened on the second replica alone.
+    assert variant != "overflow" or one["scale"] < 2**15
     for name in one.files:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-6, err_msg=name)
 

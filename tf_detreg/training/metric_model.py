@@ -149,7 +149,10 @@ class MetricModel(keras.Model):
             objective, terms, batch = self.objective(images, labels, training=True)
             scaled = self.optimizer.scale_loss(objective)
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+        gradients = tape.gradient(scaled, variables)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = batch.agree_on_overflow(gradients)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._log(objective, terms, batch)
 
     def test_step(self, data):

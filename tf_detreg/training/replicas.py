@@ -60,5 +60,22 @@ class GlobalBatch:
             return mean
         return mean * tf.cast(self.local, mean.dtype) / tf.cast(self.total, mean.dtype)
 
+    def agree_on_overflow(self, gradients: list) -> list:
+        """The gradients of a scaled loss, not finite on any replica if they are not on one.
+
+        Half precision skips a step whose gradients overflowed. Keras asks the first replica alone, whose gradients say
+        nothing of an overflow in the rows of another.
+        """
+        if self.replicas == 1:
+            return gradients
+        first = next(at for at, gradient in enumerate(gradients) if gradient is not None)
+        finite = [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients if gradient is not None]
+        overflows = self._sum(tf.cast(~tf.reduce_all(finite), tf.float32))
+        spoilt = tf.where(overflows > 0, float("nan"), 0.0)
+        return [
+            gradient + tf.cast(spoilt, gradient.dtype) if at == first else gradient
+            for at, gradient in enumerate(gradients)
+        ]
+
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
         return self._context.all_reduce(tf.distribute.ReduceOp.SUM, values)
