@@ -1,6 +1,8 @@
 """LiteRT models (`.tflite`) for phones: built-in ops only, with facts and labels inside the file."""
 
 import contextlib
+import ctypes
+import functools
 import logging
 import os
 import pathlib
@@ -19,6 +21,7 @@ from tf_detreg.export.savedmodel import embed, variables_read
 from tf_detreg.files import replacing
 from tf_detreg.heads.base import FlowHead
 
+_ABSL, _ABSL_ERROR = "12lts_20250127", 2
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
 
@@ -225,11 +228,33 @@ def _refusal(embedder: keras.Model, error: object) -> str:
 
 @contextlib.contextmanager
 def _quiet():
-    """The converter's notes about itself are not the user's."""
+    """The converter's notes about itself are not the user's; errors still come through."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel(logging.ERROR)
+    least, set_least = _absl_level()
+    before = least()
+    set_least(max(before, _ABSL_ERROR))
     try:
         yield
     finally:
         logger.setLevel(level)
+        set_least(before)
+
+
+@functools.cache
+def _absl_level() -> tuple[Callable[[], int], Callable[[int], None]]:
+    """Reads and sets the least severity that C++ code in TensorFlow logs.
+
+    The converter logs by way of absl, which no environment variable reaches, `TF_CPP_MIN_LOG_LEVEL` neither, and
+    TensorFlow wraps it for no Python caller; but its library exports the functions under absl's name for the release
+    in TensorFlow 2.20. Where they are not found, nothing is silenced.
+    """
+    try:
+        library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_framework.so.2"))
+        least = getattr(library, f"_ZN4absl{_ABSL}11MinLogLevelEv")
+        set_least = getattr(library, f"_ZN4absl{_ABSL}14SetMinLogLevelENS0_18LogSeverityAtLeastE")
+    except (OSError, AttributeError):
+        return lambda: 0, lambda level: None
+    least.restype, set_least.argtypes, set_least.restype = ctypes.c_int, [ctypes.c_int], None
+    return least, set_least
