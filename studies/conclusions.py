@@ -1,4 +1,4 @@
-"""The numbers that conclusions.md and the README quote beyond the tables, from studies/results/emoji-heads.csv alone.
+"""The numbers that conclusions.md and the README quote beyond the tables, from the two main studies' results alone.
 
 Run: python studies/conclusions.py
 """
@@ -11,12 +11,13 @@ from collections import defaultdict
 import numpy as np
 from scipy import stats
 
-TABLE = pathlib.Path(__file__).parent / "results" / "emoji-heads.csv"
+RESULTS = pathlib.Path(__file__).parent / "results"
+STUDIES = ("emoji-heads", "glyphs-heads")
 
 
-def rows() -> list[dict]:
-    """The trials on validation classes."""
-    with open(TABLE, encoding="utf-8", newline="") as file:
+def rows(study: str) -> list[dict]:
+    """A study's trials on validation classes."""
+    with open(RESULTS / f"{study}.csv", encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if row["stage"] != "test"]
 
 
@@ -34,22 +35,28 @@ def pair(table: dict, first: str, second: str) -> str:
     return f"{first} - {second}: {gaps.mean():+.2f} [{low:+.2f}, {high:+.2f}], {len(gaps)} pairs"
 
 
-def main() -> None:
+def conclude(study: str) -> None:
+    """Print a study's differences between families at the same settings, and what R@1 follows."""
     table, recipes = defaultdict(dict), defaultdict(list)
-    for row in rows():
+    for row in rows(study):
         table[row["family"]][setting(row)] = float(row["metric.recall@1"])
         if row["family"].startswith("RealNVP"):
             numbers = [float(row[f"metric.{name}"]) for name in ("recall@1", "spectral", "frobenius")]
             recipes[row["family"], *setting(row)[:2]].append(numbers)
-    flows = [name for name in table if name.startswith("RealNVP")]
+    print(f"{study}: R@1 on validation classes at the same dropouts, split and seed")
     for first in table:
         for second in table:
             if first < second and table[first].keys() & table[second].keys():
-                print(pair(table, first, second))
+                print("  " + pair(table, first, second))
     recall, spectral, frobenius = np.array([np.mean(values, axis=0) for values in recipes.values()]).T
-    print(f"{len(recipes)} recipes of {len(flows)} flow families, means over splits:")
-    print(f"correlation of R@1 with spectral / Frobenius: {np.corrcoef(recall, spectral / frobenius)[0, 1]:+.2f}")
-    print(f"correlation of R@1 with the spectral norm: {np.corrcoef(recall, spectral)[0, 1]:+.2f}")
+    print(f"  {len(recipes)} recipes of flows, means over splits; correlation of R@1 with")
+    print(f"  spectral / Frobenius norm: {np.corrcoef(recall, spectral / frobenius)[0, 1]:+.2f}")
+    print(f"  the spectral norm:         {np.corrcoef(recall, spectral)[0, 1]:+.2f}")
+
+
+def main() -> None:
+    for study in STUDIES:
+        conclude(study)
 
 
 if __name__ == "__main__":
