@@ -1,13 +1,17 @@
 """Runs in this process, on the smallest data there is. What only a killed process shows is in test_resume.py."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
 
 from tf_detreg import datasets, training
-from tf_detreg.training import RunConfig, checkpoint, load_run, train
+from tf_detreg.files import replacing
+from tf_detreg.training import RunConfig, checkpoint, load_run, table_log, train
 from tf_detreg.training.config import differences
+from tf_detreg.training.run import _Keeper
 
 
 def small(**changes):
@@ -91,6 +95,51 @@ def test_a_place_that_cannot_be_written_to_is_told_at_once(splits, tmp_path, mon
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(OSError, match="Cannot write here"):
         train(small(), tmp_path / "run", splits=splits)
+
+
+@pytest.mark.parametrize("victim", ["checkpoint", "best.keras", "history.csv", "embedder.keras"])
+def test_a_disk_that_fills_up_costs_an_epoch_at_most(victim, run, splits, tmp_path, monkeypatch):
+    """Half of a file is written, then the disk is full: in the second epoch, or at the very end."""
+    directory, writes = tmp_path / "run", []
+
+    def full(path):
+        with open(path, "wb") as file:
+            file.write(b"PK half of a file")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def second_time(function, path_of):
+        def write(*args, **kwargs):
+            writes.append(path_of(*args))
+            return full(writes[-1]) if len(writes) == 2 else function(*args, **kwargs)
+
+        return write
+
+    with monkeypatch.context() as patched:
+        if victim == "checkpoint":
+            patched.setattr(np, "savez", second_time(np.savez, lambda file, *_: file.name))
+        elif victim == "history.csv":
+            patched.setattr(table_log, "write_text", second_time(table_log.write_text, lambda path, *_: f"{path}.part"))
+        elif victim == "best.keras":
+            patched.setattr(_Keeper, "save_embedder", lambda self: _write_into(self.run.directory / "best.keras", full))
+        else:
+            patched.setattr("shutil.copyfile", lambda source, target: full(target))
+        with pytest.raises(OSError, match=r"No space left on device.*--resume") as caught:
+            train(small(), directory, splits=splits, verbose=0)
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(directory)
+    kept = checkpoint.checkpoints(directory / "checkpoints")
+    assert len(kept) == {"best.keras": 0, "embedder.keras": 2}.get(victim, 1)
+    assert (f"checkpoint is {kept[-1].name}" if kept else "no checkpoint") in str(caught.value)
+    assert not load_run(directory).finished
+
+    again = train(small(), directory, resume=True, splits=splits, verbose=0)
+    for a, b in zip(run.embedder.get_weights(), again.embedder.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again.history == run.history
+
+
+def _write_into(path, write):
+    with replacing(path) as temporary:
+        write(temporary)
 
 
 def test_one_class_is_not_enough(splits, tmp_path):

@@ -117,7 +117,7 @@ def train(
 
     Raises:
         ValueError: If the directory holds another run, or something else; if the configuration cannot be met.
-        OSError: If the directory cannot be written to.
+        OSError: If the directory cannot be written to, or its disk fills up; what was kept before stays whole.
         TrainingDiverged: If the objective became NaN or infinite. The last good weights are in `embedder.keras`.
 
     Example:
@@ -175,9 +175,10 @@ def _train(run: Run, record: dict, splits, place, callbacks, verbose):
             verbose=verbose,
         )
     if place.chief:
-        if not (run.directory / BEST).is_file():
-            keeper.save_embedder()
-        _finish(run, splits, guard.reason)
+        with _telling_what_is_safe(run):
+            if not (run.directory / BEST).is_file():
+                keeper.save_embedder()
+            _finish(run, splits, guard.reason)
 
 
 def _batches(config: RunConfig, train):
@@ -225,12 +226,13 @@ class _Keeper(keras.callbacks.Callback):
             return
         if self.evaluation is not None:
             self.evaluation.on_epoch_end(epoch, logs)
-        self._keep_best(logs)
-        if self.writes:
-            self.table.on_epoch_end(epoch, logs)
-            notes = {**self.notes, "rows": self.table.rows}
-            notes.pop("epoch")
-            checkpoint.save(self.model, self.run.directory / CHECKPOINTS, epoch + 1, notes)
+        with _telling_what_is_safe(self.run):
+            self._keep_best(logs)
+            if self.writes:
+                self.table.on_epoch_end(epoch, logs)
+                notes = {**self.notes, "rows": self.table.rows}
+                notes.pop("epoch")
+                checkpoint.save(self.model, self.run.directory / CHECKPOINTS, epoch + 1, notes)
         if self.patience_is_over():
             self.model.stop_training = True
 
@@ -250,6 +252,22 @@ class _Keeper(keras.callbacks.Callback):
                 self.save_embedder()
         else:
             self.notes = {**self.notes, "waited": self.notes["waited"] + 1}
+
+
+@contextlib.contextmanager
+def _telling_what_is_safe(run: Run) -> Iterator[None]:
+    """Says of a disk that is full, or gone, what of the run is there all the same."""
+    try:
+        yield
+    except OSError as error:
+        saved = checkpoint.checkpoints(run.directory / CHECKPOINTS)
+        state = f"Its last whole checkpoint is {saved[-1].name}" if saved else "It has no checkpoint yet"
+        raise OSError(
+            error.errno,
+            f"The run cannot be written ({error.strerror or error}). {state}; what is there is unharmed. Make room, "
+            "then go on with resume=True (--resume)",
+            str(run.directory),
+        ) from error
 
 
 def _finish(run: Run, splits, diverged: str | None):
