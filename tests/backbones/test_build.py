@@ -16,6 +16,22 @@ def test_small_cnn_saves_and_loads(tmp_path, pooling, features):
     np.testing.assert_allclose(before, after, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "pooling, pooled",
+    [
+        ("first", lambda x: x[:, 0]),
+        ("avg", lambda x: x.mean(1)),
+        ("max", lambda x: x.max(1)),
+        ("both", lambda x: np.concatenate([x.mean(1), x.max(1)], axis=1)),
+    ],
+)
+def test_tokens_of_a_transformer_are_pooled(pooling, pooled):
+    tokens = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Reshape((16, 3))])
+    images = np.random.default_rng(3).uniform(0, 255, (2, 4, 4, 3)).astype("float32")
+    found = backbones.build(tokens, image_size=4, pooling=pooling).predict(images, verbose=0)
+    np.testing.assert_allclose(found, pooled(images.reshape(2, 16, 3)), rtol=1e-5)
+
+
 def test_gem_lies_between_average_and_maximum():
     x = np.random.default_rng(1).uniform(0, 9, (2, 4, 5, 3)).astype("float32")
     np.testing.assert_allclose(backbones.GeM(power=1.0)(x), x.mean((1, 2)), rtol=1e-5)
@@ -68,6 +84,8 @@ def test_errors_name_what_is_wrong():
         backbones.build("resnet51")
     with pytest.raises(ValueError, match="`pooling`"):
         backbones.build("small_cnn", pooling="mean")
+    with pytest.raises(ValueError, match="'first' for tokens"):
+        backbones.build("small_cnn", pooling="first")
     with pytest.raises(ValueError, match="`mode`"):
         backbones.build("small_cnn", scaling="half")
     with pytest.raises(ValueError, match="`weights`"):

@@ -42,9 +42,10 @@ def build(
     Args:
         backbone: "small_cnn"; "efficientnet_lite0"; a model of `keras.applications` ("ResNet50", case and underscores
             do not matter); a keras-cv preset ("cv:mobilenet_v3_small");
-            or any `keras.Model` or layer from images to features or to a feature map.
+            or any `keras.Model` or layer from images to features, to a feature map or to tokens.
         image_size: side or (height, width) of the images.
-        pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map.
+        pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map or in tokens (B, T, C); of
+            tokens also "first", the class token.
         weights: "imagenet", a weights file, or None for random weights. A model given as an object keeps its own.
         trainable: False freezes all of it.
         scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family,
@@ -79,10 +80,12 @@ def build(
 
     inputs = keras.Input((*size, 3), name="images")
     features = body(PixelScaling(scaling or family, name="scaling")(inputs))
-    if len(features.shape) == 4:
+    if len(features.shape) in (3, 4):
         features = pool(features, pooling)
     if len(features.shape) != 2:
-        raise ValueError(f"The backbone must give (B, F) or (B, H, W, C); {body.name} gives {features.shape}.")
+        raise ValueError(
+            f"The backbone must give (B, F), (B, H, W, C) or (B, T, C); {body.name} gives {features.shape}."
+        )
     model = keras.Model(inputs, features, name=f"{body.name}_features")
     if not trainable:
         model.trainable = False

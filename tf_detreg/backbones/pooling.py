@@ -1,11 +1,11 @@
-"""From a feature map to one vector an image."""
+"""From a feature map, or a sequence of tokens, to one vector an image."""
 
 from __future__ import annotations
 
 import keras
 from keras import ops
 
-POOLINGS = ("avg", "max", "both", "gem")
+POOLINGS = ("avg", "max", "both", "gem", "first")
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -56,9 +56,25 @@ class GeM(keras.layers.Layer):
 
 
 def pool(features, pooling: str = "avg"):
-    """Pools a feature map (B, H, W, C) by name: "avg", "max", "both" (side by side, 2·C) or "gem"."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"`pooling` must be one of {', '.join(POOLINGS)}; received {pooling!r}.")
+    """Pools a feature map (B, H, W, C), or the tokens (B, T, C) of a transformer, by name.
+
+    "avg", "max", "both" (side by side, 2·C), "gem"; and for tokens "first", which is the class token of a vision
+    transformer that has one. The other four count it like any other token.
+
+    Raises:
+        ValueError: for another name, or "first" of a feature map.
+    """
+    tokens = len(features.shape) == 3
+    if pooling not in POOLINGS or (pooling == "first" and not tokens):
+        raise ValueError(
+            f"`pooling` must be one of {', '.join(POOLINGS)} ('first' for tokens (B, T, C) only); received {pooling!r} "
+            f"for features of shape {features.shape}."
+        )
+    if pooling == "first":
+        one = keras.layers.Cropping1D((0, features.shape[1] - 1), name="pool_first")(features)
+        return keras.layers.Flatten(name="pool_flat")(one)
+    if tokens:
+        features = keras.layers.Reshape((features.shape[1], 1, features.shape[2]), name="tokens")(features)
     if pooling == "gem":
         return GeM(name="pool_gem")(features)
     average = keras.layers.GlobalAveragePooling2D(name="pool_avg")
