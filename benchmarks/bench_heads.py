@@ -336,16 +336,21 @@ MEMORY = {
 }
 
 
-def peak_of(name: str) -> float:
-    """Megabytes that ten steps add to the process, in a process of its own."""
+def peak_of(name: str, runs: int = 3) -> float:
+    """Median of the megabytes that ten steps add to the process, each time in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.bench_heads", "--memory", name]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=True)
-    return float(done.stdout.split()[-1])
+    folder = Path(__file__).parent.parent
+    done = [subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True) for _ in range(runs)]
+    return statistics.median(float(one.stdout.split()[-1]) for one in done)
 
 
 def print_memory(name: str) -> None:
-    """Imports and warms up the framework first, so that only the flow's own memory counts."""
+    """Imports and warms up the framework first, so that only the flow's own memory counts; all use one thread.
+
+    A second thread would run operations ahead of time and allocate from a heap of its own.
+    """
     if name == "ours":
+        one_thread()
         from tf_detreg import heads
 
         our_step(heads.RealNVP(8, DEPTH, 8))()
@@ -365,6 +370,14 @@ def print_memory(name: str) -> None:
     print(status("VmHWM") - before)
 
 
+def one_thread() -> None:
+    """For TensorFlow; PyTorch is told by `torch.set_num_threads`."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 def status(field: str) -> float:
     """A figure of this process in megabytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -375,7 +388,8 @@ def memory_notes() -> str:
     used = {name: peak_of(name) for name in MEMORY}
     listed = ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in used.items())
     return (
-        f"Peak memory that building the RealNVP and ten steps add to a warm process (its weights are 19 MB): {listed}."
+        "Peak memory that building the RealNVP and ten steps on one thread add to a warm process (its weights are "
+        f"19 MB; medians of three processes): {listed}."
     )
 
 
@@ -399,10 +413,7 @@ def main() -> None:
     if options.memory:
         print_memory(options.memory)
         return
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    one_thread()
     rows, absent = head_rows(options.runs)
     notes = f"Not installed: {', '.join(absent)}." if absent else memory_notes()
     if not options.skip_step:

@@ -27,18 +27,23 @@ def bounded(s: tf.Tensor, bound: float) -> tf.Tensor:
     return bound * tf.tanh(s / bound)
 
 
+def shift_and_log_scale(net: Callable, z_a: tf.Tensor, training, bound: float) -> tuple[tf.Tensor, tf.Tensor]:
+    """What an affine coupling's network says: `(shift, raw) = net(z_a)` and `s = bounded(raw)`."""
+    shift, raw = tf.split(net(z_a, training=training), 2, axis=-1)
+    return shift, bounded(raw, bound)
+
+
 def affine_coupling(num_masked: int, net: Callable, training, bound: float, record: Callable[[tf.Tensor], None]):
     """One affine coupling as a fresh TFP bijector.
 
-        y_a = z_a,    y_b = z_b ⊙ exp(s) + shift,    (shift, raw) = net(z_a),    s = bounded(raw)
+        y_a = z_a,    y_b = z_b ⊙ exp(s) + shift,    shift and s from `shift_and_log_scale`
 
     The network runs once; its log-scale goes both into the transform and to `record`.
     """
     from tensorflow_probability import bijectors as tfb
 
     def affine(z_a, _):
-        shift, raw = tf.split(net(z_a, training=training), 2, axis=-1)
-        log_scale = bounded(raw, bound)
+        shift, log_scale = shift_and_log_scale(net, z_a, training, bound)
         record(log_scale)
         return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=log_scale)])
 

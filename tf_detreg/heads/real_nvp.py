@@ -1,11 +1,12 @@
 """RealNVP: affine couplings, the flow of the determinant-regularization paper."""
 
 import keras
+import tensorflow as tf
 
 from tf_detreg.heads.base import FlowHead
 from tf_detreg.heads.checks import check_positive
 from tf_detreg.heads.conditioner import build_conditioners, conditioner_config, read_conditioner_options
-from tf_detreg.heads.coupling import affine_coupling, split
+from tf_detreg.heads.coupling import affine_coupling, shift_and_log_scale, split
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -94,6 +95,19 @@ class RealNVP(FlowHead):
     def build_flow(self):
         reads_and_moves = [split(self.dim, layer)[1:] for layer in range(self.depth)]
         self.conditioners = build_conditioners(self, [(read, 2 * moved) for read, moved in reads_and_moves])
+
+    def flow(self, z, training=None):
+        # What the chain of `factors` computes. But the halves are joined once, at the end: joined and cut in every
+        # layer, a second copy of each would be kept for the backward pass.
+        read, moved = tf.split(z, split(self.dim, 0)[1:], axis=-1)
+        log_scales = []
+        for net in self.conditioners:
+            shift, log_scale = shift_and_log_scale(net, read, training, self.scale_bound)
+            read, moved = moved * tf.exp(log_scale) + shift, read
+            log_scales.append(log_scale)
+        # After an odd number of layers the tail is the one to be read next.
+        halves = [moved, read] if self.depth % 2 else [read, moved]
+        return tf.concat(halves, axis=-1), log_scales
 
     def factors(self, record, training=None):
         return [
