@@ -1,12 +1,11 @@
 """The one contract that every embedding head keeps."""
 
-import math
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_choice, check_finite, check_integer, check_rate, check_width
+from tf_detreg.heads.checks import check_choice, check_finite, check_integer, check_number, check_rate, check_width
 from tf_detreg.heads.measures import check_measure, regularity
 
 PROJECTIONS = ("auto", "always", "never")
@@ -74,9 +73,7 @@ class FlowHead(keras.layers.Layer):
     ):
         super().__init__(dtype=_full_precision(dtype), **kwargs)
         self.dim = check_integer("dim", dim, 2)
-        if not math.isfinite(penalty):
-            raise ValueError(f"penalty must be finite, received {penalty!r}.")
-        self.penalty = float(penalty)
+        self.penalty = check_number("penalty", penalty)
         self.measure = check_measure(measure)
         self.projection = check_choice("projection", projection, PROJECTIONS)
         self.dropout = check_rate("dropout", dropout)

@@ -1,6 +1,7 @@
 """Checks of what a caller hands to a head: each failure is a `ValueError` that names the argument and what came."""
 
 import math
+import numbers
 
 import tensorflow as tf
 
@@ -8,23 +9,35 @@ import tensorflow as tf
 LARGEST_FEATURE = 1e16
 
 
+def is_finite(value) -> bool:
+    """Whether `value` is a number, and neither a bool nor NaN nor infinite."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_number(name: str, value) -> float:
+    """Returns `value` as a float if it is a finite number."""
+    if not is_finite(value):
+        raise ValueError(f"{name} must be finite, received {value!r}.")
+    return float(value)
+
+
 def check_integer(name: str, value, least: int) -> int:
     """Returns `value` as an int if it is a whole number, `least` or more."""
-    if isinstance(value, bool) or int(value) != value or value < least:
+    if not is_finite(value) or int(value) != value or value < least:
         raise ValueError(f"{name} must be a whole number, {least} or more, received {value!r}.")
     return int(value)
 
 
 def check_rate(name: str, value) -> float:
     """Returns `value` as a float if it is a dropout rate: 0 ≤ value < 1."""
-    if not 0 <= value < 1:
+    if not is_finite(value) or not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), received {value!r}.")
     return float(value)
 
 
 def check_positive(name: str, value) -> float:
     """Returns `value` as a float if it is finite and above 0."""
-    if not (math.isfinite(value) and value > 0):
+    if not is_finite(value) or value <= 0:
         raise ValueError(f"{name} must be finite and above 0, received {value!r}.")
     return float(value)
 
