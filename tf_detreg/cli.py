@@ -89,6 +89,9 @@ def train(
     from tf_detreg import training
 
     config = _config(data, run, resume, recipe)
+    if features:
+        # Features are computed once: what a recipe does to the images of each epoch falls away.
+        config = config.replace(crop=None, augment=(), unfreezing=None)
     parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
     parts |= {"loss": {"name": loss}, "backbone": {"name": backbone}}
     changes = {"epochs": epochs, "image_size": image_size, "classes": classes, "images": images, "seed": seed}
