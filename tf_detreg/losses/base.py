@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.labels import check_labels
 from tf_detreg.losses.loss_layer import LossLayer
+from tf_detreg.losses.options import at_least
 
 SHORTEST = 1e-12
 """Vectors with a smaller squared length have no direction."""
@@ -101,13 +102,9 @@ class ProxyLoss(LossLayer):
         self, num_classes: int, dim: int | None = None, proxies_per_class: int = 1, initializer=None, **kwargs
     ):
         super().__init__(**kwargs)
-        if num_classes < self.smallest_num_classes:
-            raise ValueError(f"num_classes must be at least {self.smallest_num_classes}, received {num_classes}.")
-        if proxies_per_class < 1:
-            raise ValueError(f"proxies_per_class must be at least 1, received {proxies_per_class}.")
-        self.num_classes = int(num_classes)
+        self.num_classes = at_least("num_classes", num_classes, self.smallest_num_classes)
         self.dim = dim
-        self.proxies_per_class = int(proxies_per_class)
+        self.proxies_per_class = at_least("proxies_per_class", proxies_per_class, 1)
         self.initializer = keras.initializers.get(initializer)
 
     def build(self, labels_shape=None, embeddings_shape=None):

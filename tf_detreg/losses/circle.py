@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import average, count_true
 from tf_detreg.losses.distances import masked_logsumexp
+from tf_detreg.losses.options import positive
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -43,10 +44,8 @@ class Circle(PairLoss):
 
     def __init__(self, margin: float = 0.4, scale: float = 80.0, **kwargs):
         super().__init__(**kwargs)
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, received {scale}.")
         self.margin = margin
-        self.scale = scale
+        self.scale = positive("scale", scale)
 
     def per_anchor(self, pairs):
         similarities = pairs.similarities

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, at_label, cross_entropy
+from tf_detreg.losses.options import positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -54,9 +55,7 @@ class CosFace(ProxyLoss):
         **kwargs,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, received {scale}.")
-        self.scale = scale
+        self.scale = positive("scale", scale)
         self.margin = margin
 
     def objective(self, labels, z, q):

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.margin import Margin
+from tf_detreg.losses.options import at_least
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -54,10 +55,8 @@ class CrossBatchMemory(LossLayer):
         super().__init__(**kwargs)
         if not isinstance(loss, PairLoss | Margin):
             raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")
-        if memory_size < 1:
-            raise ValueError(f"memory_size must be at least 1, received {memory_size}.")
         self.loss = loss
-        self.memory_size = memory_size
+        self.memory_size = at_least("memory_size", memory_size, 1)
         self.start = start
         self.batch_weight = batch_weight
 

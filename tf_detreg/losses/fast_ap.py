@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import squared_distances
+from tf_detreg.losses.options import at_least
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -42,11 +43,9 @@ class FastAP(PairLoss):
 
     def __init__(self, num_bins: int = 10, **kwargs):
         super().__init__(**kwargs)
-        if num_bins < 1:
-            raise ValueError(f"num_bins must be at least 1, received {num_bins}.")
         if not self.normalize:
             raise ValueError("normalize must be True: the bins cover the distances of unit vectors.")
-        self.num_bins = num_bins
+        self.num_bins = at_least("num_bins", num_bins, 1)
 
     def per_anchor(self, pairs):
         places = squared_distances(pairs.anchors, pairs.references) * (self.num_bins / 4)

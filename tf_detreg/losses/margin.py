@@ -6,6 +6,7 @@ import tensorflow as tf
 from tf_detreg.losses.averages import average
 from tf_detreg.losses.labels import check_labels
 from tf_detreg.losses.loss_layer import LossLayer
+from tf_detreg.losses.options import at_least
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedPairs, Pairs, occurrences
 
@@ -107,8 +108,8 @@ class Margin(LossLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1 or None, received {num_classes}.")
+        if num_classes is not None:
+            num_classes = at_least("num_classes", num_classes, 1)
         self.num_classes = num_classes
         self.alpha = alpha
         self.beta_start = beta

@@ -4,6 +4,7 @@ import keras
 
 from tf_detreg.losses import distances
 from tf_detreg.losses.direction import hardest_positive_direction
+from tf_detreg.losses.options import positive
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -51,10 +52,8 @@ class MultiSimilarity(PairLoss):
 
     def __init__(self, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5, direction: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        if alpha <= 0 or beta <= 0:
-            raise ValueError(f"alpha and beta must be positive, received alpha={alpha}, beta={beta}.")
-        self.alpha = alpha
-        self.beta = beta
+        self.alpha = positive("alpha", alpha)
+        self.beta = positive("beta", beta)
         self.base = base
         self.direction = direction
 

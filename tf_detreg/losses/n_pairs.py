@@ -50,7 +50,10 @@ class NPairs(PairLoss):
     def per_anchor(self, pairs):
         anchors, positives = chosen_pairs(pairs)
         logits = similarities(*chosen_vectors(pairs, anchors, positives))
-        each = tf.reduce_logsumexp(logits, axis=1) - tf.linalg.diag_part(logits)
+        # The fused operation: on so few pairs, each further one costs as much as the loss.
+        each, _ = tf.raw_ops.SoftmaxCrossEntropyWithLogits(
+            features=logits, labels=tf.eye(tf.size(anchors), dtype=logits.dtype)
+        )
         size = tf.size(pairs.labels)
         losses = average(tf.math.unsorted_segment_sum(each, anchors, size), tf.size(anchors))
         if self.penalty:

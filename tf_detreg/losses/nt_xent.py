@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import pair_average
 from tf_detreg.losses.distances import masked_logsumexp
+from tf_detreg.losses.options import positive
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -43,9 +44,7 @@ class NTXent(PairLoss):
 
     def __init__(self, temperature: float = 0.07, **kwargs):
         super().__init__(**kwargs)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, received {temperature}.")
-        self.temperature = temperature
+        self.temperature = positive("temperature", temperature)
 
     def per_anchor(self, pairs):
         logits = pairs.similarities / self.temperature

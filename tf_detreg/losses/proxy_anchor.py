@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, log1p_sum_exp, set_apart
+from tf_detreg.losses.options import positive
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -65,9 +66,7 @@ class ProxyAnchor(ProxyLoss):
         **kwargs,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
-        if alpha <= 0:
-            raise ValueError(f"alpha must be positive, received {alpha}.")
-        self.alpha = alpha
+        self.alpha = positive("alpha", alpha)
         self.margin = margin
         self.direction = direction
 

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, set_apart
+from tf_detreg.losses.options import positive
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -64,9 +65,7 @@ class ProxyNCA(ProxyLoss):
         **kwargs,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
-        if scale <= 0:
-            raise ValueError(f"scale must be positive, received {scale}.")
-        self.scale = scale
+        self.scale = positive("scale", scale)
         self.direction = direction
 
     def objective(self, labels, z, q):

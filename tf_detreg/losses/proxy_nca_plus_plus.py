@@ -3,6 +3,7 @@
 import keras
 
 from tf_detreg.losses.base import ProxyLoss, cross_entropy
+from tf_detreg.losses.options import positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -53,9 +54,7 @@ class ProxyNCAPlusPlus(ProxyLoss):
         **kwargs,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, received {temperature}.")
-        self.temperature = temperature
+        self.temperature = positive("temperature", temperature)
 
     def objective(self, labels, z, q):
         return cross_entropy(labels, (2 * self.class_similarities(z, q) - 2) / self.temperature)

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, at_label, cross_entropy
+from tf_detreg.losses.options import positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -62,10 +63,8 @@ class SoftTriple(ProxyLoss):
         **kwargs,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
-        if scale <= 0 or gamma <= 0:
-            raise ValueError(f"scale and gamma must be positive, received {scale} and {gamma}.")
-        self.scale = scale
-        self.gamma = gamma
+        self.scale = positive("scale", scale)
+        self.gamma = positive("gamma", gamma)
         self.margin = margin
         self.tau = tau
 

@@ -19,9 +19,7 @@ class SubCenterArcFace(ArcFace):
         num_classes: number of classes C.
         dim: size of an embedding. Defaults to `None`: taken from the first call.
         proxies_per_class: m; K, the sub-centres. Defaults to `3`.
-        scale: σ. Defaults to `64.0`.
-        margin: m, in radians, below π. Defaults to `0.5`.
-        initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
+        **kwargs: `scale=64.0`, `margin=0.5`, `initializer=None`: see `ArcFace`.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -43,14 +41,5 @@ class SubCenterArcFace(ArcFace):
     Reference: Deng et al., "Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web Faces", ECCV 2020.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        dim: int | None = None,
-        proxies_per_class: int = 3,
-        scale: float = 64.0,
-        margin: float = 0.5,
-        initializer=None,
-        **kwargs,
-    ):
-        super().__init__(num_classes, dim, proxies_per_class, scale, margin, initializer, **kwargs)
+    def __init__(self, num_classes: int, dim: int | None = None, proxies_per_class: int = 3, **kwargs):
+        super().__init__(num_classes, dim, proxies_per_class, **kwargs)

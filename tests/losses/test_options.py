@@ -1,0 +1,46 @@
+"""A wrong option is refused by a message that names it."""
+
+import pytest
+
+from tests.losses.table import AllTriplets
+from tf_detreg import losses
+
+
+@pytest.mark.parametrize(
+    "loss, options, name",
+    [
+        (losses.ProxyAnchor, {"num_classes": 0}, "num_classes"),
+        (losses.ProxyNCA, {"num_classes": 1}, "num_classes"),
+        (losses.ProxyGML, {"num_classes": 1}, "num_classes"),
+        (losses.ProxyAnchor, {"num_classes": 3, "proxies_per_class": 0}, "proxies_per_class"),
+        (losses.ProxyAnchor, {"num_classes": 3, "alpha": 0}, "alpha"),
+        (losses.ProxyNCA, {"num_classes": 3, "scale": 0}, "scale"),
+        (losses.ProxyNCAPlusPlus, {"num_classes": 3, "temperature": -1}, "temperature"),
+        (losses.ArcFace, {"num_classes": 3, "margin": 28.6}, "radians"),
+        (losses.SubCenterArcFace, {"num_classes": 3, "scale": 0}, "scale"),
+        (losses.CosFace, {"num_classes": 3, "scale": -1}, "scale"),
+        (losses.SoftTriple, {"num_classes": 3, "gamma": 0}, "gamma"),
+        (losses.NormalizedSoftmax, {"num_classes": 3, "temperature": 0}, "temperature"),
+        (losses.ProxyGML, {"num_classes": 3, "ratio": 0}, "ratio"),
+        (losses.ProxyAnchor, {"num_classes": 3, "alpha": float("nan")}, "alpha"),
+        (losses.ProxyAnchor, {"num_classes": 2.5}, "num_classes"),
+        (losses.Margin, {"num_classes": 0}, "num_classes"),
+        (losses.CrossBatchMemory, {"loss": losses.Contrastive(), "memory_size": 0}, "memory_size"),
+        (losses.Circle, {"scale": 0}, "scale"),
+        (losses.NTXent, {"temperature": 0}, "temperature"),
+        (losses.SupCon, {"temperature": float("inf")}, "temperature"),
+        (losses.MultiSimilarity, {"beta": -1}, "beta"),
+        (losses.MultiSimilarity, {"distance": "euclidean"}, "distance"),
+        (losses.FastAP, {"num_bins": 0}, "num_bins"),
+        (losses.FastAP, {"normalize": False}, "normalize"),
+        (losses.Triplet, {"negatives": "easy"}, "negatives"),
+        (losses.Triplet, {"margin": -1}, "margin"),
+        (losses.Triplet, {"average": "some"}, "average"),
+        (losses.Contrastive, {"power": 3}, "power"),
+        (losses.Contrastive, {"distance": "manhattan"}, "distance"),
+        (losses.NPairsMultilabel, {"miner": AllTriplets()}, "miner"),
+    ],
+)
+def test_wrong_arguments_are_named(loss, options, name):
+    with pytest.raises(ValueError, match=name):
+        loss(**options)
