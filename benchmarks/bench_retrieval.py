@@ -22,7 +22,7 @@ from collections.abc import Callable
 ROUNDS = 3
 clock = time.perf_counter
 VECTORS = (
-    "The vectors for ScaNN and for the automatic choice lie in classes of ten and fill about 20 of their 128 dimensions, "
+    "The vectors for ScaNN and the automatic choice lie in classes of ten and fill about 20 of their 128 dimensions, "
     "as trained embeddings do; the docstring of `clustered` in the script says how that was seen."
 )
 NOISE = 0.73  # within classes of 10: at 1,000,000 items R@1 is then 0.8
