@@ -67,3 +67,11 @@ def test_own_pictures(kind, tmp_path):
     (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{file},{label}\n" for file, label in rows))
     record = train(tmp_path, 'name = "glyphs"', tmp_path / ("tree" if kind == "folder" else "list.csv"))
     assert sum(part["images"] for part in record["data"].values()) == 24
+
+
+def test_features_drop_what_a_recipe_does_to_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_DETREG_CACHE", str(tmp_path / "cache"))
+    more = 'name = "cub"\ncheck = false\nvalidation = 0.34\n\n'
+    more += '[crop]\nscale = [0.5, 1.0]\n\n[[augment]]\nname = "RandomFlip"'
+    config = train(tmp_path, more, trees.cub(tmp_path / "tree"), "--features")["config"]
+    assert config["features"] and config["crop"] is None and config["augment"] == []
