@@ -125,10 +125,13 @@ def measure(embedder: keras.Model, train: Arrays, evaluation: Arrays, recall_at)
 def smoothness(model, train: Arrays, evaluation: Arrays, seed: int, count: int = 256) -> dict[str, float]:
     """How steep the head's flow `g` is, at its own inputs `z` of unseen classes.
 
-    `spectral` is the mean largest singular value of g's Jacobian (power iteration), `frobenius` the mean of
-    `‖J‖_F / √d` (1 for an isometry), `abs_log_scale` the mean of |s| over all triangular factors, and `secant_*` the
-    mean of `‖g(a) − g(b)‖ / ‖a − b‖` for pairs within a class and between classes, of seen and of unseen classes.
+    Means of what `analysis.lipschitz` measures: `spectral`, the largest singular value of g's Jacobian; `frobenius`,
+    `‖J‖_F / √d` (1 for an isometry); `log_det`, `log|det J| / d`; `secant_*`, `‖g(a) − g(b)‖ / ‖a − b‖` for pairs
+    within a class and between classes, of seen and of unseen classes. And `abs_log_scale`, the mean of |s| over all
+    triangular factors.
     """
+    from tf_detreg.analysis import lipschitz
+
     head, backbone = model.head, model.backbone
     rng = np.random.default_rng(seed)
     flow = tf.function(lambda z: head.flow(z, training=False)[0])
@@ -144,47 +147,17 @@ def smoothness(model, train: Arrays, evaluation: Arrays, seed: int, count: int =
     result = {}
     for name, arrays in (("seen", train), ("unseen", evaluation)):
         (a, b, c), has_mate, differs = sample(arrays)
-        result[f"secant_within_{name}"] = _secant(flow, a, b, has_mate)
-        result[f"secant_between_{name}"] = _secant(flow, a, c, differs)
-    spectral, frobenius = _jacobian_norms(head, a)
+        for kind, mates, chosen in (("within", b, has_mate), ("between", c, differs)):
+            ratios = lipschitz.secant_ratios(flow, a[chosen], mates[chosen])
+            result[f"secant_{kind}_{name}"] = float(np.mean(ratios)) if len(ratios) else float("nan")
     scales = [tf.reduce_mean(tf.abs(s)) for s in head.flow(a, training=False)[1]]
-    result["abs_log_scale"] = float(tf.reduce_mean(scales)) if scales else 0.0
-    return result | {"spectral": spectral, "frobenius": frobenius}
-
-
-def _jacobian_norms(head, z: tf.Tensor, iterations: int = 12) -> tuple[float, float]:
-    """Mean largest singular value, and mean Frobenius norm over √d, of the flow's Jacobian at the rows of z."""
-
-    @tf.function
-    def forward(v):
-        with tf.autodiff.ForwardAccumulator(z, v) as accumulator:
-            y, _ = head.flow(z, training=False)
-        return accumulator.jvp(y)
-
-    @tf.function
-    def backward(u):
-        with tf.GradientTape() as tape:
-            tape.watch(z)
-            y, _ = head.flow(z, training=False)
-        return tape.gradient(y, z, output_gradients=u)
-
-    v = tf.random.stateless_normal(z.shape, seed=(0, 1))
-    if forward(v) is None:
-        return 1.0, 1.0
-    frobenius = tf.sqrt(tf.reduce_mean([tf.reduce_mean(forward(_signs(z.shape, i)) ** 2, 1) for i in range(8)], 0))
-    for _ in range(iterations):
-        v = backward(forward(tf.math.l2_normalize(v, axis=1)))
-    largest = tf.norm(forward(tf.math.l2_normalize(v, axis=1)), axis=1)
-    return float(tf.reduce_mean(largest)), float(tf.reduce_mean(frobenius))
-
-
-def _signs(shape, seed: int) -> tf.Tensor:
-    return tf.sign(tf.random.stateless_uniform(shape, seed=(seed, 2)) - 0.5)
-
-
-def _secant(flow, a: tf.Tensor, b: tf.Tensor, chosen: np.ndarray) -> float:
-    ratio = tf.norm(flow(a) - flow(b), axis=1) / tf.maximum(tf.norm(a - b, axis=1), 1e-9)
-    return float(np.mean(ratio.numpy()[chosen])) if chosen.any() else float("nan")
+    log_det = lipschitz.log_determinant(head, a)
+    return result | {
+        "abs_log_scale": float(tf.reduce_mean(scales)) if scales else 0.0,
+        "log_det": 0.0 if log_det is None else float(np.mean(log_det)) / head.dim,
+        "spectral": float(np.mean(lipschitz.spectral_norm(flow, a, iterations=13))),
+        "frobenius": float(np.mean(lipschitz.frobenius_norm(flow, a, probes=8))) / head.dim**0.5,
+    }
 
 
 def _mates(labels: np.ndarray, row: int) -> np.ndarray:
