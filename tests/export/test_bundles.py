@@ -53,6 +53,9 @@ def test_all_signatures_answer_with_ids(exact, images, expected, encode):
         got = np.vectorize(bytes.decode)(answer["ids"].numpy())
         assert (got[:, 0] == wanted[:, 0]).all()
         np.testing.assert_allclose(answer["scores"], scores, atol=1e-5)
+    for empty in ({"images": tf.zeros((0, 32, 32, 3))}, {"image_bytes": tf.zeros((0,), tf.string)}):
+        name = "serve_bytes" if "image_bytes" in empty else "serving_default"
+        assert signatures[name](**empty)["ids"].shape == (0, 5)
     broken = signatures["serve_bytes"](image_bytes=tf.constant([b""]))
     assert set(broken["ids"].numpy().ravel()) == {b""}
 

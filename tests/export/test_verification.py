@@ -65,6 +65,8 @@ def test_bad_artefacts_are_named(embedder, exported, images, tmp_path):
     (tmp_path / "7" / "variables" / "variables.index").unlink()
     with pytest.raises(ValueError, match="could not be run by tensorflow"):
         export.verify(embedder, tmp_path / "7", images)
+    with pytest.raises(ValueError, match=r"did not end within timeout=0\.01"):
+        export.verify(embedder, exported, images, timeout=0.01)
     with pytest.raises(ValueError, match="images must be"):
         export.verify(embedder, exported, images[:0])
 

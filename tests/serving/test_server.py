@@ -57,6 +57,12 @@ def test_bytes_with_a_broken_row(client, pictures, vectors):
     assert client.post(PREDICT, json={"signature_name": "serve_bytes", "instances": []}).json() == {"predictions": []}
 
 
+def test_a_thousand_rows_in_one_request(client, pictures, vectors):
+    ask = {"signature_name": "serve_bytes", "instances": [b64(png(pictures[row % 40])) for row in range(1000)]}
+    rows = client.post(PREDICT, json=ask).json()["predictions"]
+    np.testing.assert_allclose([row["embeddings"] for row in rows], np.resize(vectors, (1000, 8)), atol=1e-5)
+
+
 def test_status_and_metadata(client):
     state = client.get("/v1/models/colours").json()["model_version_status"]
     assert state == [{"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}]

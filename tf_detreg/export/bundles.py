@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_detreg.export import lite, metadata, publishing
 from tf_detreg.export.decoding import decode_batch
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
-from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, variables_read
+from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, variables_read
 from tf_detreg.retrieval.index import Index
 
 LARGEST_MOBILE_BYTES = 1_500_000_000
@@ -216,12 +216,12 @@ def _signatures(module: tf.Module, embedder: keras.Model, find, size, dim: int, 
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.float32, name="images")])
     def serving_default(images):
-        return serve_embeddings(embed(embedder, images))
+        return serve_embeddings(embed_any(embedder, images))
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve_bytes(image_bytes):
         images, valid = decode_batch(image_bytes, size, max_pixels=max_pixels)
-        found = serve_embeddings(embed(embedder, images))
+        found = serve_embeddings(embed_any(embedder, images))
         ids = tf.where(valid[:, None], found["ids"], "")
         return {"ids": ids, "scores": tf.where(valid[:, None], found["scores"], 0.0), "valid": valid}
 

@@ -106,10 +106,7 @@ def build_module(
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, channels), tf.float32, name="images")])
     def serving_default(images):
-        count = tf.shape(images)[0]
-        # Some convolution kernels refuse an empty batch: it is given one black image, whose row is dropped.
-        images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        return {"embeddings": embed(embedder, images)[:count]}
+        return {"embeddings": embed_any(embedder, images)}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serve_bytes(image_bytes):
@@ -129,6 +126,14 @@ def build_module(
 
 def embed(embedder: keras.Model, images: tf.Tensor) -> tf.Tensor:
     return tf.cast(embedder(images, training=False), tf.float32)
+
+
+def embed_any(embedder: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    """The same for any number of images, none included, which some convolution kernels refuse."""
+    count = tf.shape(images)[0]
+    # An empty batch is given one black image, whose row is dropped.
+    images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+    return embed(embedder, images)[:count]
 
 
 def variables_read(concrete_functions, embedder: keras.Model) -> list[tf.Variable]:

@@ -205,7 +205,10 @@ def run_job(path, inputs, *, engine=None, signature, outputs, latency=(), repeat
         (folder / "job.json").write_text(json.dumps(job))
         command = [sys.executable, "-P", str(RUNNER), str(folder / "job.json")]
         quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=quiet, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=quiet, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"{path} did not end within timeout={timeout:g} seconds under {engine}.") from error
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ValueError(f"{path} could not be run by {engine} (exit {done.returncode}): {last}")
