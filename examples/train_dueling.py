@@ -21,13 +21,13 @@ embedder = keras.Sequential(
     [
         keras.Input((side, side, 3)),
         backbones.small_cnn(side, width=8, blocks=2),
-        heads.RealNVP(32, depth=4, hidden=64, penalty=0.05),  # λ₁: this head's R goes down
+        heads.RealNVP(32, depth=4, hidden=64, penalty=0.05, measure="shifted"),  # λ₁: this head's R goes down
     ]
 )
 model = training.MetricModel(
     embedder,
     losses.ProxyAnchor(digits.train.num_classes),
-    rival=heads.RealNVP(32, depth=4, hidden=64, penalty=-0.05),  # −λ₂: this one's goes up
+    rival=heads.RealNVP(32, depth=4, hidden=64, penalty=-0.05, measure="shifted"),  # −λ₂: this one's goes up
     interpolation=training.Interpolation(epsilon=0.4),
 )
 model.compile(training.optimizer(3e-3, 3e-3, proxy_factor=10, steps=epochs * len(batches)))

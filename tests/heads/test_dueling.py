@@ -22,7 +22,10 @@ def backbone_gradient(*layers):
 
 
 def test_rival_gradient_reaches_the_backbone_with_the_opposite_sign():
-    lowers, raises = make("real_nvp", penalty=0.05), make("real_nvp", penalty=-0.05)
+    lowers, raises = (
+        make("real_nvp", penalty=0.05, measure="shifted"),
+        make("real_nvp", penalty=-0.05, measure="shifted"),
+    )
     down, up = backbone_gradient(lowers), backbone_gradient(raises)
     assert np.abs(down).max() > 1e-6
     np.testing.assert_allclose(up, -down, atol=1e-15)
@@ -31,7 +34,7 @@ def test_rival_gradient_reaches_the_backbone_with_the_opposite_sign():
 
 
 def test_separate_weights_of_the_two_penalties():
-    main, rival = make("real_nvp", penalty=0.05), make("nice", penalty=-0.2)
+    main, rival = make("real_nvp", penalty=0.05, measure="shifted"), make("nice", penalty=-0.2, measure="shifted")
     pair = heads.Dueling(main, rival)
     x = features()
     pair(x, training=True)
@@ -41,7 +44,7 @@ def test_separate_weights_of_the_two_penalties():
 
 def test_training_the_penalties_drives_the_two_apart():
     keras.utils.set_random_seed(0)
-    pair = heads.Dueling(heads.RealNVP(4, depth=2, hidden=16, penalty=1.0))
+    pair = heads.Dueling(heads.RealNVP(4, depth=2, hidden=16, penalty=1.0, measure="shifted"))
     model = keras.Sequential([keras.Input((8,)), pair])
     model.compile(keras.optimizers.Adam(1e-2), "mse")
     x = features(16, dtype="float32").numpy()
@@ -60,7 +63,7 @@ def test_inference_runs_the_main_head_alone(monkeypatch):
 
 
 def test_default_rival_mirrors_the_main_head():
-    pair = heads.Dueling(heads.RealNVP(4, depth=2, hidden=8, penalty=0.05))
+    pair = heads.Dueling(heads.RealNVP(4, depth=2, hidden=8, penalty=0.05, measure="shifted"))
     config, mirrored = pair.main.get_config(), pair.rival.get_config()
     assert mirrored.pop("penalty") == -config.pop("penalty")
     assert mirrored.pop("name") != config.pop("name")

@@ -41,8 +41,8 @@ def embedder(head, image_size=6, width=7, **dense):
     )
 
 
-def flow(penalty=0.05, **kwargs):
-    return heads.RealNVP(dim=6, depth=2, hidden=8, penalty=penalty, **kwargs)
+def flow(penalty=0.05, measure="shifted", **kwargs):
+    return heads.RealNVP(dim=6, depth=2, hidden=8, penalty=penalty, measure=measure, **kwargs)
 
 
 @pytest.fixture

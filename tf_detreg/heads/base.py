@@ -37,7 +37,7 @@ class FlowHead(keras.layers.Layer):
     Args:
         dim: `d`, width of the flow and of the embedding, 2 or more.
         penalty: λ. Default 0: R is not added.
-        measure: `"shifted"` (default), `"log_det"` or `"isometric"`.
+        measure: `"isometric"` (default), `"shifted"` (the paper's) or `"log_det"`.
         projection: `"auto"` (default): a dense layer with bias where the feature width differs from `dim`;
             `"always"`; `"never"`.
         dropout: Rate on the incoming features, while training. Default 0.
@@ -64,7 +64,7 @@ class FlowHead(keras.layers.Layer):
         self,
         dim,
         penalty=0.0,
-        measure="shifted",
+        measure="isometric",
         projection="auto",
         dropout=0.0,
         connection="rms",

@@ -36,7 +36,7 @@ class Dueling(keras.layers.Layer):
 
     Example:
         >>> from tf_detreg.heads import RealNVP
-        >>> pair = Dueling(RealNVP(8, depth=2, hidden=16, penalty=0.05))
+        >>> pair = Dueling(RealNVP(8, depth=2, hidden=16, penalty=0.05, measure="shifted"))
         >>> pair.rival.penalty
         -0.05
         >>> pair(tf.random.normal((3, 20)), training=True).shape, len(pair.losses)

@@ -45,7 +45,7 @@ class FFJORD(FlowHead):
         max_steps: Of `"dormand_prince"`: when they do not suffice the result is NaN. Default 100.
         scale_bound: Bound on the mean log-scale, above 0. Default 0.5.
         penalty: λ of `loss + λ·R`; negative for a rival. Default 0.
-        measure: `"shifted"` (default), `"log_det"` or `"isometric"`.
+        measure: `"isometric"` (default), `"shifted"` (the paper's) or `"log_det"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
         **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
@@ -61,7 +61,7 @@ class FFJORD(FlowHead):
         ValueError: See `FlowHead`.
 
     Example:
-        >>> head = FFJORD(dim=8, hidden=16, penalty=0.05)
+        >>> head = FFJORD(dim=8, hidden=16, penalty=1.0)
         >>> head(tf.random.normal((3, 20)), training=True).shape
         TensorShape([3, 8])
         >>> z = head.project(tf.random.normal((3, 20)))
@@ -86,7 +86,7 @@ class FFJORD(FlowHead):
         max_steps=100,
         scale_bound=0.5,
         penalty=0.0,
-        measure="shifted",
+        measure="isometric",
         projection="auto",
         dropout=0.0,
         **kwargs,

@@ -38,7 +38,7 @@ class Glow(FlowHead):
         conditioner_dropout: Rate after each hidden layer, while training. Default 0.
         scale_bound: `b` > 0. Default 0.5.
         penalty: λ of `loss + λ·R`; negative for a rival. Default 0.
-        measure: `"shifted"` (default), `"log_det"` or `"isometric"`.
+        measure: `"isometric"` (default), `"shifted"` (the paper's) or `"log_det"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
         data_dependent: Whether the first training batch sets the ActNorms. Default True.
@@ -77,7 +77,7 @@ class Glow(FlowHead):
         conditioner_dropout=0.0,
         scale_bound=0.5,
         penalty=0.0,
-        measure="shifted",
+        measure="isometric",
         projection="auto",
         dropout=0.0,
         data_dependent=True,

@@ -34,7 +34,7 @@ class Linear(FlowHead):
         TensorShape([3, 8])
     """
 
-    def __init__(self, dim, dropout=0.0, penalty=0.0, measure="shifted", projection="always", **kwargs):
+    def __init__(self, dim, dropout=0.0, penalty=0.0, measure="isometric", projection="always", **kwargs):
         super().__init__(dim, penalty, measure, projection, dropout, **{"connection": "linear", **kwargs})
 
     def factors(self, record, training=None):

@@ -32,7 +32,7 @@ class NICE(FlowHead):
         conditioner_dropout: Rate after each hidden layer, while training. Default 0.
         scale_bound: `b` > 0, of the final scaling. Default 0.5.
         penalty: λ of `loss + λ·R`; negative for a rival. Default 0.
-        measure: `"shifted"` (default), `"log_det"` or `"isometric"`.
+        measure: `"isometric"` (default), `"shifted"` (the paper's) or `"log_det"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
         **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
@@ -70,7 +70,7 @@ class NICE(FlowHead):
         conditioner_dropout=0.0,
         scale_bound=0.5,
         penalty=0.0,
-        measure="shifted",
+        measure="isometric",
         projection="auto",
         dropout=0.0,
         **kwargs,

@@ -23,8 +23,10 @@ class RealNVP(FlowHead):
 
         det J_t = Π_j exp(s_j),         det(J_t + I) = 2^|a| · Π_j (1 + exp s_j)
 
-    and the second, over `2^d`, is the paper's penalty: `(1/d) Σ_t Σ_j [softplus(s_tj) − log 2]`. No determinant is
-    ever computed. The halves swap roles from layer to layer, so that after two layers every coordinate has moved.
+    and the second, over `2^d`, is the paper's penalty: `(1/d) Σ_t Σ_j [softplus(s_tj) − log 2]`, here
+    `RealNVP(dim, penalty=0.05, measure="shifted")`. The default measure is `(1/d) Σ_t Σ_j s_tj²`, which did better in
+    the studies (`docs/results.md`). No determinant is ever computed. The halves swap roles from layer to layer, so that
+    after two layers every coordinate has moved.
 
     The bound `b` on the log-scale is what makes the rival of a dueling pair possible, whose objective `−λR` would run
     to −∞ otherwise, and what keeps the inverse exact in float32 (see `docs/heads.md`). The networks' last layers start
@@ -39,7 +41,7 @@ class RealNVP(FlowHead):
         conditioner_dropout: Rate after each hidden layer, while training. Default 0.
         scale_bound: `b` > 0. Default 0.5.
         penalty: λ of `loss + λ·R`; negative for a rival. Default 0.
-        measure: `"shifted"` (default, the paper's), `"log_det"` or `"isometric"`.
+        measure: `"isometric"` (default), `"shifted"` (the paper's) or `"log_det"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
         **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
@@ -55,7 +57,7 @@ class RealNVP(FlowHead):
         ValueError: See `FlowHead`.
 
     Example:
-        >>> head = RealNVP(dim=8, depth=4, hidden=16, penalty=0.05)
+        >>> head = RealNVP(dim=8, depth=4, hidden=16, penalty=1.0)
         >>> embeddings = head(tf.random.normal((3, 20)), training=True)
         >>> embeddings.shape, len(head.losses)
         (TensorShape([3, 8]), 1)
@@ -83,7 +85,7 @@ class RealNVP(FlowHead):
         conditioner_dropout=0.0,
         scale_bound=0.5,
         penalty=0.0,
-        measure="shifted",
+        measure="isometric",
         projection="auto",
         dropout=0.0,
         **kwargs,

@@ -50,7 +50,7 @@ class ResidualMLP(FlowHead):
         activation="relu",
         conditioner_dropout=0.0,
         penalty=0.0,
-        measure="shifted",
+        measure="isometric",
         projection="auto",
         dropout=0.0,
         **kwargs,

@@ -54,7 +54,7 @@ class MetricModel(keras.Model):
         >>> from tf_detreg import heads, losses
         >>> images = keras.Input((8, 8, 3))
         >>> features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(images))
-        >>> embedder = keras.Model(images, heads.RealNVP(8, depth=2, hidden=8, penalty=0.05)(features))
+        >>> embedder = keras.Model(images, heads.RealNVP(8, depth=2, hidden=8, penalty=1.0)(features))
         >>> model = MetricModel(embedder, losses.ProxyAnchor(num_classes=4))
         >>> model.compile(keras.optimizers.AdamW(1e-3))
         >>> x, y = tf.random.uniform((8, 8, 8, 3), maxval=255.0), tf.constant([0, 0, 1, 1, 2, 2, 3, 3])
