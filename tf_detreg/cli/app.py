@@ -1,0 +1,41 @@
+"""The application itself, and what its commands share: options, progress, tables."""
+
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Deep metric learning for Keras: train an embedding on photos by class, measure it on classes it never saw,
+search with it, and put it behind TensorFlow Serving or on a phone.
+
+Start with **tf-detreg demo** (embedded data, a few minutes), then **tf-detreg train PHOTOS/**, where PHOTOS holds one
+folder of images a class.""",
+)
+
+Run = Annotated[pathlib.Path, typer.Argument(help="The directory of a run, as `train` and `demo` make it.")]
+Images = Annotated[list[pathlib.Path], typer.Argument(help="Image files, or folders of them.")]
+Exports = Annotated[pathlib.Path, typer.Option("--to", help="The folder that exports go to.")]
+Seed = Annotated[int, typer.Option(help="Of weights, batches and augmentation.")]
+
+
+def verbose() -> int:
+    """A bar in a terminal, a line an epoch in a log."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def print_table(title: str, rows: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for place, column in enumerate(rows[0] if rows else []):
+        table.add_column(column, justify="left" if place == 0 else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)

