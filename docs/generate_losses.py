@@ -2,6 +2,7 @@
 
 python docs/generate_losses.py            # writes docs/losses/*.md
 python docs/generate_losses.py --check    # fails if a page is out of date
+python docs/generate_losses.py --peer     # checks the column of pytorch-metric-learning against what is installed (extra bench)
 """
 
 import argparse
@@ -53,6 +54,27 @@ ELSEWHERE = {
     "SubCenterArcFace": ("✓", "-", "-", ""),
     "ProxyGML": ("-", "-", "-", "YuehuaZhu"),
 }
+# pytorch-metric-learning's classes behind the first column, where the name is not the loss's own.
+PEER_NAMES = {"Triplet": "TripletMargin", "ProxyNCAPlusPlus": "ProxyNCA", "TripletSemiHard": "TripletMargin"}
+ONLY_THERE = (
+    "Angular (here a miner)",
+    "DynamicSoftMargin",
+    "Histogram",
+    "Instance",
+    "IntraPairVariance",
+    "LargeMarginSoftmax",
+    "Manifold",
+    "NCA",
+    "P2SGrad",
+    "PNP",
+    "RankedList",
+    "SignalToNoiseRatioContrastive",
+    "SmoothAP",
+    "SphereFace",
+    "ThresholdConsistentMargin",
+    "TupletMargin",
+    "VICReg",
+)
 BASES = ("PairLoss", "ProxyLoss")
 
 
@@ -124,7 +146,27 @@ def overview(found: dict[str, type]) -> str:
     for name, loss in sorted(found.items()):
         kind = "layer" if hasattr(loss, "add_weight") else "loss"
         lines.append(f"| [{name}]({page_name(name)}) | {kind} | " + " | ".join(ELSEWHERE[name]) + " |")
+    lines += ["", f"pytorch-metric-learning also has, and this library has not: {', '.join(ONLY_THERE)}."]
     return "\n".join(lines) + "\n"
+
+
+def check_peer() -> None:
+    """Exits where the page is wrong about what pytorch-metric-learning has."""
+    from pytorch_metric_learning import losses as peer
+
+    theirs = {name.removesuffix("Loss") for name in dir(peer) if name.endswith("Loss")} | {"CrossBatchMemory"}
+    claimed = {
+        PEER_NAMES.get(name, name): name for name, entry in ELSEWHERE.items() if entry[0] not in ("-", "as a miner")
+    }
+    wrong = [
+        *(claimed.keys() - theirs),
+        *(name for name, entry in ELSEWHERE.items() if entry[0] == "-" and name in theirs),
+    ]
+    wrappers = {"GenericPair", "SelfSupervised"}
+    wrong += {name.split()[0] for name in ONLY_THERE} ^ (theirs - claimed.keys() - wrappers)
+    if wrong:
+        sys.exit(f"The page is wrong about pytorch-metric-learning's {sorted(wrong)}.")
+    print(f"The page agrees with the {len(theirs)} losses of pytorch-metric-learning.")
 
 
 def pages() -> dict[str, str]:
@@ -136,7 +178,12 @@ def pages() -> dict[str, str]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
-    check = parser.parse_args().check
+    parser.add_argument("--peer", action="store_true", help="write nothing; compare with pytorch-metric-learning")
+    arguments = parser.parse_args()
+    if arguments.peer:
+        check_peer()
+        return
+    check = arguments.check
     FOLDER.mkdir(exist_ok=True)
     stale = []
     for name, text in pages().items():
