@@ -2,7 +2,7 @@
 
 python docs/generate_losses.py            # writes docs/losses/*.md
 python docs/generate_losses.py --check    # fails if a page is out of date
-python docs/generate_losses.py --peer     # checks the column of pytorch-metric-learning against what is installed (extra bench)
+python docs/generate_losses.py --peer     # compares the page with the installed pytorch-metric-learning (extra bench)
 """
 
 import argparse
