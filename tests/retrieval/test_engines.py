@@ -60,7 +60,7 @@ def test_an_untuned_tree_would_be_wrong(clustered):
 def test_a_large_gallery_tries_layouts_on_a_part_of_it(clustered, monkeypatch):
     points, _ = clustered
     monkeypatch.setattr(approximate, "TRIALS_FROM", 2000)
-    monkeypatch.setattr(approximate, "TRIAL_SHARE", 0.75)
+    monkeypatch.setattr(approximate, "TRIAL_SHARE", 0.5)
     built, build = [], approximate.Tree.build
     monkeypatch.setattr(
         approximate.Tree, "build", lambda part, k, layout: built.append((len(part), layout)) or build(part, k, layout)
