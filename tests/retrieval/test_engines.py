@@ -60,13 +60,13 @@ def test_an_untuned_tree_would_be_wrong(clustered):
 def test_a_large_gallery_tries_layouts_on_a_part_of_it(clustered, monkeypatch):
     points, _ = clustered
     monkeypatch.setattr(approximate, "TRIALS_FROM", 2000)
-    monkeypatch.setattr(approximate, "TRIAL_SHARE", 0.5)
+    monkeypatch.setattr(approximate, "TRIAL_SHARES", (0.25, 0.5))
     built, build = [], approximate.Tree.build
     monkeypatch.setattr(
         approximate.Tree, "build", lambda part, k, layout: built.append((len(part), layout)) or build(part, k, layout)
     )
     tuned = approximate.calibrate(points, points, 10, np.arange(len(points)))
-    assert built[:-1] == [(1500, layout) for layout in approximate.LAYOUTS]
+    assert built[:-1] == [(size, layout) for size in (750, 1500) for layout in approximate.LAYOUTS]
     assert built[-1] == (3000, tuned.tree.layout)
     ids, _ = tuned.tree.search(points[:200], 10, np.arange(200))
     true, _ = exact.search(points[:200], points, 10, np.arange(200))

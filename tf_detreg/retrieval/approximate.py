@@ -15,9 +15,9 @@ from tf_detreg.retrieval.progress import ticker
 
 SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
 TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves
-# Of the gallery. A fixed small part misleads: a second leaf (SOAR) pays more the larger the gallery, so that it lost at
-# 50,000 items, won at 200,000, and is half as much again faster at a million.
-TRIAL_SHARE = 0.2
+# Parts of the gallery. One part misleads: a second leaf (SOAR) pays more the larger the gallery. It lost at 50,000
+# items, was even at 200,000 and half as much again faster at a million. So the time is carried on from two.
+TRIAL_SHARES = (0.05, 0.2)
 SAMPLE = 1_000  # queries to tune on, and as many again to measure on
 TRAINING = 100_000
 _BATCH = 8_192
@@ -255,28 +255,37 @@ def calibrate(
     return Calibrated(tree, measure_on, float(found.mean()), interval, time.perf_counter() - began, k)
 
 
-def trial_items(items: int) -> int:
-    """How large a part of a gallery the layouts are tried on."""
-    return round(TRIAL_SHARE * items)
+def trial_items(items: int) -> tuple[int, int]:
+    """How large the two parts of a gallery are that the layouts are tried on."""
+    small, large = (round(share * items) for share in TRIAL_SHARES)
+    return small, large
 
 
 def fastest_layout(
     queries: np.ndarray, gallery: np.ndarray, k: int, aim: float, seed: int, progress: bool | None = None
 ) -> Layout:
-    """Which layout reaches the aim soonest on a part of the gallery."""
-    rows = np.sort(np.random.default_rng(seed).choice(len(gallery), trial_items(len(gallery)), replace=False))
-    part = np.ascontiguousarray(gallery[rows])
-    kth = truth(queries, part, k, None)
-    seconds = {}
-    with ticker("Choosing ScaNN's layout", len(LAYOUTS), progress) as tick:
-        for layout in LAYOUTS:
-            tree = Tree.build(part, k, layout)
-            tree.tune(queries, k, None, kth, aim)
-            times = []
-            for _ in range(3):
-                began = time.perf_counter()
-                tree.search(queries, k)
-                times.append(time.perf_counter() - began)
-            seconds[layout] = min(times)
-            tick(1)
-    return min(seconds, key=seconds.get)
+    """Which layout is expected to reach the aim soonest: timed on two parts, carried on to the whole as a power law."""
+    order = np.random.default_rng(seed).permutation(len(gallery))
+    sizes = trial_items(len(gallery))
+    seconds = {layout: [] for layout in LAYOUTS}
+    with ticker("Choosing ScaNN's layout", len(LAYOUTS) * len(sizes), progress) as tick:
+        for size in sizes:
+            part = np.ascontiguousarray(gallery[np.sort(order[:size])])
+            kth = truth(queries, part, k, None)
+            for layout, found in seconds.items():
+                found.append(search_seconds(queries, part, k, layout, aim, kth))
+                tick(1)
+    further = np.log(len(gallery) / sizes[1]) / np.log(sizes[1] / sizes[0])
+    return min(seconds, key=lambda layout: seconds[layout][1] * (seconds[layout][1] / seconds[layout][0]) ** further)
+
+
+def search_seconds(queries: np.ndarray, part: np.ndarray, k: int, layout: Layout, aim: float, kth: np.ndarray) -> float:
+    """The least time of three in which a tree of this layout, tuned to the aim, answers the queries."""
+    tree = Tree.build(part, k, layout)
+    tree.tune(queries, k, None, kth, aim)
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        tree.search(queries, k)
+        times.append(time.perf_counter() - began)
+    return min(times)

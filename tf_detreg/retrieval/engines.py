@@ -118,7 +118,8 @@ def _tree_seconds(task: Task, exact_seconds: float) -> float:
     one_query = exact_seconds / len(task.queries)
     trees = _build_seconds(items, one_query / items)
     if items >= approximate.TRIALS_FROM:
-        trees += len(approximate.LAYOUTS) * _build_seconds(approximate.trial_items(items), one_query / items)
+        for part in approximate.trial_items(items):
+            trees += len(approximate.LAYOUTS) * _build_seconds(part, one_query / items)
     return trees + 2 * approximate.SAMPLE * one_query + exact_seconds / 20
 
 
