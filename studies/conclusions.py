@@ -4,6 +4,7 @@ Run: python studies/conclusions.py
 """
 
 import csv
+import itertools
 import json
 import pathlib
 from collections import defaultdict
@@ -44,10 +45,9 @@ def conclude(study: str) -> None:
             numbers = [float(row[f"metric.{name}"]) for name in ("recall@1", "spectral", "frobenius")]
             recipes[row["family"], *setting(row)[:2]].append(numbers)
     print(f"{study}: R@1 on validation classes at the same dropouts, split and seed")
-    for first in table:
-        for second in table:
-            if first < second and table[first].keys() & table[second].keys():
-                print("  " + pair(table, first, second))
+    for first, second in itertools.permutations(table, 2):
+        if table[first].keys() & table[second].keys():
+            print("  " + pair(table, first, second))
     recall, spectral, frobenius = np.array([np.mean(values, axis=0) for values in recipes.values()]).T
     print(f"  {len(recipes)} recipes of flows, means over splits; correlation of R@1 with")
     print(f"  spectral / Frobenius norm: {np.corrcoef(recall, spectral / frobenius)[0, 1]:+.2f}")

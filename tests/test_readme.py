@@ -32,3 +32,15 @@ def test_every_link_leads_somewhere():
         if not (page.parent / link).exists()
     ]
     assert not missing
+
+
+def test_every_quoted_difference_is_printed_by_a_command():
+    root = README.parent
+    conclusions, tables = (root / "docs" / "results.md").read_text(encoding="utf-8").split("\n---\n", 1)
+    script = [sys.executable, str(root / "studies" / "conclusions.py")]
+    printed = tables + subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    difference = re.compile(r"[+-]\d+\.\d+ \[[+-]\d+\.\d+, [+-]\d+\.\d+\]")
+    quoted = " ".join((README.read_text(encoding="utf-8") + conclusions).replace("−", "-").split())
+    found = difference.findall(quoted)
+    assert len(found) > 15
+    assert not sorted(set(found) - set(difference.findall(printed)))

@@ -185,7 +185,7 @@ class _MemoryPixels:
         self._size = height_width(image_set.image_size if image_size is None else image_size)
 
     def finish_epoch(self) -> None:
-        pass
+        """Nothing to tell: what lies in memory can be read."""
 
     def load(self, indices, seed):
         rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))

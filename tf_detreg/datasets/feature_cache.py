@@ -98,7 +98,7 @@ class _Rows:
         self._set = feature_set
 
     def finish_epoch(self) -> None:
-        pass
+        """Nothing to tell: features that were computed can be read."""
 
     def load(self, indices, seed):
         import tensorflow as tf

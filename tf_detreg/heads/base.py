@@ -94,7 +94,9 @@ class FlowHead(keras.layers.Layer):
             record: Takes the log-diagonal, `(B, n)` or `(n,)`, of a factor's Jacobian.
             training: Whether dropout acts inside.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement factors(record, training), or flow(z, training)."
+        )
 
     # What it gets.
 

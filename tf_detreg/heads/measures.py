@@ -9,7 +9,7 @@ every `s_t` together with its output. A measure is a function `rho` applied to e
   so it has no minimum at the identity: it shrinks volume until the scales meet their bound.
 - `"log_det"`, rho(s) = s: the signed log-volume, `log det J`.
 - `"isometric"`, rho(s) = s²: zero exactly where each factor preserves volume coordinate by coordinate, growing on both
-  sides. The heads' default: it did better in the studies (`docs/results.md`).
+  sides. The heads' default: it did better on frozen features (`docs/results.md`).
 
 All three are 0 for the identity.
 

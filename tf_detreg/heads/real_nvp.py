@@ -24,9 +24,9 @@ class RealNVP(FlowHead):
         det J_t = Π_j exp(s_j),         det(J_t + I) = 2^|a| · Π_j (1 + exp s_j)
 
     and the second, over `2^d`, is the paper's penalty: `(1/d) Σ_t Σ_j [softplus(s_tj) − log 2]`, here
-    `RealNVP(dim, penalty=0.05, measure="shifted")`. The default measure is `(1/d) Σ_t Σ_j s_tj²`, which did better in
-    the studies (`docs/results.md`). No determinant is ever computed. The halves swap roles from layer to layer, so that
-    after two layers every coordinate has moved.
+    `RealNVP(dim, penalty=0.05, measure="shifted")`. The default measure is `(1/d) Σ_t Σ_j s_tj²`, which did better on
+    frozen features (`docs/results.md`). No determinant is ever computed. The halves swap roles from layer to layer, so
+    that after two layers every coordinate has moved.
 
     The bound `b` on the log-scale is what makes the rival of a dueling pair possible, whose objective `−λR` would run
     to −∞ otherwise, and what keeps the inverse exact in float32 (see `docs/heads.md`). The networks' last layers start

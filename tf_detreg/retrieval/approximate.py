@@ -15,8 +15,8 @@ from tf_detreg.retrieval.progress import ticker
 
 SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
 TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves
-# Parts of the gallery. One part misleads: a second leaf (SOAR) pays more the larger the gallery. It lost at 50,000
-# items, was even at 200,000 and half as much again faster at a million. So the time is carried on from two.
+# Parts of the gallery. One part misleads: a second leaf (SOAR) costs time at once and saves more the larger the gallery
+# is, so the winner on a small part may lose on the whole. Hence two parts, and the times carried on.
 TRIAL_SHARES = (0.05, 0.2)
 SAMPLE = 1_000  # queries to tune on, and as many again to measure on
 TRAINING = 100_000

@@ -1,4 +1,4 @@
-"""Is the embedding alive? Measures that show a collapse long before the recall does, and a callback that logs them."""
+"""Is the embedding alive? Measures that show a collapse without a labelled test set, and a callback that logs them."""
 
 import warnings
 
