@@ -1,10 +1,12 @@
 """A study from its file to its page, on the embedded digits: choice, test, resumption, pages."""
 
+import io
 import json
 import pathlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tf_detreg import regularizers
 from tf_detreg.experiments import ablation, data, pages, runner, study, table, texts, trial, tuning
@@ -190,6 +192,45 @@ def test_missing_data_says_where_to_put_it(monkeypatch):
         data.load({"source": "emoji", "features": "pixels"})
     with pytest.raises(ValueError, match=r"data\.source"):
         data.load({"source": "elsewhere"})
+
+
+def test_a_second_head_of_any_kind_gets_its_loss(tiny):
+    found = study.read(tiny)
+    arrays = data.load(found.data).select([0, 1, 2, 3])
+    head = {"kind": "ResidualMLP", "blocks": 1, "hidden": 8}
+    for rival in ({"loss_weight": 0.5}, {"penalty": 0.0, "loss_weight": 0.5}):
+        model = trial.build({**found.families["linear"][0], "head": head, "rival": rival}, arrays)
+        assert type(model.rival).__name__ == "ResidualMLP" and model.rival_loss_weight == 0.5
+
+
+def test_emoji_images_come_at_the_size_asked_for(tmp_path):
+    write_emoji(tmp_path / "set.npz", np.arange(4 * 8 * 8 * 3, dtype="uint8").reshape(4, 8, 8, 3))
+    whole, half = (
+        data.load({"source": "emoji", "path": str(tmp_path / "set.npz"), "without": ["copy"], **size})
+        for size in ({}, {"image_size": 4})
+    )
+    assert whole.inputs.shape == (4, 8, 8, 3) and whole.names == ("cat", "dog") and list(whole.groups) == [0, 1, 0, 1]
+    blocks = whole.inputs.reshape(4, 4, 2, 4, 2, 3).astype(float).mean(axis=(2, 4))
+    np.testing.assert_allclose(half.inputs, blocks, atol=1.0)
+
+
+def write_emoji(path, images):
+    """A set of two classes in two styles of different families, and a style without images."""
+    png = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG")
+        png.append(np.frombuffer(buffer.getvalue(), "uint8"))
+    styles = [{"name": name, "family": family} for name, family in (("a", "A"), ("b", "B"), ("copy", "A"))]
+    info = {"classes": [{"label": "cat"}, {"label": "dog"}], "styles": styles}
+    np.savez(
+        path,
+        png=np.concatenate(png),
+        offset=np.cumsum([0, *map(len, png)]),
+        label=np.array([0, 0, 1, 1], "int16"),
+        style=np.array([0, 1, 0, 1], "int16"),
+        info=np.frombuffer(json.dumps(info).encode(), "uint8"),
+    )
 
 
 def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):

@@ -48,7 +48,7 @@ def load(table: Mapping) -> Arrays:
         ValueError: for an unknown source, or files that are not there.
     """
     if "features" not in table:
-        images = _images(table)
+        images = _images(table, table.get("image_size"))
         return Arrays(images.images, images.labels, images.groups, tuple(images.class_names))
     folder = cache_folder() / f"features-{fingerprint(table)}"
     if not folder.is_dir():
@@ -99,12 +99,15 @@ def deal(num_classes: int, validation: float, test: float, seed: int, share: flo
     return train, rest[:n_validation], order[:n_test]
 
 
-def _images(table: Mapping):
+def _images(table: Mapping, emoji_size: int | None = None):
+    """The source's images; those of the emoji set at `emoji_size`, or as stored for a backbone that resizes them."""
     from tf_detreg import datasets
 
     source = table.get("source")
     if source == "emoji":
-        return emoji_set.emoji(table.get("path", "emoji_styles_96.npz"), tuple(table.get("without", ())))
+        return emoji_set.emoji(
+            table.get("path", "emoji_styles_96.npz"), tuple(table.get("without", ())), image_size=emoji_size
+        )
     if source == "folder":
         image_set = _whole(datasets.folder(emoji_set.find(table["path"]), image_size=table["image_size"]))
         pixels = np.concatenate([x.numpy() for x, _ in image_set.ordered()])

@@ -28,7 +28,12 @@ def find(name: str) -> pathlib.Path:
     )
 
 
-def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_images: int = 2) -> ImageSet:
+def emoji(
+    path: str = "emoji_styles_96.npz",
+    without: tuple[str, ...] = (),
+    min_images: int = 2,
+    image_size: int | None = None,
+) -> ImageSet:
     """Load an emoji set as written by `examples/rebuild_emoji_set.py`.
 
     Args:
@@ -36,6 +41,7 @@ def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_
         without: styles to leave out, by name. `("fluent-emoji-flat", "fluent-3d")` removes near copies. Styles that
             the set does not hold are no error: sets can be rebuilt with fewer.
         min_images: classes with fewer images are dropped. Default 2.
+        image_size: side in pixels, resized by averaging (box filter). Default: as they are in the file.
 
     Returns:
         An `ImageSet` whose `groups` are the design families, for cross-family retrieval.
@@ -43,8 +49,6 @@ def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_
     Raises:
         ValueError: if the file is not there.
     """
-    from PIL import Image
-
     with np.load(find(path), allow_pickle=False) as file:
         png, offset = file["png"], file["offset"]
         label, style = file["label"].astype(np.int32), file["style"].astype(np.int32)
@@ -54,9 +58,7 @@ def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_
     count = np.bincount(label[kept], minlength=len(info["classes"]))
     kept &= count[label] >= min_images
     rows = np.flatnonzero(kept)
-    images = np.stack(
-        [np.asarray(Image.open(io.BytesIO(png[offset[i] : offset[i + 1]].tobytes())).convert("RGB")) for i in rows]
-    )
+    images = np.stack([_pixels(png[offset[i] : offset[i + 1]].tobytes(), image_size) for i in rows])
     classes, labels = np.unique(label[rows], return_inverse=True)
     family = np.unique([entry["family"] for entry in info["styles"]], return_inverse=True)[1]
     return ImageSet(
@@ -66,3 +68,10 @@ def emoji(path: str = "emoji_styles_96.npz", without: tuple[str, ...] = (), min_
         groups=family[style[rows]],
         name="emoji",
     )
+
+
+def _pixels(content: bytes, image_size: int | None) -> np.ndarray:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    return np.asarray(image.resize((image_size, image_size), Image.Resampling.BOX) if image_size else image)

@@ -84,7 +84,7 @@ def read(path, smoke: bool = False) -> Study:
     """Read and check a study file.
 
     Args:
-        path: a TOML file; `studies/` has examples, `docs/results.md` explains the keys.
+        path: a TOML file; `studies/` has examples, `docs/studies.md` explains the keys.
         smoke: apply the file's `[smoke]` table, which shrinks the study to seconds.
 
     Raises:

@@ -75,9 +75,9 @@ def build(recipe: Mapping, train: Arrays):
             features = backbones.build(name, size, **options)(inputs)
     head = make(heads, recipe["head"], dim=recipe["dim"], name="head")
     embedder = keras.Model(inputs, head(features))
-    rival = dict(recipe["rival"])
-    more = {"rival_loss_weight": rival.pop("loss_weight", 0.0)} if rival else {}
-    if rival:
+    more = {}
+    if rival := dict(recipe["rival"]):
+        more["rival_loss_weight"] = rival.pop("loss_weight", 0.0)
         more["rival"] = make(heads, {**recipe["head"], **rival}, dim=recipe["dim"], name="rival")
     loss = dict(recipe["loss"])
     if issubclass(_named(losses, loss["kind"]), losses.ProxyLoss):
