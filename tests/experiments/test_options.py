@@ -100,7 +100,7 @@ def test_health_numbers_are_those_of_the_callback_and_warnings_are_counted(array
     pull = {"kind": "Contrastive", "negative_margin": 0.0}
     rates = {"head_rate": 0.1, "weight_decay": 0.0, "decay": "none"}
     apart = data.Arrays(arrays.inputs, np.zeros_like(arrays.labels), None, ("all", "none"))
-    recipe = study.merge(study.RECIPE, {"dim": 4, "epochs": 12, "batch": 16, "loss": pull, "rates": rates})
+    recipe = study.merge(study.RECIPE, {"dim": 4, "epochs": 30, "batch": 4, "loss": pull, "rates": rates})
     protocol = {"recall_at": [1], "health": True}
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
@@ -111,10 +111,11 @@ def test_health_numbers_are_those_of_the_callback_and_warnings_are_counted(array
     assert (fallen["health_first_warning"], fallen["health_last_warning"]) == (warned[0], warned[-1])
 
 
-def test_summary_counts_epochs_with_advice():
-    log = {f"health_{name}": [value] * 4 for name, value in HEALTHY.items()}
-    log["health_mean_cosine"] = [0.1, 0.97, 0.2, float("nan")]
-    found = collapse.summary(log)
+def test_summary_tells_when_the_callback_warned(arrays):
+    log = {f"health_{name}": [0.0, value] for name, value in HEALTHY.items()}
+    watched = collapse.watch(arrays, seed=0)
+    watched.warned = [2, 4]
+    found = collapse.summary(watched, log)
     assert (found["health_warnings"], found["health_first_warning"], found["health_last_warning"]) == (2, 2, 4)
     assert found["health_effective_rank"] == 9.0
 

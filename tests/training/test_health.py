@@ -81,6 +81,15 @@ def test_no_advice_for_a_healthy_embedding():
     assert health.advice(health.measure(*sample())) is None
 
 
+def test_no_advice_for_a_narrow_cap_whose_classes_stand_apart():
+    labels, embeddings = sample()
+    capped = np.c_[embeddings / 20, np.full(len(embeddings), 10.0)]
+    measures = health.measure(labels, capped)
+    assert measures["mean_cosine"] > 0.99
+    apart = measures | {"within_between_ratio": 0.3}
+    assert health.advice(apart) is None and "one point" in health.advice(apart | {"within_between_ratio": 0.9})
+
+
 def test_wrong_input_is_named():
     with pytest.raises(ValueError, match="embeddings"):
         health.measure([0], np.ones((1, 3)))
@@ -119,5 +128,7 @@ def test_callback_logs_and_stays_quiet_or_warns():
     dead.head.dense.kernel.assign(np.zeros(dead.head.dense.kernel.shape))
     dead.head.dense.bias.assign(np.ones(4))
     dead.optimizer.learning_rate = 0.0
-    with pytest.warns(RuntimeWarning, match="Epoch 1: Embeddings collapse"):
-        dead.fit(watch.images, watch.labels, verbose=0, callbacks=[watch])
+    watch.settle = 1
+    with pytest.warns(RuntimeWarning, match="Epoch 2: Embeddings collapse"):
+        dead.fit(watch.images, watch.labels, epochs=2, verbose=0, callbacks=[watch])
+    assert watch.warned == [2], "the first epoch's only step is within `settle`"

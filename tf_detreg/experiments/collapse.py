@@ -24,27 +24,18 @@ def watch(train: Arrays, seed: int, size: int = 512):
     return Health(train.inputs[rows].astype("float32"), train.labels[rows])
 
 
-def summary(history: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """The last epoch's measures, and when the callback warned, from the history of a `fit` that it watched.
+def summary(watched, history: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The last epoch's measures, and when the callback warned.
 
     Args:
-        history: entries `health_*` by epoch.
+        watched: the callback, from `watch`.
+        history: entries `health_*` by epoch, of the `fit` that it watched.
 
     Returns:
         `health_NAME` for each of `MEASURES`; `health_warnings`, the number of epochs with a warning; and, where there
         is one, `health_first_warning` and `health_last_warning`, the first and last such epoch, counted from 1.
-
-    Example:
-
-    >>> healthy = {"mean_cosine": 0.1, "effective_rank": 9.0, "within_between_ratio": 0.5, "active_triplets": 0.2}
-    >>> log = {f"health_{name}": [value, value] for name, value in healthy.items()}
-    >>> summary(log | {"health_mean_cosine": [0.1, 0.99]})["health_first_warning"]
-    2
     """
-    from tf_detreg.training.health import advice
-
-    epochs = zip(*(history[f"health_{name}"] for name in MEASURES), strict=True)
-    warned = [number for number, found in enumerate(epochs, 1) if advice(dict(zip(MEASURES, found, strict=True)))]
     last = {f"health_{name}": float(history[f"health_{name}"][-1]) for name in MEASURES}
-    when = {"health_first_warning": warned[0], "health_last_warning": warned[-1]} if warned else {}
-    return last | {"health_warnings": len(warned)} | when
+    epochs = watched.warned
+    when = {"health_first_warning": epochs[0], "health_last_warning": epochs[-1]} if epochs else {}
+    return last | {"health_warnings": len(epochs)} | when

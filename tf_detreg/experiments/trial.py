@@ -52,7 +52,7 @@ def run(recipe: Mapping, train: Arrays, evaluation: Arrays, seed: int, protocol:
     }
     if protocol.get("smoothness"):
         metrics |= smoothness(model, train, evaluation, seed)
-    return metrics | (collapse.summary(history) if watched else {})
+    return metrics | (collapse.summary(watched[0], history) if watched else {})
 
 
 def build(recipe: Mapping, train: Arrays):
