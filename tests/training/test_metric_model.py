@@ -167,6 +167,18 @@ def test_losses_that_layers_add_are_counted_once_a_step(data):
     )
 
 
+def test_losses_that_layers_add_only_when_called_count_too(data):
+    """A penalty on activities is in nobody's `losses` before the first call."""
+    plain = MetricModel(embedder(flow()), PullTogether())
+    model = MetricModel(embedder(flow(), activity_regularizer=keras.regularizers.L2(0.5)), PullTogether())
+    model.set_weights(plain.get_weights())
+    plain_logs, logs = (fit(each, data, rate=0.0) for each in (plain, model))
+    activity = 0.5 * np.sum(model.backbone(data[0]) ** 2) / len(data[0])
+    assert "layer_losses" not in plain_logs
+    assert logs["layer_losses"][0] == pytest.approx(activity, rel=1e-5)
+    assert logs["loss"][0] == pytest.approx(plain_logs["loss"][0] + logs["layer_losses"][0], rel=1e-5)
+
+
 def test_round_trip_keeps_weights_optimizer_and_config(data, tmp_path):
     model = MetricModel(
         embedder(heads.Dueling(flow())),

@@ -210,7 +210,7 @@ class MetricModel(keras.Model):
                 terms[regularizer.name] = batch.share(tf.cast(regularizer.penalty(context), objective.dtype))
                 objective += regularizer.weight * terms[regularizer.name]
 
-        if "layer_losses" in self._terms and self.losses:
+        if self.losses:
             terms["layer_losses"] = batch.share(tf.add_n([tf.cast(term, objective.dtype) for term in self.losses]))
             objective += terms["layer_losses"]
         return objective, terms, batch
@@ -223,7 +223,8 @@ class MetricModel(keras.Model):
         for metric, value in [(self._loss_tracker, objective), *((self._terms[k], v) for k, v in terms.items())]:
             metric.total.assign_add(tf.cast(value, tf.float32) * scale)
             metric.count.assign_add(weight)
-        results = self.get_metrics_result()
+        absent = self._terms.keys() - terms.keys()
+        results = {name: value for name, value in self.get_metrics_result().items() if name not in absent}
         # Between machines Keras averages along the first axis, which a scalar does not have.
         return {name: value[None] for name, value in results.items()} if between_machines() else results
 
@@ -251,13 +252,13 @@ class MetricModel(keras.Model):
         self.built = True
 
     def _term_names(self) -> list[str]:
-        names = ["metric_loss", "determinant"]
+        # What layers add shows only when they are called: it always has a place, and `_log` leaves out what is empty.
+        names = ["metric_loss", "determinant", "layer_losses"]
         if self.rival is not None:
             names += ["rival_determinant"] + ["rival_loss"] * bool(self.rival_loss_weight)
-        names += ["layer_losses"] * bool(self.backbone.losses + self.head.losses)
         names += [regularizer.name for regularizer in self.regularizers]
         if len(set(names)) < len(names):
-            raise ValueError(f"regularizers must have different names, received {names[2:]}. Give them name=….")
+            raise ValueError(f"regularizers must have different names, received {names[3:]}. Give them name=….")
         return names
 
     def get_config(self):
