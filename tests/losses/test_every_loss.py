@@ -109,6 +109,25 @@ def test_labels_as_a_column_and_as_a_list(row):
         assert float(row.build()(labels.astype("uint8"), x)) == value
 
 
+@every_class
+def test_compiled_by_xla_it_computes_the_same(row):
+    labels, x = row.batch(seed=1)
+    labels, x = tf.constant(labels), tf.constant(x, tf.float32)
+    loss = row.build("float32")
+    loss(labels, x)  # a memory is full from here on
+
+    def value_and_gradient(labels, x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = loss(labels, x)
+        return value, tape.gradient(value, x)
+
+    value, slope = value_and_gradient(labels, x)
+    compiled_value, compiled_slope = tf.function(value_and_gradient, jit_compile=True)(labels, x)
+    np.testing.assert_allclose(compiled_value, value, rtol=1e-5)
+    np.testing.assert_allclose(compiled_slope, slope, rtol=1e-4, atol=1e-5)
+
+
 # Where formulas break.
 
 same = np.tile([[0.6, 0.8, 0.0, 0.0]], (6, 1))

@@ -69,8 +69,7 @@ def chosen_pairs(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
     first = tf.argmax(tf.cast(pairs.positives, tf.int8), axis=1, output_type=tf.int32)
     size = tf.size(pairs.labels)
     found = tf.gather_nd(pairs.positives, tf.stack([tf.range(size), first], axis=1))
-    usable = tf.cast(tf.where(found)[:, 0], tf.int32)
-    anchors = tf.gather(usable, first_of_each(tf.gather(pairs.labels, usable)))
+    anchors = first_of_each(pairs.labels, found)
     return anchors, tf.gather(first, anchors)
 
 
@@ -82,7 +81,10 @@ def chosen_vectors(pairs: Pairs, anchors: tf.Tensor, positives: tf.Tensor) -> li
     return [tf.gather(pairs.anchors * 1, anchors), tf.gather(pairs.references * 1, positives)]
 
 
-def first_of_each(labels: tf.Tensor) -> tf.Tensor:
-    """Where each label occurs first, int32."""
-    distinct, place = tf.unique(labels)
-    return tf.math.unsorted_segment_min(tf.range(tf.size(labels)), place, tf.size(distinct))
+def first_of_each(labels: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
+    """Where each label occurs first among the rows in a mask, int32; labels without such a row are left out."""
+    size = tf.size(labels)
+    # Of all labels, not of those in the mask: XLA pads what has no fixed length, and `unique` counts the padding.
+    _, place = tf.unique(labels)
+    rows = tf.math.unsorted_segment_min(tf.where(found, tf.range(size), size), place, size)
+    return tf.boolean_mask(rows, rows < size)
