@@ -224,6 +224,15 @@ def test_without_proxies_class_means_take_their_place(make, formula):
 
 
 @every_case
+def test_half_precision_vectors_are_computed_in_single(make, formula):
+    """A class whose embeddings cancel out has a mean of length 0, which half precision turns into NaN."""
+    halves = tf.constant([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], tf.float16)
+    context = Context(labels=tf.constant([0, 0, 1]), embeddings=halves)
+    assert np.isfinite(float(make().penalty(context)))
+    assert np.isfinite(value(make(), tf.constant([[0.0, 0.0], [0.0, 1.0]], tf.float16)))
+
+
+@every_case
 def test_one_class_has_nothing_to_separate(make, formula):
     context = Context(labels=tf.zeros(3, tf.int32), embeddings=tf.eye(3))
     assert float(make().penalty(context)) == 0

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_detreg import heads
+from tf_detreg import heads, losses, miners, regularizers
 from tf_detreg.losses.proxy_anchor import ProxyAnchor
 from tf_detreg.regularizers.base import Regularizer
-from tf_detreg.training import Interpolation, MetricModel
+from tf_detreg.training import Interpolation, MetricModel, checkpoint
 
 CLASSES = 5
 
@@ -200,6 +200,42 @@ def test_round_trip_keeps_weights_optimizer_and_config(data, tmp_path):
     for a, b in zip(model.optimizer.variables, again.optimizer.variables, strict=True):
         np.testing.assert_array_equal(a, b)
     again.fit(*data, batch_size=20, verbose=0)
+
+
+RANDOM = {
+    "a miner's draws": lambda: {"loss": losses.Triplet(miner=miners.DistanceWeighted())},
+    "a layer's miner's draws": lambda: {"loss": losses.Margin(miner=miners.DistanceWeighted())},
+    "a memory's miner's draws": lambda: {
+        "loss": losses.CrossBatchMemory(losses.Triplet(miner=miners.DistanceWeighted()))
+    },
+    "drawn centres": lambda: {"loss": ProxyAnchor(CLASSES), "regularizers": [regularizers.Uniformity(max_rows=2)]},
+    "drawn names": lambda: {
+        "loss": ProxyAnchor(CLASSES),
+        "regularizers": [regularizers.LanguageGuidance(np.eye(CLASSES) + 0.1, max_rows=2)],
+    },
+}
+
+
+@pytest.mark.parametrize("make", RANDOM.values(), ids=RANDOM)
+def test_a_restored_model_draws_as_the_unbroken_one_would(data, make):
+    def start():
+        keras.utils.set_random_seed(0)
+        model = MetricModel(embedder(flow()), **make())
+        model.compile(keras.optimizers.AdamW(1e-2))
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def train(model):
+        model.fit(*data, batch_size=20, epochs=3, shuffle=False, verbose=0)
+        return {name: variable.numpy() for name, variable in checkpoint.state_of(model).items()}
+
+    unbroken = start()
+    kept, end = train(unbroken), train(unbroken)
+    resumed = start()
+    for name, variable in checkpoint.state_of(resumed).items():
+        variable.assign(kept[name])
+    for name, value in train(resumed).items():
+        np.testing.assert_array_equal(value, end[name], err_msg=name)
 
 
 def test_evaluate_reports_the_terms_without_training(data):

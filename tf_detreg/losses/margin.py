@@ -124,6 +124,11 @@ class Margin(LossLayer):
         )
         self.built = True
 
+    @property
+    def miner(self):
+        """Which pairs or triplets count."""
+        return self.rule.miner
+
     def call(self, labels, embeddings):
         self.rule.beta = tf.convert_to_tensor(self.beta)
         return self.rule(labels, tf.cast(embeddings, self.precision))

@@ -27,7 +27,7 @@ class DistanceWeighted(Miner):
     Args:
         cutoff: smallest distance in the weights. Defaults to `0.5`.
         nonzero_loss_cutoff: distance from which on negatives are not drawn. Defaults to `1.4`.
-        seed: of the draws; with a seed each call in eager mode draws the same. Defaults to `None`.
+        seed: of the draws; with a seed every call draws the same. Defaults to `None`: each call draws anew.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -56,6 +56,8 @@ class DistanceWeighted(Miner):
         self.cutoff = cutoff
         self.nonzero_loss_cutoff = nonzero_loss_cutoff
         self.seed = seed
+        # Keras' generator, not TensorFlow's: its state can be kept with a model's.
+        self.draws = keras.random.SeedGenerator() if seed is None else None
 
     def log_weights(self, pairs) -> tf.Tensor:
         """Logarithm of each pair's weight up to a constant, `(B, M)`; minus infinity where it is never drawn."""
@@ -79,9 +81,7 @@ class DistanceWeighted(Miner):
         return MinedTriplets(listed[:, 0], listed[:, 1], drawn)
 
     def _seed(self) -> tf.Tensor:
-        if self.seed is not None:
-            return tf.constant([self.seed, 0], tf.int32)
-        return tf.random.uniform([2], maxval=tf.int32.max, dtype=tf.int32)
+        return tf.constant([self.seed, 0]) if self.draws is None else self.draws.next()
 
     def get_config(self):
         return {"cutoff": self.cutoff, "nonzero_loss_cutoff": self.nonzero_loss_cutoff, "seed": self.seed}

@@ -12,6 +12,15 @@ def unit(vectors: tf.Tensor) -> tf.Tensor:
     return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-12)
 
 
+def some_rows(count, most: int, draws: keras.random.SeedGenerator) -> tf.Tensor:
+    """The row numbers `0 .. count - 1`, or `most` of them at random where there are more.
+
+    Drawn from a generator of the layer's own, whose state a checkpoint keeps: TensorFlow's would begin anew.
+    """
+    rows = tf.range(count)
+    return tf.cond(tf.size(rows) > most, lambda: keras.random.shuffle(rows, seed=draws)[:most], lambda: rows)
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """What one training step knows; anything may be `None`.

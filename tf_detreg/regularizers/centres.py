@@ -1,25 +1,26 @@
 """What the centre-separation regularizers share: which centres, which pairs of them, and means over those pairs."""
 
+import keras
 import tensorflow as tf
 
-from tf_detreg.regularizers.base import Context, Regularizer, unit
+from tf_detreg.regularizers.base import Context, Regularizer, some_rows, unit
 
 # Squared distances are held above this, so that coincident centres keep a finite energy and gradient.
 FLOOR = 1e-6
 
 
-def centres(context: Context, by: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Unit centres `(C, dim)` and their classes `(C,)`.
+def centres(context: Context, by: str, dtype="float32") -> tuple[tf.Tensor, tf.Tensor]:
+    """Unit centres `(C, dim)` in a precision and their classes `(C,)`.
 
     The proxies where there are any, else the mean embedding of each class in the batch.
     """
     if context.proxies is not None:
-        proxies = tf.convert_to_tensor(context.proxies)
+        proxies = tf.cast(context.proxies, dtype)
         labels = tf.range(tf.shape(proxies)[0]) if context.proxy_labels is None else context.proxy_labels
         return unit(proxies), tf.convert_to_tensor(labels)
     labels, embeddings = context.need("labels", "embeddings", by=by)
     classes, slot = tf.unique(tf.reshape(labels, [-1]))
-    return unit(tf.math.unsorted_segment_sum(embeddings, slot, tf.size(classes))), classes
+    return unit(tf.math.unsorted_segment_sum(tf.cast(embeddings, dtype), slot, tf.size(classes))), classes
 
 
 class CentreSeparation(Regularizer):
@@ -41,13 +42,11 @@ class CentreSeparation(Regularizer):
         if max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, received {max_rows}.")
         self.max_rows = max_rows
+        self.draws = keras.random.SeedGenerator()
 
     def penalty(self, context: Context) -> tf.Tensor:
-        points, classes = centres(context, by=self.name)
-        points = tf.cast(points, self.compute_dtype)
-        count = tf.shape(points)[0]
-        rows = tf.range(count)
-        rows = tf.cond(count > self.max_rows, lambda: tf.random.shuffle(rows)[: self.max_rows], lambda: rows)
+        points, classes = centres(context, by=self.name, dtype=self.compute_dtype)
+        rows = some_rows(tf.shape(points)[0], self.max_rows, self.draws)
         cosines = tf.matmul(tf.gather(points, rows), points, transpose_b=True)
         pairs = tf.gather(classes, rows)[:, None] != classes[None, :]
         return tf.cond(tf.reduce_any(pairs), lambda: self.energy(cosines, pairs), lambda: 0.0 * tf.reduce_sum(cosines))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg.regularizers.base import Context, Regularizer, unit
+from tf_detreg.regularizers.base import Context, Regularizer, some_rows, unit
 
 DIVERGENCES = ("backward", "forward")
 PLACES = ("auto", "batch", "proxies")
@@ -79,6 +79,7 @@ class LanguageGuidance(Regularizer):
         self.shift = shift
         self.temperature = temperature
         self.max_rows = max_rows
+        self.draws = keras.random.SeedGenerator()
         self.texts = self._frozen(texts, shape)
         self.built = True
 
@@ -121,7 +122,7 @@ class LanguageGuidance(Regularizer):
             points, labels = context.need("proxies", "proxy_labels", by=self.name)
         labels, points = tf.reshape(labels, [-1]), tf.convert_to_tensor(points)
         if points is not context.embeddings and points.shape[0] is not None and points.shape[0] > self.max_rows:
-            chosen = tf.random.shuffle(tf.range(points.shape[0]))[: self.max_rows]
+            chosen = some_rows(points.shape[0], self.max_rows, self.draws)
             labels, points = tf.gather(labels, chosen), tf.gather(points, chosen)
         return self._with_text(labels), unit(tf.cast(points, self.compute_dtype))
 

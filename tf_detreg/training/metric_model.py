@@ -93,6 +93,8 @@ class MetricModel(keras.Model):
         self.loss_function = loss
         self.rival_loss_weight, self.rival_proxies = float(rival_loss_weight), rival_proxies
         self.rival_loss = self._loss_of_rival()
+        # A miner is no layer: without this its generator's state would be in no checkpoint.
+        self._draws = [_miner_draws(each) for each in {id(loss): loss, id(self.rival_loss): self.rival_loss}.values()]
         self.interpolation = _interpolation(interpolation)
         self.regularizers = list(regularizers)
         self._build_parts()
@@ -357,6 +359,10 @@ def _loss(loss, labels, embeddings, training):
 def _proxies(loss):
     proxies = getattr(loss, "proxies", None)
     return None if proxies is None else tf.convert_to_tensor(proxies)
+
+
+def _miner_draws(loss) -> keras.random.SeedGenerator | None:
+    return getattr(getattr(loss, "miner", None), "draws", None)
 
 
 def _interpolation(given) -> Interpolation | None:
