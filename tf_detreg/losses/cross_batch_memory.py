@@ -38,7 +38,7 @@ class CrossBatchMemory(LossLayer):
 
     Raises:
         ValueError: for labels of a wrong type, shape or range, a batch larger than the memory, or a loss that is no
-            pair loss.
+            pair loss or not reduced to a mean.
 
     Example:
 
@@ -55,6 +55,10 @@ class CrossBatchMemory(LossLayer):
         super().__init__(**kwargs)
         if not isinstance(loss, PairLoss | Margin):
             raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")
+        if isinstance(loss, PairLoss) and loss.reduction in ("sum", "none", None):
+            raise ValueError(
+                f"loss must be reduced to a mean, as a memory's is; received reduction={loss.reduction!r}."
+            )
         self.loss = loss
         self.memory_size = at_least("memory_size", memory_size, 1)
         self.start = start
@@ -72,6 +76,11 @@ class CrossBatchMemory(LossLayer):
         self.cursor = self._state("cursor", (), 0, "int32")
         self.filled = self._state("filled", (), 0, "int32")
         self.built = True
+
+    @property
+    def miner(self):
+        """Which pairs or triplets of batch and memory count."""
+        return self.loss.miner
 
     def call(self, labels, embeddings, training=None):
         embeddings = tf.cast(embeddings, self.precision)

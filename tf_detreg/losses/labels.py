@@ -15,7 +15,7 @@ def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) 
     Args:
         labels: integers, `(B,)` or `(B, 1)`.
         embeddings: `(B, dim)`.
-        num_classes: number of known classes C. Defaults to `None`: every label of at least 0 is accepted.
+        num_classes: number of known classes C. Defaults to `None`: every label that int32 holds is accepted.
 
     Raises:
         ValueError: if labels are not integers, do not fit the embeddings, or (eagerly) are out of range.
@@ -75,8 +75,11 @@ def _one_per_row(labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
 def _in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
     wide = tf.cast(labels, tf.int64)
     if num_classes is None:
-        text = "labels must not be negative. Drop unlabelled samples first. Smallest and largest label received:"
-        return tf.cast(_guarded(tf.reduce_all(wide >= 0), text, wide), tf.int32)
+        text = (
+            "labels must not be negative, nor above 2147483647. Drop unlabelled samples, or number the classes anew. "
+            "Smallest and largest label received:"
+        )
+        return tf.cast(_guarded(tf.reduce_all((wide >= 0) & (wide <= tf.int32.max)), text, wide), tf.int32)
     text = (
         f"labels must lie in 0 .. {num_classes - 1} (num_classes={num_classes}). Number the classes from 0 without "
         "gaps, or give the loss a larger num_classes. Smallest and largest label received:"

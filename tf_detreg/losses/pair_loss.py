@@ -28,12 +28,12 @@ class PairLoss(keras.losses.Loss):
         name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`, not negative.
+        labels: integers `(B,)` or `(B, 1)`, not negative nor above 2147483647.
         embeddings: floats `(B, dim)`.
         sample_weight: optional, one weight for each anchor.
 
     Raises:
-        ValueError: for labels of a wrong type or shape; eagerly also for negative ones (in a graph
+        ValueError: for labels of a wrong type or shape; eagerly also for those out of range (in a graph
             `tf.errors.InvalidArgumentError`).
     """
 
