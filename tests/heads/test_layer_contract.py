@@ -156,6 +156,12 @@ def test_dropout_acts_only_in_training():
     assert np.abs(y_first - y_second).max() > 1e-4
 
 
+def test_whole_numbers_are_features_too():
+    x = np.arange(24).reshape(3, 8)
+    head = make("real_nvp", dtype="float32")
+    np.testing.assert_array_equal(head(x), head(x.astype("float32")))
+
+
 # Refusals: each names the argument and shows what came.
 
 BAD = [

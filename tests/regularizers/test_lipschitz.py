@@ -41,6 +41,13 @@ def test_other_parts_inside_a_graph_with_gradients(part):
     assert float(gradients()[0]) != float(value)  # New directions in each step.
 
 
+def test_pixels_may_be_whole_numbers():
+    backbone = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten()])
+    images = np.random.default_rng(0).integers(0, 255, (512, 2, 2, 3), "uint8")
+    penalty = Lipschitz(part="backbone", seed=0).penalty(Context(images=images, backbone=backbone))
+    assert float(penalty) == pytest.approx(1, abs=0.1)
+
+
 def test_refusals_config_and_example():
     with pytest.raises(ValueError, match=r"part must be one of .*'tail'"):
         Lipschitz(part="tail")

@@ -72,6 +72,8 @@ def check_finite(features: tf.Tensor, layer: str) -> None:
     """
     if not tf.executing_eagerly() or not tf.is_tensor(features):
         return
+    if not features.dtype.is_floating:
+        return
     # Written so that NaN, which compares false, is caught too.
     fine = tf.abs(features) <= tf.constant(LARGEST_FEATURE, features.dtype)
     if not tf.reduce_all(fine):

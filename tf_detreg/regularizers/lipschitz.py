@@ -48,6 +48,7 @@ class Lipschitz(Regularizer):
 
     def penalty(self, context: Context) -> tf.Tensor:
         function, x = self._map(context)
+        x = x if x.dtype.is_floating else tf.cast(x, self.compute_dtype)  # whole pixel values have no derivative
         direction = keras.random.normal(tf.shape(x), dtype=x.dtype, seed=self.directions)
         with tf.autodiff.ForwardAccumulator(x, direction) as accumulator:
             y = function(x)
