@@ -169,7 +169,9 @@ def cache_features(
 def _compute(backbone, data: ImageSet, store: _Store, batch_size: int) -> None:
     import tensorflow as tf
 
-    run = tf.function(lambda images: tf.cast(backbone(images, training=False), tf.float32), reduce_retracing=True)
+    from tf_detreg.inference import traced
+
+    run = traced(backbone)
     store.claim()
     first = store.done
     if first:
@@ -180,7 +182,7 @@ def _compute(backbone, data: ImageSet, store: _Store, batch_size: int) -> None:
             rows = first + indices.numpy()
             if not len(rows):
                 continue
-            store.write(file, rows, run(images).numpy())
+            store.write(file, rows, tf.cast(run(images), tf.float32).numpy())
             if time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 store.note(file, int(rows[-1]) + 1)
                 noted = time.monotonic()

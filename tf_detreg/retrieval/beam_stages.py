@@ -123,13 +123,14 @@ class _Model:
 
     def __init__(self, path: str):
         import tf_detreg
+        from tf_detreg.inference import traced
 
         with FileSystems.open(path) as file, tempfile.TemporaryDirectory() as folder:
             local = pathlib.Path(folder) / "embedder.keras"
             local.write_bytes(file.read())
             self._embedder = tf_detreg.load(local)
+        self._run = traced(self._embedder)
         self.size = tuple(self._embedder.input_shape[1:3])
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        # `predict_on_batch` compiles once; the batch is filled up so that the last, smaller one compiles nothing anew.
-        return np.asarray(self._embedder.predict_on_batch(pixels.astype(np.float32)), np.float32)
+        return self._run(pixels.astype(np.float32)).numpy().astype(np.float32, copy=False)

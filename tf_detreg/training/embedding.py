@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from tf_detreg.inference import traced
 
 
 class Embedded(NamedTuple):
@@ -39,7 +40,7 @@ def embed(embedder: keras.Model, image_set, batch_size: int = 128) -> Embedded:
     """
     if not len(image_set):
         raise ValueError("image_set is empty: there is nothing to embed.")
-    run = tf.function(lambda images: embedder(images, training=False), reduce_retracing=True)
+    run = traced(embedder)
     parts, indices = [], []
     for images, rows in image_set.indexed(batch_size):
         parts.append(run(images).numpy())

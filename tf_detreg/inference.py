@@ -1,0 +1,47 @@
+"""A model in inference mode as one graph, traced once for batches of every size."""
+
+import weakref
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+_GRAPHS = weakref.WeakKeyDictionary()
+
+
+def traced(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`model(inputs, training=False)` as a graph that is kept as long as the model.
+
+    A `tf.function` made anew for each set of images is traced anew, and once more for a last, smaller batch: seconds a
+    time for a deep model, and TensorFlow's warnings of retracing. This one is traced once for each shape of an item.
+
+    Args:
+        model: From a batch of items to a batch of vectors.
+
+    Returns:
+        A function of `(B, …)` tensors, any B.
+
+    Example:
+        >>> double = keras.Sequential([keras.Input((2,)), keras.layers.Rescaling(2.0)])
+        >>> run = traced(double)
+        >>> run(tf.ones((3, 2))).shape, run(tf.ones((1, 2))).shape, traced(double) is run
+        (TensorShape([3, 2]), TensorShape([1, 2]), True)
+    """
+    variables, run = _GRAPHS.get(model, ([], None))
+    now = model.variables
+    # Other variables, as after `quantize`, make it another graph.
+    if run is None or len(now) != len(variables) or any(a is not b for a, b in zip(now, variables, strict=True)):
+        run = _graph(weakref.ref(model))
+        _GRAPHS[model] = now, run
+    return run
+
+
+def _graph(model: weakref.ref) -> Callable:
+    """The graph of a model that it does not keep alive."""
+    function = tf.function(lambda inputs: model()(inputs, training=False))
+
+    def run(inputs):
+        inputs = tf.convert_to_tensor(inputs)
+        return function.get_concrete_function(tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype))(inputs)
+
+    return run
