@@ -90,6 +90,42 @@ def test_a_free_worker_loses_its_patience_while_the_other_is_busy():
     run(hold, ask)
 
 
+def test_a_free_worker_waits_for_its_share_while_requests_keep_coming():
+    release, model = threading.Event(), Model()
+
+    def hold(inputs):
+        found = model(inputs)
+        if len(inputs["rows"]) == 16:
+            release.wait(60)
+        return found
+
+    async def ask(batcher):
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        loop.time = lambda: now
+
+        async def later(seconds):
+            nonlocal now
+            now += seconds
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        asked = [asyncio.ensure_future(batcher(row(0, count=16)))]
+        for number in range(8):
+            asked.append(asyncio.ensure_future(batcher(row(number))))
+            await later(0)
+            await later(0.8 * batching.PATIENCE)
+        assert batcher.waiting == 8
+        await later(0.8 * batching.PATIENCE)
+        assert batcher.waiting == 0
+        del loop.time
+        release.set()
+        await asyncio.gather(*asked)
+
+    run(hold, ask)
+    assert model.sizes == [16, 8]
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 64, 65, 1000])
 def test_a_request_of_any_number_of_rows_runs_in_the_known_sizes(count):
     model = Model()

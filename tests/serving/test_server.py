@@ -1,8 +1,12 @@
 """The local server answers as TensorFlow Serving does, searches, and keeps its limits."""
 
+import asyncio
 import base64
 import concurrent.futures
+import gc
 import json
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -147,6 +151,33 @@ def test_large_bodies_are_cut_off(client):
     assert client.post(PREDICT, content=endless).status_code == 413
 
 
+@pytest.mark.parametrize("path", [PREDICT, "/v1/models/colours/versions/1:predict", "/search"])
+def test_a_client_that_leaves_is_counted(app, client, path):
+    """It declares more than it sends; nobody is there to read an answer, which the metrics have all the same."""
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": []}
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 499
+    endpoint = "search" if path == "/search" else "predict"
+    assert f'tf_detreg_requests_total{{code="499",endpoint="{endpoint}"}}' in client.get("/metrics").text
+
+
+def test_no_answer_may_be_taken_for_another_type(client, pictures):
+    answers = [client.get(path) for path in ("/", "/health", "/metrics", "/v1/models/colours", "/thumbnails/0")]
+    answers += [client.post(PREDICT, json={"instances": [pictures[0].tolist()]}), client.post(PREDICT, content=b"{")]
+    assert [answer.status_code for answer in answers] == [200] * 6 + [400]
+    assert {answer.headers["x-content-type-options"] for answer in answers} == {"nosniff"}
+    assert answers[-2].headers["content-type"] == "application/json"
+
+
 def test_page_health_and_metrics(client):
     page = client.get("/")
     assert "Search with a picture" in page.text
@@ -173,8 +204,6 @@ def test_a_crowd_is_served_in_batches(client, pictures, vectors):
 
 
 def test_a_slow_model_times_out_and_a_long_queue_is_refused(folder, pictures):
-    import time
-
     model = ModelDirectory(folder)
     run = model.current.run
     model.current.run = lambda *arguments: (time.sleep(0.4), run(*arguments))[1]
@@ -219,6 +248,21 @@ def test_a_newer_version_is_taken_over_and_a_broken_one_is_not(embedder, tmp_pat
     assert not model.take_newest()
     assert model.current.number == 2
     assert "version 2 keeps serving" in caplog.text
+
+
+def test_a_version_that_no_longer_serves_leaves_memory(embedder, tmp_path):
+    export.saved_model(embedder, tmp_path / "m", warm_up=False)
+    model = ModelDirectory(tmp_path / "m")
+    with TestClient(create_app(model, settings=Settings(poll=0.05))) as client:
+        assert gc.get_freeze_count() > 0
+        assert client.post("/v1/models/m:predict", json={"instances": np.zeros((1, 16, 16, 3)).tolist()}).is_success
+        first = weakref.ref(model.current)
+        export.saved_model(embedder, tmp_path / "m", warm_up=False)
+        end = time.monotonic() + 60
+        while client.get("/health").json()["version"] == 1 or first() is not None:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert gc.get_freeze_count() == 0
 
 
 def test_unreadable_pictures_are_left_out(index, tmp_path):

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import gc
 import hashlib
-import logging
 import pathlib
 import re
 import time
@@ -13,17 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tf_detreg.serving import wire
-from tf_detreg.serving.batching import Batcher, Overloaded
+from tf_detreg.serving.batching import Batcher
+from tf_detreg.serving.endpoint import Endpoint, Problem, Shortcut, read_body
 from tf_detreg.serving.gallery import Gallery
 from tf_detreg.serving.metrics import Metrics
 from tf_detreg.serving.model import ModelDirectory
-
-logger = logging.getLogger(__name__)
 
 PAGE = pathlib.Path(__file__).with_name("page.html")
 MOST_NEIGHBOURS = 100
@@ -51,15 +50,7 @@ class Settings:
     poll: float = 5.0
 
 
-class Problem(Exception):
-    """An answer other than success, with its HTTP code."""
-
-    def __init__(self, code: int, text: str):
-        super().__init__(text)
-        self.code = code
-
-
-def create_app(model: ModelDirectory, gallery: Gallery | None = None, settings: Settings | None = None) -> Starlette:
+def create_app(model: ModelDirectory, gallery: Gallery | None = None, settings: Settings | None = None) -> Shortcut:
     """The ASGI application.
 
     Args:
@@ -82,25 +73,31 @@ class _Server:
         self.page, self.policy = _page()
         self._refuse_other_gallery()
 
-    def app(self) -> Starlette:
+    def app(self) -> Shortcut:
         named = f"/v1/models/{self.model.name}"
-        # They are tried in this order: what is asked for most comes first.
+        version = named + "/versions/{version:int}"
+        predict = self._endpoint(self.predict, "predict")
+        status = self._endpoint(self.status, "status")
+        metadata = self._endpoint(self.metadata, "metadata")
         routes = [
-            self._route(f"{named}:predict", self.predict, "predict", "POST"),
-            self._route(named + "/versions/{version:int}:predict", self.predict, "predict", "POST"),
-            self._route("/", self.show_page, "page"),
-            self._route("/about", self.about, "about"),
-            self._route("/search", self.search, "search", "POST"),
-            self._route("/neighbours/{place:int}", self.neighbours, "neighbours"),
-            self._route("/thumbnails/{place:int}", self.thumbnail, "thumbnail"),
-            self._route("/health", self.health, "health"),
-            self._route("/metrics", self.show_metrics, "metrics"),
-            self._route(named, self.status, "status"),
-            self._route(f"{named}/metadata", self.metadata, "metadata"),
-            self._route(named + "/versions/{version:int}", self.status, "status"),
-            self._route(named + "/versions/{version:int}/metadata", self.metadata, "metadata"),
+            Route(f"{named}:predict", predict, methods=["POST"]),
+            Route(f"{version}:predict", predict, methods=["POST"]),
+            Route(named, status, methods=["GET"]),
+            Route(version, status, methods=["GET"]),
+            Route(f"{named}/metadata", metadata, methods=["GET"]),
+            Route(f"{version}/metadata", metadata, methods=["GET"]),
+            Route("/", self._endpoint(self.show_page, "page"), methods=["GET"]),
+            Route("/about", self._endpoint(self.about, "about"), methods=["GET"]),
+            Route("/search", self._endpoint(self.search, "search"), methods=["POST"]),
+            Route("/neighbours/{place:int}", self._endpoint(self.neighbours, "neighbours"), methods=["GET"]),
+            Route("/thumbnails/{place:int}", self._endpoint(self.thumbnail, "thumbnail"), methods=["GET"]),
+            Route("/health", self._endpoint(self.health, "health"), methods=["GET"]),
+            Route("/metrics", self._endpoint(self.show_metrics, "metrics"), methods=["GET"]),
         ]
-        return Starlette(routes=routes, lifespan=self._lifespan)
+        return Shortcut(f"{named}:predict", predict, Starlette(routes=routes, lifespan=self._lifespan))
+
+    def _endpoint(self, function, name: str) -> Endpoint:
+        return Endpoint(function, name, self.metrics, self.settings.timeout)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app):
@@ -110,7 +107,9 @@ class _Server:
         self.batchers.clear()
         self.metrics.version.set(self.model.current.number)
         watcher = asyncio.create_task(self._watch()) if self.settings.poll else None
+        _settle()
         yield
+        gc.unfreeze()
         if watcher is not None:
             watcher.cancel()
         self.model_threads.shutdown(wait=False, cancel_futures=True)
@@ -123,39 +122,13 @@ class _Server:
             if await self._in_thread(self.model.take_newest):
                 self.batchers.clear()
                 self.metrics.version.set(self.model.current.number)
-
-    def _route(self, path: str, function, name: str, method: str = "GET") -> Route:
-        async def endpoint(request: Request) -> Response:
-            start = time.perf_counter()
-            try:
-                async with asyncio.timeout(self.settings.timeout):
-                    response = await function(request)
-            except Problem as problem:
-                response = JSONResponse({"error": str(problem)}, problem.code)
-            except wire.BadRequest as problem:
-                response = JSONResponse({"error": str(problem)}, 400)
-            except Overloaded:
-                response = JSONResponse({"error": "The server is busy."}, 503, {"Retry-After": "1"})
-            except TimeoutError:
-                response = JSONResponse({"error": f"Gave up after {self.settings.timeout:g} seconds."}, 504)
-            except ClientDisconnect:
-                response = Response(status_code=499)
-            except Exception:
-                logger.exception("%s failed", name)
-                response = JSONResponse({"error": "Internal error; the server's log says more."}, 500)
-            finally:
-                self.metrics.seconds.labels(name).observe(time.perf_counter() - start)
-            self.metrics.requests.labels(name, str(response.status_code)).inc()
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            return response
-
-        return Route(path, endpoint, methods=[method], name=f"{name} {path}")
+                _settle()
 
     # TensorFlow Serving's API.
 
     async def predict(self, request: Request) -> Response:
         version = self._version(request)
-        body = await self._body(request)
+        body = await read_body(request, self.settings.max_body)
         signature, inputs, rows = await self._by_size(len(body), _read, body, version)
         outputs = await self._run(version, signature, inputs)
         size = sum(value.nbytes for value in outputs.values())
@@ -185,7 +158,7 @@ class _Server:
         gallery, k = self._gallery(), _neighbours(request)
         start = time.perf_counter()
         content = np.empty(1, object)
-        content[0] = await self._body(request)
+        content[0] = await read_body(request, self.settings.max_body)
         version = self.model.current
         outputs = await self._run(version, "serve_bytes", {"image_bytes": content})
         if not outputs["valid"][0]:
@@ -247,23 +220,8 @@ class _Server:
             )
         outputs = await self.batchers[key](inputs)
         if "valid" in outputs:
-            self.metrics.invalid.inc(int((~outputs["valid"]).sum()))
+            self.metrics.invalid.inc(outputs["valid"].size - np.count_nonzero(outputs["valid"]))
         return outputs
-
-    async def _body(self, request: Request) -> bytes:
-        """The request's body, read no further than the limit."""
-        limit = self.settings.max_body
-        too_large = Problem(413, f"The request is larger than {limit} bytes.")
-        declared = request.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
-            raise too_large
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise too_large
-            parts.append(part)
-        return b"".join(parts)
 
     async def _in_thread(self, function, *arguments):
         return await asyncio.get_running_loop().run_in_executor(self.threads, function, *arguments)
@@ -298,6 +256,14 @@ class _Server:
                 f"index was made by another model ({made_by}) than the one that serves ({serving}, version "
                 f"{self.model.current.number}): its distances mean nothing here. Embed the gallery again."
             )
+
+
+def _settle() -> None:
+    """Frees what is no longer used, and spares the garbage collector all that lives as long as the loaded version: it
+    would look through TensorFlow's half a million objects again and again, once for every few thousand requests."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _page() -> tuple[str, str]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-PATIENCE = 0.005  # seconds that a free worker waits for company while another one is busy
+PATIENCE = 0.005  # seconds without a new request after which a free worker waits no longer for company
 # oneDNN keeps a prepared kernel of every layer for each batch size it has met, in each of its threads. With a few
 # sizes only, the memory of a server stops growing.
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
@@ -28,10 +28,11 @@ class _Request:
 class Batcher:
     """Joins the requests for one function into batches.
 
-    The rows in the house are shared equally among the workers: one of n takes at most 1/n of them, and a free one
-    waits up to 5 ms until it has as many rows as the busy ones have. So a single request never waits for company, and
-    of a crowd one half is computed while the other is read and answered. Without this, a worker that becomes free a
-    moment too early runs a single row at the price of many. Batches are cut and filled up to a few sizes, `SIZES`.
+    The rows in the house are shared equally among the workers: one of n takes at most 1/n of them, and while others
+    are busy a free one waits for its share for as long as requests keep coming, that is, until 5 ms pass without one.
+    So a single request never waits for company, and of a crowd one half is computed while the other is read and
+    answered. Without this, a worker that becomes free a moment too early runs a few rows at the price of many.
+    Batches are cut and filled up to a few sizes, `SIZES`.
 
     Args:
         run: `inputs → outputs`, dictionaries of arrays whose first axis is the batch.
@@ -57,6 +58,7 @@ class Batcher:
         self._workers = self._idle = workers
         self._running = 0
         self._patience: asyncio.TimerHandle | None = None
+        self._latest = 0.0
         self.waiting = 0
 
     async def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -77,9 +79,10 @@ class Batcher:
         return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
 
     def _enqueue(self, inputs: dict[str, np.ndarray]) -> _Request:
-        rows = len(next(iter(inputs.values())))
-        request = _Request(inputs, rows, asyncio.get_running_loop().create_future())
+        rows, loop = len(next(iter(inputs.values()))), asyncio.get_running_loop()
+        request = _Request(inputs, rows, loop.create_future())
         self._queue.append(request)
+        self._latest = loop.time()
         self.waiting += rows
         return request
 
@@ -89,7 +92,7 @@ class Batcher:
             share = -(-(self.waiting + self._running) // self._workers)
             if patient and self.waiting < min(share, self._most):
                 if self._patience is None:
-                    self._patience = asyncio.get_running_loop().call_later(PATIENCE, self._lose_patience)
+                    self._wait(PATIENCE)
                 return
             if self._patience is not None:
                 self._patience.cancel()
@@ -102,7 +105,14 @@ class Batcher:
                 task = asyncio.ensure_future(self._work(batch))
                 task.add_done_callback(lambda _, rows=rows: self._free(rows))
 
+    def _wait(self, seconds: float) -> None:
+        self._patience = asyncio.get_running_loop().call_later(seconds, self._lose_patience)
+
     def _lose_patience(self) -> None:
+        left = self._latest + PATIENCE - asyncio.get_running_loop().time()
+        if left > 0:
+            self._wait(left)
+            return
         self._patience = None
         self._start(patient=False)
 
