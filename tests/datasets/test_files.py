@@ -1,6 +1,8 @@
 """Folders, tables, arrays, and every kind of picture file."""
 
 import io
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from tests.datasets.trees import picture
 from tf_detreg import datasets
+from tf_detreg.datasets.decode import hush
 from tf_detreg.datasets.paths import PathList
 
 
@@ -73,6 +76,37 @@ def test_names_in_any_script(tmp_path):
     assert sum(len(y) for s in splits for _, y in s.ordered()) == 10
 
 
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
+def test_names_that_are_no_unicode(photos):
+    """As old archives unpack: bytes of another encoding, which cannot be written down as they are."""
+    for old, new in ((b"class0", b"caf\xe9"), (b"class1/0.jpg", b"class1/\xe9.jpg")):
+        os.rename(os.path.join(os.fsencode(photos), old), os.path.join(os.fsencode(photos), new))
+    splits = datasets.folder(photos, image_size=8)
+    names = {name for part in splits for name in part.class_names}
+    assert "caf\\xe9" in names and "\n".join(names).encode("utf-8")
+    assert sum(len(y) for part in splits for _, y in part.ordered()) == 18
+
+
+def test_what_is_no_file_is_no_picture(photos):
+    os.mkfifo(photos / "class0" / "pipe.jpg")
+    os.symlink("0.jpg", photos / "class0" / "link.jpg")
+    os.symlink("nowhere.jpg", photos / "class0" / "dangling.jpg")
+    os.symlink(".", photos / "class0" / "loop")
+    splits = datasets.folder(photos, image_size=8)
+    assert sum(map(len, splits)) == 19
+    assert {os.path.basename(path) for path, _ in splits.train.skipped} == {"pipe.jpg", "dangling.jpg"}
+    with pytest.raises(datasets.UnreadableImage, match="not a file"):
+        datasets.decode(str(photos / "class0" / "pipe.jpg"), (8, 8))
+
+
+def test_a_picture_of_a_hundred_megapixels_warns_of_nothing(photos, recwarn):
+    hush.cache_clear()  # pytest has set back what it did
+    large = encoded(Image.new("1", (10_000, 10_000)), format="PNG")
+    (photos / "class0" / "large.png").write_bytes(large)
+    assert sum(map(len, datasets.folder(photos, image_size=8))) == 19
+    assert not [str(w.message) for w in recwarn if "bomb" in str(w.message)]
+
+
 def test_folder_errors_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         datasets.folder(tmp_path / "nowhere")
@@ -85,7 +119,9 @@ def test_folder_errors_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="at least two"):
         datasets.folder(tmp_path)
     picture(tmp_path / "two" / "a.jpg")
-    with pytest.raises(ValueError, match="too few to split by class"):
+    with pytest.raises(
+        ValueError, match=r"too few to split by class: 1 for validation and 1 for testing.*four or more"
+    ):
         datasets.folder(tmp_path)
 
 
@@ -121,6 +157,29 @@ def test_csv_errors(photos, caplog):
     with pytest.raises(FileNotFoundError, match=r"lists 1 files of 19 .*\n.*gone\.jpg"):
         datasets.csv(table)
     assert sum(map(len, datasets.csv(table, image_size=8, max_missing=0.1))) == 18
+
+
+def test_csv_that_is_no_table_in_utf8(photos):
+    table = photos / "list.csv"
+    rows = "path,label\nclass0/0.jpg,café\n"
+    for text, message in (
+        (rows.encode("latin-1"), "is not UTF-8 .byte 0xe9"),
+        (rows.encode("utf-16"), "is not UTF-8"),
+        (b"path;label\na;b\n", "commas between columns; found .*path;label"),
+        (b"path,label\na.jpg,b\n\n ,b\n", "line 4: path or label is empty"),
+        (b"path,label\na\0.jpg,b\n", "zero byte"),
+        (b"path,label\n" + b"x" * 200_000 + b",b\n", "field larger"),
+    ):
+        table.write_bytes(text)
+        with pytest.raises(ValueError, match=message):
+            datasets.csv(table)
+
+
+def test_csv_names_files_that_are_listed_again(photos, caplog):
+    rows = [f"class{c}/{i}.jpg,class{c}" for c in range(6) for i in range(3)]
+    (photos / "list.csv").write_text("\n".join(["path,label", *rows, rows[0], "class1/1.jpg,class5"]))
+    assert sum(map(len, datasets.csv(photos / "list.csv", image_size=8))) == 20
+    assert "again in 2 of 20 rows, 1 of them under two labels (all kept): class1/1.jpg, class0/0.jpg" in caplog.text
 
 
 def test_arrays_take_any_labels():

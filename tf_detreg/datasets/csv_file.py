@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv as csv_module
+import logging
 import os
 import pathlib
 
@@ -12,6 +13,8 @@ from tf_detreg.datasets.folder import report_counts
 from tf_detreg.datasets.image_set import ImageSet, Size, Splits, split_by_class
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.datasets.scan import sift
+
+logger = logging.getLogger(__name__)
 
 _SPLITS = {
     "train": "train",
@@ -61,24 +64,59 @@ def csv(
             f"Relative paths start from {base}; set `root` if that is wrong. The first missing:\n  {first}"
         )
     rows = [row for row in rows if os.path.join(base, row["path"]) not in bad]
+    _report_repeats(rows, path)
     if rows and "split" in rows[0]:
         return _given_splits(rows, base, image_size, path, bad)
     return split_by_class(_image_set(rows, base, image_size, path, path.stem, bad), validation, test, seed)
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv_module.DictReader(file)
-        for column in ("path", "label"):
-            if column not in (reader.fieldnames or ()):
-                raise ValueError(f"{path} needs a column {column!r} in its header; found {reader.fieldnames}.")
-        rows = list(reader)
-    for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values() or not row["path"] or not row["label"]:
-            raise ValueError(f"{path}, line {line}: path or label is empty, or the number of columns is wrong: {row}.")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv_module.DictReader(file)
+            for column in ("path", "label"):
+                if column not in (reader.fieldnames or ()):
+                    raise ValueError(
+                        f"{path} needs a column {column!r} in its header, and commas between columns; "
+                        f"found {reader.fieldnames}."
+                    )
+            rows = [_checked(row, f"{path}, line {reader.line_num}") for row in reader]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}). Save it as UTF-8."
+        ) from error
+    except csv_module.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
     if not rows:
         raise ValueError(f"{path} lists no images.")
     return rows
+
+
+def _checked(row: dict, where: str) -> dict[str, str]:
+    if None in row or None in row.values() or not row["path"].strip() or not row["label"].strip():
+        raise ValueError(f"{where}: path or label is empty, or the number of columns is wrong: {str(row)[:200]}.")
+    if "\0" in row["path"]:
+        raise ValueError(f"{where}: the path {row['path']!r} holds a zero byte.")
+    return row
+
+
+def _report_repeats(rows: list[dict[str, str]], path: pathlib.Path) -> None:
+    """Logs files that are listed again: their copies find each other, or stand in two classes."""
+    labels: dict[str, str] = {}
+    again, two = [], {}
+    for row in rows:
+        if row["path"] in labels:
+            again.append(row["path"])
+            if labels[row["path"]] != row["label"]:
+                two[row["path"]] = True
+        else:
+            labels[row["path"]] = row["label"]
+    if again:
+        shown = ", ".join(list(dict.fromkeys([*two, *again]))[:5])
+        logger.warning(
+            "%s lists files again in %d of %d rows, %d of them under two labels (all kept): %s",
+            *(path, len(again), len(rows), len(two), shown),
+        )
 
 
 def _missing(path: str) -> str | None:

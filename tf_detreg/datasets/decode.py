@@ -112,7 +112,9 @@ def decode(
 def _decode(source, size, crop, draws) -> np.ndarray:
     from PIL import Image
 
-    _hush()
+    hush()
+    if isinstance(source, str) and os.path.exists(source) and not os.path.isfile(source):
+        raise UnreadableImage(f"{source}: not a file")  # a pipe would never end
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return _fit(image, size, crop, draws)
@@ -122,7 +124,7 @@ def _decode(source, size, crop, draws) -> np.ndarray:
 
 
 @cache
-def _hush() -> None:
+def hush() -> None:
     """Pillow warns of what it then reads all the same. Once and for all: `catch_warnings` is not safe in threads."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
 

@@ -92,12 +92,17 @@ def _assemble(root, classes, kept, bad, image_size, name) -> ImageSet:
     number = np.cumsum(counts > 0) - 1
     return ImageSet(
         labels=number[[label for label, _ in kept]],
-        class_names=[classes[i] for i in present],
+        class_names=[_readable(classes[i]) for i in present],
         paths=PathList((file for _, file in kept), root),
         name=name,
         image_size=image_size,
         skipped=tuple(bad.items()),
     )
+
+
+def _readable(name: str) -> str:
+    """A folder's name as text that can be written down, also where its bytes are no UTF-8 (`caf\xe9`)."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def report_counts(classes, counts: np.ndarray, what: str) -> None:

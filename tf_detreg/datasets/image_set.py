@@ -172,7 +172,9 @@ def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0
     n_validation, n_test = (max(1, round(share * total)) if share else 0 for share in (validation, test))
     if total - n_validation - n_test < 1:
         raise ValueError(
-            f"{image_set.name} has {total} classes, too few to split by class; lower `validation` and `test`."
+            f"{image_set.name} has {total} classes, too few to split by class: {n_validation} for validation and "
+            f"{n_test} for testing leave none to train on. Add classes (four or more), lower `validation` and `test`, "
+            "or sort the images into the folders train/ and test/ yourself."
         )
     order = np.random.default_rng(seed).permutation(total)
     parts = np.split(order, [total - n_validation - n_test, total - n_test])

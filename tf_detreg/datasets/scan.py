@@ -7,6 +7,9 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from tf_detreg.datasets.decode import hush
+from tf_detreg.progress import ticker
+
 logger = logging.getLogger(__name__)
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"))
@@ -24,6 +27,7 @@ def problem(path: str) -> str | None:
     """
     from PIL import Image
 
+    hush()
     try:
         if os.path.getsize(path) == 0:
             return "the file is empty"
@@ -46,9 +50,12 @@ def _tail(path: str, size: int) -> bytes:
 def sift(paths: Iterable[str], what: str, look: Callable[[str], str | None] = problem) -> dict[str, str]:
     """path → problem, for the files that have one; logs how many there are and names the first."""
     paths = list(paths)
-    with ThreadPoolExecutor() as pool:
-        found = zip(paths, pool.map(look, paths, chunksize=64), strict=True)
-        bad = {path: reason for path, reason in found if reason is not None}
+    bad = {}
+    with ThreadPoolExecutor() as pool, ticker("Looking at the files", len(paths)) as tick:
+        for path, reason in zip(paths, pool.map(look, paths, chunksize=64), strict=True):
+            tick(1)
+            if reason is not None:
+                bad[path] = reason
     if bad:
         shown = "\n  ".join(f"{path}: {reason}" for path, reason in list(bad.items())[:20])
         more = "\n  …" if len(bad) > 20 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
@@ -120,7 +121,10 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
     try:
         builder = tensorflow_datasets.builder(dataset, data_dir=data_dir)
     except tensorflow_datasets.core.DatasetNotFoundError as error:
-        raise ValueError(f"`dataset`: TensorFlow Datasets has no {dataset!r}. {error}") from error
+        known = tensorflow_datasets.list_builders(with_community_datasets=False)
+        near = ", ".join(difflib.get_close_matches(dataset.partition(":")[0], known, n=5, cutoff=0.5))
+        hint = f" Near are: {near}." if near else f" It knows {len(known)}: tensorflow_datasets.list_builders()."
+        raise ValueError(f"`dataset`: TensorFlow Datasets has no {dataset!r}.{hint}") from error
     try:
         builder.download_and_prepare()
     except Exception as error:  # each data set downloads and unpacks in its own way, and fails in its own

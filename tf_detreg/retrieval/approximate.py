@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
+from tf_detreg.progress import ticker
 from tf_detreg.retrieval import exact, intervals
-from tf_detreg.retrieval.progress import ticker
 
 SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
 TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg.progress import ticker
 from tf_detreg.retrieval import metrics
-from tf_detreg.retrieval.progress import ticker
 from tf_detreg.retrieval.protocols import Protocol
 
 TIE = 1e-6  # Float32 cannot order scores that are closer than this: they tie, and a tie counts against the query.
