@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.datasets.trees import picture
 from tests.heads.table import features, jacobian, make
-from tf_detreg import heads
+from tf_detreg import datasets, heads
 from tf_detreg.analysis import lipschitz
 
 
@@ -91,6 +92,17 @@ def test_secants_of_a_scaling():
     for name in ("within class", "between classes", "interpolated"):
         np.testing.assert_allclose(part.secants[name], 2.0, rtol=1e-4)
     assert part.log_det is None
+
+
+def test_labels_stay_with_their_pictures_when_a_file_cannot_be_read(tmp_path):
+    for name, shade in (("a", 0), ("b", 100), ("c", 200)):
+        for number in range(3):
+            picture(tmp_path / name / f"{number}.png", shade)
+    whole = datasets.folder(tmp_path, image_size=4, validation=0.0, test=0.0).train
+    (tmp_path / "a" / "0.png").write_text("no picture any more")
+    images, labels = lipschitz._take(whole, None, np.random.default_rng(0), 100, "labels")
+    assert len(images) == len(labels) == 8
+    np.testing.assert_array_equal(images[:, 0, 0, 0], 100.0 * labels)
 
 
 @pytest.mark.parametrize(

@@ -249,11 +249,13 @@ def _take(data, labels, random, count: int, name: str) -> tuple[tf.Tensor, np.nd
             f"{name} must hold two classes or more, one of them with two samples, received {len(classes)}."
         )
     chosen = classes[: max(2, int(np.searchsorted(np.cumsum(counts), count)) + 1)]
-    index = np.flatnonzero(np.isin(labels, chosen))
-    index = random.permutation(index)
-    if hasattr(data, "ordered"):
-        pixels = np.concatenate([batch[0].numpy() for batch in data.subset(np.sort(index)).ordered()])
-        return tf.constant(pixels, tf.float32), labels[np.sort(index)]
+    index = random.permutation(np.flatnonzero(np.isin(labels, chosen)))
+    if hasattr(data, "indexed"):
+        index = np.sort(index)
+        # By index: files that cannot be read are left out.
+        batches = [(items.numpy(), rows.numpy()) for items, rows in data.subset(index).indexed()]
+        items, rows = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        return tf.constant(items, tf.float32), labels[index[rows]]
     return tf.constant(np.asarray(data)[index], tf.float32), labels[index]
 
 
