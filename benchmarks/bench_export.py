@@ -172,8 +172,10 @@ def load_row(what: str, saved: pathlib.Path, contents: list[bytes], seconds: flo
             wait_for(port)
             pid = server.process.pid
             clients.ask(max(2.0, seconds / 6))
-            before, begun, once = memory(pid), cpu_seconds(pid), clients.ask(seconds)
-            cpu = 1000 * (cpu_seconds(pid) - begun) / sum(once["answers"].values())
+            pids = (pid, clients.process.pid)
+            before, begun, once = memory(pid), [cpu_seconds(process) for process in pids], clients.ask(seconds)
+            used = [cpu_seconds(process) - start for process, start in zip(pids, begun, strict=True)]
+            cpu, client_cpu = (1000 * each / sum(once["answers"].values()) for each in used)
             after = memory(pid)
             part = max(1, round(seconds / 12))
             turns = [(alone.ask(f"16 2 {part}"), clients.ask(part), alone.ask(f"32 1 {part}")) for _ in range(5)]
@@ -189,8 +191,8 @@ def load_row(what: str, saved: pathlib.Path, contents: list[bytes], seconds: flo
         f"{what}: {sum(once['answers'].values())} requests in {seconds:g} s, errors {errors or 'none'}; p50 "
         f"{once['p50_ms']} ms, p99 {once['p99_ms']} ms; memory {before:.0f} MB before, {after:.0f} MB after. In turns: "
         f"{rate:.0f} images/s against {model:.0f} of the model alone in two calls of 16 and {single:.0f} in one of 32. "
-        f"CPU an image: server {cpu:.2f} ms, model alone {model_cpu:.2f} ms (16) and {single_cpu:.2f} ms (32). The "
-        "clients ran on the same cores."
+        f"CPU an image: server {cpu:.2f} ms, its clients {client_cpu:.2f} ms on the same cores, model alone "
+        f"{model_cpu:.2f} ms (16) and {single_cpu:.2f} ms (32)."
     )
     return row, note
 

@@ -6,49 +6,37 @@ Works with TensorFlow Serving and with `tf-detreg serve`. Point it at servers of
 """
 
 import argparse
+import asyncio
 import base64
 import collections
-import http.client
 import json
 import pathlib
-import threading
+import re
 import time
+
+TIMEOUT = 60  # seconds for one answer
 
 
 def run(host: str, port: int, model: str, contents: list[bytes], clients: int, seconds: float) -> dict:
     """Counts by answer, images a second, and latencies in milliseconds."""
-    bodies = [
-        json.dumps({"signature_name": "serve_bytes", "instances": [{"b64": base64.b64encode(content).decode()}]})
-        for content in contents
-    ]
-    answers, latencies, lock = collections.Counter(), [], threading.Lock()
-    end = time.monotonic() + seconds
+    requests = [predict_request(host, port, model, content) for content in contents]
+    answers, latencies = collections.Counter(), []
 
-    def client(number: int) -> None:
-        connection = http.client.HTTPConnection(host, port, timeout=60)
-        turn = number
+    async def client(number: int) -> None:
+        connection, turn = Connection(host, port), number
         while time.monotonic() < end:
             start = time.perf_counter()
-            try:
-                connection.request("POST", f"/v1/models/{model}:predict", bodies[turn % len(bodies)])
-                response = connection.getresponse()
-                response.read()
-                answer = str(response.status)
-            except OSError as error:
-                answer = type(error).__name__
-                connection.close()
-            with lock:
-                answers[answer] += 1
-                latencies.append(1000 * (time.perf_counter() - start))
+            answers[await connection.ask(requests[turn % len(requests)])] += 1
+            latencies.append(1000 * (time.perf_counter() - start))
             turn += 1
         connection.close()
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    async def crowd() -> None:
+        await asyncio.gather(*(client(number) for number in range(clients)))
+
     began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    end = began + seconds
+    asyncio.run(crowd())
     taken = time.monotonic() - began
     latencies.sort()
     return {
@@ -56,6 +44,49 @@ def run(host: str, port: int, model: str, contents: list[bytes], clients: int, s
         "images_per_second": round(answers["200"] / taken, 1),
         **{f"p{share}_ms": round(latencies[len(latencies) * share // 100], 1) for share in (50, 95, 99)},
     }
+
+
+def predict_request(host: str, port: int, model: str, content: bytes) -> bytes:
+    """The HTTP request for one image, made once: a load script should leave the processor to the server."""
+    rows = [{"b64": base64.b64encode(content).decode()}]
+    body = json.dumps({"signature_name": "serve_bytes", "instances": rows})
+    head = f"POST /v1/models/{model}:predict HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+class Connection:
+    """A keep-alive connection, opened when it is needed, that reads no more of an answer than it has to."""
+
+    def __init__(self, host: str, port: int):
+        self.address = (host, port)
+        self.reader = self.writer = None
+
+    async def ask(self, request: bytes) -> str:
+        """The answer's status, or the name of the error that came instead."""
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._exchange(request)
+        except (OSError, EOFError, ValueError) as error:
+            self.close()
+            return type(error).__name__
+
+    async def _exchange(self, request: bytes) -> str:
+        if self.writer is None:
+            self.reader, self.writer = await asyncio.open_connection(*self.address)
+        self.writer.write(request)
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = re.search(r"\r\ncontent-length: *(\d+)", head)
+        if not length:
+            raise ValueError("The answer has no Content-Length.")
+        await self.reader.readexactly(int(length[1]))
+        if "\r\nconnection: close" in head:
+            self.close()
+        return head.split()[1]
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+        self.reader = self.writer = None
 
 
 def main() -> None:

@@ -3,7 +3,10 @@
 import concurrent.futures
 import importlib.util
 import pathlib
+import socket
+import socketserver
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -41,6 +44,43 @@ def test_load_script(address, pictures):
     found = example("load").run(host, int(port), "colours", [png(pictures[0])], clients=4, seconds=0.5)
     assert set(found["answers"]) == {"200"}
     assert found["p50_ms"] <= found["p99_ms"]
+
+
+def test_load_script_counts_what_goes_wrong(address, pictures):
+    host, port = address.removeprefix("http://").split(":")
+    load = example("load")
+    assert set(load.run(host, int(port), "other", [b"x"], clients=2, seconds=0.1)["answers"]) == {"404"}
+    with socket.create_server((host, 0)) as unused:
+        closed = unused.getsockname()[1]
+    assert set(load.run(host, closed, "colours", [b"x"], clients=2, seconds=0.1)["answers"]) == {
+        "ConnectionRefusedError"
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "counted"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}", "200"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}", "IncompleteReadError"),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", "ValueError"),
+    ],
+)
+def test_load_script_with_servers_that_close_the_connection(answer, counted):
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            found = example("load").run(*server.server_address, "colours", [b"x"], clients=2, seconds=0.2)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert set(found["answers"]) == {counted}
 
 
 def test_grpc_client(folder, embedder, pictures):
