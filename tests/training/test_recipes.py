@@ -18,6 +18,32 @@ def test_a_recipe_names_its_source_and_parts_that_exist(name):
     assert assembly.build_optimizer(config, steps=10).optimizers
 
 
+# What the sources that the recipes name say, read there once more: the commands and defaults of the authors' code.
+SOURCES = {
+    "cub-proxy-anchor": {
+        "batch": 120,
+        "epochs": 60,
+        "backbone_delay_epochs": 5,
+        "decay_every_epochs": 5,
+        "decay_factor": 0.5,
+    },
+    "cars-proxy-anchor": {"batch": 120, "epochs": 60, "backbone_delay_epochs": 5, "decay_every_epochs": 10},
+    "sop-proxy-anchor": {"batch": 180, "head_rate": 6e-4, "decay_every_epochs": 20, "decay_factor": 0.25},
+    "in-shop-proxy-anchor": {"batch": 180, "head_rate": 6e-4, "decay_every_epochs": 20, "decay_factor": 0.25},
+    "cub-direction-triplet": {"batch": 128, "images": 16, "patience": 25, "margin": 0.278, "direction": 0.492},
+    "cub-direction-proxy-nca": {"batch": 144, "images": 12, "patience": 10, "direction": 0.3, "proxy_factor": 1},
+    "cub-direction-multi-similarity": {"batch": 80, "images": 5, "patience": 20, "base": 0.6, "direction": 0.28},
+    "cub-language-multi-similarity": {"batch": 90, "images": 2, "epochs": 200, "beta": 40.0, "head_rate": 1e-5},
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_recipe_has_its_sources_values(name):
+    config = recipes.load(name)
+    values = {**vars(config), **config.loss, **config.optimizer, "batch": config.classes * config.images}
+    assert {key: values[key] for key in SOURCES[name]} == SOURCES[name]
+
+
 def test_a_folder_takes_the_place_of_the_data():
     assert recipes.load("cub-proxy-anchor-detreg", data="birds").data == {"name": "cub", "path": "birds"}
     assert recipes.load("photos", data="my photos").data == {"name": "my photos"}
