@@ -126,6 +126,41 @@ def test_a_free_worker_waits_for_its_share_while_requests_keep_coming():
     assert model.sizes == [16, 8]
 
 
+def test_uneven_batches_of_a_crowd_become_equal_ones():
+    """Of 32 rows, 12 and 12 run and 8 wait. The worker that is free first waits for those whom it has just answered."""
+    release, model = [threading.Event(), threading.Event()], Model()
+
+    def hold(inputs):
+        found = model(inputs)
+        if len(inputs["rows"]) == 12:
+            release[int(inputs["rows"][0, 0])].wait(60)
+        return found
+
+    async def ask(batcher):
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        loop.time = lambda: now
+
+        async def come(count, rows=1, number=0):
+            coming = [asyncio.ensure_future(batcher(row(number, rows))) for _ in range(count)]
+            await asyncio.sleep(0)
+            return coming
+
+        (first,) = await come(1, rows=12)
+        others = [*await come(1, rows=12, number=1), *await come(8)]
+        release[0].set()
+        await first
+        others += await come(7)
+        assert batcher.waiting == 15
+        others += await come(1)
+        assert batcher.waiting == 0
+        release[1].set()
+        await asyncio.gather(*others)
+
+    run(hold, ask)
+    assert model.sizes == [12, 12, 16]
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 64, 65, 1000])
 def test_a_request_of_any_number_of_rows_runs_in_the_known_sizes(count):
     model = Model()

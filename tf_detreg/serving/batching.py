@@ -28,11 +28,11 @@ class _Request:
 class Batcher:
     """Joins the requests for one function into batches.
 
-    The rows in the house are shared equally among the workers: one of n takes at most 1/n of them, and while others
-    are busy a free one waits for its share for as long as requests keep coming, that is, until 5 ms pass without one.
-    So a single request never waits for company, and of a crowd one half is computed while the other is read and
-    answered. Without this, a worker that becomes free a moment too early runs a few rows at the price of many.
-    Batches are cut and filled up to a few sizes, `SIZES`.
+    The crowd, which is the most rows in the house since the last batch but one started, is shared equally among the
+    workers: one of n takes 1/n of it, cut to one of a few `SIZES`, and a free one waits for that many rows for as
+    long as requests keep coming, that is, until 5 ms pass without one. So a single client never waits for company, and
+    of a crowd one half is computed while the other is read and answered. Without this, a worker that becomes free a
+    moment too early runs a few rows at the price of many.
 
     Args:
         run: `inputs → outputs`, dictionaries of arrays whose first axis is the batch.
@@ -56,7 +56,7 @@ class Batcher:
         self._run, self._pool, self._most, self._limit, self._observe = run, pool, most, waiting, observe
         self._queue: deque[_Request] = deque()
         self._workers = self._idle = workers
-        self._running = 0
+        self._running = self._peak = self._last_peak = 0
         self._patience: asyncio.TimerHandle | None = None
         self._latest = 0.0
         self.waiting = 0
@@ -84,26 +84,33 @@ class Batcher:
         self._queue.append(request)
         self._latest = loop.time()
         self.waiting += rows
+        self._peak = max(self._peak, self.waiting + self._running)
         return request
 
     def _start(self, patient: bool = True) -> None:
         """Gives batches to free workers, as far as it is time to."""
         while self._idle and self._queue:
-            share = -(-(self.waiting + self._running) // self._workers)
-            if patient and self.waiting < min(share, self._most):
+            size = self._size()
+            if patient and self.waiting < size:
                 if self._patience is None:
                     self._wait(PATIENCE)
                 return
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None
-            batch = self._take(max(size for size in SIZES if size <= min(share, self._most) or size == 1))
+            batch = self._take(size)
             if batch:
                 rows = sum(request.rows for request in batch)
                 self._idle -= 1
                 self._running += rows
+                self._last_peak, self._peak = self._peak, self.waiting + self._running
                 task = asyncio.ensure_future(self._work(batch))
                 task.add_done_callback(lambda _, rows=rows: self._free(rows))
+
+    def _size(self) -> int:
+        """The largest size within a worker's share of the crowd."""
+        share = min(-(-max(self._peak, self._last_peak) // self._workers), self._most)
+        return max(size for size in SIZES if size <= share or size == 1)
 
     def _wait(self, seconds: float) -> None:
         self._patience = asyncio.get_running_loop().call_later(seconds, self._lose_patience)
