@@ -9,6 +9,7 @@ from tf_detreg import heads, losses, miners, regularizers
 from tf_detreg.losses.proxy_anchor import ProxyAnchor
 from tf_detreg.regularizers.base import Regularizer
 from tf_detreg.training import Interpolation, MetricModel, checkpoint
+from tf_detreg.training.replicas import GlobalBatch
 
 CLASSES = 5
 
@@ -25,7 +26,8 @@ class PullTogether(keras.losses.Loss):
 @keras.saving.register_keras_serializable("tests")
 class FeatureNorm(Regularizer):
     def penalty(self, context):
-        return tf.reduce_mean(context.features**2)
+        (features,) = context.need("features", by=self.name)
+        return tf.reduce_mean(features**2)
 
 
 def embedder(head, image_size=6, width=7, **dense):
@@ -155,6 +157,19 @@ def test_mixed_points_enter_the_regularity_and_nothing_else(data):
     _, without, _ = model.objective(images, labels, training=True)
     assert abs(with_mixed["determinant"] - without["determinant"]) > 1e-6
     np.testing.assert_allclose(with_mixed["metric_loss"], without["metric_loss"], rtol=1e-6)
+
+
+def test_replicas_exchange_only_what_a_regularizer_needs(data, monkeypatch):
+    gathered = []
+    monkeypatch.setattr(GlobalBatch, "gather", lambda batch, values: gathered.append(values.shape[1:]) or values)
+    for regularizer, exchanged in (
+        (regularizers.Uniformity(), [(), (6,)]),  # labels and embeddings
+        (FeatureNorm(), [(), (6,), (7,)]),
+        (regularizers.Lipschitz(part="backbone"), [(), (6,), (6, 6, 3)]),
+    ):
+        gathered.clear()
+        MetricModel(embedder(flow()), PullTogether(), regularizers=[regularizer]).objective(*data, training=True)
+        assert [tuple(shape) for shape in gathered] == exchanged
 
 
 def test_losses_that_layers_add_are_counted_once_a_step(data):

@@ -1,6 +1,7 @@
 """The contract of regularizers: a scalar penalty from what a training step has at hand."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,6 +26,9 @@ def some_rows(count, most: int, draws: keras.random.SeedGenerator) -> tf.Tensor:
 class Context:
     """What one training step knows; anything may be `None`.
 
+    Take its parts with `need`: under a distribution strategy images, features and z are first gathered there, from all
+    replicas, because they are large and few regularizers look at them. All else is that of the global batch already.
+
     Attributes:
         labels: integers `(B,)`.
         images: the batch, `(B, H, W, 3)`.
@@ -35,6 +39,7 @@ class Context:
         proxy_labels: class of each proxy, `(P,)`.
         head: the head, a `heads.FlowHead`.
         backbone: the model from images to features.
+        gather: from rows of this replica to those of all. Defaults to `None`: they are all.
     """
 
     labels: Any = None
@@ -46,6 +51,7 @@ class Context:
     proxy_labels: Any = None
     head: Any = None
     backbone: Any = None
+    gather: Callable | None = None
 
     def need(self, *names: str, by: str) -> list:
         """The named parts, or an error that says who misses what."""
@@ -53,7 +59,11 @@ class Context:
         if missing:
             hint = " Train with a proxy loss (e.g. losses.ProxyAnchor)." if "proxies" in missing else ""
             raise ValueError(f"{by} needs {', '.join(missing)}, which this training step does not provide.{hint}")
-        return [getattr(self, name) for name in names]
+        return [self._whole(name) for name in names]
+
+    def _whole(self, name: str):
+        part = getattr(self, name)
+        return self.gather(part) if self.gather is not None and name in ("images", "features", "z") else part
 
 
 class Regularizer(keras.layers.Layer):

@@ -199,14 +199,15 @@ class MetricModel(keras.Model):
         if self.regularizers:
             context = Context(
                 labels=all_labels,
-                images=batch.gather(images),
-                features=batch.gather(_rows(features, batch)),
-                z=batch.gather(z),
+                images=images,
+                features=_rows(features, batch),
+                z=z,
                 embeddings=embeddings,
                 proxies=_proxies(self.loss_function),
                 proxy_labels=getattr(self.loss_function, "proxy_labels", None),
                 head=self.head,
                 backbone=self.backbone,
+                gather=batch.gather,
             )
             for regularizer in self.regularizers:
                 terms[regularizer.name] = batch.share(tf.cast(regularizer.penalty(context), objective.dtype))
