@@ -263,6 +263,8 @@ def test_configuration_survives(make, formula):
         (lambda: r.LogExpMean(-1), "temperature"),
         (lambda: r.Uniformity(0), "temperature"),
         (lambda: r.RegularFace(max_rows=0), "max_rows"),
+        (lambda: r.RegularFace("much"), "weight .* received 'much'"),
+        (lambda: r.RegularFace(float("nan")), "weight .* received nan"),
     ],
 )
 def test_wrong_arguments_are_named(make, name):

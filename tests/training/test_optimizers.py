@@ -134,6 +134,8 @@ def test_state_holders():
         (lambda: optimizer(proxy_factor=-1), "proxy_factor"),
         (lambda: WarmUpDecay(1.0, decay="linear"), "steps"),
         (lambda: WarmUpDecay(1.0, decay="step"), "every"),
+        (lambda: WarmUpDecay(1.0, decay="step", every=-3), "every.*received -3"),
+        (lambda: optimizer(backbone_rate=float("nan")), "backbone_rate.*finite.*nan"),
         (lambda: WarmUpDecay(1.0, decay="exp"), "decay"),
         (lambda: WarmUpDecay(float("nan"), decay="none"), "rate"),
     ],

@@ -38,7 +38,8 @@ class FFJORD(FlowHead):
         hidden: Width of the field's hidden layer. Default 512.
         activation: φ; choose a smooth one. Default `"tanh"`.
         trace: `"exact"` (default), or `"hutchinson"`: `vᵀ(∂f/∂z)v` with one Gaussian `v` per sample and pass, unbiased
-            and noisy. `y` is the same either way up to the solver's tolerance. At inference `v` is fixed.
+            and noisy; its square, in `"isometric"`, is larger by the noise's variance on average. `y` is the same
+            either way up to the solver's tolerance. At inference `v` is fixed.
         solver: `"rk4"` (default), a fixed number of steps; or `"dormand_prince"`, adaptive.
         steps: Of `"rk4"`. Default 4.
         tolerance: Of `"dormand_prince"`, absolute and relative. Default 1e-5.

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg.heads.checks import check_number
+
 
 def unit(vectors: tf.Tensor) -> tf.Tensor:
     """Vectors of length 1 along the last axis; a zero vector stays zero and keeps a finite gradient."""
@@ -82,7 +84,7 @@ class Regularizer(keras.layers.Layer):
     def __init__(self, weight: float = 1.0, **kwargs):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        self.weight = weight
+        self.weight = check_number("weight", weight)
 
     def penalty(self, context: Context) -> tf.Tensor:
         """The unweighted scalar."""

@@ -33,8 +33,8 @@ def load_splits(config: RunConfig):
     path = options.pop("path", None if loader else name)
     if loader is None and not pathlib.Path(path).exists():
         raise ValueError(
-            f"data={name!r} is neither a data set (glyphs, digits, …) nor a folder. Give a folder that holds one "
-            "folder of images a class, a benchmark's folder as cub:FOLDER, or tfds:NAME."
+            f"data={name!r} is neither a data set (glyphs, digits, …) nor a folder, seen from {os.getcwd()}. Give a "
+            "folder that holds one folder of images a class, a benchmark's folder as cub:FOLDER, or tfds:NAME."
         )
     if loader is None:
         loader = datasets.csv if pathlib.Path(path).suffix == ".csv" else datasets.folder
@@ -192,10 +192,10 @@ def data_facts(splits) -> dict:
     facts = {}
     for name, part in zip(splits._fields, splits, strict=True):
         digest = hashlib.sha256(part.labels.tobytes())
-        digest.update("\0".join(part.class_names).encode())
+        digest.update("\0".join(part.class_names).encode(errors="surrogateescape"))
         if part.images is not None and len(part):
             digest.update(part.images[:: max(1, len(part) // 64)].tobytes())
         for path in list(part.paths or ())[:: max(1, len(part) // 1024)]:
-            digest.update(os.path.basename(path).encode())
+            digest.update(os.fsencode(os.path.basename(path)))
         facts[name] = {"images": len(part), "classes": part.num_classes, "fingerprint": digest.hexdigest()[:16]}
     return facts

@@ -41,7 +41,7 @@ class RunConfig:
             `decay_every_epochs` in place of numbers of steps.
         unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
         monitor: What the best epoch has most of: `"recall@1"`, `"map@r"` … on the validation classes.
-        patience: Epochs without a new best after which training stops; 0 for never.
+        patience: Evaluations without a new best after which training stops; 0 for never.
         k: Ranks of the recall.
         evaluate_every: Epochs from one validation to the next.
         seed: Of weights, batches and augmentation.

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tf_detreg.inference import traced
+from tf_detreg.progress import ticker
 
 
 class Embedded(NamedTuple):
@@ -17,19 +18,20 @@ class Embedded(NamedTuple):
     groups: np.ndarray | None
 
 
-def embed(embedder: keras.Model, image_set, batch_size: int = 128) -> Embedded:
+def embed(embedder: keras.Model, image_set, batch_size: int = 128, progress: bool | None = False) -> Embedded:
     """Embeds every image of a set once, in index order; images that cannot be read are left out.
 
     Args:
         embedder: images → embeddings.
         image_set: `datasets.ImageSet`.
         batch_size: Default 128.
+        progress: Whether to show a progress bar; None shows it in a terminal. Default false.
 
     Returns:
         Embeddings, indices, labels and groups.
 
     Raises:
-        ValueError: If the set is empty.
+        ValueError: If the set is empty, or none of its images can be read.
 
     Example:
         >>> from tf_detreg import datasets
@@ -42,9 +44,14 @@ def embed(embedder: keras.Model, image_set, batch_size: int = 128) -> Embedded:
         raise ValueError("image_set is empty: there is nothing to embed.")
     run = traced(embedder)
     parts, indices = [], []
-    for images, rows in image_set.indexed(batch_size):
-        parts.append(run(images).numpy())
-        indices.append(rows.numpy())
+    with ticker("Embedding", len(image_set), progress) as tick:
+        for images, rows in image_set.indexed(batch_size):
+            if len(rows):
+                parts.append(run(images).numpy())
+                indices.append(rows.numpy())
+            tick(batch_size)
+    if not parts:
+        raise ValueError(f"Not one of the {len(image_set)} images of {image_set.name} can be read; the log names them.")
     rows = np.concatenate(indices)
     groups = None if image_set.groups is None else image_set.groups[rows]
     return Embedded(np.concatenate(parts).astype(np.float32, copy=False), rows, image_set.labels[rows], groups)

@@ -1,6 +1,7 @@
 """One optimizer, three groups of weights: the backbone, the heads and the proxies each learn at their own rate."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 
@@ -159,9 +160,9 @@ def optimizer(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, received {method!r}.")
-    if proxy_factor < 0 or head_rate < 0 or backbone_rate < 0:
+    if not all(math.isfinite(rate) and rate >= 0 for rate in (backbone_rate, head_rate, proxy_factor)):
         raise ValueError(
-            "backbone_rate, head_rate and proxy_factor must not be negative, received "
+            "backbone_rate, head_rate and proxy_factor must be finite and not negative, received "
             f"{backbone_rate!r}, {head_rate!r} and {proxy_factor!r}."
         )
 

@@ -118,7 +118,8 @@ def train(
     Raises:
         ValueError: If the directory holds another run, or something else; if the configuration cannot be met.
         OSError: If the directory cannot be written to, or its disk fills up; what was kept before stays whole.
-        TrainingDiverged: If the objective became NaN or infinite. The last good weights are in `embedder.keras`.
+        TrainingDiverged: If the objective became NaN or infinite. `embedder.keras` then holds the best epoch before, or
+            the last good weights where no epoch had ended.
 
     Example:
         >>> import tempfile

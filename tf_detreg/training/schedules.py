@@ -53,8 +53,8 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(
                 f'decay="{decay}" needs steps above warmup + delay = {warmup + delay}, received {steps!r}.'
             )
-        if decay == "step" and not every:
-            raise ValueError('decay="step" needs every=…, the steps between two falls.')
+        if decay == "step" and not (every and every > 0):
+            raise ValueError(f'decay="step" needs every=…, the steps between two falls, above 0; received {every!r}.')
         if warmup < 0 or delay < 0:
             raise ValueError(f"warmup and delay must not be negative, received {warmup!r} and {delay!r}.")
         self.rate, self.steps, self.warmup, self.decay = float(rate), steps, int(warmup), decay
