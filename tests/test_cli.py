@@ -1,6 +1,10 @@
 """The command, from a folder of photos to a search, and what it says when the input is bad."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
-from tf_detreg import cli
+from tf_detreg import cli, training
 
 SMALL = ["--image-size", "16", "--epochs", "1", "--classes", "3", "--images", "2", "--backbone", "small_cnn"]
 SMALL += ["--dim", "8", "--loss", "SupCon"]
@@ -80,8 +84,68 @@ def test_an_index_is_built_and_searched(run, photos, tmp_path):
     assert "40 images indexed" in command("index", run, photos, "--to", tmp_path / "i")
     query = photos / "Klasse 5 é" / "2.jpg"
     output = command("search", tmp_path / "i", query, "-k", 2, "--picture", tmp_path / "n.png")
-    assert output.startswith("2.jpg: 2.jpg 1.000")
+    assert output.startswith("2.jpg: Klasse 5 é/2.jpg 1.000")
     assert (tmp_path / "n.png").is_file()
+
+
+def test_an_index_outlives_its_pictures_and_a_move_of_its_run(run, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(run, tmp_path / "run")
+    command("index", tmp_path / "run", tmp_path / "photos", "--to", tmp_path / "i")
+    shutil.rmtree(tmp_path / "photos" / "Klasse 5 é")
+    query = photos / "Klasse 5 é" / "2.jpg"
+    search = ["search", tmp_path / "i", query, "-k", 2, "--picture", tmp_path / "n.png"]
+    assert "Klasse 5 é/2.jpg 1.000" in command(*search)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"run', whose model made the index .* is not there.*--run"):
+        command(*search)
+    assert "Klasse 5 é/2.jpg 1.000" in command(*search, "--run", tmp_path / "moved")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes among files")
+def test_a_catalogue_holds_more_than_pictures(run, photos, tmp_path):
+    shutil.copytree(photos / "Klasse 1 é", tmp_path / "c")
+    os.mkfifo(tmp_path / "c" / "pipe.jpg")
+    (tmp_path / "c" / "folder.jpg").mkdir()
+    (tmp_path / "c" / "._0.jpg").write_text("what a Mac leaves behind")
+    (tmp_path / "c" / "zero.png").touch()
+    (tmp_path / "c" / "0.jpg").rename(tmp_path / "c" / "0.JFIF")
+    (tmp_path / "c" / "1.jpg").rename(tmp_path / "c" / "1")
+    assert "3 of 5 images" in command("embed", run, tmp_path / "c", "--out", tmp_path / "e.npz")
+    # What is named is tried, whatever its ending.
+    assert "1 of 1 images" in command("embed", run, tmp_path / "c" / "1", "--out", tmp_path / "e.npz")
+
+
+def test_what_cannot_be_written_is_said_before_the_work(run, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "embed", lambda *_, **__: pytest.fail("the work began"))
+    (tmp_path / "note").write_text("in the way")
+    for arguments, message in (
+        (["embed", run, photos, "--out", photos], "A folder is in the way"),
+        (["embed", run, photos, "--out", tmp_path / "note" / "e.npz"], "Choose another place"),
+        (["index", run, photos, "--to", photos], "is not an index"),
+        (["index", run, photos, "--to", tmp_path / "note" / "i"], "Choose another place"),
+        (["search", run, photos, "--picture", photos], "A folder is in the way"),
+    ):
+        with pytest.raises((OSError, ValueError), match=message):
+            command(*arguments)
+
+
+def test_evaluate_reads_the_data_once_and_takes_black_images(run, photos, tmp_path, caplog):
+    for name in sorted(photos.iterdir()):
+        shutil.copytree(name, tmp_path / "photos" / name.name)
+        Image.new("RGB", (20, 20)).save(tmp_path / "photos" / name.name / "2.jpg")
+    command("train", tmp_path / "photos", "--run", tmp_path / "run", *SMALL)
+    caplog.clear()
+    assert "Report" in command("evaluate", tmp_path / "run")
+    assert caplog.text.count("left out 1 of 41 files") == 1
+
+
+def test_nothing_to_measure_is_said(photos, tmp_path):
+    rows = [f"Klasse {c} é/{i}.jpg,{c},train" for c in range(4) for i in range(3)]
+    (photos / "list.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
+    assert "Nothing was measured" in command("train", photos / "list.csv", "--run", tmp_path / "r", *SMALL)
+    with pytest.raises(ValueError, match="holds no class back from training"):
+        command("evaluate", tmp_path / "r")
 
 
 def test_embed_leaves_out_what_is_no_image(run, photos, tmp_path):
@@ -105,6 +169,7 @@ def test_search_finds_the_query_itself_first_and_draws(run, photos, tmp_path):
         (["evaluate", "."], "not the directory of a run"),
         (["train", "digits", "--loss", "ProxyAncor"], "ProxyAnchor"),
         (["train", "digits", "--epochs", "0"], "epochs"),
+        (["train", "--resume"], "there is no run in"),
     ],
 )
 def test_errors_say_what_to_do(arguments, hint, monkeypatch, tmp_path, capsys):
@@ -115,6 +180,66 @@ def test_errors_say_what_to_do(arguments, hint, monkeypatch, tmp_path, capsys):
         cli.main()
     assert caught.value.code == 1
     assert hint in capsys.readouterr().err
+
+
+def answer(monkeypatch, capfd, *arguments) -> tuple[int, str]:
+    """What the command as a whole does: its exit code, and what it says."""
+    monkeypatch.setattr("sys.argv", ["tf-detreg", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    said = capfd.readouterr()
+    return caught.value.code or 0, said.out + said.err
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
+def test_names_that_are_no_unicode_go_all_the_way(photos, tmp_path, monkeypatch, capfd):
+    shutil.copytree(photos, tmp_path / "photos")
+    for old, new in (("Klasse 2 é".encode(), b"caf\xe9"), (b"caf\xe9/1.jpg", b"caf\xe9/\xff.jpg")):
+        os.rename(*(os.path.join(os.fsencode(tmp_path / "photos"), name) for name in (old, new)))
+    command("train", tmp_path / "photos", "--run", tmp_path / "run", *SMALL)
+    command("index", tmp_path / "run", tmp_path / "photos", "--to", tmp_path / "i")
+    arguments = ["search", tmp_path / "i", tmp_path / "photos", "-k", 1, "--picture", tmp_path / "n.png"]
+    code, said = answer(monkeypatch, capfd, *arguments)
+    assert code == 0 and "udcff.jpg 1.000" in said
+
+
+def test_too_many_unreadable_images_stop_training_with_a_sentence(photos, tmp_path, monkeypatch, capfd):
+    shutil.copytree(photos, tmp_path / "photos")
+    for path in (tmp_path / "photos").rglob("[01].jpg"):
+        path.write_bytes(path.read_bytes()[:650])
+    code, said = answer(monkeypatch, capfd, "train", tmp_path / "photos", "--run", tmp_path / "r", *SMALL)
+    # The command hides TensorFlow's own log, which this process does not.
+    sentence = said[said.rindex("\nError: ") :].partition("(TF_DETREG_TRACEBACK")[0]
+    assert code == 1 and "cannot be read, more than the stated share of 5.0%" in sentence
+    assert len(sentence.strip().splitlines()) == 1
+
+
+def test_a_full_memory_is_a_sentence(photos, tmp_path, monkeypatch, capfd):
+    size = ["--image-size", "200000", *SMALL[2:]]
+    code, said = answer(monkeypatch, capfd, "train", photos, "--run", tmp_path / "r", *size)
+    assert code == 1 and "Traceback" not in said
+    assert "The memory is full" in said and "Lower --image-size" in said
+
+
+def test_each_note_is_shown_once(run, photos, tmp_path, monkeypatch, capfd):
+    answer(monkeypatch, capfd, "train", photos, "--run", tmp_path / "r", *SMALL[:4], "--classes", "9", *SMALL[6:])
+    _, said = answer(
+        monkeypatch, capfd, "train", photos, "--run", tmp_path / "s", *SMALL[:4], "--classes", "9", *SMALL[6:]
+    )
+    assert said.count("batches hold 5 classes, not 9") == 1
+
+
+def test_a_reader_that_goes_is_no_error():
+    code = "from tf_detreg import cli; cli.main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert b"Error" not in process.stderr.read()
+
+
+def test_the_version_is_told():
+    assert command("--version").startswith("tf_detreg 0.")
 
 
 def test_a_run_in_the_way_is_not_overwritten(run, photos):

@@ -1,5 +1,6 @@
 """Atomic writing: what stands under a name is always whole."""
 
+import errno
 import json
 
 import pytest
@@ -25,6 +26,26 @@ def test_a_folder_replaces_a_folder(tmp_path):
             (temporary / content).write_text(content)
     assert [path.name for path in target.iterdir()] == ["new"]
     assert [path.name for path in target.parent.iterdir()] == ["1"]
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path):
+    (tmp_path / "x").write_text("old")
+    with pytest.raises(OSError, match=r"No space left on device: .*x'"), files.replacing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_a_folder_in_the_way_of_a_file_is_named_and_stays(tmp_path):
+    (tmp_path / "x.txt").mkdir()
+    for write in (files.check_file, lambda path: files.write_text(path, "text")):
+        with pytest.raises(IsADirectoryError, match=r"folder is in the way.*x\.txt"):
+            write(tmp_path / "x.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path):
+    files.write_text(tmp_path / ("ü" * 125 + ".txt"), "text")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [129]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

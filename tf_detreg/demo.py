@@ -64,11 +64,28 @@ def demo(
     return Demo(reports, run.directory, page, model, lite)
 
 
-def write_report(run) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
+def held_back(splits):
+    """The test classes of a data set, or where it has none those for validation.
+
+    Raises:
+        ValueError: If it has neither.
+    """
+    part = splits.test if len(splits.test) else splits.validation
+    if not len(part):
+        raise ValueError(
+            f"{splits.train.name} holds no class back from training: there is nothing to measure on. Give the data set "
+            "test or validation classes."
+        )
+    return part
+
+
+def write_report(run, test=None, embedded=None) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
     """Evaluate a run on its test classes, beside raw pixels and the untrained embedder, and write its `report.html`.
 
     Args:
         run: `training.Run`.
+        test: The images to measure on, if loaded already. Defaults to the run's classes that were held back.
+        embedded: What `training.embed` makes of them, if there already.
 
     Returns:
         The page, and the reports by embedding.
@@ -79,9 +96,8 @@ def write_report(run) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
     from tf_detreg.training import embed
     from tf_detreg.training.assembly import build_embedder
 
-    splits = run.splits()
-    test = splits.test if len(splits.test) else splits.validation
-    after = embed(run.embedder, test)
+    test = held_back(run.splits()) if test is None else test
+    after = embed(run.embedder, test) if embedded is None else embedded
     shown = test.subset(after.indices)
     keras.utils.set_random_seed(run.config.seed)
     before = embed(build_embedder(run.config, shown.image_size), shown).embeddings

@@ -1,6 +1,7 @@
 """Writing files so that no reader ever finds half of one: a temporary name beside the target, then a rename."""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -33,18 +34,49 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         ['note.txt']
     """
     path = pathlib.Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        room = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise OSError(error.errno, f"Cannot write here ({error.strerror}). Choose another place", str(path)) from error
+    room = _room_beside(path)
     try:
         yield room / path.name
+        if (room / path.name).is_file() and path.is_dir():
+            raise _is_a_folder(path)
         if (room / path.name).is_dir() and path.exists():
             path.rename(room / "replaced")
         (room / path.name).replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         shutil.rmtree(room, ignore_errors=True)
+
+
+def check_file(path: str | os.PathLike) -> None:
+    """Raise now what writing a file there would raise in the end, after hours of work perhaps.
+
+    Args:
+        path: The file that is going to be written. Missing parent folders are made.
+
+    Raises:
+        OSError: If it is a folder, or lies where nothing can be written.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise _is_a_folder(path)
+    _room_beside(path).rmdir()
+
+
+def _room_beside(path: pathlib.Path) -> pathlib.Path:
+    """A new folder for what is half written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A part of the name will do: the whole of a long one and what is added would be too long.
+        return pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name[:32]}.", dir=path.parent))
+    except OSError as error:
+        raise OSError(error.errno, f"Cannot write here ({error.strerror}). Choose another place", str(path)) from error
+
+
+def _is_a_folder(path: pathlib.Path) -> OSError:
+    return IsADirectoryError(errno.EISDIR, "A folder is in the way of this file. Choose another name", str(path))
 
 
 def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import zipfile
 
 import keras
 
@@ -26,4 +27,9 @@ def load(path: str | os.PathLike) -> keras.Model:
         path = path / "embedder.keras"
     if not path.is_file():
         raise ValueError(f"path={str(path)!r} is not there. Give a .keras file, or the directory of a finished run.")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"path={str(path)!r} is damaged: its {path.stat().st_size:,} bytes are no whole .keras file. Copy it "
+            "again, or remove it and train on (`tf-detreg train --run … --resume`)."
+        )
     return keras.models.load_model(path, compile=False, safe_mode=True)

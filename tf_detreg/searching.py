@@ -8,27 +8,36 @@ import numpy as np
 
 from tf_detreg.analysis import neighbours
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 
 def image_files(paths: Sequence[str | os.PathLike], embedder):
-    """Image files, and those inside folders, as an unlabelled `ImageSet` of the size that the embedder wants.
+    """Files, and what is named like a picture inside folders, as an unlabelled `ImageSet` of the embedder's size.
 
     Raises:
-        ValueError: If a path is missing, or none of them holds an image.
+        ValueError: If a path is missing, or folders hold no image.
     """
-    from tf_detreg.datasets import ImageSet
+    from tf_detreg.datasets.scan import EXTENSIONS, is_picture_name
 
     files = []
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
-        inside = path.rglob("*") if path.is_dir() else [path]
-        files += sorted(str(file) for file in inside if file.suffix.lower() in ENDINGS)
+        if path.is_dir():
+            inside = [file for file in path.rglob("*") if is_picture_name(file.name) and not file.is_dir()]
+            files += sorted(map(str, inside))
+        else:
+            files.append(str(path))
+    files = list(dict.fromkeys(files))
     if not files:
-        raise ValueError(f"No image among {[str(path) for path in paths]}: known endings are {', '.join(ENDINGS)}.")
+        known = ", ".join(sorted(EXTENSIONS))
+        raise ValueError(f"No image in {', '.join(map(str, paths))}: known endings are {known}.")
+    return _unlabelled(files, embedder)
+
+
+def _unlabelled(files: Sequence[str], embedder):
+    from tf_detreg.datasets import ImageSet
+
     size = tuple(embedder.input_shape[1:3])
-    return ImageSet(labels=[0] * len(files), class_names=["?"], paths=files, image_size=size, name="files")
+    return ImageSet(labels=[0] * len(files), class_names=["?"], paths=files, image_size=size, name="the files")
 
 
 def search_run(directory: str | os.PathLike, queries: Sequence[str | os.PathLike], k: int = 8) -> neighbours.Neighbours:
@@ -51,7 +60,7 @@ def search_run(directory: str | os.PathLike, queries: Sequence[str | os.PathLike
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
     parts = [part for part in run.splits() if len(part)]
-    embedded = [training.embed(run.embedder, part) for part in parts]
+    embedded = [training.embed(run.embedder, part, progress=None) for part in parts]
     gallery = np.concatenate([part.embeddings for part in embedded])
     where = [(n, i) for n, part in enumerate(embedded) for i in part.indices]
     ids, scores = retrieval.search(found.embeddings, gallery, min(k, len(gallery)))
@@ -80,7 +89,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
 
     run = training.load_run(directory)
     files = image_files(images, run.embedder)
-    found = training.embed(run.embedder, files)
+    found = training.embed(run.embedder, files, progress=None)
     names = [files.paths[i] for i in found.indices]
     metadata = [
         {"path": str(pathlib.Path(name).resolve()), "run": str(pathlib.Path(directory).resolve())} for name in names
@@ -101,8 +110,11 @@ def search_index(
         queries: Image files, or folders of them.
         k: Neighbours of each. Defaults to 8.
 
+    Returns:
+        What was found, named by file and folder. Items whose files have gone are found all the same, and drawn grey.
+
     Raises:
-        ValueError: If the index is damaged, or another model made it.
+        ValueError: If the index is damaged, or another model made it, or its run is not where it was.
     """
     from tf_detreg import retrieval, training
 
@@ -110,17 +122,22 @@ def search_index(
     directory = directory or index.metadata(index.ids[0]).get("run")
     if directory is None:
         raise ValueError(f"The index {str(place)!r} does not say which run made it: give run=… (--run).")
+    if not (pathlib.Path(directory) / "config.json").is_file():
+        raise ValueError(
+            f"The run {str(directory)!r}, whose model made the index {str(place)!r}, is not there. Give its "
+            "new place: run=… (--run)."
+        )
     run = training.load_run(directory)
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
     matches = index.search(found.embeddings, min(k, len(index)), fingerprint=retrieval.fingerprint(run.embedder))
     files = [[item["path"] for item in row] for row in matches.metadata]
-    gallery = image_files(sorted({file for row in files for file in row}), run.embedder)
+    gallery = _unlabelled(sorted({file for row in files for file in row}), run.embedder)
     place_of = {path: i for i, path in enumerate(gallery.paths)}
     return neighbours.Neighbours(
         queries=neighbours.pixels(asked, found.indices),
         found=neighbours.pixels(gallery, np.asarray([[place_of[file] for file in row] for row in files])),
         scores=matches.scores,
         query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
-        found_names=[[pathlib.Path(str(name)).name for name in row] for row in matches.ids],
+        found_names=[[os.path.join(*pathlib.Path(str(name)).parts[-2:]) for name in row] for row in matches.ids],
     )

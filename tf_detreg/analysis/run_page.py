@@ -30,9 +30,14 @@ def recall_rows(reports: Mapping[str, RetrievalReport]) -> list[dict[str, object
 
 
 def raw_pixels(image_set) -> np.ndarray:
-    """The grey values themselves as vectors: the baseline that any embedding must beat."""
+    """The grey values themselves as vectors: the baseline that any embedding must beat.
+
+    A black image has the direction of a grey one: zeros have none.
+    """
     rows = [images.numpy().mean(axis=-1).reshape(len(images), -1) for images, _ in image_set.ordered(256)]
-    return np.concatenate(rows).astype(np.float32)
+    vectors = np.concatenate(rows).astype(np.float32)
+    vectors[~vectors.any(axis=1)] = 1
+    return vectors
 
 
 def write(

@@ -1,5 +1,6 @@
 """The command `tf-detreg`: each command is a few lines around a function of the library."""
 
+import contextlib
 import os
 import sys
 
@@ -12,20 +13,31 @@ from tf_detreg.cli import publish  # isort: skip
 from tf_detreg.cli import search  # isort: skip
 from tf_detreg.cli import studies  # isort: skip
 from tf_detreg.cli.app import app
+from tf_detreg.cli.trouble import explain, show_log
 
 __all__ = ["app", "main", "measure", "publish", "search", "studies", "train"]
 
 
 def main() -> None:
     """Entry point: what a user can mend is told in a line; anything else keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            # A file name or a λ that the terminal cannot show must not end a run.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with show_log():
+            app()
     except KeyboardInterrupt:
         typer.secho("Stopped. What was finished is kept; `tf-detreg train --resume` goes on with a run.", err=True)
         sys.exit(130)
-    except (ValueError, OSError, ImportError) as error:
-        if os.environ.get("TF_DETREG_TRACEBACK"):
+    except BrokenPipeError:
+        # Who read our output, such as `head`, has gone. Python must not try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        text = explain(error)
+        if text is None or os.environ.get("TF_DETREG_TRACEBACK"):
             raise
-        typer.secho(f"Error: {error}", fg="red", err=True)
+        typer.secho(f"Error: {text}", fg="red", err=True)
         typer.secho("(TF_DETREG_TRACEBACK=1 shows where.)", dim=True, err=True)
         sys.exit(1)

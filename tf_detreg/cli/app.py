@@ -18,6 +18,25 @@ Start with **tf-detreg demo** (embedded data, a few minutes), then **tf-detreg t
 folder of images a class.""",
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        names = ("tf_detreg", "tensorflow", "keras")
+        typer.echo(", ".join(f"{name} {version(name)}" for name in names))
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 Run = Annotated[pathlib.Path, typer.Argument(help="The directory of a run, as `train` and `demo` make it.")]
 Images = Annotated[list[pathlib.Path], typer.Argument(help="Image files, or folders of them.")]
 Exports = Annotated[pathlib.Path, typer.Option("--to", help="The folder that exports go to.")]

@@ -1,6 +1,6 @@
 """`evaluate`, `analyze`: what a run is worth, and how steep its map is."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,7 +10,9 @@ from tf_detreg.cli.app import Run, app
 @app.command()
 def evaluate(
     run: Run,
-    engine: Annotated[str, typer.Option(help="`auto`, `exact`, or `scann`, which reports its own error.")] = "auto",
+    engine: Annotated[
+        Literal["auto", "exact", "scann"], typer.Option(help="How to search; `scann` reports its own error.")
+    ] = "auto",
     clusters: Annotated[bool, typer.Option("--clusters", help="Add NMI, AMI and F1 of a k-means clustering.")] = False,
     page: Annotated[bool, typer.Option(help="Write the run's report.html.")] = True,
 ) -> None:
@@ -18,15 +20,15 @@ def evaluate(
     import rich
 
     from tf_detreg import retrieval, training
-    from tf_detreg.demo import write_report
+    from tf_detreg.demo import held_back, write_report
 
     done = training.load_run(run)
-    splits = done.splits()
-    test = splits.test if len(splits.test) else splits.validation
-    found = training.embed(done.embedder, test)
+    embedder, splits = done.embedder, done.splits()
+    test = held_back(splits)
+    found = training.embed(embedder, test, progress=None)
     there = {}
     if getattr(splits, "gallery", None) is not None:
-        items = training.embed(done.embedder, splits.gallery)
+        items = training.embed(embedder, splits.gallery, progress=None)
         there = {"gallery": items.embeddings, "gallery_labels": items.labels}
     size = len(there.get("gallery_labels", found.labels[1:]))
     report = retrieval.evaluate(
@@ -39,14 +41,14 @@ def evaluate(
     )
     rich.print(report.to_table())
     if page:
-        path, _ = write_report(done)
+        path, _ = write_report(done, test, found)
         typer.echo(f"Report      {path}")
 
 
 @app.command()
 def analyze(
     run: Run,
-    samples: Annotated[int, typer.Option(help="Points at which Jacobians are measured.")] = 64,
+    samples: Annotated[int, typer.Option(min=1, help="Points at which Jacobians are measured.")] = 64,
 ) -> None:
     """Measure how much a run's map stretches, on seen and unseen classes: a table, `lipschitz.json` and a plot.
 
@@ -54,11 +56,12 @@ def analyze(
     """
     from tf_detreg import training
     from tf_detreg.analysis import lipschitz
+    from tf_detreg.demo import held_back
     from tf_detreg.files import replacing, write_text
 
     done = training.load_run(run)
     splits = done.splits()
-    test = splits.test if len(splits.test) else splits.validation
+    test = held_back(splits)
     found = lipschitz.measure(done.embedder, splits.train, unseen=test, samples=samples, seed=done.config.seed)
     typer.echo(found.to_markdown())
     typer.echo(f"Numbers     {write_text(run / 'lipschitz.json', found.to_json())}")

@@ -33,7 +33,7 @@ def embed(
     import numpy as np
 
     from tf_detreg import training
-    from tf_detreg.files import replacing
+    from tf_detreg.files import check_file, replacing
 
     done = training.load_run(run)
     if runner is not None:
@@ -42,8 +42,9 @@ def embed(
     if beam_option:
         raise ValueError("--beam-option needs --runner, such as --runner DirectRunner.")
     out = out or "embeddings.npz"
+    check_file(out)
     files = _image_files([pathlib.Path(path) for path in images], done.embedder)
-    found = training.embed(done.embedder, files)
+    found = training.embed(done.embedder, files, progress=None)
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
     typer.echo(f"{len(found.embeddings)} of {len(files)} images embedded: {out}")
@@ -56,11 +57,13 @@ def index(
     to: Annotated[pathlib.Path, typer.Option(help="The index's folder.")] = pathlib.Path("index"),
 ) -> None:
     """Build an index of images that `search` and `serve` read. Unreadable files are counted and named."""
+    from tf_detreg.retrieval import Index
     from tf_detreg.searching import index_files
 
+    Index.check_place(to)
     made = index_files(run, images)
     made.save(to)
-    typer.echo(f"{len(made)} images indexed: {to}")
+    typer.echo(f"{len(made)} images indexed: {to}    (next: tf-detreg search {to} QUERY.jpg)")
 
 
 @app.command()
@@ -70,12 +73,14 @@ def search(
     run: Annotated[
         pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Neighbours of each query.")] = 8,
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each query, as far as there are so many.")] = 8,
     picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbours.png"),
 ) -> None:
     """Find the nearest images of each query, print them with their scores, and draw them."""
+    from tf_detreg.files import check_file
     from tf_detreg.searching import search_index, search_run
 
+    check_file(picture)
     found = search_run(place, queries, k) if (place / "config.json").is_file() else search_index(place, run, queries, k)
     for query, names, scores in zip(found.query_names, found.found_names, found.scores, strict=True):
         typer.echo(f"{query}: " + ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)))

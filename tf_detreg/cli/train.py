@@ -1,7 +1,7 @@
 """`demo`, `train`, `recipes`: from images to a run directory."""
 
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,7 +38,8 @@ def train(
         str | None,
         typer.Argument(
             help="`glyphs`, `digits`, a folder of class folders, a .csv file; `cub:`, `cars:`, `sop:` or `in_shop:` "
-            "before the benchmark's folder; `tfds:` before a name of TensorFlow Datasets."
+            "before the benchmark's folder; `tfds:` before a name of TensorFlow Datasets. Default: the recipe's, or "
+            "the run's with `--resume`, else `glyphs`."
         ),
     ] = None,
     run: Annotated[pathlib.Path, typer.Option(help="The run directory to make.")] = pathlib.Path("runs/latest"),
@@ -61,12 +62,16 @@ def train(
     features: Annotated[
         bool | None, typer.Option(help="Embed once with the frozen backbone, then train the head on what was kept.")
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="`mirrored` or `multiworker`: see docs/scaling.md.")] = None,
+    strategy: Annotated[
+        Literal["mirrored", "multiworker"] | None, typer.Option(help="Several GPUs or machines: see docs/scaling.md.")
+    ] = None,
 ) -> None:
     """Train an embedder on classes of images, and leave a run directory.
 
-    A third of the classes is held back for the evaluation. Killed at any moment and started again with `--resume`, the
-    run ends with the same weights. With `--resume` alone, the run's own configuration is used.
+    Some classes are held back: a fifth to choose the best epoch by, three tenths for the evaluation (the benchmarks
+    have splits of their own). Killed at any moment and started again with `--resume`, the run ends with the same
+    weights. With `--resume` alone, the run's own configuration is used. An option that is not given is the recipe's:
+    the run's `config.json` shows them all.
     """
     from tf_detreg import training
 
@@ -109,6 +114,8 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
         return shelf.load(recipe, data)
     if resume and (run / "config.json").is_file():
         return training.RunConfig.load(run / "config.json")
+    if resume and data is None:
+        raise ValueError(f"--resume: there is no run in {str(run)!r}. Give DATA to begin one, or the run's directory.")
     if data in (None, "glyphs"):
         return shelf.load("glyphs")
     if data == "digits":
@@ -133,6 +140,9 @@ def _print_evaluation(run) -> None:
     from tf_detreg.retrieval.report import label
 
     found = {name: report["metrics"] for name, report in run.evaluation.items()}
+    if not found:
+        typer.echo("Nothing was measured: no class that was held back from training has two images.", err=True)
+        return
     # A rank beyond the gallery of a small set is not evaluated there.
     asked = [*(f"recall@{k}" for k in run.config.k), "map@r"]
     shown = [metric for metric in asked if all(metric in metrics for metrics in found.values())]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tf_detreg.files import replacing
+from tf_detreg.files import check_file, replacing
 from tf_detreg.retrieval import approximate, checks, exact, saved_tree
 from tf_detreg.retrieval.matches import Matches
 
@@ -204,8 +204,7 @@ class Index:
             OSError: If it cannot be written.
         """
         path = pathlib.Path(path)
-        if path.exists() and not (path / _MANIFEST).is_file():
-            raise ValueError(f"path={str(path)!r} exists and is not an index. Choose another place, or remove it.")
+        self.check_place(path)
         try:
             lines = [
                 json.dumps({"id": id, "metadata": item}, allow_nan=False)  # ASCII: no character can break a line
@@ -233,6 +232,20 @@ class Index:
             }
             (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         return path
+
+    @staticmethod
+    def check_place(path: str | os.PathLike) -> None:
+        """Raise now, before hours of embedding, what `save` would raise in the end.
+
+        Raises:
+            ValueError: If `path` exists and is not an index.
+            OSError: If nothing can be written there.
+        """
+        path = pathlib.Path(path)
+        if not (path / _MANIFEST).is_file():
+            if path.exists():
+                raise ValueError(f"path={str(path)!r} exists and is not an index. Choose another place, or remove it.")
+            check_file(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, verify: bool = True) -> "Index":
@@ -358,7 +371,8 @@ def _files(tree: Mapping[str, object] | None) -> list[str]:
 def _manifest(path: pathlib.Path) -> dict:
     if not (path / _MANIFEST).is_file():
         raise ValueError(
-            f"path={str(path)!r} is not an index: it holds no {_MANIFEST}. Make one with Index(…).save(path)."
+            f"path={str(path)!r} is not an index: it holds no {_MANIFEST}. Make one with Index(…).save(path), or with "
+            "`tf-detreg index RUN IMAGES/ --to INDEX`."
         )
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
