@@ -2,8 +2,6 @@
 
 import keras
 
-from tf_detreg.heads.checks import check_integer, check_rate
-
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class Conditioner(keras.layers.Layer):
@@ -67,41 +65,3 @@ class Conditioner(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
         }
-
-
-def read_conditioner_options(head, depth, hidden, hidden_layers, activation, conditioner_dropout) -> None:
-    """Checks the options that every coupling flow has and keeps them as attributes of `head`."""
-    head.depth = check_integer("depth", depth, 1)
-    head.hidden = check_integer("hidden", hidden, 1)
-    head.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)
-    head.activation = keras.activations.get(activation)
-    head.conditioner_dropout = check_rate("conditioner_dropout", conditioner_dropout)
-
-
-def conditioner_config(head) -> dict:
-    """The same options, for `get_config`."""
-    return {
-        "depth": head.depth,
-        "hidden": head.hidden,
-        "hidden_layers": head.hidden_layers,
-        "activation": keras.activations.serialize(head.activation),
-        "conditioner_dropout": head.conditioner_dropout,
-    }
-
-
-def build_conditioners(head, sizes: list[tuple[int, int]]) -> list[Conditioner]:
-    """One built network per layer, from `(inputs, outputs)` pairs, with the options of `head`."""
-    nets = []
-    for layer, (inputs, outputs) in enumerate(sizes):
-        net = Conditioner(
-            outputs,
-            head.hidden,
-            head.hidden_layers,
-            head.activation,
-            head.conditioner_dropout,
-            name=f"conditioner_{layer}",
-            dtype=head.dtype_policy,
-        )
-        net.build((None, inputs))
-        nets.append(net)
-    return nets

@@ -3,15 +3,13 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.base import FlowHead
-from tf_detreg.heads.checks import check_positive
-from tf_detreg.heads.conditioner import build_conditioners, conditioner_config, read_conditioner_options
 from tf_detreg.heads.coupling import affine_coupling, bounded, split
+from tf_detreg.heads.coupling_head import CouplingHead
 from tf_detreg.heads.replicas import global_rows
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class Glow(FlowHead):
+class Glow(CouplingHead):
     """A flow of steps `ActNorm → invertible matrix → affine coupling`.
 
         ActNorm:   y = (z + shift) ⊙ exp(s)
@@ -67,30 +65,13 @@ class Glow(FlowHead):
         https://arxiv.org/abs/1807.03039
     """
 
-    def __init__(
-        self,
-        dim,
-        depth=12,
-        hidden=512,
-        hidden_layers=1,
-        activation="relu",
-        conditioner_dropout=0.0,
-        scale_bound=0.5,
-        penalty=0.0,
-        measure="isometric",
-        projection="auto",
-        dropout=0.0,
-        data_dependent=True,
-        **kwargs,
-    ):
-        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
-        read_conditioner_options(self, depth, hidden, hidden_layers, activation, conditioner_dropout)
-        self.scale_bound = check_positive("scale_bound", scale_bound)
+    def __init__(self, dim, *options, data_dependent=True, **kwargs):
+        super().__init__(dim, *options, **kwargs)
         self.data_dependent = bool(data_dependent)
 
     def build_flow(self):
         _, read, moved = split(self.dim, 0)
-        self.conditioners = build_conditioners(self, [(read, 2 * moved)] * self.depth)
+        self.conditioners = self.build_conditioners([(read, 2 * moved)] * self.depth)
 
         def weights(name, *shape):
             return [self.add_weight(name=f"{name}_{i}", shape=shape, initializer="zeros") for i in range(self.depth)]
@@ -154,9 +135,4 @@ class Glow(FlowHead):
         return tf.constant(True)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            **conditioner_config(self),
-            "scale_bound": self.scale_bound,
-            "data_dependent": self.data_dependent,
-        }
+        return {**super().get_config(), "data_dependent": self.data_dependent}

@@ -2,14 +2,12 @@
 
 import keras
 
-from tf_detreg.heads.base import FlowHead
-from tf_detreg.heads.checks import check_positive
-from tf_detreg.heads.conditioner import build_conditioners, conditioner_config, read_conditioner_options
 from tf_detreg.heads.coupling import additive_coupling, bounded, split
+from tf_detreg.heads.coupling_head import CouplingHead
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class NICE(FlowHead):
+class NICE(CouplingHead):
     """A flow of additive coupling layers that ends in a learned scale per coordinate.
 
         coupling:   y_a = z_a,    y_b = z_b + net_t(z_a)
@@ -60,28 +58,9 @@ class NICE(FlowHead):
         https://arxiv.org/abs/1410.8516
     """
 
-    def __init__(
-        self,
-        dim,
-        depth=12,
-        hidden=512,
-        hidden_layers=1,
-        activation="relu",
-        conditioner_dropout=0.0,
-        scale_bound=0.5,
-        penalty=0.0,
-        measure="isometric",
-        projection="auto",
-        dropout=0.0,
-        **kwargs,
-    ):
-        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
-        read_conditioner_options(self, depth, hidden, hidden_layers, activation, conditioner_dropout)
-        self.scale_bound = check_positive("scale_bound", scale_bound)
-
     def build_flow(self):
         sizes = [split(self.dim, layer)[1:] for layer in range(self.depth)]
-        self.conditioners = build_conditioners(self, sizes)
+        self.conditioners = self.build_conditioners(sizes)
         self.raw_scale = self.add_weight(name="raw_scale", shape=(self.dim,), initializer="zeros")
 
     def factors(self, record, training=None):
@@ -93,6 +72,3 @@ class NICE(FlowHead):
         log_scale = bounded(self.raw_scale.value, self.scale_bound)
         record(log_scale)
         return [*couplings, tfb.Scale(log_scale=log_scale)]
-
-    def get_config(self):
-        return {**super().get_config(), **conditioner_config(self), "scale_bound": self.scale_bound}

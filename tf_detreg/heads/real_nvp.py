@@ -3,14 +3,12 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.base import FlowHead
-from tf_detreg.heads.checks import check_positive
-from tf_detreg.heads.conditioner import build_conditioners, conditioner_config, read_conditioner_options
 from tf_detreg.heads.coupling import affine_coupling, shift_and_log_scale, split
+from tf_detreg.heads.coupling_head import CouplingHead
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class RealNVP(FlowHead):
+class RealNVP(CouplingHead):
     """A flow of affine coupling layers.
 
     Layer `t` cuts its input into two halves and moves one of them by an amount that only the other decides:
@@ -75,28 +73,9 @@ class RealNVP(FlowHead):
         Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017, https://arxiv.org/abs/1605.08803
     """
 
-    def __init__(
-        self,
-        dim,
-        depth=12,
-        hidden=512,
-        hidden_layers=1,
-        activation="relu",
-        conditioner_dropout=0.0,
-        scale_bound=0.5,
-        penalty=0.0,
-        measure="isometric",
-        projection="auto",
-        dropout=0.0,
-        **kwargs,
-    ):
-        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
-        read_conditioner_options(self, depth, hidden, hidden_layers, activation, conditioner_dropout)
-        self.scale_bound = check_positive("scale_bound", scale_bound)
-
     def build_flow(self):
         reads_and_moves = [split(self.dim, layer)[1:] for layer in range(self.depth)]
-        self.conditioners = build_conditioners(self, [(read, 2 * moved) for read, moved in reads_and_moves])
+        self.conditioners = self.build_conditioners([(read, 2 * moved) for read, moved in reads_and_moves])
 
     def flow(self, z, training=None):
         # What the chain of `factors` computes. But the halves are joined once, at the end: joined and cut in every
@@ -116,6 +95,3 @@ class RealNVP(FlowHead):
             affine_coupling(split(self.dim, layer)[0], net, training, self.scale_bound, record)
             for layer, net in enumerate(self.conditioners)
         ]
-
-    def get_config(self):
-        return {**super().get_config(), **conditioner_config(self), "scale_bound": self.scale_bound}

@@ -1,0 +1,62 @@
+"""What the heads made of coupling layers share: their options, and a network for each layer."""
+
+import keras
+
+from tf_detreg.heads.base import FlowHead
+from tf_detreg.heads.checks import check_integer, check_positive, check_rate
+from tf_detreg.heads.conditioner import Conditioner
+
+
+class CouplingHead(FlowHead):
+    """A flow whose layers are driven by networks; `RealNVP`, `NICE` and `Glow`, made from it, describe the options."""
+
+    def __init__(
+        self,
+        dim,
+        depth=12,
+        hidden=512,
+        hidden_layers=1,
+        activation="relu",
+        conditioner_dropout=0.0,
+        scale_bound=0.5,
+        penalty=0.0,
+        measure="isometric",
+        projection="auto",
+        dropout=0.0,
+        **kwargs,
+    ):
+        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
+        self.depth = check_integer("depth", depth, 1)
+        self.hidden = check_integer("hidden", hidden, 1)
+        self.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)
+        self.activation = keras.activations.get(activation)
+        self.conditioner_dropout = check_rate("conditioner_dropout", conditioner_dropout)
+        self.scale_bound = check_positive("scale_bound", scale_bound)
+
+    def build_conditioners(self, sizes: list[tuple[int, int]]) -> list[Conditioner]:
+        """One built network per layer, from `(inputs, outputs)` pairs."""
+        nets = []
+        for layer, (inputs, outputs) in enumerate(sizes):
+            net = Conditioner(
+                outputs,
+                self.hidden,
+                self.hidden_layers,
+                self.activation,
+                self.conditioner_dropout,
+                name=f"conditioner_{layer}",
+                dtype=self.dtype_policy,
+            )
+            net.build((None, inputs))
+            nets.append(net)
+        return nets
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "depth": self.depth,
+            "hidden": self.hidden,
+            "hidden_layers": self.hidden_layers,
+            "activation": keras.activations.serialize(self.activation),
+            "conditioner_dropout": self.conditioner_dropout,
+            "scale_bound": self.scale_bound,
+        }
