@@ -50,6 +50,10 @@ def spoiled(value):
         ({"target_recall": 1.5}, "`target_recall`"),
         ({"metrics": "map"}, "`metrics` must be"),
         ({"labels": [0] * 6, "clusters": True}, "at least two classes"),
+        ({"queries": [[1, 2], [3]], "labels": [0, 0]}, r"`queries` must be vectors of one length"),
+        ({"resamples": -1}, "`resamples` must be a whole number, 0 or more; received -1"),
+        ({"resamples": 1.5}, "`resamples`"),
+        ({"seed": -1}, "`seed`"),
     ],
 )
 def test_evaluate_refuses(arguments, message):

@@ -130,6 +130,22 @@ def test_a_failed_save_leaves_the_old_index_whole(index, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["i"]
 
 
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda index: retrieval.Index(np.eye(2), metadata=["a", "b"]), r"`metadata` must be mappings.*'a' .row 0"),
+        (lambda index: retrieval.Index(np.eye(2), metadata=[{"a": 1}, None]), r"received None .row 1"),
+        (lambda index: retrieval.Index(np.eye(2), metadata=[{1: 1}, {}]), "keys are strings"),
+        (lambda index: index.search(index.embeddings, k=1, where="daisy"), "`where` must be a mapping.*'daisy'"),
+        (lambda index: index.add(np.eye(2)), r"`embeddings` have 2 dimensions and the index has"),
+        (lambda index: index.add(None), "`embeddings` must be vectors"),
+    ],
+)
+def test_what_is_wrong_is_named(index, act, message):
+    with pytest.raises(ValueError, match=message):
+        act(index)
+
+
 def test_bad_items_are_refused(index, tmp_path):
     with pytest.raises(ValueError, match="occurs twice"):
         Index(np.eye(2), ids=["a", "a"])

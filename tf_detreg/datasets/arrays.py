@@ -38,12 +38,24 @@ def arrays(
     >>> datasets.arrays(x, np.repeat(["ant", "bee", "cat", "dog"], 5), validation=0.25, test=0.25).train
     ImageSet('arrays/train', 10 images of 2 classes, (8, 8) px)
     """
-    values, numbers = np.unique(np.asarray(labels), return_inverse=True)
+    values, numbers = _numbered("labels", labels)
     if class_names is None:
         class_names = [str(value) for value in values]
     elif len(class_names) != len(values):
         raise ValueError(f"`class_names` has {len(class_names)} names for {len(values)} different labels.")
     if groups is not None:
-        groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+        groups = _numbered("groups", groups)[1]
     whole = ImageSet(labels=numbers, class_names=class_names, images=np.asarray(images), groups=groups, name=name)
     return split_by_class(whole, validation, test, seed)
+
+
+def _numbered(name: str, values) -> tuple[np.ndarray, np.ndarray]:
+    """The different values in order, and the number of each item's."""
+    values = np.asarray(values)
+    try:
+        kinds, numbers = np.unique(values, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(f"`{name}` holds values that cannot be sorted ({error}). Give integers or strings.") from error
+    if values.ndim != 1 or (kinds != kinds).any():
+        raise ValueError(f"`{name}` must be a vector without NaN; received {values.dtype} of shape {values.shape}.")
+    return kinds, numbers

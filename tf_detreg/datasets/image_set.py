@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,6 +65,8 @@ class ImageSet:
             put("image_size", tuple(self.images.shape[1:3]))
         elif self.image_size is None:
             raise ValueError("`image_size` must say at which size the files in `paths` are decoded, e.g. 224.")
+        if isinstance(self.paths, str | bytes | os.PathLike):
+            raise ValueError(f"`paths` must be a list of file names; received the one name {self.paths!r}.")
         pixels = self.images if self.images is not None else self.paths
         if len(pixels) != len(self.labels):
             raise ValueError(f"{len(pixels)} images and {len(self.labels)} `labels`: there must be one label an image.")
@@ -164,7 +167,7 @@ def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0
     Raises:
         ValueError: when a share is impossible or leaves no class for training.
     """
-    if validation < 0 or test < 0 or validation + test >= 1:
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ValueError(
             f"`validation` and `test` must be shares that leave classes for training; received {validation} and {test}."
         )
@@ -198,6 +201,10 @@ def _integers(name: str, values) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"`{name}` must be a vector of integers; received {array.dtype} of shape {array.shape}.")
+    if array.size and (array.min() < np.iinfo(np.int32).min or array.max() > np.iinfo(np.int32).max):
+        raise ValueError(
+            f"`{name}` run from {array.min()} to {array.max()}, beyond what int32 holds. Number them anew."
+        )
     return array.astype(np.int32, copy=False)
 
 

@@ -9,8 +9,8 @@ Size = int | tuple[int, int]
 
 def height_width(image_size: Size) -> tuple[int, int]:
     """`32` or `(32, 48)` as (height, width)."""
-    pair = (image_size, image_size) if isinstance(image_size, int | np.integer) else tuple(image_size)
-    if len(pair) != 2 or min(pair) < 1:
+    pair = image_size if isinstance(image_size, list | tuple) else (image_size, image_size)
+    if len(pair) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in pair):
         raise ValueError(f"`image_size` must be a positive integer or (height, width); received {image_size!r}.")
     return int(pair[0]), int(pair[1])
 

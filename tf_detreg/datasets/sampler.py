@@ -40,8 +40,8 @@ class ClassSampler:
         labels = np.asarray(labels)
         if not len(labels):
             raise ValueError("Cannot draw batches from a set without images.")
-        if classes < 1 or images < 1:
-            raise ValueError(f"`classes` and `images` must be at least 1; received {classes} and {images}.")
+        if not all(isinstance(count, int | np.integer) and count >= 1 for count in (classes, images)):
+            raise ValueError(f"`classes` and `images` must be integers, 1 or more; received {classes} and {images}.")
         counts = _count(labels)
         self.present = np.flatnonzero(counts)
         self.classes = min(int(classes), len(self.present))

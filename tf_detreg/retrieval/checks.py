@@ -26,7 +26,10 @@ def unit_rows(vectors, name: str) -> tuple[np.ndarray, bool]:
         >>> rows.tolist(), changed
         ([[0.6000000238418579, 0.800000011920929]], True)
     """
-    vectors = np.asarray(vectors)
+    try:
+        vectors = np.asarray(vectors)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be vectors of one length, shape (N, dim): {error}") from error
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ValueError(f"`{name}` must be vectors of shape (N, dim); received shape {vectors.shape}.")
     if len(vectors) == 0:

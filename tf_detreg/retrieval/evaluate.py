@@ -75,6 +75,9 @@ def evaluate(
     began = time.perf_counter()
     if metrics not in ("all", "recall"):
         raise ValueError(f"`metrics` must be 'all' or 'recall'; received {metrics!r}.")
+    for name, value in (("resamples", resamples), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise ValueError(f"`{name}` must be a whole number, 0 or more; received {value!r}.")
     queries, labels, gallery, gallery_labels, groups, gallery_groups, notes = protocols.checked(
         queries, labels, gallery, gallery_labels, groups, gallery_groups
     )

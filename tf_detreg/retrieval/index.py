@@ -56,7 +56,7 @@ class Index:
         self._vectors, _ = checks.unit_rows(embeddings, "embeddings")
         count = len(self._vectors)
         self._ids = _plain_ids(range(count) if ids is None else ids, count)
-        self._metadata = [{} for _ in range(count)] if metadata is None else [dict(item) for item in metadata]
+        self._metadata = [{} for _ in range(count)] if metadata is None else _plain_metadata(metadata)
         if len(self._metadata) != count:
             raise ValueError(
                 f"`metadata` must hold one mapping for each of the {count} vectors; received {len(metadata)}."
@@ -106,10 +106,15 @@ class Index:
         Raises:
             ValueError: If the new items do not fit or their ids are taken.
         """
-        count = len(np.asarray(embeddings))
+        embeddings, _ = checks.unit_rows(embeddings, "embeddings")
+        if embeddings.shape[1] != self.dimension:
+            raise ValueError(
+                f"`embeddings` have {embeddings.shape[1]} dimensions and the index has {self.dimension}. "
+                "Embed the new items with the model that embedded the index."
+            )
+        count = len(embeddings)
         ids = range(len(self), len(self) + count) if ids is None else ids
         more = Index(embeddings, ids, metadata, fingerprint)
-        checks.same_width(more._vectors, self._vectors)
         self._refuse_other_model(fingerprint)
         all_ids = _plain_ids([*self._ids, *more._ids], len(self) + len(more))
         self._vectors = np.concatenate([self._vectors, more._vectors])
@@ -304,6 +309,8 @@ class Index:
     def _where(self, where: Mapping[str, object] | None) -> np.ndarray | None:
         if not where:
             return None
+        if not isinstance(where, Mapping):
+            raise ValueError(f"`where` must be a mapping such as {{'label': 'daisy'}}; received {where!r}.")
         wanted = {key: value if isinstance(value, list | tuple | set) else (value,) for key, value in where.items()}
         return np.flatnonzero(
             [all(key in item and item[key] in values for key, values in wanted.items()) for item in self._metadata]
@@ -346,6 +353,13 @@ def fingerprint(embedder) -> str:
         digest.update(f"{weight.dtype}{weight.shape}".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _plain_metadata(metadata: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    for row, item in enumerate(metadata):
+        if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
+            raise ValueError(f"`metadata` must be mappings whose keys are strings; received {item!r} (row {row}).")
+    return [dict(item) for item in metadata]
 
 
 def _plain_ids(ids: Sequence[str | int], count: int) -> list[str | int]:
