@@ -13,12 +13,12 @@ def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tm
     assert done.verification.passed
     assert {name: path.name for name, path in done.paths.items()} == {
         "saved_model": "1",
-        "dynamic": "small-v1-dynamic.tflite",
+        "dynamic": "m-v1-dynamic.tflite",
     }
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["1", "README.md", "small-v1-dynamic.tflite"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["1", "README.md", "m-v1-dynamic.tflite"]
     card = done.card.read_text()
     assert card == (done.paths["saved_model"] / "README.md").read_text()
-    for text in ("# Colours", "48 pictures", "proxy_anchor", "CC0", "| small-v1-dynamic.tflite | litert |"):
+    for text in ("# Colours", "48 pictures", "proxy_anchor", "CC0", "| m-v1-dynamic.tflite | litert |"):
         assert text in card
 
 
@@ -27,6 +27,17 @@ def test_nothing_is_published_below_the_limits(embedder, images, tmp_path):
     with pytest.raises(ValueError, match=r"Not published.*below 1\.1"):
         export.release(embedder, tmp_path, images, formats=["float32", "dynamic"], limits=strict)
     assert not list(tmp_path.iterdir())
+
+
+def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images, tmp_path):
+    strict = {"dynamic": export.Limits(cosine=1.1, recall_points=0.0)}
+    done = export.release(embedder, tmp_path / "m", images, limits=strict)
+    assert sorted(done.paths) == ["float16", "float32", "int8", "saved_model"]
+    assert not list((tmp_path / "m").glob("*dynamic*"))
+    assert "m-v1-dynamic.tflite: cosine" in done.verification.reasons()
+    assert "left out" in done.card.read_text()
+    with pytest.raises(ValueError, match=r"Not published.*m-v2-float32\.tflite.*below 1\.1"):
+        export.release(embedder, tmp_path / "m", images, limits={"float32": export.Limits(1.1, 0.0)})
 
 
 def test_bad_settings(embedder, images, tmp_path):

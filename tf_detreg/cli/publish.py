@@ -18,14 +18,19 @@ def export(
     ] = True,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="`saved_model`, `float32`, `float16`, `dynamic`, `int8`; repeat it."),
+        typer.Option(
+            "--format",
+            help="`saved_model`, `float32`, `float16`, `dynamic`, `int8`; repeat it. Default: all that are within "
+            "their limits.",
+        ),
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the weights and the data, for the model card.")] = "Not recorded.",
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, .tflite files for phones and a model card.
 
-    What falls below the stated limits is not published, and the version before it keeps serving. The card holds the
-    run's recall table and, after `tf-detreg analyze`, its smoothness.
+    A rounded file (`float16`, `dynamic`, `int8`) that falls below the stated limits is left out. Where the others do,
+    or one that `--format` names, nothing is published, and the version before keeps serving. The card holds the run's
+    recall table and, after `tf-detreg analyze`, its smoothness.
     """
     import rich
 
@@ -41,7 +46,7 @@ def export(
         done.embedder,
         to / card["name"],
         test,
-        **({"formats": formats} if formats else {}),
+        formats=formats or None,
         calibration=splits.train,
         check=verify,
         class_names=splits.train.class_names,
@@ -49,6 +54,8 @@ def export(
     )
     if released.verification is not None:
         rich.print(released.verification.to_table())
+        if not released.verification.passed:
+            typer.echo(f"Left out, as it differs too much from the Keras model: {released.verification.reasons()}.")
     for path in [*released.paths.values(), released.card]:
         typer.echo(path)
 

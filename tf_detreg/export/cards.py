@@ -63,7 +63,8 @@ def model_card(
         parts.append(
             "## Checks of the exported files\n\n"
             f"Each file ran in a process of its own on {verification.images} images and was compared with the Keras "
-            "model. Latencies are of the machine that exported.\n\n" + verification.to_markdown().rstrip()
+            "model. What is not within its limits was left out. Latencies are of the machine that exported.\n\n"
+            + verification.to_markdown().rstrip()
         )
     parts += [
         "## Use\n\nFor finding similar images. A score is no probability, and no threshold holds for all classes: "

@@ -17,6 +17,7 @@ from tf_detreg.export.verification import Limits, Verification, verify
 
 CALIBRATION_IMAGES = 200
 FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
+EXACT = FORMATS[:2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ def release(
     images,
     labels: np.ndarray | None = None,
     *,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] | None = None,
     calibration=None,
     version: int | None = None,
     check: bool = True,
@@ -48,10 +49,11 @@ def release(
     class_names: Sequence[str] | None = None,
     card: Mapping | None = None,
 ) -> Release:
-    """Export in several formats, run each in a clean process, and publish only if all are within their limits.
+    """Export in several formats, run each in a clean process, and publish what is within its limits.
 
     The SavedModel appears as `directory/<version>/`, the `.tflite` files as
-    `directory/<model>-v<version>-<format>.tflite`, and the card as `README.md` in `directory` and in the version.
+    `directory/<folder's name>-v<version>-<format>.tflite`, and the card as `README.md` in `directory` and in the
+    version. All of them appear together or, where a format that must be there falls below its limits, none.
 
     Args:
         embedder: The plain inference model, or a `MetricModel`.
@@ -59,7 +61,9 @@ def release(
         images: Real images `(N, H, W, 3)`, 0..255, or an `ImageSet`, best of the test classes: what the artefacts are
             compared on.
         labels: Their classes, for the change of R@1; an `ImageSet` brings its own.
-        formats: Any of `saved_model`, `float32`, `float16`, `dynamic`, `int8`. Default: all.
+        formats: Any of `saved_model`, `float32`, `float16`, `dynamic`, `int8`; all that are named must be within
+            their limits. Default: all five, of which `float16`, `dynamic` and `int8` are left out where they lose too
+            much of this model; `verification` and the card say so.
         calibration: Images for `int8` (an array or an `ImageSet`), best of the training classes; 200 of them, spread
             over the set, are used. Default: `images`.
         version: Its number. Default: the next free one.
@@ -72,7 +76,8 @@ def release(
         A `Release`.
 
     Raises:
-        ValueError: If a format is unknown, an artefact falls below its limits, or `version` is there already.
+        ValueError: If a format is unknown, one that must be there falls below its limits, or `version` is there
+            already.
         OSError: If the disk is full or not writable. What was published before stays as it was.
 
     Example:
@@ -83,6 +88,7 @@ def release(
         >>> done.verification.passed, sorted(done.paths)
         (True, ['float32'])
     """
+    required, formats = EXACT if formats is None else formats, FORMATS if formats is None else formats
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"formats must be some of {FORMATS}, received {unknown or formats}.")
@@ -96,9 +102,10 @@ def release(
             staged["saved_model"] = saved_model(embedder, room / directory.resolve().name, version, labels=class_names)
         for name in [name for name in formats if name != "saved_model"]:
             quantize = None if name == "float32" else name
-            path = room / f"{embedder.name}-v{version}-{name}.tflite"
+            path = room / f"{directory.resolve().name}-v{version}-{name}.tflite"
             staged[name] = litert(embedder, path, quantize, calibration, labels=class_names)
-        verification = verify(embedder, staged.values(), images, labels, limits=limits).require() if check else None
+        verification = verify(embedder, staged.values(), images, labels, limits=limits) if check else None
+        staged = _within_limits(staged, verification, required)
         text = model_card(embedder, verification=verification, **(card or {}))
         page = room / "README.md"
         page.write_text(text, encoding="utf-8")
@@ -107,6 +114,22 @@ def release(
         paths = publishing.move_in(staged, directory, version)
         page.replace(directory / "README.md")
     return Release(paths, verification, directory / "README.md")
+
+
+def _within_limits(
+    staged: dict[str, pathlib.Path], verification: Verification | None, required: Sequence[str]
+) -> dict[str, pathlib.Path]:
+    """What may be published.
+
+    Raises:
+        ValueError: If a required format is not among it.
+    """
+    if verification is None:
+        return staged
+    good = {name: staged[name] for name, check in zip(staged, verification.checks, strict=True) if check.passed}
+    if not good.keys() >= set(required):
+        verification.require()
+    return good
 
 
 def _spread(images, image_size: tuple[int, int]) -> np.ndarray:

@@ -72,9 +72,12 @@ class Verification:
             ValueError: If an artefact fell below its limits.
         """
         if not self.passed:
-            reasons = "; ".join(f"{check.name}: {', '.join(check.failures)}" for check in self.checks if check.failures)
-            raise ValueError(f"Not published, the artefacts differ too much from the Keras model. {reasons}.")
+            raise ValueError(f"Not published, the artefacts differ too much from the Keras model. {self.reasons()}.")
         return self
+
+    def reasons(self) -> str:
+        """What fell below its limits, and how far; empty if nothing did."""
+        return "; ".join(f"{check.name}: {', '.join(check.failures)}" for check in self.checks if check.failures)
 
     def rows(self) -> list[dict[str, str]]:
         """One mapping of column to text an artefact."""
@@ -96,14 +99,21 @@ class Verification:
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
     def to_table(self):
-        """The same for a terminal: a `rich.table.Table`."""
+        """The same for a terminal of 80 columns, without what the file names say: a `rich.table.Table`."""
+        from rich.box import SIMPLE
         from rich.table import Table
 
-        table = Table(title=f"Against the Keras model, on {self.images} images, each artefact in its own process")
-        for place, column in enumerate(self.rows()[0]):
-            table.add_column(column, justify="left" if place < 2 else "right")
-        for row in self.rows():
-            table.add_row(*row.values())
+        title = f"Against the Keras model, on {self.images} images, each artefact in its own process"
+        table = Table(title=title, box=SIMPLE, padding=0)
+        table.add_column("artefact", overflow="fold")
+        columns = [column for column in self.rows()[0] if column not in ("artefact", "run by", "within limits")]
+        for column in columns:
+            heading = column.removesuffix(" (points)").replace("ms at batch", "ms at")
+            # In two lines: the names of the files need the room.
+            table.add_column("\n".join(heading.rsplit(" ", 1)), justify="right")
+        table.add_column("within\nlimits")
+        for check, row in zip(self.checks, self.rows(), strict=True):
+            table.add_row(row["artefact"], *(row[column] for column in columns), "yes" if check.passed else "no")
         return table
 
     def to_json(self) -> dict:
