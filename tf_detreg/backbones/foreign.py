@@ -6,7 +6,10 @@ import importlib
 
 import keras
 
-PACKAGES = {"keras_cv": "keras-cv (pip install tf-detreg[cv])", "keras_hub": "keras-hub (pip install tf-detreg[hub])"}
+PACKAGES = {
+    "keras_cv": "keras-cv (pip install 'tf-detreg[cv]')",
+    "keras_hub": "keras-hub (pip install 'tf-detreg[hub]')",
+}
 
 
 def require(package: str):
