@@ -214,6 +214,15 @@ def test_too_many_unreadable_images_stop_training_with_a_sentence(photos, tmp_pa
     assert len(sentence.strip().splitlines()) == 1
 
 
+def test_control_c_is_a_sentence(monkeypatch, capfd):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tf_detreg.recipes.names", interrupted)
+    code, said = answer(monkeypatch, capfd, "recipes")
+    assert code == 130 and "Stopped. What was finished is kept" in said and "Traceback" not in said
+
+
 def test_a_full_memory_is_a_sentence(photos, tmp_path, monkeypatch, capfd):
     size = ["--image-size", "200000", *SMALL[2:]]
     code, said = answer(monkeypatch, capfd, "train", photos, "--run", tmp_path / "r", *size)

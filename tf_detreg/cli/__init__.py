@@ -18,6 +18,9 @@ from tf_detreg.cli.trouble import explain, show_log
 __all__ = ["app", "main", "measure", "publish", "search", "studies", "train"]
 
 
+_STOPPED = 130
+
+
 def main() -> None:
     """Entry point: what a user can mend is told in a line; anything else keeps its traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -28,8 +31,12 @@ def main() -> None:
         with show_log():
             app()
     except KeyboardInterrupt:
-        typer.secho("Stopped. What was finished is kept; `tf-detreg train --resume` goes on with a run.", err=True)
-        sys.exit(130)
+        _stopped()
+    except SystemExit as end:
+        # Typer turns Ctrl-C into this code, and says nothing.
+        if end.code == _STOPPED:
+            _stopped()
+        raise
     except BrokenPipeError:
         # Who read our output, such as `head`, has gone. Python must not try once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -41,3 +48,8 @@ def main() -> None:
         typer.secho(f"Error: {text}", fg="red", err=True)
         typer.secho("(TF_DETREG_TRACEBACK=1 shows where.)", dim=True, err=True)
         sys.exit(1)
+
+
+def _stopped() -> None:
+    typer.secho("Stopped. What was finished is kept; `tf-detreg train --resume` goes on with a run.", err=True)
+    sys.exit(_STOPPED)
