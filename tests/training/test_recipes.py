@@ -2,7 +2,7 @@ import keras
 import pytest
 
 from tf_detreg import recipes
-from tf_detreg.training import assembly
+from tf_detreg.training import RunConfig, assembly
 
 
 @pytest.mark.parametrize("name", recipes.names())
@@ -55,3 +55,13 @@ def test_a_folder_takes_the_place_of_the_data():
 def test_an_unknown_recipe_is_told_with_a_near_one():
     with pytest.raises(ValueError, match="Did you mean 'cub-proxy-anchor'"):
         recipes.load("cub-proxyanchor")
+
+
+def test_a_backbone_from_nothing_learns_faster_than_one_that_is_tuned():
+    def rate(**options):
+        found = assembly.build_optimizer(RunConfig(**options), steps=10).optimizers
+        return {one.name: float(one.learning_rate) for one in found}["backbone"]
+
+    assert rate() == pytest.approx(1e-2)
+    assert rate(optimizer={"backbone_rate": 3e-3}) == pytest.approx(3e-3)
+    assert rate(backbone="efficientnet_lite0") == pytest.approx(1e-4)

@@ -14,6 +14,9 @@ from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel, split_embedder
 from tf_detreg.training.optimizers import optimizer
 
+# `training.optimizer`'s own rate is made for fine-tuning. A net that starts from nothing is left far behind by it, and by
+# ten times it: see "End to end: does the learning rate decide?" in docs/results.md.
+FROM_NOTHING = {"backbone_rate": 1e-2}
 LOADERS = ("glyphs", "digits", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 
 
@@ -154,7 +157,7 @@ def _texts(part: Part, train) -> dict:
 
 def build_optimizer(config: RunConfig, steps: int):
     """The optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
-    options = dict(config.optimizer)
+    options = (FROM_NOTHING if config.backbone["name"] == "small_cnn" else {}) | config.optimizer
     for name in ("warmup", "backbone_delay", "decay_every"):
         if f"{name}_epochs" in options:
             options[name] = round(options.pop(f"{name}_epochs") * steps)

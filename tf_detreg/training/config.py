@@ -38,7 +38,8 @@ class RunConfig:
         images: K, images of each.
         epochs: Passes over the training set.
         optimizer: Arguments of `training.optimizer`, with `warmup_epochs`, `backbone_delay_epochs` and
-            `decay_every_epochs` in place of numbers of steps.
+            `decay_every_epochs` in place of numbers of steps. Default: that function's, but `backbone_rate` 1e-2 for
+            `small_cnn`, which starts from nothing.
         unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
         monitor: What the best epoch has most of: `"recall@1"`, `"map@r"` … on the validation classes.
         patience: Evaluations without a new best after which training stops; 0 for never.
