@@ -14,8 +14,8 @@ from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel, split_embedder
 from tf_detreg.training.optimizers import optimizer
 
-# `training.optimizer`'s own rate is made for fine-tuning. A net that starts from nothing is left far behind by it, and by
-# ten times it: see "End to end: does the learning rate decide?" in docs/results.md.
+# The rate of `training.optimizer` is made for fine-tuning. With it, and with ten times it, a net from nothing stays far
+# behind: see "End to end: does the learning rate decide?" in docs/results.md.
 FROM_NOTHING = {"backbone_rate": 1e-2}
 LOADERS = ("glyphs", "digits", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 
