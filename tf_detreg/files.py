@@ -86,6 +86,21 @@ def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
     return pathlib.Path(path)
 
 
+def read_json(path: str | os.PathLike) -> dict:
+    """The object `{…}` in a UTF-8 JSON file.
+
+    Raises:
+        ValueError: If the file holds anything else, with its name.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)} is damaged: it is not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{os.fspath(path)} is damaged: it holds {content!r:.40} in place of an object {{…}}.")
+    return content
+
+
 def write_json(path: str | os.PathLike, content: object) -> pathlib.Path:
     """Write a JSON file atomically and return its path. What JSON does not know is written as its string."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")

@@ -19,6 +19,13 @@ def test_a_run_without_results_names_the_commands(tmp_path):
     assert f"tf-detreg analyze {tmp_path}" in texts["smoothness"]
 
 
+@pytest.mark.parametrize("name", ["evaluation.json", "lipschitz.json"])
+def test_a_damaged_result_is_named_with_the_command_that_makes_it(name, tmp_path):
+    (tmp_path / name).write_text('{"a": "\x01"}')
+    with pytest.raises(ValueError, match=rf"{name} is damaged: .* `tf-detreg .*{tmp_path}.* computes it again"):
+        export.run_results(tmp_path)
+
+
 def test_the_card_of_a_run_holds_its_recall_and_its_smoothness(embedder, report, tmp_path):
     (tmp_path / "evaluation.json").write_text(json.dumps({"validation": report.as_dict(), "test": report.as_dict()}))
     measured = {"head": {"spectral norm": {"median": 1.25, "max": 3.5, "samples": 8}}, "embedder": {}}

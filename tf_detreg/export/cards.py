@@ -9,6 +9,7 @@ import keras
 
 from tf_detreg.export.inference import fingerprint, inference_model
 from tf_detreg.export.verification import Verification
+from tf_detreg.files import read_json
 from tf_detreg.retrieval.report import label
 
 UNKNOWN = "Not recorded."
@@ -85,14 +86,19 @@ def run_results(directory: str | os.PathLike) -> dict[str, str]:
     Returns:
         Two texts of Markdown.
 
+    Raises:
+        ValueError: If one of the files is damaged.
+
     Example:
         >>> run_results("runs/new")["smoothness"]
         'Not measured. `tf-detreg analyze runs/new` measures it; then export again.'
     """
     directory = pathlib.Path(directory)
-    evaluation, smoothness = _read(directory / "evaluation.json"), _read(directory / "lipschitz.json")
-    unfinished = f"Not measured: the run has not ended. `tf-detreg train --run {directory} --resume` ends it."
-    unknown = f"Not measured. `tf-detreg analyze {directory}` measures it; then export again."
+    train, analyze = f"`tf-detreg train --run {directory} --resume`", f"`tf-detreg analyze {directory}`"
+    evaluation = _read(directory / "evaluation.json", train)
+    smoothness = _read(directory / "lipschitz.json", analyze)
+    unfinished = f"Not measured: the run has not ended. {train} ends it."
+    unknown = f"Not measured. {analyze} measures it; then export again."
     return {
         "evaluation": recall_table(evaluation) if evaluation else unfinished,
         "smoothness": smoothness_table(smoothness) if smoothness else unknown,
@@ -135,8 +141,12 @@ def _percent(report: Mapping, metric: str) -> str:
     return f"{100 * value:.2f}" + (f" ({100 * interval[0]:.2f} – {100 * interval[1]:.2f})" if known else "")
 
 
-def _read(path: pathlib.Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _read(path: pathlib.Path, command: str) -> dict:
+    """What a file of the run says, if it is there; `command` is what writes it."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{error} {command} computes it again.") from error
 
 
 def _text(value: object) -> str:
