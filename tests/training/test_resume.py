@@ -88,6 +88,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(unbroken, tmp_path, during_checkpo
     names = [path.name for path in checkpoint.checkpoints(directory / "checkpoints")]
     assert names == ["epoch-0001.npz", "epoch-0002.npz"]
     assert not (directory / "embedder.keras").exists()
+    assert (directory / ".lock").exists()  # of the killed process: it hinders no one
     if during_checkpoint:
         assert list((directory / "checkpoints").glob(".*"))  # half a file, where no one looks for one
 

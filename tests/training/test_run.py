@@ -3,13 +3,17 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 
 from tf_detreg import datasets, training
 from tf_detreg.files import replacing
 from tf_detreg.training import RunConfig, checkpoint, load_run, table_log, train
+from tf_detreg.training.claim import claimed
 from tf_detreg.training.config import differences
 from tf_detreg.training.run import _Keeper
 
@@ -82,6 +86,73 @@ def test_a_run_in_the_way_is_refused(run, splits, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["something.txt"]
 
 
+def test_a_second_training_in_the_same_directory_is_refused(splits, tmp_path):
+    said = []
+
+    def again(epoch, logs):
+        with pytest.raises(ValueError, match=r"^Another process trains in '.*run': wait [^\n]*$") as caught:
+            train(small(), tmp_path / "run", resume=True, splits=splits, verbose=0)
+        said.append(str(caught.value))
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_end=again)
+    run = train(small(epochs=1), tmp_path / "run", splits=splits, callbacks=[callback], verbose=0)
+    assert len(said) == 1 and run.finished
+    assert not list(run.directory.rglob(".*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no lock there")
+def test_the_lock_of_a_killed_process_holds_nothing_back(tmp_path):
+    (tmp_path / "run").mkdir()
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(); input()"
+    command = [sys.executable, "-c", hold, tmp_path / "run" / ".lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(ValueError, match="Another process trains"), claimed(tmp_path / "run"):
+            pass
+        holder.kill()
+        holder.wait()
+    assert (tmp_path / "run" / ".lock").exists()
+    with pytest.raises(ValueError, match="no-such-folder"):
+        train(small(data="no-such-folder"), tmp_path / "run")
+    with claimed(tmp_path / "run"):
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_disk_without_locks_is_trained_on_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with claimed(tmp_path / "run"):
+        (tmp_path / "run" / "file").touch()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["file"]
+
+
+def test_a_damaged_evaluation_is_named_and_computed_again(run, splits):
+    path = run.directory / "evaluation.json"
+    before, weights = path.read_text(), (run.directory / "embedder.keras").read_bytes()
+    for damage in (before[:200] + "\x01" + before[200:], "[]", None):
+        if damage is None:
+            path.unlink()
+        else:
+            path.write_text(damage)
+            with pytest.raises(ValueError, match=r"evaluation\.json is damaged: .*--resume` computes it again"):
+                load_run(run.directory).evaluation  # noqa: B018
+        train(small(), run.directory, resume=True, splits=splits, verbose=0)
+        again = load_run(run.directory).evaluation
+        for part in ("validation", "test"):
+            for what in ("metrics", "intervals"):
+                assert again[part][what] == json.loads(before)[part][what]
+    assert (run.directory / "embedder.keras").read_bytes() == weights
+
+
+def test_a_configuration_without_its_tables_is_named(run, splits, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"config": run.config.to_dict(), "data": 3}))
+    with pytest.raises(ValueError, match=r"config\.json is damaged: it has no table 'data'"):
+        train(small(), tmp_path, resume=True, splits=splits, verbose=0)
+
+
 def test_other_data_are_refused(run, splits):
     changed = datasets.Splits(splits.train.subset(np.arange(40)), splits.validation, splits.test)
     with pytest.raises(ValueError, match=r"data: train\.images"):
@@ -145,7 +216,8 @@ def _write_into(path, write):
 def test_one_class_is_not_enough(splits, tmp_path):
     one = splits.train.select_classes([0])
     with pytest.raises(ValueError, match="at least 2 classes"):
-        train(small(), tmp_path / "run", splits=datasets.Splits(one, splits.validation, splits.test))
+        train(small(), tmp_path / "runs" / "one", splits=datasets.Splits(one, splits.validation, splits.test))
+    assert not list(tmp_path.iterdir())
 
 
 def test_everything_at_once(splits, tmp_path):
@@ -248,11 +320,21 @@ def test_configurations_read_what_they_write(tmp_path):
     assert differences({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == ["a.c: null in the run, 2 now"]
 
 
+@pytest.mark.parametrize("content", ["[1]", "3", '{"config": "x"}', "{", '{"config": {"epoch": 3}}', "\udcff"])
+def test_a_damaged_configuration_is_named(content, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(content, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=r"^[^\n]*config\.json[^\n]*$"):
+        load_run(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"epoch": 3}, "Did you mean 'epochs'"),
         ({"epochs": 0}, "epochs"),
+        ({"k": 5}, "k must be a list; received 5"),
+        ({"augment": 5}, "augment must be a list"),
         ({"classes": 2.5}, "classes"),
         ({"head": {"dim": 3}}, "head"),
         ({"monitor": "recall@3"}, "monitor"),
@@ -280,4 +362,4 @@ def test_parts_that_do_not_exist_are_named(changes, message, splits, tmp_path):
     given = None if "data" in changes else splits
     with pytest.raises(ValueError, match=message):
         train(small(**changes), tmp_path / "run", splits=given, verbose=0)
-    assert not list(tmp_path.rglob("*.json"))
+    assert not list(tmp_path.iterdir())

@@ -88,6 +88,9 @@ class RunConfig:
     def __post_init__(self):
         for field in ("data", "backbone", "head", "loss"):
             self._set(field, _named(field, getattr(self, field)))
+        for field in ("augment", "regularizers", "k"):
+            if not isinstance(getattr(self, field), list | tuple):
+                raise ValueError(f"{field} must be a list; received {getattr(self, field)!r}.")
         for field in ("augment", "regularizers"):
             self._set(field, tuple(_named(field, part) for part in getattr(self, field)))
         for field in ("crop", "rival", "interpolation", "unfreezing"):
@@ -139,12 +142,18 @@ class RunConfig:
         path = pathlib.Path(path)
         if not path.is_file():
             raise ValueError(f"There is no configuration file {str(path)!r}.")
-        text = path.read_text(encoding="utf-8")
         try:
+            text = path.read_text(encoding="utf-8")
             values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except ValueError as error:
             raise ValueError(f"{path} is not valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
-        return cls.from_dict(values.get("config", values))
+        values = values.get("config", values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} is no configuration: it holds {values!r:.40} in place of a table of entries.")
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def replace(self, **changes: Any) -> "RunConfig":
         """A copy with some entries changed.

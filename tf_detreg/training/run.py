@@ -11,7 +11,6 @@ evaluation.json  retrieval on the validation and test classes
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import shutil
@@ -20,8 +19,9 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from tf_detreg.files import replacing, write_json
+from tf_detreg.files import read_json, replacing, write_json
 from tf_detreg.training import assembly, checkpoint, distribution
+from tf_detreg.training.claim import LOCK, claimed
 from tf_detreg.training.config import RunConfig, differences
 from tf_detreg.training.guard import NaNGuard, TrainingDiverged
 from tf_detreg.training.optimizers import averaged
@@ -68,9 +68,16 @@ class Run:
 
     @property
     def evaluation(self) -> dict:
-        """What `evaluation.json` says; empty before the end."""
+        """What `evaluation.json` says; empty before the end.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
         path = self.directory / EVALUATION
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        try:
+            return read_json(path) if path.is_file() else {}
+        except ValueError as error:
+            raise ValueError(f"{error} `tf-detreg train --run {self.directory} --resume` computes it again.") from error
 
     def splits(self):
         """Its data, loaded anew."""
@@ -116,7 +123,8 @@ def train(
         The finished run.
 
     Raises:
-        ValueError: If the directory holds another run, or something else; if the configuration cannot be met.
+        ValueError: If the directory holds another run, or something else, or another process trains there; if the
+            configuration cannot be met.
         OSError: If the directory cannot be written to, or its disk fills up; what was kept before stays whole.
         TrainingDiverged: If the objective became NaN or infinite. `embedder.keras` then holds the best epoch before, or
             the last good weights where no epoch had ended.
@@ -130,15 +138,21 @@ def train(
     """
     directory = pathlib.Path(directory)
     place = distribution.open_place(config.strategy)
-    _prepare(directory, resume, writes=place.chief)
-    splits = assembly.load_splits(config) if splits is None else splits
-    _check_data(splits)
-    record = {"config": config.to_dict(), "data": assembly.data_facts(splits)}
-    _compare(directory, record)
-    run = Run(directory, config)
-    if not run.finished:
-        with _settings(config):
-            _train(run, record, splits, place, list(callbacks), verbose)
+    # In a cluster the chief alone writes, so it alone claims the directory.
+    with claimed(directory) if place.chief else contextlib.nullcontext():
+        if place.chief:
+            _prepare(directory, resume)
+        splits = assembly.load_splits(config) if splits is None else splits
+        _check_data(splits)
+        record = {"config": config.to_dict(), "data": assembly.data_facts(splits)}
+        _compare(directory, record)
+        run = Run(directory, config)
+        if not run.finished:
+            with _settings(config):
+                _train(run, record, splits, place, list(callbacks), verbose)
+        elif place.chief and not _is_evaluated(run):
+            with _settings(config):
+                _evaluate(run, run.embedder, _features(run.embedder, splits) if config.features else splits)
     return run
 
 
@@ -274,7 +288,23 @@ def _telling_what_is_safe(run: Run) -> Iterator[None]:
 def _finish(run: Run, splits, diverged: str | None):
     """Writes the evaluation, and the result last: its presence says that the run is finished."""
     best = run.directory / BEST
-    embedder = keras.models.load_model(best, compile=False)
+    _evaluate(run, keras.models.load_model(best, compile=False), splits)
+    with replacing(run.directory / EMBEDDER) as temporary:
+        shutil.copyfile(best, temporary)
+    if diverged:
+        raise TrainingDiverged(diverged)
+
+
+def _is_evaluated(run: Run) -> bool:
+    """Whether its evaluation is there and can be read."""
+    try:
+        return (run.directory / EVALUATION).is_file() and isinstance(run.evaluation, dict)
+    except ValueError:
+        return False
+
+
+def _evaluate(run: Run, embedder: keras.Model, splits):
+    """Writes the evaluation of an embedder; with `features`, `splits` hold what its backbone made of the images."""
     if run.config.features:
         embedder = assembly.head_on_features(embedder)
     reports = {}
@@ -285,20 +315,12 @@ def _finish(run: Run, splits, diverged: str | None):
         if has_pairs(part) or (gallery is not None and len(part)):
             reports[name] = retrieve(embedder, part, run.config.k, resamples=1000, gallery=gallery).as_dict()
     write_json(run.directory / EVALUATION, reports)
-    with replacing(run.directory / EMBEDDER) as temporary:
-        shutil.copyfile(best, temporary)
-    if diverged:
-        raise TrainingDiverged(diverged)
 
 
-def _prepare(directory: pathlib.Path, resume: bool, writes: bool):
+def _prepare(directory: pathlib.Path, resume: bool):
     """Makes sure that the directory may be used, before anything costs time."""
-    if not writes:
-        return
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"directory={str(directory)!r} is a file. Choose another place.")
     is_run = (directory / CONFIG).is_file()
-    if directory.exists() and any(directory.iterdir()):
+    if any(path.name != LOCK for path in directory.iterdir()):
         if not is_run:
             raise ValueError(f"directory={str(directory)!r} is not empty and not a run. Choose another place.")
         if not resume:
@@ -320,7 +342,10 @@ def _compare(directory: pathlib.Path, record: dict):
     path = directory / CONFIG
     if not path.is_file():
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
+    theirs = read_json(path)
+    for table in record:
+        if not isinstance(theirs.get(table), dict):
+            raise ValueError(f"{path} is damaged: it has no table {table!r}. Choose another directory.")
     lines = differences(theirs["config"], record["config"]) + differences(theirs["data"], record["data"], "data: ")
     if lines:
         raise ValueError(
