@@ -66,7 +66,7 @@ class RunConfig:
     augment: tuple[Part, ...] = ()
     backbone: Part = dataclasses.field(default_factory=lambda: {"name": "small_cnn"})
     features: bool = False
-    head: Part = dataclasses.field(default_factory=lambda: {"name": "RealNVP", "dim": 128, "penalty": 1.0})
+    head: Part = dataclasses.field(default_factory=lambda: {"name": "RealNVP", "dim": 128, "penalty": 10.0})
     rival: Part | None = None
     loss: Part = dataclasses.field(default_factory=lambda: {"name": "ProxyAnchor"})
     interpolation: Part | None = None
