@@ -132,3 +132,14 @@ def test_callback_logs_and_stays_quiet_or_warns():
     with pytest.warns(RuntimeWarning, match="Epoch 2: Embeddings collapse"):
         dead.fit(watch.images, watch.labels, epochs=2, verbose=0, callbacks=[watch])
     assert watch.warned == [2], "the first epoch's only step is within `settle`"
+
+
+def test_a_metric_loss_of_zero_is_told():
+    watch = health.Health(np.random.default_rng(0).uniform(0, 255, (12, 8, 8, 3)), np.arange(12) % 3)
+    with pytest.warns(RuntimeWarning, match="Epoch 1: The metric loss is 0.*two images of a class"):
+        model(losses.SupCon()).fit(watch.images, np.arange(12), verbose=0, callbacks=[watch])
+    plain = model(losses.TripletBatchHard()).embedder
+    plain.compile("adam", loss=losses.TripletBatchHard())
+    with pytest.warns(RuntimeWarning, match="The metric loss is 0"):
+        plain.fit(watch.images, np.arange(12), verbose=0, callbacks=[watch])
+    assert watch.warned == [1]

@@ -12,7 +12,7 @@ import pytest
 
 from tf_detreg import datasets, training
 from tf_detreg.files import replacing
-from tf_detreg.training import RunConfig, checkpoint, load_run, table_log, train
+from tf_detreg.training import RunConfig, assembly, checkpoint, load_run, table_log, train
 from tf_detreg.training.claim import claimed
 from tf_detreg.training.config import differences
 from tf_detreg.training.run import _Keeper
@@ -220,6 +220,45 @@ def test_one_class_is_not_enough(splits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("field", ["classes", "images"])
+def test_batches_without_pairs_are_refused_for_a_loss_that_compares_them(field, splits, tmp_path):
+    for loss in ("SupCon", "TripletSemiHard", "Margin"):
+        with pytest.raises(ValueError, match=rf"{field} must be 2 or more for loss='{loss}'.*ProxyAnchor"):
+            train(small(loss=loss, **{field: 1}), tmp_path / "run", splits=splits, verbose=0)
+    assert not list(tmp_path.iterdir())
+    for loss in ("ProxyAnchor", {"name": "CrossBatchMemory", "loss": "SupCon"}):
+        assembly.check_batches(small(loss=loss, **{field: 1}), splits.train)
+
+
+def test_a_class_with_a_single_picture_trains_beside_others(splits, tmp_path, caplog):
+    labels = splits.train.labels
+    few = np.sort(np.concatenate([np.flatnonzero(labels == 0)[:1], np.flatnonzero(labels > 0)]))
+    data = datasets.Splits(splits.train.subset(few), splits.validation, splits.test)
+    run = train(small(loss="SupCon", epochs=1), tmp_path / "run", splits=data, verbose=0)
+    assert np.isfinite(run.history[-1]["metric_loss"]) and run.history[-1]["metric_loss"] > 0
+    assert "two images" not in caplog.text
+    singles = splits.train.subset(np.unique(labels, return_index=True)[1])
+    assembly.check_batches(small(loss="SupCon", crop={"scale": [0.5, 1.0]}), singles)
+    assembly.check_batches(small(), singles)
+    assert "two images" not in caplog.text
+    assembly.check_batches(small(loss="SupCon"), singles)
+    assert "has two images: a batch repeats each, and loss='SupCon' only pushes them apart" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"warmup_epochs": 1}, r"after warmup_epochs=1 no step of epochs=1 \(5 steps\).*Raise epochs"),
+        ({"warmup_epochs": 0.6, "backbone_delay_epochs": 0.6}, "warmup_epochs=0.6 and backbone_delay_epochs=0.6"),
+        ({"warmup_epochs": "1"}, "does not take these arguments"),
+    ],
+)
+def test_a_warm_up_as_long_as_the_run_is_told_in_epochs(options, message):
+    with pytest.raises(ValueError, match=message):
+        assembly.build_optimizer(small(epochs=1, optimizer=options), steps=5)
+    assembly.build_optimizer(small(epochs=1, optimizer={"warmup_epochs": 1, "decay": "none"}), steps=5)
+
+
 def test_everything_at_once(splits, tmp_path):
     """Rival with own proxies, interpolation, average of the weights, clipping, augmentation, half precision."""
     config = small(
@@ -289,8 +328,6 @@ def test_a_run_that_blows_up_says_so_and_keeps_the_last_good_weights(splits, tmp
 
 
 def test_damaged_and_foreign_checkpoints_are_named(run, splits, tmp_path):
-    from tf_detreg.training import assembly
-
     build = lambda config: assembly.build_model(  # noqa: E731
         config, splits.train, assembly.build_embedder(config, splits.train.image_size), 5
     )

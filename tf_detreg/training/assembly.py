@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import logging
 import os
 import pathlib
 
@@ -14,9 +15,12 @@ from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel, split_embedder
 from tf_detreg.training.optimizers import optimizer
 
+logger = logging.getLogger(__name__)
+
 # The rate of `training.optimizer` is made for fine-tuning. With it, and with ten times it, a net from nothing stays far
 # behind: see "End to end: does the learning rate decide?" in docs/results.md.
 FROM_NOTHING = {"backbone_rate": 1e-2}
+_BEFORE_THE_FALL = ("warmup", "backbone_delay")
 LOADERS = ("glyphs", "digits", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 
 
@@ -51,6 +55,35 @@ def load_splits(config: RunConfig):
     except TypeError as error:
         raise ValueError(f"data: {name} does not take these arguments: {error}") from error
     return loader(*given, **options)
+
+
+def check_batches(config: RunConfig, train) -> None:
+    """Makes sure that the batches of a configuration hold what its loss compares.
+
+    Args:
+        config: The configuration.
+        train: The training set. A class with a single image repeats it, which is noted if all do, unchanged.
+
+    Raises:
+        ValueError: For a pair loss and batches without two images of a class, or without two classes. A memory has them
+            from earlier batches, a proxy loss from its proxies.
+    """
+    name = config.loss["name"]
+    if not issubclass(_find("loss", losses, name), losses.PairLoss | losses.Margin):
+        return
+    for field, lack in (("images", "no two images of one class"), ("classes", "images of one class only")):
+        if getattr(config, field) < 2:
+            raise ValueError(
+                f"{field} must be 2 or more for loss={name!r}, which compares the images of a batch with each other; "
+                f"with {field}=1 a batch holds {lack}. Raise {field}, or take a proxy loss such as 'ProxyAnchor'."
+            )
+    if not (config.augment or config.crop) and np.bincount(train.labels).max() < 2:
+        logger.warning(
+            "No class of %s has two images: a batch repeats each, and loss=%r only pushes them apart. Give crop or "
+            "augment, so that the copies differ.",
+            train.name,
+            name,
+        )
 
 
 def build_embedder(config: RunConfig, image_size: int | tuple[int, int]) -> keras.Model:
@@ -158,11 +191,20 @@ def _texts(part: Part, train) -> dict:
 def build_optimizer(config: RunConfig, steps: int):
     """The optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
     options = (FROM_NOTHING if config.backbone["name"] == "small_cnn" else {}) | config.optimizer
-    for name in ("warmup", "backbone_delay", "decay_every"):
-        if f"{name}_epochs" in options:
-            options[name] = round(options.pop(f"{name}_epochs") * steps)
+    options = {"steps": steps * config.epochs, **options}
     try:
-        return optimizer(head="head|rival", **{"steps": steps * config.epochs, **options})
+        for name in (*_BEFORE_THE_FALL, "decay_every"):
+            if f"{name}_epochs" in options:
+                options[name] = round(options.pop(f"{name}_epochs") * steps)
+        before = sum(options.get(name, 0) for name in _BEFORE_THE_FALL)
+        falls = options["steps"] is not None and options.get("decay", "linear") in ("linear", "cosine")
+        if falls and before >= options["steps"]:
+            given = [f"{name}={value}" for name, value in config.optimizer.items() if name.startswith(_BEFORE_THE_FALL)]
+            raise ValueError(
+                f"optimizer: after {' and '.join(given)} no step of epochs={config.epochs} ({options['steps']} steps) "
+                "is left for the learning rate to fall in. Raise epochs, lower these, or take decay='none'."
+            )
+        return optimizer(head="head|rival", **options)
     except TypeError as error:
         raise ValueError(f"optimizer: training.optimizer does not take these arguments: {error}") from error
 

@@ -228,9 +228,10 @@ class Health(keras.callbacks.Callback):
         self.images, self.labels = images, np.asarray(labels)
         self.prefix, self.margin, self.batch_size, self.settle = prefix, margin, batch_size, settle
         self.warned: list[int] = []
+        self._idle = True
 
     def on_train_begin(self, logs=None):
-        self.warned = []
+        self.warned, self._idle = [], True
 
     @classmethod
     def of(cls, image_set, size: int = 512, seed: int = 0, **options) -> "Health":
@@ -254,6 +255,14 @@ class Health(keras.callbacks.Callback):
         if logs is not None:
             logs.update({self.prefix + name: value for name, value in found.items()})
         hint = advice(found) if int(self.model.optimizer.iterations) > self.settle else None
+        logs = logs or {}
+        # Zero from the first epoch on; later it may be a triplet loss that has nothing left to do.
+        self._idle = self._idle and logs.get("metric_loss", logs.get("loss")) == 0
+        if self._idle:
+            hint = (
+                "The metric loss is 0: nothing is learned. A pair loss needs batches with two images of a class and "
+                "two classes or more, as batches(classes=32, images=4) gives."
+            )
         if hint:
             self.warned.append(epoch + 1)
             warnings.warn(f"Epoch {epoch + 1}: {hint}", RuntimeWarning, stacklevel=2)

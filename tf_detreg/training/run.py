@@ -148,6 +148,7 @@ def train(
         _compare(directory, record)
         run = Run(directory, config)
         if not run.finished:
+            assembly.check_batches(config, splits.train)
             with _settings(config):
                 _train(run, record, splits, place, list(callbacks), verbose)
         elif place.chief and not _is_evaluated(run):
