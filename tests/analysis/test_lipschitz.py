@@ -1,5 +1,6 @@
 """Measured stretches against maps whose stretches are known."""
 
+import contextlib
 import doctest
 import json
 
@@ -81,6 +82,43 @@ def test_whole_embedder_report(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
+def test_many_samples_are_measured_in_parts_that_a_bar_counts(monkeypatch):
+    bars = {}
+
+    @contextlib.contextmanager
+    def ticker(title, total, show):
+        done = []
+        yield done.append
+        bars.setdefault(title, []).append((total, sum(done), len(done), show))
+
+    monkeypatch.setattr(lipschitz, "ticker", ticker)
+    images = np.random.default_rng(0).uniform(0, 255, (300, 4, 4, 3)).astype("float32")
+    labels = np.arange(300) % 4
+    whole = datasets.ImageSet(labels, tuple("abcd"), images=images.astype("uint8"))
+    report = lipschitz.measure(embedder(), whole, samples=300, iterations=2, probes=3, progress=None)
+    assert report.parts["head"].spectral.shape == (300,)
+    assert set(bars) == {"Reading images", "Features", "head: Jacobians", "backbone: Jacobians", "embedder: Jacobians"}
+    assert bars["head: Jacobians"] == [(1500, 1500, 10, None)]
+    assert bars["Reading images"] == [(300, 300, 3, None)]
+
+
+def test_a_part_of_many_samples_holds_the_same_numbers():
+    head = make("real_nvp", dtype="float32")
+    function, z = (lambda z: head.flow(z)[0]), features(300, 5, dtype="float32")
+    for measured in (lipschitz.spectral_norm, lipschitz.frobenius_norm):
+        np.testing.assert_allclose(measured(function, z)[:256], measured(function, z[:256]), rtol=1e-5)
+        np.testing.assert_allclose(measured(function, z)[256:], measured(function, z[256:]), rtol=1e-5)
+
+
+def test_pairs_of_many_samples_fit_into_memory():
+    labels = np.repeat([5, 1, 3], [40_000, 2, 60_000])
+    for kind, (first, second) in zip(
+        (True, False), lipschitz._pairs(labels, 50, np.random.default_rng(0)), strict=True
+    ):
+        assert len(first) == 50 and np.all((labels[first] == labels[second]) == kind)
+    assert set(lipschitz._rows_of_each_class(np.arange(6) % 3, 4) % 3) == {0, 1}
+
+
 def test_secants_of_a_scaling():
     class Doubling(heads.Linear):
         def flow(self, z, training=None):
@@ -100,7 +138,7 @@ def test_labels_stay_with_their_pictures_when_a_file_cannot_be_read(tmp_path):
             picture(tmp_path / name / f"{number}.png", shade)
     whole = datasets.folder(tmp_path, image_size=4, validation=0.0, test=0.0).train
     (tmp_path / "a" / "0.png").write_text("no picture any more")
-    images, labels = lipschitz._take(whole, None, np.random.default_rng(0), 100, "labels")
+    images, labels = lipschitz._take(whole, None, np.random.default_rng(0), 100, "labels", False)
     assert len(images) == len(labels) == 8
     np.testing.assert_array_equal(images[:, 0, 0, 0], 100.0 * labels)
 

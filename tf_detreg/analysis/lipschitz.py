@@ -13,11 +13,13 @@ The Lipschitz constant is the largest spectral norm over all points; what is mea
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tf_detreg.progress import ticker
 
 POPULATIONS = ("within class", "between classes", "interpolated", "unseen classes")
 
@@ -99,6 +101,7 @@ def measure(
     epsilon: float = 0.4,
     spectrum_limit: int = 4096,
     seed: int = 0,
+    progress: bool | None = False,
 ) -> LipschitzReport:
     """Measures head, backbone and whole embedder on real samples.
 
@@ -119,6 +122,7 @@ def measure(
         spectrum_limit: The full spectrum is computed of up to 8 points where inputs × outputs stay below the square of
             this. Default 4096.
         seed: Of all draws.
+        progress: Whether to show progress bars; None shows them in a terminal. Default false.
 
     Returns:
         A `LipschitzReport`.
@@ -136,15 +140,18 @@ def measure(
         (12,)
     """
     random = np.random.default_rng(seed)
-    seen = _take(data, labels, random, 4 * samples, "labels")
-    new = None if unseen is None else _take(unseen, unseen_labels, random, 4 * samples, "unseen_labels")
+    seen = _take(data, labels, random, 4 * samples, "labels", progress)
+    new = None if unseen is None else _take(unseen, unseen_labels, random, 4 * samples, "unseen_labels", progress)
     parts = {}
     for name, (prepare, function, log_det) in _maps(embedder).items():
-        points = [(prepare(inputs), classes) for inputs, classes in filter(None, (seen, new))]
+        points = [(prepare(inputs, progress), classes) for inputs, classes in filter(None, (seen, new))]
         x = points[0][0][:samples]
+        with ticker(f"{name}: Jacobians", len(x) * (iterations + probes), progress) as tick:
+            spectral = spectral_norm(function, x, iterations, seed, tick)
+            frobenius = frobenius_norm(function, x, probes, seed, tick)
         parts[name] = PartReport(
-            spectral=spectral_norm(function, x, iterations, seed),
-            frobenius=frobenius_norm(function, x, probes, seed),
+            spectral=spectral,
+            frobenius=frobenius,
             log_det=None if log_det is None else log_det(x),
             spectrum=_spectrum(function, x[:8], spectrum_limit),
             secants=_secants(function, points, pairs, epsilon, random),
@@ -152,12 +159,16 @@ def measure(
     return LipschitzReport(parts)
 
 
-def spectral_norm(function: Callable, x: tf.Tensor, iterations: int = 20, seed: int = 0) -> np.ndarray:
-    """The largest singular value of the Jacobian at each row of `x`: power iteration on `Jᵀ·J`, rows side by side."""
-    v = _unit(tf.random.stateless_normal(tf.shape(x), (seed, 1), dtype=x.dtype))
+def spectral_norm(
+    function: Callable, x: tf.Tensor, iterations: int = 20, seed: int = 0, tick: Callable = lambda rows: None
+) -> np.ndarray:
+    """The largest singular value of the Jacobian at each row of `x`: power iteration on `Jᵀ·J`, rows side by side.
+
+    `tick` is called with the number of rows after each iteration on them.
+    """
 
     @tf.function
-    def step(v):
+    def step(x, v):
         with tf.GradientTape() as tape:
             tape.watch(x)
             with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
@@ -166,26 +177,41 @@ def spectral_norm(function: Callable, x: tf.Tensor, iterations: int = 20, seed: 
             pulled = tape.gradient(y, x, output_gradients=tf.stop_gradient(stretched))
         return _unit(pulled), tf.norm(_flat(stretched), axis=-1)
 
-    for _ in range(iterations):
-        v, norms = step(v)
-    return norms.numpy()
+    found = []
+    for rows in _parts(x):
+        v = _unit(tf.random.stateless_normal(tf.shape(rows), (seed, 1), dtype=x.dtype))
+        for _ in range(iterations):
+            v, norms = step(rows, v)
+            tick(len(rows))
+        found.append(norms.numpy())
+    return np.concatenate(found)
 
 
-def frobenius_norm(function: Callable, x: tf.Tensor, probes: int = 16, seed: int = 0) -> np.ndarray:
+def frobenius_norm(
+    function: Callable, x: tf.Tensor, probes: int = 16, seed: int = 0, tick: Callable = lambda rows: None
+) -> np.ndarray:
     """`sqrt(mean ‖J·v‖²)` over `probes` directions of random signs, at each row of `x`.
 
-    Signs, because they are exact where the columns of `J` are orthogonal, as they nearly are for a young flow.
+    Signs, because they are exact where the columns of `J` are orthogonal, as they nearly are for a young flow. `tick`
+    is called with the number of rows after each direction.
     """
 
     @tf.function
-    def squared(v):
+    def squared(x, v):
         with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
             y = function(x)
         stretch = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.reduce_sum(tf.square(_flat(stretch)), axis=-1)
 
-    draws = [tf.random.stateless_uniform(tf.shape(x), (seed, 2 + i), -1.0, 1.0, x.dtype) for i in range(probes)]
-    return np.sqrt(np.mean([squared(tf.sign(v)).numpy() for v in draws], axis=0))
+    found = []
+    for rows in _parts(x):
+        total = 0
+        for probe in range(probes):
+            signs = tf.sign(tf.random.stateless_uniform(tf.shape(rows), (seed, 2 + probe), -1.0, 1.0, x.dtype))
+            total += squared(rows, signs).numpy()
+            tick(len(rows))
+        found.append(np.sqrt(total / probes))
+    return np.concatenate(found)
 
 
 def singular_values(function: Callable, x: tf.Tensor) -> np.ndarray:
@@ -220,22 +246,28 @@ def _maps(embedder) -> dict:
     """Part → (how its inputs come from the data, the map, its log-determinant or None)."""
     if not isinstance(embedder, keras.Model):
         head = getattr(embedder, "main", embedder)
-        return {"head": (head.project, lambda z: head.flow(z)[0], functools.partial(log_determinant, head))}
+        return {
+            "head": (lambda x, _: head.project(x), lambda z: head.flow(z)[0], functools.partial(log_determinant, head))
+        }
     layer, node, _ = embedder.outputs[0]._keras_history
     head = getattr(layer, "main", layer)
     backbone = keras.Model(embedder.inputs[0], layer._inbound_nodes[node].input_tensors[0])
     return {
         "head": (
-            lambda x: head.project(_batched(backbone, x)),
+            lambda x, progress: head.project(_batched(backbone, x, progress)),
             lambda z: head.flow(z)[0],
             functools.partial(log_determinant, head),
         ),
-        "backbone": (tf.identity, lambda x: backbone(x, training=False), None),
-        "embedder": (tf.identity, lambda x: embedder(x, training=False), None),
+        "backbone": (_as_they_are, lambda x: backbone(x, training=False), None),
+        "embedder": (_as_they_are, lambda x: embedder(x, training=False), None),
     }
 
 
-def _take(data, labels, random, count: int, name: str) -> tuple[tf.Tensor, np.ndarray]:
+def _as_they_are(x, _) -> tf.Tensor:
+    return x
+
+
+def _take(data, labels, random, count: int, name: str, progress: bool | None) -> tuple[tf.Tensor, np.ndarray]:
     """Some inputs as floats and their labels, whole classes first, so that pairs of one class exist."""
     if labels is None and not hasattr(data, "labels"):
         raise ValueError(f"{name} are needed beside an array of images or features.")
@@ -253,7 +285,11 @@ def _take(data, labels, random, count: int, name: str) -> tuple[tf.Tensor, np.nd
     if hasattr(data, "indexed"):
         index = np.sort(index)
         # By index: files that cannot be read are left out.
-        batches = [(items.numpy(), rows.numpy()) for items, rows in data.subset(index).indexed()]
+        batches = []
+        with ticker("Reading images", len(index), progress) as tick:
+            for items, rows in data.subset(index).indexed():
+                batches.append((items.numpy(), rows.numpy()))
+                tick(len(rows))
         items, rows = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         return tf.constant(items, tf.float32), labels[index[rows]]
     return tf.constant(np.asarray(data)[index], tf.float32), labels[index]
@@ -276,12 +312,21 @@ def _secants(function, points, pairs: int, epsilon: float, random) -> dict[str, 
     return {name: secant_ratios(function, *inputs[name]) for name in POPULATIONS if name in inputs}
 
 
-def _pairs(labels: np.ndarray, count: int, random):
+def _pairs(labels: np.ndarray, count: int, random, most: int = 4096):
     """Row numbers of up to `count` pairs within a class, and of as many between classes."""
-    first, second = np.triu_indices(len(labels), 1)
-    same = labels[first] == labels[second]
+    rows = _rows_of_each_class(labels, most) if len(labels) > most else np.arange(len(labels))
+    first, second = np.triu_indices(len(rows), 1)
+    same = labels[rows][first] == labels[rows][second]
     chosen = [random.permutation(np.flatnonzero(mask))[:count] for mask in (same, ~same)]
-    return [(first[index], second[index]) for index in chosen]
+    return [(rows[first[index]], rows[second[index]]) for index in chosen]
+
+
+def _rows_of_each_class(labels: np.ndarray, most: int) -> np.ndarray:
+    """`most` row numbers, class by class in turn and two at a time: all pairs of all rows would fill the memory."""
+    order = np.argsort(labels, kind="stable")
+    ranked = labels[order]
+    number = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+    return order[np.lexsort((ranked, number // 2))[:most]]
 
 
 def _spectrum(function, x, limit: int) -> np.ndarray | None:
@@ -290,8 +335,18 @@ def _spectrum(function, x, limit: int) -> np.ndarray | None:
     return singular_values(function, x) if size <= limit**2 else None
 
 
-def _batched(function, x, size: int = 128) -> tf.Tensor:
-    return tf.concat([function(x[i : i + size]) for i in range(0, len(x), size)], axis=0)
+def _parts(x: tf.Tensor, size: int = 256) -> Iterator[tf.Tensor]:
+    """Some rows at a time: what a map keeps for its derivative is large."""
+    return (x[i : i + size] for i in range(0, len(x), size))
+
+
+def _batched(function, x, progress: bool | None = False) -> tf.Tensor:
+    found = []
+    with ticker("Features", len(x), progress) as tick:
+        for rows in _parts(x):
+            found.append(function(rows))
+            tick(len(rows))
+    return tf.concat(found, axis=0)
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:

@@ -62,7 +62,9 @@ def analyze(
     done = training.load_run(run)
     splits = done.splits()
     test = held_back(splits)
-    found = lipschitz.measure(done.embedder, splits.train, unseen=test, samples=samples, seed=done.config.seed)
+    found = lipschitz.measure(
+        done.embedder, splits.train, unseen=test, samples=samples, seed=done.config.seed, progress=None
+    )
     typer.echo(found.to_markdown())
     typer.echo(f"Numbers     {write_text(run / 'lipschitz.json', found.to_json())}")
     with replacing(run / "lipschitz.png") as temporary:
