@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -221,6 +222,27 @@ def test_control_c_is_a_sentence(monkeypatch, capfd):
     monkeypatch.setattr("tf_detreg.recipes.names", interrupted)
     code, said = answer(monkeypatch, capfd, "recipes")
     assert code == 130 and "Stopped. What was finished is kept" in said and "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C there")
+def test_control_c_while_tensorflow_is_loaded_shows_no_traceback(tmp_path):
+    (tmp_path / "keras.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
+    (tmp_path / "tf-detreg").write_text("from tf_detreg.cli import main")
+    places = os.pathsep.join([str(tmp_path), os.path.dirname(os.path.dirname(cli.__path__[0]))])
+    done = subprocess.run(
+        [sys.executable, tmp_path / "tf-detreg"], env={**os.environ, "PYTHONPATH": places}, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_control_c_is_taken_up_again_once_the_command_runs(monkeypatch, capfd):
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        monkeypatch.setattr("tf_detreg.recipes.names", lambda: os.kill(os.getpid(), signal.SIGINT) or [])
+        code, said = answer(monkeypatch, capfd, "recipes")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == 130 and "Stopped." in said and "Traceback" not in said
 
 
 def test_a_full_memory_is_a_sentence(photos, tmp_path, monkeypatch, capfd):

@@ -10,12 +10,18 @@ heavier: TensorFlow Probability, ScaNN, plotting and scikit-learn are loaded by 
 """
 
 import importlib
+import multiprocessing
 import os
+import signal
 import sys
 
 if os.path.basename(sys.argv[0]) == "tf-detreg":
     # Whoever runs the command wants its results, not TensorFlow's log of how it starts. Read at the first import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # While TensorFlow is loaded there is nothing to tidy up: Ctrl-C ends the process, without a traceback. `cli.main`
+    # takes it up again; the processes that a command starts never call it.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and multiprocessing.parent_process() is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import keras
 

@@ -67,7 +67,13 @@ def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 raise ValueError("not a dict of tensors")
             return {name: _array(tensor, data[tensor.storage.key]) for name, tensor in state.items()}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{os.fspath(path)} is not a plain table of tensors: {error}") from error
+        # Only our own errors are sentences; a KeyError is the number that was not found.
+        reason = str(error) if isinstance(error, ValueError) else "its parts do not fit together"
+        raise ValueError(
+            f"{os.fspath(path)} is damaged, or not a plain table of tensors in PyTorch's format before version 1.6 "
+            f"({reason}). Copy or install it again, or save the tensors as .npz: numpy.savez(FILE, **{{name: "
+            "tensor.numpy() for name, tensor in state_dict.items()}), and give that as weights."
+        ) from error
 
 
 def _read_storage(file: BinaryIO, storage: _Storage) -> np.ndarray:

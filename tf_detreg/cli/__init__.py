@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 
 import typer
@@ -27,6 +28,9 @@ def main() -> None:
         with contextlib.suppress(AttributeError):
             # A file name or a λ that the terminal cannot show must not end a run.
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        # As it was until `tf_detreg` began to load TensorFlow.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with show_log():
             app()
