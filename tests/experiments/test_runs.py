@@ -126,6 +126,13 @@ def test_report_lists_what_was_run_and_what_was_not(tiny, tmp_path, quick):
     assert "<table>" in (tmp_path / "out" / "tiny" / "report.html").read_text()
 
 
+def test_report_asks_for_the_families_that_a_study_got_since(tiny, tmp_path, quick):
+    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=lambda text: None)
+    tiny.write_text(TEXT.replace("[families.flow]", '[families.new]\nhead = { kind = "NICE" }\n[families.flow]'))
+    with pytest.raises(ValueError, match=r"lacks \['new'\].*ablate"):
+        pages.report(tmp_path, tmp_path / "results.md")
+
+
 def test_a_real_trial_repeats_to_the_bit_and_measures_smoothness(tiny):
     found = study.read(tiny)
     arrays = data.load(found.data)

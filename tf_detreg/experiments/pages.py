@@ -68,13 +68,13 @@ def report(
         The page's path.
 
     Raises:
-        ValueError: if `studies` holds no study file.
+        ValueError: if `studies` holds no study file, or a study has families that its table lacks.
     """
     folder = pathlib.Path(studies)
     found = [read(path) for path in sorted(folder.glob("*.toml"))]
     if not found:
         raise ValueError(f"studies={str(folder)!r} holds no .toml file.")
-    done = {s.name: table.read(p) for s in found if (p := folder / "results" / f"{s.name}.csv").is_file()}
+    done = {s.name: _rows(s, p) for s in found if (p := folder / "results" / f"{s.name}.csv").is_file()}
     introduction = folder / "conclusions.md"
     parts = [introduction.read_text(encoding="utf-8").rstrip() if introduction.is_file() else "# Results"]
     parts += [study_section(study, done[study.name]) for study in found if study.name in done]
@@ -86,6 +86,14 @@ def report(
     if picture and main:
         files.write_text(picture, plots.differences(main, table.compare(main, done[main.name])))
     return files.write_text(output, "\n\n".join(parts) + "\n")
+
+
+def _rows(study: Study, path: pathlib.Path) -> list[dict]:
+    rows = table.read(path)
+    missing = sorted(set(study.families) - {row["family"] for row in rows})
+    if missing:
+        raise ValueError(f"{path} lacks {missing} of {study.path}. Run `tf-detreg ablate {study.path}` again.")
+    return rows
 
 
 def _protocol(study: Study, rows: list[dict]) -> str:
