@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -290,6 +291,17 @@ def test_a_batch_without_positive_pairs_trains_on(data):
     model = MetricModel(embedder(flow()), ProxyAnchor(CLASSES), interpolation=0.4)
     history = fit(model, (images[::4], labels[::4]))
     assert np.isfinite(history["loss"]).all()
+
+
+def test_a_dataset_needs_no_word_about_shuffling(data):
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(20)
+    model = MetricModel(embedder(flow()), PullTogether())
+    model.compile("adam")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(batches, verbose=0)
+    with pytest.warns(UserWarning, match="shuffle=True"):
+        model.fit(batches, shuffle=True, verbose=0)
 
 
 def test_labels_out_of_range_stop_fit_with_a_clear_error(data):

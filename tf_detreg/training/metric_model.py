@@ -129,6 +129,12 @@ class MetricModel(keras.Model):
             optimizer.check_groups(self)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
+    def fit(self, x=None, *args, **kwargs):
+        """Like `keras.Model.fit`, without its warning that `shuffle=True`, the default, leaves a dataset as it is."""
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)
+        return super().fit(x, *args, **kwargs)
+
     def compile_from_config(self, config):
         # Keras only calls this by itself where compile() is not overridden.
         self.compile(**keras.saving.deserialize_keras_object(config))
