@@ -48,7 +48,9 @@ def report(
         "studies"
     ),
     output: Annotated[pathlib.Path, typer.Option(help="The page to write.")] = pathlib.Path("docs/results.md"),
-    picture: Annotated[pathlib.Path | None, typer.Option(help="Where the main plot goes, as SVG.")] = None,
+    picture: Annotated[
+        pathlib.Path | None, typer.Option(help="Where the differences on test classes are drawn, as SVG.")
+    ] = None,
 ) -> None:
     """Compose the page of results from what has been run, and name what has not."""
     from tf_detreg import experiments

@@ -62,7 +62,7 @@ def report(
     Args:
         studies: folder of study files, with `results/NAME.csv` beside them and perhaps `conclusions.md`.
         output: the Markdown page to write.
-        picture: where the differences plot of the study named `main` or else the first choice goes; none by default.
+        picture: where the differences of all studies that looked at test classes are drawn, as SVG; none by default.
 
     Returns:
         The page's path.
@@ -82,9 +82,9 @@ def report(
     if waiting:
         lines = [f"| {s.title} | {s.question} | `tf-detreg ablate {s.path.as_posix()}` |" for s in waiting]
         parts.append("## Not run yet\n\n| study | question | command |\n|---|---|---|\n" + "\n".join(lines))
-    main = next((s for s in found if s.kind == "choice" and s.name in done), None)
-    if picture and main:
-        files.write_text(picture, plots.differences(main, table.compare(main, done[main.name])))
+    tested = [(s, table.compare(s, done[s.name])) for s in found if s.kind == "choice" and s.name in done]
+    if picture and tested:
+        files.write_text(picture, plots.overview(tested))
     return files.write_text(output, "\n\n".join(parts) + "\n")
 
 

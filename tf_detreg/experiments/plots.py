@@ -2,12 +2,38 @@
 
 import io
 
+import numpy as np
+
 from tf_detreg.experiments.study import Study
+
+INTERVALS = "(95 %: thin t, thick bootstrap)"
+
+
+def overview(studies: list[tuple[Study, list[dict]]]) -> str:
+    """The differences of several studies, a panel each, as tall as its rows are many.
+
+    Args:
+        studies: each study with what `table.compare` makes of it.
+    """
+    rows = [len(compared) for _, compared in studies]
+    figure = _figure(1.1 * len(rows) + 0.28 * sum(rows))
+    panels = figure.subplots(len(rows), 1, sharex=True, gridspec_kw={"height_ratios": [n + 0.5 for n in rows]})
+    for axes, (study, compared) in zip(np.atleast_1d(panels), studies, strict=True):
+        _draw(axes, study, compared)
+        axes.set_title(study.title, fontsize=9, loc="left")
+        axes.set_xlabel("")
+    axes.set_xlabel("R@1 on unseen classes, points above the baseline (diamond)\n" + INTERVALS)
+    return _svg(figure)
 
 
 def differences(study: Study, compared: list[dict]) -> str:
     """Every candidate's difference to its baseline with its intervals; without any baseline, its mean and spread."""
-    figure, axes = _axes(len(compared))
+    figure = _figure(1.2 + 0.3 * len(compared))
+    _draw(figure.subplots(), study, compared)
+    return _svg(figure)
+
+
+def _draw(axes, study: Study, compared: list[dict]) -> None:
     reference = any(entry["is_baseline"] for entry in compared)
     for row, entry in enumerate(compared):
         found = entry["difference"] if reference else entry["metrics"][study.protocol["metric"]]
@@ -25,14 +51,16 @@ def differences(study: Study, compared: list[dict]) -> str:
         axes.axvline(0, color="#444444", lw=0.8, ls=":")
     axes.set_yticks(range(len(compared)), [entry["name"] for entry in compared], fontsize=8)
     axes.invert_yaxis()
+    _plain(axes)
     what = f"{study.protocol['metric']} on unseen classes"
-    axes.set_xlabel(f"{what}{', points above the baseline' if reference else ''}\n(95 %: thin t, thick bootstrap)")
-    return _svg(figure)
+    axes.set_xlabel(f"{what}{', points above the baseline' if reference else ''}\n{INTERVALS}")
 
 
 def cost(study: Study, compared: list[dict]) -> str:
     """What a candidate's training costs against what it reaches."""
-    figure, axes = _axes(8)
+    figure = _figure(3.6)
+    axes = figure.subplots()
+    _plain(axes)
     for entry in compared:
         x, y = entry["metrics"]["seconds"], entry["metrics"][study.protocol["metric"]]
         axes.errorbar(x.mean, y.mean, yerr=y.deviation if y.count > 1 else None, fmt="o", ms=4, color="#08519c")
@@ -42,16 +70,17 @@ def cost(study: Study, compared: list[dict]) -> str:
     return _svg(figure)
 
 
-def _axes(rows: int):
+def _figure(height: float):
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "tf_detreg"
-    figure = Figure(figsize=(8, 1.2 + 0.3 * rows), layout="constrained")
-    axes = figure.subplots()
+    return Figure(figsize=(8, height), layout="constrained")
+
+
+def _plain(axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#eeeeee")
-    return figure, axes
 
 
 def _svg(figure) -> str:
