@@ -1,4 +1,4 @@
-"""The numbers that conclusions.md and the README quote beyond the tables, from the two main studies' results alone.
+"""The numbers that conclusions.md and the README quote beyond the tables, from the studies' results alone.
 
 Run: python studies/conclusions.py
 """
@@ -13,13 +13,14 @@ import numpy as np
 from scipy import stats
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-STUDIES = ("emoji-heads", "glyphs-heads")
+FROZEN = ("emoji-heads", "glyphs-heads")
+END_TO_END = ("emoji-end-to-end", "glyphs-end-to-end")
 
 
-def rows(study: str) -> list[dict]:
-    """A study's trials on validation classes."""
+def rows(study: str, stage: str) -> list[dict]:
+    """A study's trials on "validation" or "test" classes."""
     with open(RESULTS / f"{study}.csv", encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["stage"] != "test"]
+        return [row for row in csv.DictReader(file) if row["stage"] == stage]
 
 
 def setting(row: dict) -> tuple:
@@ -37,9 +38,12 @@ def pair(table: dict, first: str, second: str) -> str:
 
 
 def conclude(study: str) -> None:
-    """Print a study's differences between families at the same settings, and what R@1 follows."""
+    """Print a study's differences between families at the same settings, and what R@1 follows.
+
+    The trials are those on validation classes.
+    """
     table, recipes = defaultdict(dict), defaultdict(list)
-    for row in rows(study):
+    for row in rows(study, "validation"):
         table[row["family"]][setting(row)] = float(row["metric.recall@1"])
         if row["family"].startswith("RealNVP"):
             numbers = [float(row[f"metric.{name}"]) for name in ("recall@1", "spectral", "frobenius")]
@@ -54,9 +58,21 @@ def conclude(study: str) -> None:
     print(f"  the spectral norm:         {np.corrcoef(recall, spectral)[0, 1]:+.2f}")
 
 
+def compare(study: str) -> None:
+    """Print a study's differences between families as tested, each with the settings that it chose."""
+    table = defaultdict(dict)
+    for row in rows(study, "test"):
+        table[row["family"]][row["split"], row["seed"]] = float(row["metric.recall@1"])
+    print(f"{study}: R@1 on test classes at the same split and seed")
+    for first, second in itertools.permutations(table, 2):
+        print("  " + pair(table, first, second))
+
+
 def main() -> None:
-    for study in STUDIES:
+    for study in FROZEN:
         conclude(study)
+    for study in END_TO_END:
+        compare(study)
 
 
 if __name__ == "__main__":
