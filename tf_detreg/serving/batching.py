@@ -104,8 +104,7 @@ class Batcher:
                 self._idle -= 1
                 self._running += rows
                 self._last_peak, self._peak = self._peak, self.waiting + self._running
-                task = asyncio.ensure_future(self._work(batch))
-                task.add_done_callback(lambda _, rows=rows: self._free(rows))
+                asyncio.ensure_future(self._work(batch, rows)).add_done_callback(self._free)
 
     def _size(self) -> int:
         """The largest size within a worker's share of the crowd."""
@@ -123,9 +122,8 @@ class Batcher:
         self._patience = None
         self._start(patient=False)
 
-    def _free(self, rows: int) -> None:
+    def _free(self, _) -> None:
         self._idle += 1
-        self._running -= rows
         self._start()
 
     def _take(self, most: int) -> list[_Request]:
@@ -143,16 +141,19 @@ class Batcher:
                 rows += request.rows
         return batch
 
-    async def _work(self, batch: list[_Request]) -> None:
+    async def _work(self, batch: list[_Request], rows: int) -> None:
         try:
             joined = {name: _joined([request.inputs[name] for request in batch]) for name in batch[0].inputs}
-            self._observe(sum(request.rows for request in batch))
+            self._observe(rows)
             outputs = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, joined)
         except Exception as error:
             for request in batch:
                 if not request.done.done():
                     request.done.set_exception(error)
             return
+        finally:
+            # Before anyone is answered: who asks again at once must not count twice.
+            self._running -= rows
         start = 0
         for request in batch:
             part = {name: value[start : start + request.rows] for name, value in outputs.items()}
