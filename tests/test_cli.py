@@ -230,7 +230,11 @@ def test_control_c_while_tensorflow_is_loaded_shows_no_traceback(tmp_path):
     (tmp_path / "tf-detreg").write_text("from tf_detreg.cli import main")
     places = os.pathsep.join([str(tmp_path), os.path.dirname(os.path.dirname(cli.__path__[0]))])
     done = subprocess.run(
-        [sys.executable, tmp_path / "tf-detreg"], env={**os.environ, "PYTHONPATH": places}, capture_output=True
+        [sys.executable, tmp_path / "tf-detreg"],
+        env={**os.environ, "PYTHONPATH": places},
+        capture_output=True,
+        # A test run in the background of a shell ignores SIGINT, and its children would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
