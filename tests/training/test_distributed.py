@@ -58,17 +58,21 @@ def run_distributed(strategy, output, rows, variant):
 
 
 # Batches of 7 rows are dealt as 3 and 4; those of 1 row as none and 1.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "rows", "variant"),
     [
-        ("multiworker", 7, ""),
         ("mirrored", 7, ""),
-        ("multiworker", 1, ""),
-        ("multiworker", 7, "memory"),
-        ("mirrored", 7, "memory"),
-        ("multiworker", 7, "overflow"),
-        ("mirrored", 7, "overflow"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("multiworker", 7, ""),
+                ("multiworker", 1, ""),
+                ("multiworker", 7, "memory"),
+                ("mirrored", 7, "memory"),
+                ("multiworker", 7, "overflow"),
+                ("mirrored", 7, "overflow"),
+            ]
+        ),
     ],
 )
 def test_two_replicas_equal_one_process(strategy, rows, variant, tmp_path):

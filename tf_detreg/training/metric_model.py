@@ -99,6 +99,7 @@ class MetricModel(keras.Model):
         self.regularizers = list(regularizers)
         self._build_parts()
         self._terms = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
+        self._empty_terms = set(self._terms)  # those that no step has filled yet
 
     # What the model is at inference.
 
@@ -232,10 +233,14 @@ class MetricModel(keras.Model):
         for metric, value in [(self._loss_tracker, objective), *((self._terms[k], v) for k, v in terms.items())]:
             metric.total.assign_add(tf.cast(value, tf.float32) * scale)
             metric.count.assign_add(weight)
-        absent = self._terms.keys() - terms.keys()
-        results = {name: value for name, value in self.get_metrics_result().items() if name not in absent}
+        self._empty_terms -= terms.keys()
+        results = self.get_metrics_result()
         # Between machines Keras averages along the first axis, which a scalar does not have.
         return {name: value[None] for name, value in results.items()} if between_machines() else results
+
+    def get_metrics_result(self):
+        # Keras reads the means over all replicas from here only if a step's log has the very same names.
+        return {name: value for name, value in super().get_metrics_result().items() if name not in self._empty_terms}
 
     # Assembly.
 
@@ -261,7 +266,7 @@ class MetricModel(keras.Model):
         self.built = True
 
     def _term_names(self) -> list[str]:
-        # What layers add shows only when they are called: it always has a place, and `_log` leaves out what is empty.
+        # What layers add shows only when they are called: it always has a place, and logs leave out what stays empty.
         names = ["metric_loss", "determinant", "layer_losses"]
         if self.rival is not None:
             names += ["rival_determinant"] + ["rival_loss"] * bool(self.rival_loss_weight)
