@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tf_detreg import retrieval
-from tf_detreg.retrieval import Index, approximate, saved_tree
+from tf_detreg.retrieval import Index, approximate, index_folder, saved_tree
 from tf_detreg.retrieval import index as index_module
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_index_is_refused(index, tmp_path, file, harm):
 
 def test_a_failed_save_leaves_the_old_index_whole(index, tmp_path, monkeypatch):
     index.save(tmp_path / "i")
-    monkeypatch.setattr(index_module, "_sha256", lambda path: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(index_folder, "_sha256", lambda path: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         index.save(tmp_path / "i")
     monkeypatch.undo()

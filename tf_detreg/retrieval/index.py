@@ -1,25 +1,17 @@
 """A gallery on disk that answers queries."""
 
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tf_detreg.files import check_file, replacing
-from tf_detreg.retrieval import approximate, checks, exact, saved_tree
+from tf_detreg.retrieval import approximate, checks, exact, index_folder
 from tf_detreg.retrieval.matches import Matches
 
-_FORMAT = 1
-_MANIFEST = "manifest.json"
-_VECTORS = "embeddings.npy"
-_ITEMS = "items.jsonl"
-_TREE = "tree"  # a folder, when there is a tuned tree
 _SCANN_FROM = 50_000  # items; below, exact search answers one query within some milliseconds
 _SHALLOWEST = 10  # neighbours it is tuned for at least, so that a search a little deeper does not build it again
-_PIECE = 1 << 24
 _ENGINES = ("auto", "exact", "scann")
 
 
@@ -209,33 +201,8 @@ class Index:
             OSError: If it cannot be written.
         """
         path = pathlib.Path(path)
-        self.check_place(path)
-        try:
-            lines = [
-                json.dumps({"id": id, "metadata": item}, allow_nan=False)  # ASCII: no character can break a line
-                for id, item in zip(self._ids, self._metadata, strict=True)
-            ]
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"`metadata` holds something that JSON cannot: {error}.") from error
-        with replacing(path) as folder:
-            folder.mkdir()
-            np.save(folder / _VECTORS, self._vectors, allow_pickle=False)
-            (folder / _ITEMS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-            tree = self._tree and saved_tree.save(self._tree, folder / _TREE)
-            manifest = {
-                "format": _FORMAT,
-                "count": len(self),
-                "dimension": self.dimension,
-                "dtype": "float32",
-                "normalisation": "unit length",
-                "model": self.fingerprint,
-                "files": {
-                    name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-                    for name in _files(tree)
-                },
-                "tree": tree,
-            }
-            (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        contents = index_folder.Contents(self._vectors, self._ids, self._metadata, self.fingerprint, self._tree)
+        index_folder.write(path, contents)
         return path
 
     @staticmethod
@@ -246,11 +213,7 @@ class Index:
             ValueError: If `path` exists and is not an index.
             OSError: If nothing can be written there.
         """
-        path = pathlib.Path(path)
-        if not (path / _MANIFEST).is_file():
-            if path.exists():
-                raise ValueError(f"path={str(path)!r} exists and is not an index. Choose another place, or remove it.")
-            check_file(path)
+        index_folder.check_place(pathlib.Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, verify: bool = True) -> "Index":
@@ -264,32 +227,9 @@ class Index:
         Raises:
             ValueError: If it is not an index, is damaged, or was written by a newer version.
         """
-        path = pathlib.Path(path)
-        manifest = _manifest(path)
-        for name, known in manifest["files"].items():
-            file = path / name
-            size = file.stat().st_size if file.is_file() else None
-            if size != known["bytes"] or (verify and _sha256(file) != known["sha256"]):
-                found = "is missing" if size is None else f"has {size} bytes, not {known['bytes']}"
-                raise _damaged(path, f"{name} {found if size != known['bytes'] else 'does not match its checksum'}")
-        try:
-            vectors = np.load(path / _VECTORS, mmap_mode="r", allow_pickle=False)
-            items = [json.loads(line) for line in (path / _ITEMS).read_text(encoding="utf-8").splitlines()]
-            index = cls.__new__(cls)
-            index._ids = [item["id"] for item in items]
-            index._metadata = [item["metadata"] for item in items]
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, str(error)) from error
-        shape = (manifest["count"], manifest["dimension"])
-        if vectors.shape != shape or vectors.dtype != np.float32 or len(items) != manifest["count"]:
-            raise _damaged(path, f"{vectors.dtype} vectors {vectors.shape} and {len(items)} items, not {shape}")
-        index._vectors, index.fingerprint = vectors, manifest["model"]
-        index._tree = None
-        if manifest.get("tree") is not None:
-            try:
-                index._tree = saved_tree.load(path / _TREE, path / _VECTORS, shape, manifest["tree"])
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise _damaged(path, f"its ScaNN tree cannot be read: {error}") from error
+        contents = index_folder.read(pathlib.Path(path), verify)
+        index = cls.__new__(cls)
+        index._vectors, index._ids, index._metadata, index.fingerprint, index._tree = contents
         return index
 
     def _matches(
@@ -374,42 +314,3 @@ def _plain_ids(ids: Sequence[str | int], count: int) -> list[str | int]:
         twice = next(id for id in ids if id in seen or seen.add(id))
         raise ValueError(f"`ids` must all differ; {twice!r} occurs twice.")
     return ids
-
-
-def _files(tree: Mapping[str, object] | None) -> list[str]:
-    """Names of an index's files besides the manifest."""
-    inside = [] if tree is None else [f"{_TREE}/{name}" for name in saved_tree.files(tree["soar"])]
-    return [_VECTORS, _ITEMS, *inside]
-
-
-def _manifest(path: pathlib.Path) -> dict:
-    if not (path / _MANIFEST).is_file():
-        raise ValueError(
-            f"path={str(path)!r} is not an index: it holds no {_MANIFEST}. Make one with Index(…).save(path), or with "
-            "`tf-detreg index RUN IMAGES/ --to INDEX`."
-        )
-    try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        version = manifest["format"]
-        complete = {"count", "dimension", "model"} <= set(manifest)
-        complete = complete and set(_files(manifest.get("tree"))) == set(manifest["files"])
-        complete = complete and all({"bytes", "sha256"} <= set(known) for known in manifest["files"].values())
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, f"{_MANIFEST} cannot be read") from error
-    if version != _FORMAT:
-        raise ValueError(f"path={str(path)!r} is an index of format {version}; this version reads format {_FORMAT}.")
-    if not complete:
-        raise _damaged(path, f"{_MANIFEST} is incomplete")
-    return manifest
-
-
-def _damaged(path: pathlib.Path, what: str) -> ValueError:
-    return ValueError(f"path={str(path)!r}: the index is damaged ({what}). Build it again from its images.")
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
