@@ -11,11 +11,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="""Deep metric learning for Keras: train an embedding on photos by class, measure it on classes it never saw,
-search with it, and put it behind TensorFlow Serving or on a phone.
-
-Start with **tf-detreg demo** (embedded data, a few minutes), then **tf-detreg train PHOTOS/**, where PHOTOS holds one
-folder of images a class.""",
 )
 
 
@@ -34,7 +29,12 @@ def _start(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and exit.")
     ] = False,
 ) -> None:
-    pass
+    """Deep metric learning for Keras: train an embedding on photos by class, measure it on classes it never saw, search
+    with it, and put it behind TensorFlow Serving or on a phone.
+
+    Start with **tf-detreg demo** (embedded data, a few minutes), then **tf-detreg train PHOTOS/**, where PHOTOS holds
+    one folder of images a class.
+    """
 
 
 Run = Annotated[pathlib.Path, typer.Argument(help="The directory of a run, as `train` and `demo` make it.")]
