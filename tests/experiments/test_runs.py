@@ -210,6 +210,27 @@ def test_a_second_head_of_any_kind_gets_its_loss(tiny):
         assert type(model.rival).__name__ == "ResidualMLP" and model.rival_loss_weight == 0.5
 
 
+def test_the_rival_may_have_proxies_of_its_own(tiny):
+    found = study.read(tiny)
+    arrays = data.load(found.data).select([0, 1, 2, 3])
+    recipe = {**found.families["linear"][0], "loss": {"kind": "ProxyAnchor"}}
+    shared, own = (
+        trial.build({**recipe, "rival": {"loss_weight": 1.0, **more}}, arrays) for more in ({}, {"proxies": "own"})
+    )
+    assert shared.rival_loss is shared.loss_function
+    assert own.rival_loss is not own.loss_function
+
+
+def test_a_backbone_starts_from_a_weights_file_among_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_DETREG_DATA", str(tmp_path))
+    assert data.weights(None) is None
+    assert data.weights("imagenet") == "imagenet"
+    with pytest.raises(ValueError, match="TF_DETREG_DATA"):
+        data.weights("trained.npz")
+    (tmp_path / "trained.npz").touch()
+    assert data.weights("trained.npz") == str(tmp_path / "trained.npz")
+
+
 def test_emoji_images_come_at_the_size_asked_for(tmp_path):
     write_emoji(tmp_path / "set.npz", np.arange(4 * 8 * 8 * 3, dtype="uint8").reshape(4, 8, 8, 3))
     whole, half = (

@@ -42,6 +42,9 @@ def test_another_kind_replaces_a_table_and_the_same_kind_extends_it():
     base = {"loss": {"kind": "ProxyAnchor", "alpha": 16.0}}
     assert study.merge(base, {"loss": {"kind": "SoftTriple"}})["loss"] == {"kind": "SoftTriple"}
     assert study.merge(base, {"loss": {"margin": 0.2}})["loss"]["alpha"] == 16.0
+    backbone = {"backbone": {"name": "efficientnet_lite0", "weights": "imagenet"}}
+    assert study.merge(backbone, {"backbone": {"name": "small_cnn"}})["backbone"] == {"name": "small_cnn"}
+    assert study.merge(backbone, {"backbone": {"trainable": False}})["backbone"]["weights"] == "imagenet"
 
 
 def test_hash_ignores_the_order_of_keys_and_sees_every_value():

@@ -152,9 +152,7 @@ def _extract(table: Mapping, folder: pathlib.Path) -> None:
         from tf_detreg import backbones
 
         size = table.get("image_size", image_set.image_size)
-        weights = table.get("weights")
-        weights = str(emoji_set.find(weights)) if weights and str(weights).endswith(".npz") else weights
-        backbone = backbones.build(table["features"], size, weights=weights, trainable=False)
+        backbone = backbones.build(table["features"], size, weights=weights(table.get("weights")), trainable=False)
         batches = image_set.ordered(batch_size=64, image_size=size).map(lambda x, _: x)
         features = backbone.predict(batches, verbose=0).astype("float32")
     with files.replacing(folder) as room:
@@ -162,6 +160,11 @@ def _extract(table: Mapping, folder: pathlib.Path) -> None:
         np.save(room / "features.npy", features)
         more = {} if image_set.groups is None else {"groups": image_set.groups}
         np.savez(room / "labels.npz", labels=image_set.labels, names=np.array(image_set.class_names), **more)
+
+
+def weights(name: str | None) -> str | None:
+    """What `backbones.build` takes: a weights file is looked for as data are, another name stays as it is."""
+    return str(emoji_set.find(name)) if name and name.endswith(".npz") else name
 
 
 def _place(name: str) -> pathlib.Path | None:

@@ -159,15 +159,19 @@ def candidates(base: Mapping, family: Mapping, budget: int = 0) -> Iterator[dict
 
 
 def merge(base: Mapping, over: Mapping) -> dict:
-    """`over` on top of `base`, table by table. A table that states another `kind` replaces the base's as a whole."""
+    """`over` on top of `base`, table by table. A table of another `kind` or `name` replaces the base's as a whole."""
     result = copy.deepcopy(dict(base))
     for name, value in over.items():
         old = result.get(name)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and value.get("kind", "") in ("", old.get("kind")):
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _another(value, old):
             result[name] = merge(old, value)
         else:
             result[name] = copy.deepcopy(value)
     return result
+
+
+def _another(table: Mapping, old: Mapping) -> bool:
+    return any(key in table and table[key] != old.get(key) for key in ("kind", "name"))
 
 
 def put(recipe: dict, dotted: str, value) -> None:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg.experiments import collapse, texts
+from tf_detreg.experiments import collapse, data, texts
 from tf_detreg.experiments.data import Arrays
 
 
@@ -72,12 +72,14 @@ def build(recipe: Mapping, train: Arrays):
         if name == "small_cnn":
             features = backbones.small_cnn(size, **options)(inputs)
         else:
+            options["weights"] = data.weights(options.get("weights"))
             features = backbones.build(name, size, **options)(inputs)
     head = make(heads, recipe["head"], dim=recipe["dim"], name="head")
     embedder = keras.Model(inputs, head(features))
     more = {}
     if rival := dict(recipe["rival"]):
         more["rival_loss_weight"] = rival.pop("loss_weight", 0.0)
+        more["rival_proxies"] = rival.pop("proxies", "shared")
         more["rival"] = make(heads, {**recipe["head"], **rival}, dim=recipe["dim"], name="rival")
     loss = dict(recipe["loss"])
     if issubclass(_named(losses, loss["kind"]), losses.ProxyLoss):
