@@ -69,7 +69,7 @@ def warm_up_wanted(asked: bool | None) -> bool:
     if asked is None:
         asked = importlib.util.find_spec("tensorflow_serving") is not None
         if not asked:
-            logger.info("No warm-up requests were written: they need pip install 'tf-detreg[serve]'.")
+            logger.info("No warm-up requests were written: they need pip install 'tensorflow-serving-api~=2.20.0'.")
     return asked
 
 

@@ -62,7 +62,7 @@ def saved_model(
 
     Raises:
         ValueError: If `embedder` is no plain embedder, its input size is unknown, or `version` exists already.
-        ImportError: If `warm_up` is set and `tensorflow-serving-api` (extra `serve`) is not installed.
+        ImportError: If `warm_up` is set and `tensorflow-serving-api` is not installed.
         OSError: If the disk is full or cannot be written; what was published before stays as it was.
 
     Example:
