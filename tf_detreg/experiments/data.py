@@ -40,9 +40,9 @@ class Arrays:
 def load(table: Mapping) -> Arrays:
     """The data of a study's `[data]` table.
 
-    Keys: `source` ("glyphs", "digits", "emoji", "folder", "arrays"), `features` (a backbone's name; the features are
-    computed once and cached; without it trials get images, or for digits the bare pixels), `weights` (of that
-    backbone), `image_size`, and for the sources: `path`, `without`, `max_classes`.
+    Keys: `source` ("glyphs", "digits", "emoji", "folder"), `features` (a backbone's name, or "pixels"; they are
+    computed once and cached; without it trials get images), `weights` (of that backbone), `image_size`, and for the
+    sources: `path`, `without`, `max_classes`.
 
     Raises:
         ValueError: for an unknown source, or files that are not there.
