@@ -43,14 +43,16 @@ def build(
         backbone: "small_cnn"; "efficientnet_lite0"; a model of `keras.applications` ("ResNet50", case and underscores
             do not matter); a keras-cv preset ("cv:mobilenet_v3_small");
             or any `keras.Model` or layer from images to features, to a feature map or to tokens.
-        image_size: side or (height, width) of the images.
-        pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map or in tokens (B, T, C); of
-            tokens also "first", the class token.
-        weights: "imagenet", a weights file, or None for random weights. A model given as an object keeps its own.
-        trainable: False freezes all of it.
+        image_size: side or (height, width) of the images. Defaults to 224.
+        pooling: "avg" (default), "max", "both" or "gem", for a backbone that ends in a feature map or in tokens
+            (B, T, C); of tokens also "first", the class token.
+        weights: "imagenet", a weights file, or None, the default, for random weights. A model given as an object keeps
+            its own.
+        trainable: False freezes all of it. Defaults to True.
         scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family,
             which for a model given as an object is "none".
-        freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning.
+        freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning. Defaults
+            to False.
 
     Call arguments:
         images: (B, H, W, 3), values 0..255.

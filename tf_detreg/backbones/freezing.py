@@ -44,7 +44,7 @@ def unfreeze(model: keras.Model, share: float, keep_batch_norm: bool = True) -> 
     Args:
         model: the backbone.
         share: 0 (all frozen) to 1 (all trainable), counted in layers from the output.
-        keep_batch_norm: leave batch normalisation frozen.
+        keep_batch_norm: leave batch normalisation frozen. Defaults to True.
 
     Returns:
         How many layers are trainable now.

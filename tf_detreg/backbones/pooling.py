@@ -15,8 +15,8 @@ class GeM(keras.layers.Layer):
     p = 1 is the average, p → ∞ the maximum.
 
     Args:
-        power: p at the start.
-        epsilon: floor under the features, which must not be negative.
+        power: p at the start. Defaults to 3.0.
+        epsilon: floor under the features, which must not be negative. Defaults to 1e-06.
 
     Call arguments:
         features: (B, H, W, C).

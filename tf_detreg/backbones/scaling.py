@@ -27,7 +27,8 @@ class PixelScaling(keras.layers.Layer):
 
     Args:
         mode: "none" (the backbone scales by itself), "unit" (0..1), "symmetric" (−1..1), "imagenet" (mean 0,
-            deviation 1 of ImageNet), "caffe" (BGR minus ImageNet's mean), "lite" ((x − 127) / 128).
+            deviation 1 of ImageNet), "caffe" (BGR minus ImageNet's mean), "lite" ((x − 127) / 128). Defaults to
+            "symmetric".
 
     Call arguments:
         images: (B, H, W, 3), RGB, 0..255.

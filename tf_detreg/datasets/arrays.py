@@ -26,10 +26,10 @@ def arrays(
         labels: N labels of any kind (numbers with gaps, names); equal ones are one class.
         groups: N labels of any kind for cross-group retrieval, or None.
         class_names: names of the classes in sorted order of their labels; None takes the labels themselves.
-        validation: share of the classes for validation.
-        test: share of the classes for testing.
-        seed: of the deal.
-        name: what reports call the set.
+        validation: share of the classes for validation. Defaults to 0.2.
+        test: share of the classes for testing. Defaults to 0.3.
+        seed: of the deal. Defaults to 0.
+        name: what reports call the set. Defaults to "arrays".
 
     Example:
     >>> import numpy as np

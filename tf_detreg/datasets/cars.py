@@ -33,10 +33,11 @@ def cars(
 
     Args:
         path: the folder that holds them.
-        image_size: side or (height, width) at which pictures are decoded.
-        validation: share of the first 98 classes held out for every choice; papers train on all of them (0).
-        seed: of the held-out classes.
-        check: insist on the official 8,054 and 8,131 images.
+        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
+        validation: share of the first 98 classes held out for every choice; papers train on all of them (0). Defaults
+            to 0.2.
+        seed: of the held-out classes. Defaults to 0.
+        check: insist on the official 8,054 and 8,131 images. Defaults to True.
 
     Raises:
         FileNotFoundError: if a file is missing; the message names it and the download page.

@@ -39,12 +39,13 @@ def csv(
 
     Args:
         path: the CSV file, UTF-8.
-        image_size: side or (height, width) at which pictures are decoded.
+        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
         root: folder that relative paths start from; the CSV file's own by default.
-        validation: share of the classes for validation, where no `split` column says it.
-        test: share of the classes for testing, likewise.
-        seed: of the deal.
+        validation: share of the classes for validation, where no `split` column says it. Defaults to 0.2.
+        test: share of the classes for testing, likewise. Defaults to 0.3.
+        seed: of the deal. Defaults to 0.
         max_missing: share of the listed files that may be missing; they are left out, counted and named in the log.
+            Defaults to 0.0.
 
     Returns:
         `Splits` of images on disk. Labels are classes; with a `split` column, each split numbers its own.

@@ -22,10 +22,11 @@ def cub(
 
     Args:
         path: the folder that holds `images.txt`.
-        image_size: side or (height, width) at which pictures are decoded.
-        validation: share of the first 100 classes held out for every choice; papers train on all of them (0).
-        seed: of the held-out classes.
-        check: insist on the official 5,864 and 5,924 images.
+        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
+        validation: share of the first 100 classes held out for every choice; papers train on all of them (0). Defaults
+            to 0.2.
+        seed: of the held-out classes. Defaults to 0.
+        check: insist on the official 5,864 and 5,924 images. Defaults to True.
 
     Raises:
         FileNotFoundError: if a file is missing; the message names it and the download page.

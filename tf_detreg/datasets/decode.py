@@ -31,8 +31,8 @@ class RandomCrop:
     """A random part of the picture, cut before it is resized (so nothing is enlarged twice).
 
     Args:
-        scale: least and greatest share of the picture's area.
-        ratio: least and greatest width / height.
+        scale: least and greatest share of the picture's area. Defaults to (0.16, 1.0).
+        ratio: least and greatest width / height. Defaults to (3 / 4, 4 / 3).
 
     Reference: Szegedy et al., "Going deeper with convolutions", CVPR 2015.
 

@@ -39,7 +39,7 @@ class FeatureSet:
         labels: int32 (N,).
         class_names: C names.
         groups: int32 (N,) or None.
-        name: what reports call the set.
+        name: what reports call the set. Defaults to "features".
     """
 
     features: np.ndarray
@@ -129,7 +129,7 @@ def cache_features(
         backbone: images → features (B, F); used in inference mode.
         data: an `ImageSet`, or `Splits` of them.
         folder: where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
-        batch_size: images at a time.
+        batch_size: images at a time. Defaults to 64.
 
     Returns:
         A `FeatureSet` (or the same kind of tuple of them); images that could not be read are left out.

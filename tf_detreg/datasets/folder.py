@@ -36,10 +36,10 @@ def folder(
 
     Args:
         path: the folder.
-        image_size: side or (height, width) at which pictures are decoded.
-        validation: share of the classes for validation.
-        test: share of the classes for testing.
-        seed: of the deal.
+        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
+        validation: share of the classes for validation. Defaults to 0.2.
+        test: share of the classes for testing. Defaults to 0.3.
+        seed: of the deal. Defaults to 0.
 
     Returns:
         `Splits` of images on disk.

@@ -46,10 +46,10 @@ def glyphs(image_size: int = 32, validation: float = 0.2, test: float = 0.3, see
     folder (`$TF_DETREG_CACHE`, else the platform's); the same versions of matplotlib and Pillow draw the same pixels.
 
     Args:
-        image_size: side in pixels, 16 to 128.
-        validation: share of the classes for validation.
-        test: share of the classes for testing.
-        seed: of the random placement and of the split.
+        image_size: side in pixels, 16 to 128. Defaults to 32.
+        validation: share of the classes for validation. Defaults to 0.2.
+        test: share of the classes for testing. Defaults to 0.3.
+        seed: of the random placement and of the split. Defaults to 0.
 
     Returns:
         `Splits` by class of grey images (three equal channels, one in memory).

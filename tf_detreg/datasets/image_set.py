@@ -30,9 +30,9 @@ class ImageSet:
             (N, H, W) or (N, H, W, 1) and stay one channel in memory (a broadcast view shows three).
         paths: N file names, or None when the images are in memory.
         groups: int32 (N,) or None: a second label (font family, artist, camera) for cross-group retrieval.
-        name: what reports call the set.
+        name: what reports call the set. Defaults to "images".
         image_size: side, or (height, width), at which files are decoded; taken from `images` when those are given.
-        skipped: files that a loader left out, each with its reason.
+        skipped: files that a loader left out, each with its reason. Defaults to none.
 
     Raises:
         ValueError: when lengths, types or the range of the labels do not fit together.
@@ -160,9 +160,9 @@ def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0
 
     Args:
         image_set: the whole set.
-        validation: share of the classes for validation.
-        test: share of the classes for testing.
-        seed: of the deal.
+        validation: share of the classes for validation. Defaults to 0.2.
+        test: share of the classes for testing. Defaults to 0.3.
+        seed: of the deal. Defaults to 0.
 
     Raises:
         ValueError: when a share is impossible or leaves no class for training.

@@ -30,10 +30,11 @@ def in_shop(
 
     Args:
         path: the folder that holds them.
-        image_size: side or (height, width) at which pictures are decoded.
-        validation: share of the train classes held out for every choice; papers train on all of them (0).
-        seed: of the held-out classes.
-        check: insist on the official 25,882 train, 14,218 query and 12,612 gallery images.
+        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
+        validation: share of the train classes held out for every choice; papers train on all of them (0). Defaults to
+            0.2.
+        seed: of the held-out classes. Defaults to 0.
+        check: insist on the official 25,882 train, 14,218 query and 12,612 gallery images. Defaults to True.
 
     Returns:
         `GallerySplits`: `test` are the queries, `gallery` is where they look.

@@ -22,10 +22,11 @@ def sop(
 
     Args:
         path: the folder that holds `Ebay_train.txt`.
-        image_size: side or (height, width) at which pictures are decoded.
-        validation: share of the train classes held out for every choice; papers train on all of them (0).
-        seed: of the held-out classes.
-        check: insist on the official 59,551 images of 11,318 articles and 60,502 of 11,316.
+        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
+        validation: share of the train classes held out for every choice; papers train on all of them (0). Defaults to
+            0.2.
+        seed: of the held-out classes. Defaults to 0.
+        check: insist on the official 59,551 images of 11,318 articles and 60,502 of 11,316. Defaults to True.
 
     Raises:
         FileNotFoundError: if a file is missing; the message names it and the download page.

@@ -77,11 +77,12 @@ def tfds(
 
     Args:
         dataset: its name, such as "cars196" or "oxford_flowers102:2.1.1".
-        image_size: side or (height, width) at which pictures are decoded.
-        validation: share of the classes for validation; for the three benchmarks, of the train classes.
-        test: share of the classes for testing, where no benchmark says it.
-        seed: of the deal.
-        check: insist on a benchmark's official counts.
+        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
+        validation: share of the classes for validation; for the three benchmarks, of the train classes. Defaults to
+            0.2.
+        test: share of the classes for testing, where no benchmark says it. Defaults to 0.3.
+        seed: of the deal. Defaults to 0.
+        check: insist on a benchmark's official counts. Defaults to True.
         data_dir: where TensorFlow Datasets keeps its data; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     Raises:

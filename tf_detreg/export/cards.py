@@ -31,7 +31,7 @@ def model_card(
     Args:
         embedder: The model.
         name: Its title. Default: the model's name.
-        data: What it was trained on.
+        data: What it was trained on. Default: not recorded, as for all that follow.
         recipe: How: text, or the run's configuration.
         evaluation: A `retrieval.RetrievalReport`, or text.
         smoothness: The Lipschitz summary: a report with `to_markdown()`, a mapping, or text.

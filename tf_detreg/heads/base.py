@@ -43,6 +43,8 @@ class FlowHead(keras.layers.Layer):
         dropout: Rate on the incoming features, while training. Default 0.
         connection: What stands between projection and flow: `"rms"` (default), or any Keras activation by name,
             `"linear"` for nothing.
+        dtype: float32, or float64 if asked; half and mixed policies become float32. Default: Keras' policy.
+        **kwargs: What every Keras layer takes.
 
     Call arguments:
         features: `(B, F)`, F static.

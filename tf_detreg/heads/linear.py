@@ -17,7 +17,10 @@ class Linear(FlowHead):
     Args:
         dim: Width of the embedding, 2 or more.
         dropout: Rate on the incoming features, while training. Default 0.
-        **kwargs: The other arguments of `FlowHead`, and those of every Keras layer.
+        penalty: Accepted and without effect. Default 0.
+        measure: Accepted and without effect. Default `"isometric"`.
+        projection: `"always"` (default), `"auto"` or `"never"`: the dense layer, which is the whole head.
+        **kwargs: `connection` of `FlowHead`, here `"linear"` unless given, and what every Keras layer takes.
 
     Call arguments:
         features: `(B, F)` floats, F static.

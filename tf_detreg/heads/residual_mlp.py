@@ -21,8 +21,8 @@ class ResidualMLP(FlowHead):
             hidden 128.
         activation: Of the hidden layers. Default `"relu"`.
         conditioner_dropout: Rate after each hidden layer, while training. Default 0.
-        penalty: Accepted and without effect.
-        measure: Accepted and without effect.
+        penalty: Accepted and without effect. Default 0.
+        measure: Accepted and without effect. Default `"isometric"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the blocks.
         dropout: Rate on the incoming features, while training. Default 0.
         **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).

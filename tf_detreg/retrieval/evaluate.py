@@ -49,13 +49,13 @@ def evaluate(
         engine: `"exact"`, `"scann"`, or `"auto"`, the default: exact until ScaNN, its build included, is faster at
             `target_recall`.
         metrics: Defaults to `"all"`. `"recall"` computes R@k and MRR alone, which needs one rank a query.
-        protocol: `"auto"`, or `"leave-one-out"`, `"query-gallery"`, `"cross-group"`. With `groups` and one of the
-            first two, groups only break the result down.
+        protocol: `"auto"`, the default, or `"leave-one-out"`, `"query-gallery"`, `"cross-group"`. With `groups` and one
+            of the first two, groups only break the result down.
         clusters: Defaults to False. True adds NMI, AMI and F1 of a k-means clustering with as many clusters as classes.
         target_recall: Defaults to 0.99: the share of true neighbours, at the largest rank needed, that ScaNN is
             tuned to find.
         resamples: Defaults to 1000, for the bootstrap intervals; 0 leaves them out.
-        seed: Of bootstrap, clustering and the sample on which ScaNN is tuned.
+        seed: Of bootstrap, clustering and the sample on which ScaNN is tuned. Defaults to 0.
         progress: Whether to show a progress bar. None, the default, shows it in a terminal.
 
     Returns:

@@ -20,36 +20,39 @@ class RunConfig:
 
     Args:
         data: `"glyphs"`, `"digits"`, a folder that holds one folder of images a class, or a `.csv` file. As a table,
-            with a loader of `tf_detreg.datasets` and its arguments: `{name = "cub", path = "CUB_200_2011"}`.
+            with a loader of `tf_detreg.datasets` and its arguments: `{name = "cub", path = "CUB_200_2011"}`. Default
+            `"glyphs"`.
         image_size: Side of the images in pixels. Default: the loader's own.
         crop: Arguments of `datasets.RandomCrop`, for sets of files. Default: none.
         augment: Keras preprocessing layers, as tables, applied in this order. Default: none.
-        backbone: Of `tf_detreg.backbones`, by function (`small_cnn`) or by a name that `backbones.build` knows.
+        backbone: Of `tf_detreg.backbones`, by function (`small_cnn`, the default) or by a name that `backbones.build`
+            knows.
         features: Whether the backbone stays as it is: its features are computed once, kept on disk, and the head is
             trained on them, in seconds. There is no augmentation then. Default false.
-        head: Of `tf_detreg.heads`.
+        head: Of `tf_detreg.heads`. Default: `{name = "RealNVP", dim = 128, penalty = 10.0}`.
         rival: Default: none. A table makes a second head of the main one's configuration; `penalty` is what it is (give
             a negative one), `loss_weight` and `proxies` are `rival_loss_weight` and `rival_proxies` of `MetricModel`,
             all else replaces options of the head.
-        loss: Of `tf_detreg.losses`; `miner` in it is a table too. `num_classes` is filled in.
+        loss: Of `tf_detreg.losses`; `miner` in it is a table too. `num_classes` is filled in. Default `ProxyAnchor`.
         interpolation: Arguments of `training.Interpolation`. Default: none.
-        regularizers: Of `tf_detreg.regularizers`.
-        classes: P, classes in a batch.
-        images: K, images of each.
-        epochs: Passes over the training set.
+        regularizers: Of `tf_detreg.regularizers`. Default: none.
+        classes: P, classes in a batch. Default 32.
+        images: K, images of each. Default 4.
+        epochs: Passes over the training set. Default 20.
         optimizer: Arguments of `training.optimizer`, with `warmup_epochs`, `backbone_delay_epochs` and
             `decay_every_epochs` in place of numbers of steps. Default: that function's, but `backbone_rate` 1e-2 for
             `small_cnn`, which starts from nothing.
         unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
-        monitor: What the best epoch has most of: `"recall@1"`, `"map@r"` … on the validation classes.
-        patience: Evaluations without a new best after which training stops; 0 for never.
-        k: Ranks of the recall.
-        evaluate_every: Epochs from one validation to the next.
-        seed: Of weights, batches and augmentation.
+        monitor: What the best epoch has most of: `"recall@1"`, `"map@r"` … on the validation classes. Default
+            `"recall@1"`.
+        patience: Evaluations without a new best after which training stops. Default 0: never.
+        k: Ranks of the recall. Default 1, 2, 4, 8.
+        evaluate_every: Epochs from one validation to the next. Default 1.
+        seed: Of weights, batches and augmentation. Default 0.
         deterministic: Whether TensorFlow must take reproducible kernels. Only with it does a resumed run equal an
-            unbroken one to the bit.
-        precision: Keras dtype policy, such as `"mixed_bfloat16"`. Heads stay in float32.
-        strategy: `""`, `"mirrored"` or `"multiworker"`.
+            unbroken one to the bit. Default true.
+        precision: Keras dtype policy, such as `"mixed_bfloat16"`. Heads stay in float32. Default `"float32"`.
+        strategy: `""` (default: this process), `"mirrored"` or `"multiworker"`.
 
     Raises:
         ValueError: For values of a wrong type or range.

@@ -39,7 +39,7 @@ class MetricModel(keras.Model):
         rival_loss_weight: `w`. Default 0.
         rival_proxies: `"shared"` (default): the rival is compared with the main head's proxies; `"own"`: with its own.
         interpolation: `training.Interpolation`, or ε for a default one. 0 (default): off. Mixed points enter R alone.
-        regularizers: Further terms, `tf_detreg.regularizers`.
+        regularizers: Further terms, `tf_detreg.regularizers`. Default: none.
 
     Call arguments:
         images: `(B, H, W, 3)`, values 0..255.
@@ -115,7 +115,7 @@ class MetricModel(keras.Model):
         """Like `keras.Model.compile`, without a loss: the model has its own.
 
         Args:
-            optimizer: See `tf_detreg.training.optimizer` for groups.
+            optimizer: See `tf_detreg.training.optimizer` for groups. Default `"adam"`, one rate for all.
             jit_compile: XLA. Default false: on CPUs it costs 6–21 s at the first step and does not always pay.
             **kwargs: The other arguments of `keras.Model.compile`.
 

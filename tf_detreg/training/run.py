@@ -116,8 +116,8 @@ def train(
         directory: Where to leave it. Made if it is not there.
         resume: Whether to go on with the run that is there; if none is, one begins. Default false.
         splits: The data as `datasets.Splits`, if loaded already or made by hand. Default: what `config.data` names.
-        callbacks: Further Keras callbacks.
-        verbose: Of `keras.Model.fit`.
+        callbacks: Further Keras callbacks. Default: none.
+        verbose: Of `keras.Model.fit`. Default `"auto"`.
 
     Returns:
         The finished run.

@@ -23,6 +23,7 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         delay: Steps at rate 0 before the rise: with it on the backbone alone, head and proxies settle first. Default 0.
         every: Steps between two falls of `"step"`.
         factor: What `"step"` multiplies by. Default 0.5.
+        name: Of the schedule. Default `"warm_up_decay"`.
 
     Raises:
         ValueError: For arguments out of range, or that a decay lacks.
