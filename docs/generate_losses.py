@@ -1,4 +1,4 @@
-"""Writes a page for every loss from its docstring, and the table that compares them with other libraries.
+"""Writes a page for every loss from its docstring, the table that compares them with other libraries, and the miners.
 
 python docs/generate_losses.py            # writes docs/losses/*.md
 python docs/generate_losses.py --check    # fails if a page is out of date
@@ -76,6 +76,18 @@ ONLY_THERE = (
     "VICReg",
 )
 BASES = ("PairLoss", "ProxyLoss")
+WHERE_TO_BEGIN = (
+    "**Where to begin.** In the [studies](../results.md) `MultiSimilarity` and `ProxyAnchor` (with α = 16 rather",
+    "than 32) were ahead on frozen features, `SupCon` from nothing, and the settings of a loss moved it as much as the",
+    "choice of the loss. Proxy losses want many classes in a batch; pair losses want two images of a class. The",
+    "learning rate comes before all of this.",
+)
+ABOUT_MINERS = (
+    "Pair losses (but `NPairsMultilabel`) and `Margin` take `miner=`, as in",
+    "`losses.Contrastive(miner=miners.MultiSimilarity(epsilon=0.1))`; in the configuration of a run,",
+    '`loss = { name = "Contrastive", miner = { name = "MultiSimilarity" } }`. Proxy losses use all pairs of samples',
+    "and proxies. Any function `(labels, embeddings)` → two boolean masks or three index vectors will do, too.",
+)
 
 
 def all_losses() -> dict[str, type]:
@@ -140,6 +152,8 @@ def overview(found: dict[str, type]) -> str:
         "reference with finite-difference gradients, and against frozen values of other libraries where they have it.",
         "tensorflow-similarity and OML: from the files in their `losses` and `miners` folders, not run.",
         "",
+        *WHERE_TO_BEGIN,
+        "",
         "| loss | kind | " + " | ".join(LIBRARIES) + " |",
         "|---|---|" + "---|" * len(LIBRARIES),
     ]
@@ -147,7 +161,19 @@ def overview(found: dict[str, type]) -> str:
         kind = "layer" if hasattr(loss, "add_weight") else "loss"
         lines.append(f"| [{name}]({page_name(name)}) | {kind} | " + " | ".join(ELSEWHERE[name]) + " |")
     lines += ["", f"pytorch-metric-learning also has, and this library has not: {', '.join(ONLY_THERE)}."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *miners_table()]) + "\n"
+
+
+def miners_table() -> list[str]:
+    """What the miners keep, from the first sentence of each docstring."""
+    from tf_detreg import miners
+
+    lines = ["## Miners", "", *ABOUT_MINERS, "", "| miner | which pairs or triplets count |", "|---|---|"]
+    for name in (name for name in miners.__all__ if name != "Miner"):
+        miner = getattr(miners, name)
+        options = ", ".join(f"{key}={value.default!r}" for key, value in inspect.signature(miner).parameters.items())
+        lines.append(f"| `{name}({options})` | {' '.join(inspect.getdoc(miner).split(chr(10) * 2)[0].split())} |")
+    return lines
 
 
 def check_peer() -> None:

@@ -9,7 +9,9 @@ from tf_detreg.miners.base import Miner
 
 @keras.saving.register_keras_serializable("tf_detreg", name="DistanceWeightedMiner")
 class DistanceWeighted(Miner):
-    r"""Distance-weighted sampling: for each positive pair one negative, drawn with probability
+    r"""Distance-weighted sampling: for each positive pair one negative, near ones as likely as far ones.
+
+    The probability of a negative is in proportion to
 
     `w_an ∝ 1/q(d)`,  `log w = (2 - D) log d + (3 - D)/2 · log(1 - d²/4)`,  `d = max(d_an, cutoff)`
 

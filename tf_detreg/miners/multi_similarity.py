@@ -9,7 +9,7 @@ from tf_detreg.miners.base import Miner
 
 @keras.saving.register_keras_serializable("tf_detreg", name="MultiSimilarityMiner")
 class MultiSimilarity(Miner):
-    r"""Multi-similarity mining.
+    r"""Multi-similarity: negatives nearer than the farthest positive, positives farther than the nearest negative.
 
     `N'(i) = {n : s_in + ε > min_{p∈P(i)} s_ip}`,  `P'(i) = {p : s_ip - ε < max_{n∈N(i)} s_in}`
 
