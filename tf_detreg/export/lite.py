@@ -47,7 +47,7 @@ def litert(
     Args:
         embedder: The plain inference model.
         path: The `.tflite` file.
-        quantize: None (float32, default), `"float16"` (weights halved, no loss worth naming), `"dynamic"` (int8
+        quantize: None (float32, default), `"float16"` (weights halved, hardly a loss in most models), `"dynamic"` (int8
             weights, float activations) or `"int8"` (int8 weights, and int8 activations in the backbone and the
             head's projection; the flow keeps float activations, which it needs).
         calibration: For `"int8"`: some hundred typical images `(N, H, W, 3)`, 0..255, on which the ranges of the
