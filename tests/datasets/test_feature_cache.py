@@ -130,3 +130,23 @@ def test_splits_in_splits_out(images, backbone, tmp_path):
     assert (len(train), len(validation), len(test)) == (100, 0, 2)
     with pytest.raises(ValueError, match="`backbone` must give features"):
         datasets.cache_features(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.ReLU()]), images, tmp_path)
+
+
+def test_a_second_process_that_begins_leaves_the_features_of_the_first(images, backbone, tmp_path):
+    features = datasets.cache_features(backbone, images, tmp_path)
+    kept = np.array(features.features)
+    (folder,) = tmp_path.iterdir()
+    (folder / "progress.json").unlink()  # as it was when the second process looked
+    cache._Store(folder, len(images), features.dim).claim()
+    np.testing.assert_array_equal(features.features, kept)
+
+
+@pytest.mark.parametrize("before", [b"", b"abc", b"abcdefghijkl"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_room_is_made_of_the_right_size(before, at_once, tmp_path, monkeypatch):
+    if not at_once:
+        monkeypatch.delattr(cache.os, "posix_fallocate")
+    path = tmp_path / "room"
+    path.write_bytes(before)
+    cache._allocate(path, 8)
+    assert path.read_bytes() == before[:8].ljust(8, b"\0")

@@ -287,6 +287,19 @@ def test_unreadable_says_so(data, tmp_path):
         datasets.decode(photo[: len(photo) // 2], (4, 4))
 
 
+def test_decode_takes_a_side_and_a_crop_alone(photos):
+    file = next(photos.rglob("*.*"))
+    assert datasets.decode(file, 4).shape == (4, 4, 3)
+    assert datasets.decode(str(file), (4, 6), datasets.RandomCrop()).shape == (4, 6, 3)
+    with pytest.raises(ValueError, match="`image_size` must be a positive integer"):
+        datasets.decode(str(file), 0)
+
+
+def test_a_folder_is_named_also_from_within(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert datasets.folder(".", 8).train.name == datasets.folder(photos, 8).train.name
+
+
 def test_path_list_is_a_list():
     names = ["a/ä.jpg", "b", "", "日本/x.png"]
     paths = PathList(names)

@@ -81,6 +81,7 @@ def test_a_header_says_what_the_file_is(tmp_path):
         "empty": b"",
         "start": content[:12],
         "exif": content.replace(b"MM\0*", b"XX\0*"),
+        "length": b"\xff\xd8\xff\xe1\0\0" + content[6:],
     }.items():
         (tmp_path / name).write_bytes(changed)
         assert header_of(str(tmp_path / name)) is None, name

@@ -15,6 +15,8 @@ from functools import cache
 
 import numpy as np
 
+from tf_detreg.datasets.pixels import Size, height_width
+
 logger = logging.getLogger(__name__)
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -84,8 +86,8 @@ def place(width: int, height: int, target: tuple[int, int], crop: RandomCrop | N
 
 
 def decode(
-    source: str | bytes,
-    size: tuple[int, int],
+    source: str | os.PathLike | bytes,
+    size: Size,
     crop: RandomCrop | None = None,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
@@ -96,17 +98,20 @@ def decode(
 
     Args:
         source: file name, or the bytes of a file.
-        size: (height, width) of the result.
+        size: side or (height, width) of the result.
         crop: a random crop instead of the central one.
-        rng: what the random crop draws from.
+        rng: what the random crop draws from; a fresh generator by default.
 
     Returns:
         uint8 (height, width, 3).
 
     Raises:
         UnreadableImage: with the reason in its text.
+        ValueError: for a size that is none.
     """
-    return _decode(source, size, crop, rng.random(DRAWS) if crop else None)
+    source = source if isinstance(source, bytes) else os.fspath(source)
+    draws = (rng or np.random.default_rng()).random(DRAWS) if crop else None
+    return _decode(source, height_width(size), crop, draws)
 
 
 def _decode(source, size, crop, draws) -> np.ndarray:

@@ -249,12 +249,14 @@ class _Store:
 
 
 def _allocate(path: pathlib.Path, size: int) -> None:
-    with open(path, "wb") as file:
+    """Gives a file its size and room. What is in it stays: another process may be computing the same features."""
+    with open(path, "ab") as file:
+        file.truncate(min(file.tell(), size))
         if hasattr(os, "posix_fallocate") and size:
             os.posix_fallocate(file.fileno(), 0, size)
             return
         block = bytes(1 << 20)
-        for start in range(0, size, len(block)):
+        for start in range(file.tell(), size, len(block)):
             file.write(block[: min(len(block), size - start)])
 
 

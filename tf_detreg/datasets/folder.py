@@ -51,10 +51,11 @@ def folder(
     root = pathlib.Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder. Give a folder that holds one folder of pictures a class.")
+    name = os.path.basename(os.path.abspath(root))  # that of "." is empty
     parts = _given_parts(root)
     if parts is None:
-        return split_by_class(_load(root, image_size, root.name), validation, test, seed)
-    loaded = {part: _load(where, image_size, f"{root.name}/{part}") for part, where in parts.items()}
+        return split_by_class(_load(root, image_size, name), validation, test, seed)
+    loaded = {part: _load(where, image_size, f"{name}/{part}") for part, where in parts.items()}
     if "validation" not in loaded:
         share = validation / (1 - test) if validation + test < 1 else validation
         loaded["train"], loaded["validation"] = hold_out(loaded["train"], min(share, 0.5), seed)

@@ -57,8 +57,8 @@ def glyphs(image_size: int = 32, validation: float = 0.2, test: float = 0.3, see
     Raises:
         ValueError: for a size or shares out of range.
     """
-    if not 16 <= image_size <= 128:
-        raise ValueError(f"`image_size` of glyphs must lie in 16..128; received {image_size!r}.")
+    if not isinstance(image_size, int | np.integer) or not 16 <= image_size <= 128:
+        raise ValueError(f"`image_size` of glyphs must be a whole number in 16..128; received {image_size!r}.")
     return split_by_class(_cached(int(image_size), int(seed)), validation, test, seed)
 
 

@@ -181,6 +181,8 @@ def _header(file: BinaryIO) -> tuple[int, int, int] | None:
         if kind in (0xC0, 0xC1, 0xC2):
             depth, height, width, components = struct.unpack(">BHHB", file.read(6))
             return (width, height, orientation) if depth == 8 and components in (1, 3) and width and height else None
+        if length < 2:
+            return None  # the length counts its own two bytes
         if kind == 0xE1:
             content = file.read(length - 2)
             orientation = _orientation(content[6:]) if content[:6] == b"Exif\0\0" else orientation

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 logger = logging.getLogger(__name__)
 
 _PIECE = 1 << 18
+
+
+class Batch(NamedTuple):
+    """Indices (P·K,) int64, and a seed (2,) int32 for whatever is random in the batch (crops, augmentation)."""
+
+    indices: np.ndarray
+    seed: np.ndarray
 
 
 class ClassSampler:
@@ -62,9 +70,9 @@ class ClassSampler:
         rng = np.random.default_rng([self.seed, int(epoch)])
         # Each class' members in the order in which this epoch takes them, and how far it has come; -1: not begun.
         members, taken = self._members.copy(), np.full(len(self._starts) - 1, -1, np.int32)
-        rounds = self._class_batches(rng)
+        batches = self._class_batches(rng)
         for _ in range(self.steps):
-            indices = np.concatenate([self._draw(c, members, taken, rng) for c in next(rounds).tolist()])
+            indices = np.concatenate([self._draw(c, members, taken, rng) for c in next(batches).tolist()])
             yield Batch(indices.astype(np.int64), rng.integers(2**31 - 1, size=2, dtype=np.int32))
 
     def _class_batches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -124,12 +132,3 @@ def _by_class(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:
         members[np.repeat(free[classes] - firsts, sizes) + np.arange(len(piece))] = order + begin
         free[classes] += sizes
     return members
-
-
-class Batch:
-    """Indices (P·K,) int64, and a seed (2,) int32 for whatever is random in the batch (crops, augmentation)."""
-
-    __slots__ = ("indices", "seed")
-
-    def __init__(self, indices: np.ndarray, seed: np.ndarray):
-        self.indices, self.seed = indices, seed
