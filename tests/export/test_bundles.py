@@ -132,6 +132,11 @@ def test_a_gallery_that_does_not_fit_is_refused(embedder, expected, tmp_path, ch
     assert not list(tmp_path.iterdir())
 
 
+def test_a_type_of_images_that_phones_do_not_send_is_refused(embedder, expected, tmp_path):
+    with pytest.raises(ValueError, match="input_dtype must be"):
+        export.retrieval_litert(embedder, expected, tmp_path / "m.tflite", input_dtype="int32")
+
+
 def test_an_index_brings_its_ids_and_its_model(embedder, expected, tmp_path):
     index = retrieval.Index(expected, ids=IDS, fingerprint=export.fingerprint(embedder))
     path = export.retrieval_litert(embedder, index, tmp_path / "m.tflite")

@@ -59,6 +59,12 @@ def test_a_resizable_batch(embedder, images, expected, tmp_path):
     np.testing.assert_allclose(got, expected[:7], atol=1e-5)
 
 
+def test_int8_with_a_larger_fixed_batch(embedder, images, expected, tmp_path):
+    path = export.litert(embedder, tmp_path / "m.tflite", "int8", calibration=images[:10], batch_size=4)
+    got, _ = run_artefact(path, images[:8])
+    assert (got * expected[:8]).sum(axis=1).min() > LEAST_COSINE["int8"]
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -97,6 +103,7 @@ def test_a_model_that_needs_more_than_built_in_ops_is_refused(tmp_path):
     [
         ({"quantize": "int4"}, "quantize must be one of"),
         ({"quantize": "int8"}, "calibration="),
+        ({"quantize": "int8", "calibration": np.zeros((4, 5, 5, 3))}, r"calibration must be images \(N, 32, 32, 3\)"),
         ({"input_dtype": "int8"}, "input_dtype must be"),
         ({"image_size": 64}, "is not the size of the model"),
         ({"labels": ["two\nlines"]}, "line breaks"),

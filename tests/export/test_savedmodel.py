@@ -112,6 +112,8 @@ def test_without_the_messages_of_tensorflow_serving(embedder, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.prediction_log_pb2", None)
     with pytest.raises(ImportError, match="tensorflow-serving-api"):
         metadata.prediction_log("m", "serving_default", {})
+    with pytest.raises(ImportError, match="tensorflow-serving-api"):
+        export.saved_model(embedder, tmp_path, warm_up=True)
     monkeypatch.setattr(metadata.importlib.util, "find_spec", lambda name: None)
     path = export.saved_model(embedder, tmp_path)
     assert sorted(file.name for file in (path / "assets.extra").iterdir()) == ["metadata.json"]

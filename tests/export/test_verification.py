@@ -1,6 +1,7 @@
 """`export.verify` runs artefacts in clean processes, says how they differ, and refuses what is too far off."""
 
 import shutil
+import zipfile
 
 import keras
 import numpy as np
@@ -69,6 +70,16 @@ def test_bad_artefacts_are_named(embedder, exported, images, tmp_path):
         export.verify(embedder, exported, images, timeout=0.01)
     with pytest.raises(ValueError, match="images must be"):
         export.verify(embedder, exported, images[:0])
+
+
+def test_a_file_that_others_wrote_has_no_facts(embedder, small_file, images, tmp_path):
+    content = small_file.read_bytes()
+    other = tmp_path / "other.tflite"
+    other.write_bytes(content[: content.rindex(b"PK\x03\x04")])
+    with zipfile.ZipFile(other, "a") as archive:
+        archive.writestr("labels.txt", "ant\nbee\n")
+    (check,) = export.verify(embedder, other, images, latency=()).checks
+    assert check.precision == "float32"
 
 
 def test_an_image_set_brings_its_labels(embedder, small_file, images, labels):

@@ -97,7 +97,7 @@ def retrieval_saved_model(
         tf.saved_model.save(module, str(path), signatures=signatures, options=options)
         add_extra(path, metadata.extra_files(facts), card)
         if metadata.warm_up_wanted(warm_up):
-            metadata.write_warm_up(path / "assets.extra" / WARM_UP, pathlib.Path(directory).name, size)
+            metadata.write_warm_up(path / "assets.extra" / WARM_UP, pathlib.Path(directory).resolve().name, size)
 
     needed = publishing.bytes_of(embedder.variables) + gallery.nbytes
     return publishing.publish(directory, version, write, needed=needed)
@@ -147,6 +147,7 @@ def retrieval_litert(
         >>> file.name
         'm.tflite'
     """
+    lite.check_input_dtype(input_dtype)
     embedder = inference_model(embedder)
     size = image_size_of(embedder, image_size)
     gallery, ids = check_gallery(embedder, gallery, ids, k, gallery_model)

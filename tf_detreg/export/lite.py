@@ -75,9 +75,10 @@ def litert(
     Reference:
         https://ai.google.dev/edge/litert/models/metadata
     """
-    _check(quantize, calibration, input_dtype)
+    check_input_dtype(input_dtype)
     embedder = inference_model(embedder)
     size = image_size_of(embedder, image_size)
+    _check(quantize, calibration, size)
     if quantize == "int8":
         model = _int8(embedder, (batch_size, *size, 3), calibration, input_dtype)
     else:
@@ -153,7 +154,7 @@ def convert(
         if quantize == "int8":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = tf.dtypes.as_dtype(input_dtype)
-            converter.representative_dataset = lambda: _samples(calibration)
+            converter.representative_dataset = lambda: _samples(calibration, concrete.inputs[0].shape[0] or 1)
         try:
             with _quiet():
                 model = converter.convert()
@@ -199,21 +200,32 @@ def write(
     return path
 
 
-def _check(quantize: str | None, calibration: np.ndarray | None, input_dtype: str) -> None:
-    if quantize not in QUANTIZATIONS:
-        raise ValueError(f"quantize must be one of {QUANTIZATIONS}, received {quantize!r}.")
+def check_input_dtype(input_dtype: str) -> None:
+    """Refuses what a `.tflite` file cannot take images as."""
     if input_dtype not in ("float32", "uint8"):
         raise ValueError(f'input_dtype must be "float32" or "uint8", received {input_dtype!r}.')
+
+
+def _check(quantize: str | None, calibration: np.ndarray | None, size: tuple[int, int]) -> None:
+    if quantize not in QUANTIZATIONS:
+        raise ValueError(f"quantize must be one of {QUANTIZATIONS}, received {quantize!r}.")
     if quantize == "int8" and (calibration is None or len(calibration) == 0):
         raise ValueError(
             'quantize="int8" needs calibration=, some hundred typical images (N, H, W, 3) with values 0..255. '
             'Without images, use quantize="dynamic".'
         )
+    if quantize == "int8" and np.shape(calibration)[1:] != (*size, 3):
+        raise ValueError(
+            f"calibration must be images (N, {size[0]}, {size[1]}, 3), as the model takes them; received shape "
+            f"{np.shape(calibration)}."
+        )
 
 
-def _samples(calibration: np.ndarray):
-    for image in np.asarray(calibration):
-        yield [image[None].astype(np.float32)]
+def _samples(calibration: np.ndarray, batch: int):
+    """The images in batches; the last one is filled up with the first images."""
+    images = np.asarray(calibration)
+    for start in range(0, len(images), batch):
+        yield [images[np.arange(start, start + batch) % len(images)].astype(np.float32)]
 
 
 def _refusal(embedder: keras.Model, error: object) -> str:

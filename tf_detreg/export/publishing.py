@@ -28,7 +28,8 @@ def publish(
         check: Called with the temporary path before publishing; an exception from it keeps the version back.
 
     Raises:
-        ValueError: If the version exists or is not a positive number.
+        ValueError: If the version exists or is not a positive number, or from `write` and `check`.
+        ImportError: From `write`.
         OSError: If the disk is full or not writable. What was there before is untouched.
     """
     directory = pathlib.Path(directory)
@@ -49,7 +50,7 @@ def publish(
                 check(temporary)
     except Exception as error:
         # TensorFlow reports a full disk with exceptions of its own.
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError | ImportError):
             raise
         raise OSError(
             f"Version {version} was not published to {str(directory)!r}; {_kept(present)}. {error}"
@@ -87,7 +88,7 @@ def versions(directory: str | os.PathLike) -> list[int]:
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         return []
-    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdigit() and entry.is_dir())
+    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal() and entry.is_dir())
 
 
 def require_space(directory: pathlib.Path, needed: int) -> None:

@@ -84,7 +84,8 @@ def saved_model(
         tf.saved_model.save(module, str(path), signatures=signatures)
         add_extra(path, extra, card)
         if metadata.warm_up_wanted(warm_up):
-            metadata.write_warm_up(path / "assets.extra" / WARM_UP, pathlib.Path(directory).name, (height, width))
+            name = pathlib.Path(directory).resolve().name
+            metadata.write_warm_up(path / "assets.extra" / WARM_UP, name, (height, width))
 
     return publishing.publish(directory, version, write, needed=publishing.bytes_of(embedder.variables), check=check)
 

@@ -250,7 +250,8 @@ def facts_of(path: str | os.PathLike) -> dict:
         return json.loads(file.read_text(encoding="utf-8"))
     if path.suffix == ".tflite" and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("metadata.json"))
+            # A file that others wrote may hold labels alone.
+            return json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
     return {}
 
 
