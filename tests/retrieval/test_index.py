@@ -1,13 +1,15 @@
 """The gallery on disk."""
 
+import contextlib
 import json
 import sys
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tf_detreg import retrieval
-from tf_detreg.retrieval import Index, approximate, index_folder, saved_tree
+from tf_detreg.retrieval import Index, approximate, exact, index_folder, saved_tree
 from tf_detreg.retrieval import index as index_module
 
 
@@ -54,6 +56,21 @@ def test_where_keeps_items_with_these_values(index):
         index.search(index.embeddings[0], k=1, where={"label": "neither"})
     with pytest.raises(ValueError, match="larger than the gallery"):
         index.search(index.embeddings[0], k=11, where={"label": "odd"})
+
+
+def test_where_takes_a_set_also_of_items_that_hold_lists():
+    tagged = Index(np.eye(3), metadata=[{"tag": ["a"]}, {"tag": "a"}, {}])
+    assert tagged.search(np.ones(3), k=1, where={"tag": {"a", "b"}}).ids == [[1]]
+
+
+def test_metadata_is_found_by_id_also_after_adding():
+    index = Index(np.eye(2), ["a", 1], [{"n": 0}, {"n": 1}])
+    assert index.metadata("a") == {"n": 0} and index.metadata(np.int64(1)) == {"n": 1}
+    index.add(np.eye(2), ["b", "c"], [{"n": 2}, {"n": 3}])
+    assert index.metadata("c") == {"n": 3}
+    for unknown in ("d", ["a"], None):
+        with pytest.raises(ValueError, match="is not in the index"):
+            index.metadata(unknown)
 
 
 def test_save_and_load_keep_everything_and_map_the_vectors(index, tmp_path):
@@ -262,3 +279,18 @@ def test_fingerprint_changes_with_the_weights():
     before = retrieval.fingerprint(model)
     model.layers[0].bias.assign([0.0, 1e-3])
     assert retrieval.fingerprint(model) != before
+
+
+def test_searches_that_overlap_put_the_threads_back_as_they_were():
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        first, second = contextlib.ExitStack(), contextlib.ExitStack()
+        first.enter_context(exact.settled)
+        second.enter_context(exact.settled)
+        first.close()
+        assert set(threads()) == {1}, "the second search still runs"
+        second.close()
+        assert threads() == before

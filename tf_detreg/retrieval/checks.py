@@ -83,10 +83,26 @@ def one_each(values, count: int, name: str, of: str) -> np.ndarray:
         raise ValueError(f"`{name}` must hold one value for each of the {count} `{of}`; received shape {values.shape}.")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"`{name}` holds NaN or infinity. Give integers or strings.")
-    if values.dtype.kind == "O" and len(kinds := {type(value) for value in values}) > 1:
-        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise ValueError(f"`{name}` mixes values that cannot be compared ({shown}). Give integers or strings alone.")
+    if values.dtype.kind == "O":
+        kinds = {type(value) for value in values}
+        if len(kinds) > 1 or kinds == {type(None)}:
+            shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise ValueError(f"`{name}` holds values that cannot be compared ({shown}). Give integers or strings.")
     return values
+
+
+def same_kind(values: np.ndarray, of_gallery: np.ndarray, name: str) -> None:
+    """Refuse numbers beside strings, and whole numbers that NumPy could only compare as floats, which rounds them."""
+    if (values.dtype.kind in "iufb") != (of_gallery.dtype.kind in "iufb"):
+        raise ValueError(
+            f"`{name}` are {values.dtype} and `gallery_{name}` are {of_gallery.dtype}: no two of them can be equal. "
+            "Give both as integers or both as strings."
+        )
+    if {values.dtype.kind, of_gallery.dtype.kind} == {"i", "u"} and np.result_type(values, of_gallery).kind == "f":
+        raise ValueError(
+            f"`{name}` are {values.dtype} and `gallery_{name}` are {of_gallery.dtype}, which have no integer type in "
+            "common. Give both as int64 or both as uint64."
+        )
 
 
 def ranks_at(k: int | Sequence[int], gallery_size: int) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ import concurrent.futures
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -61,18 +62,37 @@ class Scores:
             return np.asarray(tf.matmul(queries, self._gallery, transpose_b=not self._transposed))
 
 
-@contextlib.contextmanager
-def settled() -> Iterator[None]:
-    """One BLAS thread for each of our own, and no TensorFloat-32, with which GPUs keep three digits of a score."""
-    from threadpoolctl import threadpool_limits
+class _Settled:
+    """While in use: one BLAS thread for each of our own, and no TensorFloat-32, with which GPUs keep three digits.
 
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
+    Both are switches of the whole process. Searches may run in several threads at a time, as in a server: the first
+    one sets the switches and the last one puts them back, in whatever order the others end.
+    """
+
+    def __init__(self):
+        self._lock, self._users, self._undo = threading.Lock(), 0, contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if not self._users:
+                tensor_float = tf.config.experimental
+                self._undo.callback(
+                    tensor_float.enable_tensor_float_32_execution, tensor_float.tensor_float_32_execution_enabled()
+                )
+                tensor_float.enable_tensor_float_32_execution(False)
+                self._undo.enter_context(threadpool_limits(1, user_api="blas"))
+            self._users += 1
+
+    def __exit__(self, *_) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._undo.close()
+
+
+settled = _Settled()
 
 
 def workers() -> int:
@@ -91,7 +111,7 @@ def in_blocks(count: int, size: int, task: Callable[[np.ndarray], object], title
     """Call `task(rows)` for all blocks of 0..count-1 on all cores; the first error stops the rest."""
     blocks = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
     pool = concurrent.futures.ThreadPoolExecutor(workers())
-    with ticker(title, count, progress) as tick, settled(), pool:
+    with ticker(title, count, progress) as tick, settled, pool:
         futures = {pool.submit(task, rows): len(rows) for rows in blocks}
         try:
             for future in concurrent.futures.as_completed(futures):

@@ -55,6 +55,7 @@ class Index:
             )
         self.fingerprint = fingerprint
         self._tree: approximate.Calibrated | None = None
+        self._rows: dict[str | int, int] | None = None
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -80,10 +81,16 @@ class Index:
         return view
 
     def metadata(self, id: str | int) -> dict[str, object]:
-        """What is known about an item."""
+        """What is known about an item.
+
+        Raises:
+            ValueError: If there is none of this id.
+        """
+        if self._rows is None:  # made when it is first needed: a search never asks
+            self._rows = {known: row for row, known in enumerate(self._ids)}
         try:
-            return dict(self._metadata[self._ids.index(id)])
-        except ValueError:
+            return dict(self._metadata[self._rows[id]])
+        except (KeyError, TypeError):
             raise ValueError(f"`id`={id!r} is not in the index.") from None
 
     def add(
@@ -111,7 +118,7 @@ class Index:
         all_ids = _plain_ids([*self._ids, *more._ids], len(self) + len(more))
         self._vectors = np.concatenate([self._vectors, more._vectors])
         self._ids, self._metadata = all_ids, [*self._metadata, *more._metadata]
-        self._tree = None
+        self._tree = self._rows = None
 
     def search(
         self,
@@ -230,6 +237,7 @@ class Index:
         contents = index_folder.read(pathlib.Path(path), verify)
         index = cls.__new__(cls)
         index._vectors, index._ids, index._metadata, index.fingerprint, index._tree = contents
+        index._rows = None
         return index
 
     def _matches(
@@ -251,7 +259,10 @@ class Index:
             return None
         if not isinstance(where, Mapping):
             raise ValueError(f"`where` must be a mapping such as {{'label': 'daisy'}}; received {where!r}.")
-        wanted = {key: value if isinstance(value, list | tuple | set) else (value,) for key, value in where.items()}
+        # A set becomes a list: an item's own value may be a list, which a set cannot be asked for.
+        wanted = {
+            key: list(value) if isinstance(value, list | tuple | set) else [value] for key, value in where.items()
+        }
         return np.flatnonzero(
             [all(key in item and item[key] in values for key, values in wanted.items()) for item in self._metadata]
         )

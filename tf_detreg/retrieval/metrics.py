@@ -19,6 +19,7 @@ Reference:
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,13 +52,13 @@ class Ranks:
         rank = np.array([rank for ranks in lists for rank in sorted(ranks)], np.int64)
         return cls(np.repeat(np.arange(len(lists)), sizes), rank, sizes)
 
-    @property
+    @functools.cached_property
     def place(self) -> np.ndarray:
         """(n,) j: each rank is the j-th of its query, from 1."""
         sizes = np.bincount(self.query, minlength=len(self.relevant))
         return np.arange(len(self.query)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
 
-    @property
+    @functools.cached_property
     def first(self) -> np.ndarray:
         """(b,) rank of the nearest right answer; infinity where none is known."""
         first = np.full(len(self.relevant), np.inf)
@@ -121,9 +122,8 @@ def per_query(ranks: Ranks, ks: Sequence[int], what: str = "all") -> dict[str, n
         ks: For recall and precision.
         what: `"all"`, or `"recall"`: only what follows from the first rank.
     """
-    first = ranks.first
-    values = {f"recall@{k}": ranks._known((first <= k).astype(np.float64)) for k in ks}
-    values["mrr"] = ranks._known(1 / first)
+    values = {f"recall@{k}": recall(ranks, k) for k in ks}
+    values["mrr"] = reciprocal_rank(ranks)
     if what == "all":
         values |= {f"precision@{k}": precision(ranks, k) for k in ks}
         values["r_precision"] = r_precision(ranks)

@@ -157,11 +157,7 @@ def checked(queries, labels, gallery, gallery_labels, groups, gallery_groups):
         gallery, gallery_changed = checks.unit_rows(gallery, "gallery")
         checks.same_width(queries, gallery)
         gallery_labels = checks.one_each(gallery_labels, len(gallery), "gallery_labels", "gallery")
-        if (labels.dtype.kind in "iufb") != (gallery_labels.dtype.kind in "iufb"):
-            raise ValueError(
-                f"`labels` are {labels.dtype} and `gallery_labels` are {gallery_labels.dtype}: no two of them can be "
-                "equal. Give both as integers or both as strings."
-            )
+        checks.same_kind(labels, gallery_labels, "labels")
         changed = changed or gallery_changed
         if gallery_groups is not None:
             gallery_groups = checks.one_each(gallery_groups, len(gallery), "gallery_groups", "gallery")
@@ -171,6 +167,8 @@ def checked(queries, labels, gallery, gallery_labels, groups, gallery_groups):
         raise ValueError("`queries` holds one vector and there is no `gallery`: there is nothing to find.")
     if groups is not None:
         groups = checks.one_each(groups, len(queries), "groups", "queries")
+        if gallery_groups is not None:
+            checks.same_kind(groups, gallery_groups, "groups")
     if changed:
         notes.append("The vectors were not of length one; they were normalised, so that scores are cosines.")
     return queries, labels, gallery, gallery_labels, groups, gallery_groups, notes

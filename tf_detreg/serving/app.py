@@ -288,7 +288,7 @@ def _read(body: bytes, version) -> tuple[str, dict[str, np.ndarray], bool]:
 
 def _neighbours(request: Request) -> int:
     text = request.query_params.get("k", "12")
-    if not text.isdigit() or not 1 <= int(text) <= MOST_NEIGHBOURS:
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_NEIGHBOURS:
         raise Problem(400, f"k must be a number from 1 to {MOST_NEIGHBOURS}.")
     return int(text)
 

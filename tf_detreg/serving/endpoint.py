@@ -93,7 +93,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         ClientDisconnect: If the client left.
     """
     declared = request.headers.get("content-length", "0")
-    _refuse_larger(int(declared) if declared.isdigit() else 0, limit)
+    _refuse_larger(int(declared) if declared.isdecimal() else 0, limit)
     parts, size, more = [], 0, True
     while more:
         message = await request.receive()

@@ -78,7 +78,7 @@ def thumbnail(picture: str | pathlib.Path | np.ndarray | None, side: int) -> byt
         with Image.fromarray(np.asarray(picture)) if isinstance(picture, np.ndarray) else Image.open(picture) as image:
             image.draft("RGB", (2 * side, 2 * side))
             small = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, TypeError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # Pillow's decoders raise whatever they like on broken files
         return None
     if max(small.size) < side // 2:
         # Tiny pictures keep their sharp pixels.

@@ -86,19 +86,22 @@ class ModelDirectory:
                 "export.saved_model wrote to, which has folders such as 1/ with saved_model.pb in them."
             )
         self.current = Version(self.directory / str(found[-1]))
+        self._failed: int | None = None  # the last version that could not be loaded
 
     def take_newest(self) -> bool:
         """Loads a version newer than the current one, if there is one; the old one serves until then.
 
-        A version that cannot be loaded, or that takes other inputs, is reported and passed over.
+        A version that cannot be loaded is reported, once, and tried again at the next look: it may be half copied.
         """
         newest = max(versions(self.directory), default=0)
         if newest <= self.current.number:
             return False
         try:
             self.current = Version(self.directory / str(newest))
-        except Exception:
-            logger.exception("Version %d cannot be loaded; version %d keeps serving.", newest, self.current.number)
+        except Exception:  # TensorFlow raises many kinds on a damaged folder, and what serves must go on
+            if newest != self._failed:
+                logger.exception("Version %d cannot be loaded; version %d keeps serving.", newest, self.current.number)
+            self._failed = newest
             return False
         logger.info("Version %d serves now.", newest)
         return True
