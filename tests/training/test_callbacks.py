@@ -73,6 +73,16 @@ def test_the_guard_steps_back_and_names_the_term(images):
     assert healthy.reason is None
 
 
+def test_the_guard_sees_what_is_wrong_in_half_precision():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype="bfloat16")])
+    model.compile("sgd", "mse")
+    model.layers[0].kernel.assign(np.full((3, 2), np.nan))
+    guard = callbacks.NaNGuard()
+    guard.set_model(model)
+    with pytest.raises(callbacks.TrainingDiverged, match="before training has begun"):
+        guard.on_train_begin()
+
+
 def test_the_guard_says_which_regularizer(images):
     from tf_detreg.regularizers.base import Regularizer
 

@@ -342,9 +342,29 @@ def test_damaged_and_foreign_checkpoints_are_named(run, splits, tmp_path):
         checkpoint.restore(wider, checkpoint.checkpoints(run.directory / "checkpoints")[-1])
 
 
+def test_a_checkpoint_of_bfloat16_is_read_again(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, dtype="bfloat16")])
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    before = [np.array(weight, np.float32) for weight in model.get_weights()]
+    path = checkpoint.save(model, tmp_path, 1, {})
+    model.layers[0].kernel.assign(np.zeros((3, 2)))
+    assert checkpoint.restore(model, path)["epoch"] == 1
+    for weight, expected in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(np.array(weight, np.float32), expected)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
         load_run(tmp_path)
+
+
+def test_what_a_kill_leaves_before_the_first_epoch_is_in_no_ones_way(splits, tmp_path):
+    for room in (".config.json.abc", "..writable.abc"):
+        (tmp_path / room).mkdir()
+    (tmp_path / ".writable").touch()
+    assert train(small(epochs=1), tmp_path, resume=True, splits=splits, verbose=0).finished
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_configurations_read_what_they_write(tmp_path):
@@ -371,6 +391,8 @@ def test_a_damaged_configuration_is_named(content, tmp_path):
         ({"epoch": 3}, "Did you mean 'epochs'"),
         ({"epochs": 0}, "epochs"),
         ({"k": 5}, "k must be a list; received 5"),
+        ({"k": [1, 0]}, r"k must be a list of whole numbers, 1 or more; received \[1, 0\]"),
+        ({"features": "no"}, "features must be true or false; received 'no'"),
         ({"augment": 5}, "augment must be a list"),
         ({"classes": 2.5}, "classes"),
         ({"head": {"dim": 3}}, "head"),

@@ -41,7 +41,7 @@ def save(model: keras.Model, directory: str | os.PathLike, epoch: int, notes: di
         The file.
     """
     path = pathlib.Path(directory) / f"epoch-{epoch:04d}.npz"
-    arrays = {name: variable.numpy() for name, variable in state_of(model).items()}
+    arrays = {name: _readable(variable.numpy()) for name, variable in state_of(model).items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, **{_NOTES: np.array(json.dumps({"epoch": epoch, **notes}))})
         file.flush()
@@ -83,6 +83,11 @@ def checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
     """The checkpoints of a folder, oldest first."""
     found = [path for path in pathlib.Path(directory).glob("epoch-*.npz") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
+
+
+def _readable(values: np.ndarray) -> np.ndarray:
+    """bfloat16, which NumPy writes and cannot read, as float32, which holds all of it."""
+    return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
 def _all_variables(model: keras.Model) -> list[keras.Variable]:

@@ -5,6 +5,7 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class NaNGuard(keras.callbacks.Callback):
     def _take_snapshot(self):
         """Keeps the weights if they are good. A NaN in them need not show in the terms: `relu` turns it into 0."""
         values = [variable.numpy() for variable in self._state()]
-        if all(np.isfinite(value).all() for value in values if np.issubdtype(value.dtype, np.floating)):
+        if all(np.isfinite(value).all() for value in values if tf.as_dtype(value.dtype).is_floating):
             self._good, self._good_at = values, self._seen
         elif self._good:
             self._step_back(["the weights"])

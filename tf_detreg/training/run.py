@@ -31,6 +31,7 @@ from tf_detreg.training.unfreezing import GradualUnfreezing
 
 CONFIG, CHECKPOINTS, BEST, EMBEDDER = "config.json", "checkpoints", "best.keras", "embedder.keras"
 HISTORY, EVALUATION = "history.csv", "evaluation.json"
+_PROBE = ".writable"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,22 +321,26 @@ def _evaluate(run: Run, embedder: keras.Model, splits):
 
 def _prepare(directory: pathlib.Path, resume: bool):
     """Makes sure that the directory may be used, before anything costs time."""
-    is_run = (directory / CONFIG).is_file()
-    if any(path.name != LOCK for path in directory.iterdir()):
-        if not is_run:
+    if not all(_is_scaffold(path.name) for path in directory.iterdir()):
+        if not (directory / CONFIG).is_file():
             raise ValueError(f"directory={str(directory)!r} is not empty and not a run. Choose another place.")
         if not resume:
             raise ValueError(
                 f"directory={str(directory)!r} already holds a run. Go on with it (resume=True, --resume), or choose "
                 "another place."
             )
-    with replacing(directory / ".writable") as temporary:
+    with replacing(directory / _PROBE) as temporary:
         temporary.touch()
-    (directory / ".writable").unlink()
+    (directory / _PROBE).unlink()
     # What a kill left half-written: temporary folders, which no one reads.
     for room in (directory, directory / CHECKPOINTS):
         for rest in room.glob(".*.*"):
             shutil.rmtree(rest, ignore_errors=True)
+
+
+def _is_scaffold(name: str) -> bool:
+    """Whether a file may lie in a directory before its run has begun: a kill leaves them behind."""
+    return name in (LOCK, _PROBE) or name.startswith((f".{_PROBE}.", f".{CONFIG}."))
 
 
 def _compare(directory: pathlib.Path, record: dict):
