@@ -17,7 +17,7 @@ class Demo:
         run: The run's directory.
         report: The HTML page.
         saved_model: The version folder for TensorFlow Serving.
-        lite: The `.tflite` files, float32 and dynamic int8.
+        lite: The `.tflite` files, float32 and float16.
     """
 
     reports: Mapping[str, RetrievalReport]
@@ -59,7 +59,7 @@ def demo(
     model = export.saved_model(run.embedder, exports / "demo", card=card)
     lite = tuple(
         export.litert(run.embedder, exports / f"demo{suffix}.tflite", quantize=quantize)
-        for suffix, quantize in (("", None), ("-dynamic-int8", "dynamic"))
+        for suffix, quantize in (("", None), ("-float16", "float16"))
     )
     return Demo(reports, run.directory, page, model, lite)
 

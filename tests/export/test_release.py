@@ -25,7 +25,7 @@ def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tm
 def test_nothing_is_published_below_the_limits(embedder, images, tmp_path):
     strict = {"dynamic": export.Limits(cosine=1.1, recall_points=0.0)}
     with pytest.raises(ValueError, match=r"Not published.*below 1\.1"):
-        export.release(embedder, tmp_path, images, formats=["float32", "dynamic"], limits=strict)
+        export.release(embedder, tmp_path / "m", images, formats=["float32", "dynamic"], limits=strict)
     assert not list(tmp_path.iterdir())
 
 

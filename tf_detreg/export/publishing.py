@@ -60,7 +60,8 @@ def publish(
 
 @contextlib.contextmanager
 def staging(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A hidden folder inside `directory`, on the same disk, that vanishes in the end."""
+    """A hidden folder in `directory`, on the same disk; it goes in the end, and a new, empty `directory` with it."""
+    new = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
         room = pathlib.Path(tempfile.mkdtemp(prefix=".staging.", dir=directory))
@@ -71,6 +72,8 @@ def staging(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         yield room
     finally:
         shutil.rmtree(room, ignore_errors=True)
+        if new and not any(directory.iterdir()):
+            directory.rmdir()
 
 
 def move_in(staged: dict[str, pathlib.Path], directory: pathlib.Path, version: int) -> dict[str, pathlib.Path]:
