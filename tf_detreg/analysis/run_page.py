@@ -55,7 +55,7 @@ def write(
     Args:
         path: Where it goes.
         title: Its heading.
-        image_set: Images of classes that training never saw.
+        image_set: Images that were held back from training.
         embeddings: `(N, dim)`, after training, a row an image.
         reports: Of `compare`; the last one is the trained model's.
         history: A mapping an epoch.
@@ -65,12 +65,12 @@ def write(
     final = list(reports.values())[-1]
     some, wrong = _choose(final.per_query, seed)
     lead = (
-        f"{len(image_set):,} images of {image_set.num_classes:,} classes, none of which was seen in training: each is "
+        f"{len(image_set):,} images of {image_set.num_classes:,} classes, held back from training: each is "
         f"searched for among all the others. {100 * final.recall[min(final.recall)]:.1f} % find their own class first."
     )
     sections = [
         report.Section(
-            "Recall on unseen classes",
+            "Recall on what was held back",
             "Share of queries, in %, with the right class among the first k neighbours.",
             report.table(recall_rows(reports)),
         ),
