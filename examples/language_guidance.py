@@ -42,7 +42,7 @@ for weight in (0.0, 100.0):
     embedder = keras.Sequential([keras.Input((32, 32, 3)), backbones.small_cnn(32, width=16), heads.Linear(64)])
     guidance = [regularizers.LanguageGuidance(texts, weight=weight)] if weight else []
     model = training.MetricModel(embedder, losses.ProxyAnchor(train.num_classes), regularizers=guidance)
-    model.compile(training.optimizer(1e-3, 1e-3, proxy_factor=10, steps=epochs * len(batches)))
+    model.compile(training.optimizer(1e-2, 1e-2, proxy_factor=10, steps=epochs * len(batches)))
     watch = callbacks.RetrievalEvaluation(unseen, k=(1,), every=epochs)
     history = model.fit(batches, epochs=epochs, verbose=0, callbacks=[watch]).history
     proxies = keras.ops.convert_to_numpy(model.loss_function.proxies)
