@@ -14,7 +14,7 @@ from scipy import stats
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FROZEN = ("emoji-heads", "glyphs-heads")
-END_TO_END = ("emoji-end-to-end", "glyphs-end-to-end")
+TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end")
 
 
 def rows(study: str, stage: str) -> list[dict]:
@@ -71,7 +71,7 @@ def compare(study: str) -> None:
 def main() -> None:
     for study in FROZEN:
         conclude(study)
-    for study in END_TO_END:
+    for study in TESTED:
         compare(study)
 
 
