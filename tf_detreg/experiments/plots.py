@@ -16,7 +16,7 @@ def overview(studies: list[tuple[Study, list[dict]]]) -> str:
         studies: each study with what `table.compare` makes of it.
     """
     rows = [len(compared) for _, compared in studies]
-    figure = _figure(1.1 * len(rows) + 0.28 * sum(rows))
+    figure = _figure(0.8 * len(rows) + 0.2 * sum(rows))
     panels = figure.subplots(len(rows), 1, sharex=True, gridspec_kw={"height_ratios": [n + 0.5 for n in rows]})
     for axes, (study, compared) in zip(np.atleast_1d(panels), studies, strict=True):
         _draw(axes, study, compared)
