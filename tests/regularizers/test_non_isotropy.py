@@ -140,10 +140,10 @@ def test_configuration_and_weights_survive():
     np.testing.assert_array_equal(copy.penalty(context), penalty.penalty(context))
 
 
-@pytest.mark.parametrize("arguments", [{"dim": 1}, {"dim": 4, "depth": 0}, {"dim": 4, "scale_bound": 0}])
-def test_wrong_arguments_are_named(arguments):
-    with pytest.raises(ValueError, match="dim must be at least 2"):
-        NonIsotropy(**arguments)
+@pytest.mark.parametrize("wrong", [{"dim": 1}, {"depth": 0}, {"hidden": 0}, {"hidden_layers": -1}, {"scale_bound": 0}])
+def test_wrong_arguments_are_named(wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+        NonIsotropy(**{"dim": 4, **wrong})
 
 
 def test_wrong_size_is_named():

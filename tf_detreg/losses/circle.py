@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import average, count_true
 from tf_detreg.losses.distances import masked_logsumexp
-from tf_detreg.losses.options import positive
+from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -44,7 +44,7 @@ class Circle(PairLoss):
 
     def __init__(self, margin: float = 0.4, scale: float = 80.0, **kwargs):
         super().__init__(**kwargs)
-        self.margin = margin
+        self.margin = number("margin", margin)
         self.scale = positive("scale", scale)
 
     def per_anchor(self, pairs):

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.averages import check_average, pair_average
+from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -58,8 +59,8 @@ class Contrastive(PairLoss):
         super().__init__(distance=distance, **kwargs)
         if power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, received {power}.")
-        self.positive_margin = positive_margin
-        self.negative_margin = negative_margin
+        self.positive_margin = number("positive_margin", positive_margin)
+        self.negative_margin = number("negative_margin", negative_margin)
         self.power = power
         self.average = check_average(average)
 

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, at_label, cross_entropy
-from tf_detreg.losses.options import positive
+from tf_detreg.losses.options import number, positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -56,7 +56,7 @@ class CosFace(ProxyLoss):
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.scale = positive("scale", scale)
-        self.margin = margin
+        self.margin = number("margin", margin)
 
     def objective(self, labels, z, q):
         logits = self.scale * self.class_similarities(z, q)

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.margin import Margin
-from tf_detreg.losses.options import at_least
+from tf_detreg.losses.options import at_least, number
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -61,8 +61,8 @@ class CrossBatchMemory(LossLayer):
             )
         self.loss = loss
         self.memory_size = at_least("memory_size", memory_size, 1)
-        self.start = start
-        self.batch_weight = batch_weight
+        self.start = at_least("start", start, 0)
+        self.batch_weight = number("batch_weight", batch_weight)
 
     def build(self, labels_shape, embeddings_shape):
         if embeddings_shape[-1] is None:

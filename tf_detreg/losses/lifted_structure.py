@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import pair_average
 from tf_detreg.losses.distances import masked_logsumexp
+from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -46,7 +47,7 @@ class LiftedStructure(PairLoss):
 
     def __init__(self, margin: float = 1.0, distance: str | None = None, **kwargs):
         super().__init__(distance=distance, **kwargs)
-        self.margin = margin
+        self.margin = number("margin", margin)
 
     def per_anchor(self, pairs):
         matrix = pairs.matrix

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tf_detreg.losses.averages import average
 from tf_detreg.losses.labels import check_labels
 from tf_detreg.losses.loss_layer import LossLayer
-from tf_detreg.losses.options import at_least
+from tf_detreg.losses.options import at_least, number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedPairs, Pairs, occurrences
 
@@ -111,9 +111,9 @@ class Margin(LossLayer):
         if num_classes is not None:
             num_classes = at_least("num_classes", num_classes, 1)
         self.num_classes = num_classes
-        self.alpha = alpha
-        self.beta_start = beta
-        self.nu = nu
+        self.alpha = number("alpha", alpha)
+        self.beta_start = number("beta", beta)
+        self.nu = number("nu", nu)
         self.learn = learn
         self.rule = _Boundary(num_classes, alpha, nu, distance=distance, normalize=normalize, miner=miner)
 

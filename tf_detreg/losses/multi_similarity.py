@@ -4,7 +4,7 @@ import keras
 
 from tf_detreg.losses import distances
 from tf_detreg.losses.direction import hardest_positive_direction
-from tf_detreg.losses.options import positive
+from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -54,8 +54,8 @@ class MultiSimilarity(PairLoss):
         super().__init__(**kwargs)
         self.alpha = positive("alpha", alpha)
         self.beta = positive("beta", beta)
-        self.base = base
-        self.direction = direction
+        self.base = number("base", base)
+        self.direction = number("direction", direction)
 
     def per_anchor(self, pairs):
         similarities = pairs.similarities

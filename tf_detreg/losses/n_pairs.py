@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import average
 from tf_detreg.losses.distances import similarities
+from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -45,7 +46,7 @@ class NPairs(PairLoss):
 
     def __init__(self, penalty: float = 0.0, normalize: bool = False, **kwargs):
         super().__init__(normalize=normalize, **kwargs)
-        self.penalty = penalty
+        self.penalty = number("penalty", penalty)
 
     def per_anchor(self, pairs):
         anchors, positives = chosen_pairs(pairs)

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, log1p_sum_exp, set_apart
-from tf_detreg.losses.options import positive
+from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -67,8 +67,8 @@ class ProxyAnchor(ProxyLoss):
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.alpha = positive("alpha", alpha)
-        self.margin = margin
-        self.direction = direction
+        self.margin = number("margin", margin)
+        self.direction = number("direction", direction)
 
     def objective(self, labels, z, q):
         # α goes into the embeddings, δ into the sums: a pass over (B, dim) or (C,) instead of (B, C).

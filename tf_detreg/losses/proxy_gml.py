@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, cross_entropy, set_apart
+from tf_detreg.losses.options import number
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -67,7 +68,7 @@ class ProxyGML(ProxyLoss):
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio must lie in (0, 1], received {ratio}.")
         self.ratio = ratio
-        self.proxy_weight = proxy_weight
+        self.proxy_weight = number("proxy_weight", proxy_weight)
 
     def objective(self, labels, z, q):
         similarities = tf.matmul(z, q, transpose_b=True)

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, set_apart
-from tf_detreg.losses.options import positive
+from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -66,7 +66,7 @@ class ProxyNCA(ProxyLoss):
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.scale = positive("scale", scale)
-        self.direction = direction
+        self.direction = number("direction", direction)
 
     def objective(self, labels, z, q):
         similarities = tf.matmul(z, q, transpose_b=True)

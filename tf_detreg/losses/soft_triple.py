@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, at_label, cross_entropy
-from tf_detreg.losses.options import positive
+from tf_detreg.losses.options import number, positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -65,8 +65,8 @@ class SoftTriple(ProxyLoss):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.scale = positive("scale", scale)
         self.gamma = positive("gamma", gamma)
-        self.margin = margin
-        self.tau = tau
+        self.margin = number("margin", margin)
+        self.tau = number("tau", tau)
 
     def objective(self, labels, z, q):
         logits = self.scale * self.soft_similarities(z, q)

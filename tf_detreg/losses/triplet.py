@@ -6,6 +6,7 @@ import tensorflow as tf
 from tf_detreg.losses.averages import average, check_average, count_true
 from tf_detreg.losses.direction import cosine_at_anchor
 from tf_detreg.losses.each_positive import sum_over_positives
+from tf_detreg.losses.options import not_negative, number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedTriplets, Pairs, as_masks
 
@@ -77,13 +78,11 @@ class Triplet(PairLoss):
         super().__init__(distance=distance, **kwargs)
         if negatives not in NEGATIVES:
             raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}; received {negatives!r}.")
-        if margin < 0:
-            raise ValueError(f"margin must not be negative, received {margin}.")
-        self.margin = margin
+        self.margin = not_negative("margin", margin)
         self.negatives = negatives
         self.soft = soft
         self.swap = swap
-        self.direction = direction
+        self.direction = number("direction", direction)
         self.average = check_average(average)
 
     def mined(self, pairs):

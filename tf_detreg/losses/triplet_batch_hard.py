@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import masked_max, masked_min
+from tf_detreg.losses.options import not_negative
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -46,7 +47,7 @@ class TripletBatchHard(PairLoss):
 
     def __init__(self, margin: float = 0.2, soft: bool = False, distance: str | None = None, **kwargs):
         super().__init__(distance=distance, **kwargs)
-        self.margin = margin
+        self.margin = not_negative("margin", margin)
         self.soft = soft
 
     def per_anchor(self, pairs):

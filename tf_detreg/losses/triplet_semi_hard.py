@@ -6,6 +6,7 @@ import tensorflow as tf
 from tf_detreg.losses.averages import average, count_true
 from tf_detreg.losses.distances import masked_max, masked_min
 from tf_detreg.losses.each_positive import sum_over_positives
+from tf_detreg.losses.options import not_negative
 from tf_detreg.losses.pair_loss import PairLoss
 
 
@@ -48,7 +49,7 @@ class TripletSemiHard(PairLoss):
 
     def __init__(self, margin: float = 0.2, distance: str | None = None, **kwargs):
         super().__init__(distance=distance, **kwargs)
-        self.margin = margin
+        self.margin = not_negative("margin", margin)
 
     def per_anchor(self, pairs):
         some = tf.reduce_any(pairs.negatives, axis=1, keepdims=True)

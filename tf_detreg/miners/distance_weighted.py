@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.losses.options import positive
 from tf_detreg.losses.pairs import MinedTriplets
 from tf_detreg.miners.base import Miner
 
@@ -53,8 +54,8 @@ class DistanceWeighted(Miner):
     def __init__(self, cutoff: float = 0.5, nonzero_loss_cutoff: float | None = 1.4, seed: int | None = None):
         if not 0 < cutoff < 2:
             raise ValueError(f"cutoff must lie between 0 and 2, received {cutoff}.")
-        if nonzero_loss_cutoff is not None and nonzero_loss_cutoff <= 0:
-            raise ValueError(f"nonzero_loss_cutoff must be positive or None, received {nonzero_loss_cutoff}.")
+        if nonzero_loss_cutoff is not None:
+            positive("nonzero_loss_cutoff", nonzero_loss_cutoff)
         self.cutoff = cutoff
         self.nonzero_loss_cutoff = nonzero_loss_cutoff
         self.seed = seed

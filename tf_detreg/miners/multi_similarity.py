@@ -3,6 +3,7 @@
 import keras
 
 from tf_detreg.losses.distances import masked_max, masked_min
+from tf_detreg.losses.options import number
 from tf_detreg.losses.pairs import MinedPairs
 from tf_detreg.miners.base import Miner
 
@@ -42,7 +43,7 @@ class MultiSimilarity(Miner):
     """
 
     def __init__(self, epsilon: float = 0.1):
-        self.epsilon = epsilon
+        self.epsilon = number("epsilon", epsilon)
 
     def choose(self, pairs):
         similarities = pairs.similarities

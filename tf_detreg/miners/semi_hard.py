@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.losses.options import not_negative
 from tf_detreg.miners.base import Miner
 from tf_detreg.miners.triplets import list_triplets
 
@@ -38,7 +39,7 @@ class SemiHard(Miner):
     """
 
     def __init__(self, margin: float = 0.2):
-        self.margin = margin
+        self.margin = not_negative("margin", margin)
 
     def choose(self, pairs):
         matrix = pairs.matrix

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.heads.checks import check_integer
 from tf_detreg.regularizers.base import Context, Regularizer, some_rows, unit
 
 # Squared distances are held above this, so that coincident centres keep a finite energy and gradient.
@@ -39,9 +40,7 @@ class CentreSeparation(Regularizer):
 
     def __init__(self, weight: float = 1.0, max_rows: int = 512, **kwargs):
         super().__init__(weight, **kwargs)
-        if max_rows < 1:
-            raise ValueError(f"max_rows must be at least 1, received {max_rows}.")
-        self.max_rows = max_rows
+        self.max_rows = check_integer("max_rows", max_rows, 1)
         self.draws = keras.random.SeedGenerator(0)  # a random seed would shift those of all that is made later
 
     def penalty(self, context: Context) -> tf.Tensor:

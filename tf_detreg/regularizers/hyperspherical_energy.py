@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.heads.checks import check_number
 from tf_detreg.regularizers.centres import CentreSeparation, mean_over, squared_distances
 
 
@@ -52,8 +53,8 @@ class HypersphericalEnergy(CentreSeparation):
         **kwargs,
     ):
         super().__init__(weight, max_rows, **kwargs)
-        if power < 0:
-            raise ValueError(f"power must be 0 or more, received {power}.")
+        if check_number("power", power) < 0:
+            raise ValueError(f"power must not be negative, received {power!r}.")
         self.power = power
         self.angular = angular
         self.half = half

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg.heads.checks import check_integer, check_number, check_positive
 from tf_detreg.regularizers.base import Context, Regularizer, some_rows, unit
 
 DIVERGENCES = ("backward", "forward")
@@ -72,13 +73,11 @@ class LanguageGuidance(Regularizer):
             raise ValueError(f"divergence must be one of {DIVERGENCES}, received {divergence!r}.")
         if on not in PLACES:
             raise ValueError(f"on must be one of {PLACES}, received {on!r}.")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, received {temperature}.")
         self.divergence = divergence
         self.on = on
-        self.shift = shift
-        self.temperature = temperature
-        self.max_rows = max_rows
+        self.shift = check_number("shift", shift)
+        self.temperature = check_positive("temperature", temperature)
+        self.max_rows = check_integer("max_rows", max_rows, 1)
         self.draws = keras.random.SeedGenerator(0)  # a random seed would shift those of all that is made later
         self.texts = self._frozen(texts, shape)
         self.built = True

@@ -2,6 +2,7 @@
 
 import keras
 
+from tf_detreg.heads.checks import check_number
 from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over
 
 
@@ -36,8 +37,8 @@ class LogExpMean(CentreSeparation):
 
     def __init__(self, temperature: float = 1.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
         super().__init__(weight, max_rows, **kwargs)
-        if temperature < 0:
-            raise ValueError(f"temperature must be 0 or more, received {temperature}.")
+        if check_number("temperature", temperature) < 0:
+            raise ValueError(f"temperature must not be negative, received {temperature!r}.")
         self.temperature = temperature
 
     def energy(self, cosines, pairs):

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.heads.checks import check_integer, check_positive
 from tf_detreg.heads.conditioner import Conditioner
 from tf_detreg.heads.coupling import affine_coupling, split
 from tf_detreg.regularizers.base import Context, Regularizer, unit
@@ -67,18 +68,13 @@ class NonIsotropy(Regularizer):
         **kwargs,
     ):
         super().__init__(weight, **kwargs)
-        if dim < 2 or depth < 1 or scale_bound <= 0:
-            raise ValueError(
-                "dim must be at least 2, depth at least 1 and scale_bound positive; "
-                f"received {dim}, {depth} and {scale_bound}."
-            )
-        self.dim = dim
-        self.depth = depth
-        self.hidden = hidden
-        self.hidden_layers = hidden_layers
-        self.scale_bound = scale_bound
+        self.dim = check_integer("dim", dim, 2)
+        self.depth = check_integer("depth", depth, 1)
+        self.hidden = check_integer("hidden", hidden, 1)
+        self.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)
+        self.scale_bound = check_positive("scale_bound", scale_bound)
         self.exponential = exponential
-        self.nets = [self._net(layer) for layer in range(depth)]
+        self.nets = [self._net(layer) for layer in range(self.depth)]
         self.built = True
 
     def _net(self, layer: int) -> Conditioner:

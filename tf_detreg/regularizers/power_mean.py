@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.heads.checks import check_number
 from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over, squared_distances
 
 
@@ -39,7 +40,7 @@ class PowerMean(CentreSeparation):
 
     def __init__(self, power: float = -1.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
         super().__init__(weight, max_rows, **kwargs)
-        self.power = power
+        self.power = check_number("power", power)
 
     def energy(self, cosines, pairs):
         log_distances = tf.math.log(squared_distances(cosines)) / 2

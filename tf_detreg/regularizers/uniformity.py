@@ -2,6 +2,7 @@
 
 import keras
 
+from tf_detreg.heads.checks import check_positive
 from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, squared_distances
 
 
@@ -37,9 +38,7 @@ class Uniformity(CentreSeparation):
 
     def __init__(self, temperature: float = 2.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
         super().__init__(weight, max_rows, **kwargs)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, received {temperature}.")
-        self.temperature = temperature
+        self.temperature = check_positive("temperature", temperature)
 
     def energy(self, cosines, pairs):
         return log_mean_exp(-self.temperature * squared_distances(cosines), pairs)
