@@ -109,7 +109,7 @@ def write_report(run, test=None, embedded=None) -> tuple[pathlib.Path, dict[str,
     reports = run_page.compare(embeddings, shown.labels, run.config.k)
     page = run_page.write(
         run.directory / "report.html",
-        f"{run.directory.name}: {shown.name}",
+        f"{run.directory.resolve().name}: {shown.name}",
         shown,
         after.embeddings,
         reports,

@@ -71,3 +71,10 @@ def test_no_picture_at_all_is_an_error(embedder, tmp_path):
         bulk_embed(tmp_path / "empty", tmp_path / "embedder.keras", tmp_path / "out")
     with pytest.raises(ValueError, match=r"no embeddings-\*"):
         read_embeddings(tmp_path / "empty")
+
+
+def test_shards_of_two_runs_are_not_mixed(tmp_path):
+    for name in ("embeddings-00000-of-00001", "embeddings-00000-of-00002", "embeddings-00001-of-00002"):
+        (tmp_path / f"{name}.tfrecord").touch()
+    with pytest.raises(ValueError, match="shards of several runs, of 1 and of 2"):
+        read_embeddings(tmp_path)

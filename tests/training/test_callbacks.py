@@ -136,6 +136,17 @@ def test_the_projector_gets_vectors_labels_and_pictures(images, tmp_path):
     assert "embeddings.tsv" in (tmp_path / "projector_config.pbtxt").read_text()
 
 
+def test_one_rank_will_do():
+    assert callbacks.RetrievalEvaluation(colours(), k=3).names == ["val_recall@3", "val_map@r"]
+
+
+@pytest.mark.parametrize("content", ["epoch,loss\n1,x\n", "epoch,loss\n1,2,3\n", "epoch,loss\nx,1\n"])
+def test_a_damaged_table_is_named(content, tmp_path):
+    (tmp_path / "history.csv").write_text(content)
+    with pytest.raises(ValueError, match=r"history\.csv is damaged"):
+        from_csv(tmp_path / "history.csv")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -143,6 +154,7 @@ def test_the_projector_gets_vectors_labels_and_pictures(images, tmp_path):
         (lambda: callbacks.GradualUnfreezing(stages=0), "stages"),
         (lambda: callbacks.RetrievalEvaluation(colours(images=1)), "image_set"),
         (lambda: callbacks.RetrievalEvaluation(colours(), every=0), "every"),
+        (lambda: callbacks.RetrievalEvaluation(colours(), k=(1, 0)), "`k` must be positive integers"),
     ],
 )
 def test_wrong_arguments_are_named(make, message):

@@ -75,7 +75,7 @@ def test_config_round_trip():
     assert again.get_config() == layer.get_config()
 
 
-@pytest.mark.parametrize("arguments", [{"epsilon": 0}, {"epsilon": 1.1}, {"neighbors": 0}])
+@pytest.mark.parametrize("arguments", [{"epsilon": 0}, {"epsilon": 1.1}, {"epsilon": True}, {"neighbors": 0}])
 def test_arguments_out_of_range_are_named(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         Interpolation(**arguments)

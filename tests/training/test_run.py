@@ -392,6 +392,7 @@ def test_a_damaged_configuration_is_named(content, tmp_path):
         ({"epochs": 0}, "epochs"),
         ({"k": 5}, "k must be a list; received 5"),
         ({"k": [1, 0]}, r"k must be a list of whole numbers, 1 or more; received \[1, 0\]"),
+        ({"k": []}, "k must be a list of whole numbers"),
         ({"features": "no"}, "features must be true or false; received 'no'"),
         ({"augment": 5}, "augment must be a list"),
         ({"classes": 2.5}, "classes"),

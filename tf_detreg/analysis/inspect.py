@@ -70,34 +70,63 @@ def inspect(embeddings, labels, k: int = 10, show: int = 8, duplicate: float = D
     k = min(k, len(labels) - 1)
     ids, scores = retrieval.search(embeddings, k=k)
     right = labels[ids] == labels[:, None]
-    first = np.where(right.any(axis=1), right.argmax(axis=1) + 1, k + 1)
-    first[np.bincount(labels)[labels] < 2] = 0  # lone: nothing could be found
-    # Among queries with equal ranks the harder one trusts its wrong neighbour more.
-    hardest = np.lexsort((-scores[:, 0], -first))[:show]
-    hardest = hardest[first[hardest] > 1]
-    wrong = ids[:, 0][~right[:, 0]]
-    pairs, times = np.unique(np.stack([labels[~right[:, 0]], labels[wrong]], axis=1), axis=0, return_counts=True)
-    order = np.argsort(-times, kind="stable")[:show]
+    first = _first_right(right, labels)
+    hardest = _hardest(first, scores)[:show]
     occurrences = np.bincount(ids.ravel(), minlength=len(labels))
-    centred = occurrences - occurrences.mean()
-    spread = occurrences.std()
-    hubs = np.argsort(-occurrences, kind="stable")[:show]
-    hubs = hubs[occurrences[hubs] > k + 3 * spread]
-    query, place = np.nonzero(scores >= duplicate)
-    copies = np.unique(np.sort(np.stack([query, ids[query, place]], axis=1), axis=1), axis=0)
-    across = labels[copies[:, 0]] != labels[copies[:, 1]]
-    worst = np.argsort(~across, kind="stable")
+    hubs = _hubs(occurrences, k)[:show]
+    copies, across = _duplicates(ids, scores, labels, duplicate)
     return Findings(
         hardest=hardest,
         first_rank=first[hardest],
-        confused=np.concatenate([pairs[order], times[order, None]], axis=1),
+        confused=_confused(labels, labels[ids[:, 0]])[:show],
         hubs=hubs,
         occurrences=occurrences[hubs],
-        skewness=float((centred**3).mean() / spread**3) if spread else 0.0,
-        duplicates=copies[worst],
-        across=across[worst],
+        skewness=_skewness(occurrences),
+        duplicates=copies,
+        across=across,
         k=k,
     )
+
+
+def _first_right(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N,) rank of each query's first right answer among its k neighbours; k + 1 if there is none, 0 for lone ones."""
+    first = np.where(right.any(axis=1), right.argmax(axis=1) + 1, right.shape[1] + 1)
+    _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.where(sizes[place] > 1, first, 0)
+
+
+def _hardest(first: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Queries with another class before their own; of those with equal ranks, who trusts its wrong neighbour more."""
+    order = np.lexsort((-scores[:, 0], -first))
+    return order[first[order] > 1]
+
+
+def _confused(labels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
+    """(c, 3): class, class of the nearest neighbour in its place, how often."""
+    wrong = labels != nearest
+    pairs, times = np.unique(np.stack([labels[wrong], nearest[wrong]], axis=1), axis=0, return_counts=True)
+    order = np.argsort(-times, kind="stable")
+    return np.concatenate([pairs[order], times[order, None]], axis=1)
+
+
+def _hubs(occurrences: np.ndarray, k: int) -> np.ndarray:
+    """Items that are neighbours of more than three standard deviations above the mean, which is k."""
+    order = np.argsort(-occurrences, kind="stable")
+    return order[occurrences[order] > k + 3 * occurrences.std()]
+
+
+def _skewness(occurrences: np.ndarray) -> float:
+    spread = occurrences.std()
+    return float(((occurrences - occurrences.mean()) ** 3).mean() / spread**3) if spread else 0.0
+
+
+def _duplicates(ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs whose cosine reaches the limit, and whether their labels differ, those first."""
+    query, place = np.nonzero(scores >= limit)
+    copies = np.unique(np.sort(np.stack([query, ids[query, place]], axis=1), axis=1), axis=0)
+    across = labels[copies[:, 0]] != labels[copies[:, 1]]
+    worst = np.argsort(~across, kind="stable")
+    return copies[worst], across[worst]
 
 
 def sections(image_set, embeddings, k: int = 10, show: int = 6) -> list[report.Section]:

@@ -34,6 +34,7 @@ def embed(
 
     from tf_detreg import training
     from tf_detreg.files import check_file, replacing
+    from tf_detreg.searching import image_files
 
     done = training.load_run(run)
     if runner is not None:
@@ -43,7 +44,7 @@ def embed(
         raise ValueError("--beam-option needs --runner, such as --runner DirectRunner.")
     out = out or "embeddings.npz"
     check_file(out)
-    files = _image_files([pathlib.Path(path) for path in images], done.embedder)
+    files = image_files(images, done.embedder)
     found = training.embed(done.embedder, files, progress=None)
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
@@ -93,9 +94,3 @@ def _bulk_embed(run, images: list[str], out: str, options: list[str]) -> str:
     if not run.finished:
         raise ValueError(f"The run {run.directory} has not ended: there is no embedder.keras for the workers to read.")
     return bulk_embed(images, run.directory / "embedder.keras", out, options=options).summary()
-
-
-def _image_files(paths: list[pathlib.Path], embedder):
-    from tf_detreg.searching import image_files
-
-    return image_files(paths, embedder)

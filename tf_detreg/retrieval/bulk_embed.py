@@ -98,7 +98,13 @@ def read_embeddings(folder: str | os.PathLike) -> tuple[list[str], np.ndarray]:
     files = sorted(tf.io.gfile.glob(os.path.join(os.fspath(folder), "embeddings-*-of-*.tfrecord")))
     if not files:
         raise ValueError(f"folder={str(folder)!r} holds no embeddings-*.tfrecord.")
-    announced = int(files[0].removesuffix(".tfrecord").rsplit("-", 1)[1])
+    announced, *others = sorted({int(file.removesuffix(".tfrecord").rsplit("-", 1)[1]) for file in files})
+    if others:
+        counts = " and of ".join(map(str, [announced, *others]))
+        raise ValueError(
+            f"folder={str(folder)!r} holds shards of several runs, of {counts}. "
+            "Delete those of the older ones, or embed into a new folder."
+        )
     if len(files) != announced:
         raise ValueError(f"folder={str(folder)!r} holds {len(files)} of {announced} shards. Run the embedding again.")
     layout = {

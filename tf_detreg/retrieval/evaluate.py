@@ -94,17 +94,11 @@ def evaluate(
         )
     per_query = {name: values for name, values in table.items() if name not in ("first_rank", "relevant")}
     means = {name: float(np.nanmean(values)) for name, values in per_query.items()}
-    spans = {}
-    if resamples:
-        spans = {
-            name: intervals.over_classes(v, rules.query_class, 0.95, resamples, seed) for name, v in per_query.items()
-        }
     if clusters:
         means |= clustering.scores(queries, rules.query_class, seed)
-    classes = np.unique(rules.query_class)
     return RetrievalReport(
         metrics=means,
-        intervals={name: span for name, span in spans.items() if span},
+        intervals=_intervals(per_query, rules.query_class, resamples, seed) if resamples else {},
         per_class=_breakdown(per_query, labels),
         per_group={} if groups is None else _breakdown(per_query, groups),
         engine=found.engine,
@@ -112,13 +106,21 @@ def evaluate(
         queries=len(queries),
         lone_queries=int((table["relevant"] == 0).sum()),
         gallery=len(items),
-        classes=len(classes),
+        classes=len(np.unique(rules.query_class)),
         dimension=queries.shape[1],
         seconds=time.perf_counter() - began,
         approximation=found.approximation,
         notes=tuple(notes),
         per_query=table,
     )
+
+
+def _intervals(
+    per_query: dict[str, np.ndarray], classes: np.ndarray, resamples: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Name to its bootstrap interval, of those that have one."""
+    spans = {name: intervals.over_classes(v, classes, 0.95, resamples, seed) for name, v in per_query.items()}
+    return {name: span for name, span in spans.items() if span}
 
 
 def _breakdown(per_query: dict[str, np.ndarray], keys: np.ndarray) -> dict[object, dict[str, float]]:

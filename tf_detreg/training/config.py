@@ -109,7 +109,7 @@ class RunConfig:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{field} must be a whole number, {least} or more; received {value!r}.")
-        if any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.k):
+        if not self.k or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.k):
             raise ValueError(f"k must be a list of whole numbers, 1 or more; received {list(self.k)!r}.")
         for field in ("features", "deterministic"):
             if not isinstance(getattr(self, field), bool):

@@ -45,7 +45,7 @@ class Interpolation(keras.layers.Layer):
     ):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
-        if not 0 < epsilon <= 1:
+        if isinstance(epsilon, bool) or not 0 < epsilon <= 1:
             raise ValueError(f"epsilon must be above 0 and at most 1, received {epsilon!r}.")
         if int(neighbors) != neighbors or neighbors < 1:
             raise ValueError(f"neighbors must be a whole number, 1 or more, received {neighbors!r}.")

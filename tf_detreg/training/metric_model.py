@@ -204,18 +204,7 @@ class MetricModel(keras.Model):
                 objective += self.rival_loss_weight * terms["rival_loss"]
 
         if self.regularizers:
-            context = Context(
-                labels=all_labels,
-                images=images,
-                features=_rows(features, batch),
-                z=z,
-                embeddings=embeddings,
-                proxies=_proxies(self.loss_function),
-                proxy_labels=getattr(self.loss_function, "proxy_labels", None),
-                head=self.head,
-                backbone=self.backbone,
-                gather=batch.gather,
-            )
+            context = self._context(batch, all_labels, images, _rows(features, batch), z, embeddings)
             for regularizer in self.regularizers:
                 terms[regularizer.name] = batch.share(tf.cast(regularizer.penalty(context), objective.dtype))
                 objective += regularizer.weight * terms[regularizer.name]
@@ -224,6 +213,21 @@ class MetricModel(keras.Model):
             terms["layer_losses"] = batch.share(tf.add_n([tf.cast(term, objective.dtype) for term in self.losses]))
             objective += terms["layer_losses"]
         return objective, terms, batch
+
+    def _context(self, batch: GlobalBatch, labels, images, features, z, embeddings) -> Context:
+        """What the regularizers may look at."""
+        return Context(
+            labels=labels,
+            images=images,
+            features=features,
+            z=z,
+            embeddings=embeddings,
+            proxies=_proxies(self.loss_function),
+            proxy_labels=getattr(self.loss_function, "proxy_labels", None),
+            head=self.head,
+            backbone=self.backbone,
+            gather=batch.gather,
+        )
 
     def _log(self, objective, terms, batch):
         """Adds the terms to the epoch's means, each sample with equal weight, and returns the means."""

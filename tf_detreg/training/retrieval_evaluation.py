@@ -1,5 +1,7 @@
 """Retrieval on held-out images after each epoch, as ordinary entries of the logs."""
 
+import sys
+
 import keras
 import numpy as np
 
@@ -18,12 +20,12 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     Args:
         image_set: `datasets.ImageSet` of images that are not trained on, best of classes that are not either.
         prefix: Of the names. Default `"val_"`.
-        k: Ranks of the recall. Default 1, 2, 4, 8.
+        k: Rank or ranks of the recall. Default 1, 2, 4, 8.
         every: Epochs from one evaluation to the next. Default 1.
         batch_size: Default 128.
 
     Raises:
-        ValueError: If no class of the set has two images, or `every` is below 1.
+        ValueError: If no class of the set has two images, `every` is below 1, or `k` holds what is no rank.
 
     Example:
         >>> from tf_detreg import datasets
@@ -33,6 +35,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     """
 
     def __init__(self, image_set, prefix: str = "val_", k=(1, 2, 4, 8), every: int = 1, batch_size: int = 128):
+        from tf_detreg.retrieval import checks
+
         super().__init__()
         if not has_pairs(image_set):
             raise ValueError(
@@ -40,13 +44,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             )
         if every < 1:
             raise ValueError(f"every must be 1 or more, received {every!r}.")
-        self.image_set, self.prefix, self.k, self.every, self.batch_size = (
-            image_set,
-            prefix,
-            tuple(k),
-            every,
-            batch_size,
-        )
+        self.image_set, self.prefix, self.every, self.batch_size = image_set, prefix, every, batch_size
+        self.k = checks.ranks_at(k, sys.maxsize)  # `retrieve` leaves out those beyond the size of the set
 
     @property
     def names(self) -> list[str]:

@@ -50,9 +50,16 @@ def to_csv(rows: Sequence[Mapping[str, float]]) -> str:
 
 
 def from_csv(path: str | os.PathLike) -> list[dict[str, float]]:
-    """The rows of a file that `TableLog` wrote; empty cells are left out."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [
-            {name: int(value) if name == "epoch" else float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    """The rows of a file that `TableLog` wrote; empty cells are left out.
+
+    Raises:
+        ValueError: If it holds anything else, with its name.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [
+                {name: int(value) if name == "epoch" else float(value) for name, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{os.fspath(path)} is damaged: it is no table of numbers ({error}).") from error
