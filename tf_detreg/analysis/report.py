@@ -102,7 +102,7 @@ def write(path: str | os.PathLike, title: str, lead: str, sections: Sequence[Sec
     """Write the page atomically.
 
     Args:
-        path: Where the page goes. Its folder must exist.
+        path: Where the page goes. Missing folders are made.
         title: The heading of the page.
         lead: The sentence under it: what was done, and with what result.
         sections: In order.

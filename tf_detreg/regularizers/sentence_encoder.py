@@ -41,8 +41,9 @@ class SentenceEncoder:
         for name in ("config.json", "vocab.txt", "model.safetensors"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"folder {folder} has no {name}: it is not a BERT model folder.")
-        self.config = json.loads((folder / "config.json").read_text())
-        words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        self.config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        # Not `splitlines`: a word of the vocabulary may be one of Unicode's other line breaks.
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
         self.vocabulary = {word: number for number, word in enumerate(words)}
         self.weights = _read_safetensors(folder / "model.safetensors")
 

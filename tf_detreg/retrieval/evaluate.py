@@ -119,7 +119,7 @@ def _intervals(
     per_query: dict[str, np.ndarray], classes: np.ndarray, resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     """Name to its bootstrap interval, of those that have one."""
-    spans = {name: intervals.over_classes(v, classes, 0.95, resamples, seed) for name, v in per_query.items()}
+    spans = {name: intervals.over_classes(v, classes, resamples, seed) for name, v in per_query.items()}
     return {name: span for name, span in spans.items() if span}
 
 

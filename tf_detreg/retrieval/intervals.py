@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 
+_CONFIDENCE = 0.95
 _CELLS = 4_000_000
 
 
 def over_classes(
-    values: np.ndarray, classes: np.ndarray, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    values: np.ndarray, classes: np.ndarray, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Bootstrap interval of a mean over queries, by drawing classes with replacement.
+    """Bootstrap interval (95 %) of a mean over queries, by drawing classes with replacement.
 
     Queries of one class resemble each other, so an interval that draws queries is too narrow; the claim is about unseen
     classes, so classes are what is drawn.
@@ -18,7 +19,6 @@ def over_classes(
     Args:
         values: (Q,) one value a query; NaN is left out.
         classes: (Q,) class of each query, integers from 0.
-        confidence: Defaults to 0.95.
         resamples: Defaults to 1000.
         seed: Defaults to 0. Of the draw.
 
@@ -43,17 +43,16 @@ def over_classes(
         size = min(step, resamples - start)
         draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
         means.append((draws @ sums) / (draws @ counts))
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(np.concatenate(means), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return float(low), float(high)
 
 
-def of_share(hits: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson interval of a share; stays inside 0..1, and is not empty at 0 or 1.
+def of_share(hits: float, trials: int) -> tuple[float, float]:
+    """Wilson interval (95 %) of a share; stays inside 0..1, and is not empty at 0 or 1.
 
     Args:
         hits: How often it happened.
         trials: Out of how many independent trials.
-        confidence: Defaults to 0.95.
 
     Example:
         >>> low, high = of_share(99, 100)
@@ -62,7 +61,7 @@ def of_share(hits: float, trials: int, confidence: float = 0.95) -> tuple[float,
     """
     from scipy.stats import norm
 
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(norm.ppf((1 + _CONFIDENCE) / 2))
     share, spread = float(hits) / trials, z * z / trials
     centre = share + spread / 2
     half = math.sqrt(spread * share * (1 - share) + spread * spread / 4)
