@@ -1,14 +1,16 @@
 """`export.verify` runs artefacts in clean processes, says how they differ, and refuses what is too far off."""
 
+import io
 import shutil
 import zipfile
 
 import keras
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tf_detreg import export
-from tf_detreg.export.verification import recall_at_1
+from tf_detreg.export.verification import Check, recall_at_1
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +82,13 @@ def test_a_file_that_others_wrote_has_no_facts(embedder, small_file, images, tmp
         archive.writestr("labels.txt", "ant\nbee\n")
     (check,) = export.verify(embedder, other, images, latency=()).checks
     assert check.precision == "float32"
+
+
+def test_a_name_in_brackets_is_shown():
+    check = Check("shop[new]/1", "tensorflow", "float32", 1.0, 1.0, 1.0, None, {}, ())
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(export.Verification((check,), 1, None).to_table())
+    assert "shop[new]/1" in console.export_text()
 
 
 def test_an_image_set_brings_its_labels(embedder, small_file, images, labels):

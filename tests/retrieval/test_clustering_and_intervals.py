@@ -1,5 +1,6 @@
 """Clustering scores, bootstrap intervals and the report."""
 
+import dataclasses
 import doctest
 import importlib
 import io
@@ -54,10 +55,11 @@ def test_report_as_json_markdown_and_table():
     assert set(content["per_class"]) == {"a", "b"} and set(content["per_group"]) == {"0", "1", "2", "3"}
     assert "per_query" not in content
     assert f"| R@1 | {100 * report.recall[1]:.2f} |" in report.to_markdown()
+    report = dataclasses.replace(report, notes=("ScaNN cannot be loaded ([libtensorflow] is missing)",))
     console = rich.console.Console(width=120, record=True, file=io.StringIO())
     console.print(report.to_table())
     text = console.export_text()
-    assert "MAP@R" in text and "cross-group" in text
+    assert "MAP@R" in text and "cross-group" in text and "[libtensorflow]" in text
 
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(retrieval.__path__)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -115,5 +116,9 @@ def test_a_cluster_needs_its_configuration(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ValueError, match="TF_CONFIG"):
         distribution.open_place("multiworker")
+    for damaged in ("{", "[]", '{"task": {"type": "worker"}}'):
+        monkeypatch.setenv("TF_CONFIG", damaged)
+        with pytest.raises(ValueError, match=f"variable TF_CONFIG.*received {re.escape(repr(damaged))}"):
+            distribution.open_place("multiworker")
     with pytest.raises(ValueError, match="strategy"):
         distribution.open_place("tpu")

@@ -101,6 +101,7 @@ class Verification:
     def to_table(self):
         """The same for a terminal of 80 columns, without what the file names say: a `rich.table.Table`."""
         from rich.box import SIMPLE
+        from rich.markup import escape
         from rich.table import Table
 
         title = f"Against the Keras model, on {self.images} images, each artefact in its own process"
@@ -113,7 +114,9 @@ class Verification:
             table.add_column("\n".join(heading.rsplit(" ", 1)), justify="right")
         table.add_column("within\nlimits")
         for check, row in zip(self.checks, self.rows(), strict=True):
-            table.add_row(row["artefact"], *(row[column] for column in columns), "yes" if check.passed else "no")
+            table.add_row(
+                escape(row["artefact"]), *(row[column] for column in columns), "yes" if check.passed else "no"
+            )
         return table
 
     def to_json(self) -> dict:

@@ -158,6 +158,7 @@ class RetrievalReport:
     def to_table(self) -> "rich.console.Group":
         """A table with the sentence and the notes under it, for `rich.print`."""
         from rich.console import Group
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("metric")
@@ -165,7 +166,7 @@ class RetrievalReport:
         table.add_column("95 % interval", justify="right")
         for row in self.rows():
             table.add_row(*row.values())
-        return Group(table, self.summary(), *self.notes)
+        return Group(table, self.summary(), *map(escape, self.notes))
 
 
 def _percent(value: float) -> str:

@@ -43,7 +43,7 @@ def open_place(name: str) -> Place:
             `"mirrored"`: all GPUs of this machine, or its CPU; `"multiworker"`: the machines that `TF_CONFIG` lists.
 
     Raises:
-        ValueError: If there is no such strategy, or `TF_CONFIG` is missing.
+        ValueError: If there is no such strategy, or `TF_CONFIG` is missing or does not say who this process is.
     """
     if name == "":
         return Place(tf.distribute.get_strategy())
@@ -51,17 +51,24 @@ def open_place(name: str) -> Place:
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return Place(tf.distribute.MirroredStrategy([device.name for device in devices]))
     if name == "multiworker":
-        task = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task")
-        if not task:
-            raise ValueError(
-                'strategy="multiworker" needs the environment variable TF_CONFIG, such as {"cluster": {"worker": '
-                '["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; see docs/scaling.md.'
-            )
-        # "chief" is there only if the cluster names one; else the first worker is it.
-        cluster = json.loads(os.environ["TF_CONFIG"]).get("cluster", {})
-        first = task["type"] == ("chief" if "chief" in cluster else "worker") and int(task["index"]) == 0
+        first = _is_first()
         return Place(tf.distribute.MultiWorkerMirroredStrategy(), first)
     raise ValueError(f"strategy must be one of {STRATEGIES}, received {name!r}.")
+
+
+def _is_first() -> bool:
+    """Whether `TF_CONFIG` makes this process the chief."""
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        kind, index = config["task"]["type"], int(config["task"]["index"])
+        # "chief" is there only if the cluster names one; else the first worker is it.
+        return kind == ("chief" if "chief" in config.get("cluster", {}) else "worker") and index == 0
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            'strategy="multiworker" needs the environment variable TF_CONFIG, such as {"cluster": {"worker": '
+            '["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; received '
+            f"{os.environ.get('TF_CONFIG')!r}. See docs/scaling.md."
+        ) from error
 
 
 def _own_rows(dataset: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
