@@ -64,6 +64,8 @@ def test_sections_show_thumbnails_and_escape_names(planted):
 def test_labels_must_fit():
     with pytest.raises(ValueError, match="one value for each of the 2 `embeddings`"):
         inspect(np.eye(2), [0])
+    with pytest.raises(ValueError, match="two rows or more"):
+        inspect([[1.0, 0.0]], [0])
 
 
 def test_examples():

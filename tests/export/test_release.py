@@ -46,6 +46,9 @@ def test_bad_settings(embedder, images, tmp_path):
     (tmp_path / "4").mkdir()
     with pytest.raises(ValueError, match="next free one"):
         export.release(embedder, tmp_path, images, formats=["float32"], version=4, check=False)
+    for version in (0, True, "5"):
+        with pytest.raises(ValueError, match="must be a whole number of at least 1"):
+            export.release(embedder, tmp_path, images, formats=["float32"], version=version, check=False)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="Cannot write here"):
         export.release(embedder, tmp_path / "file", images, formats=["float32"])

@@ -67,6 +67,8 @@ def inspect(embeddings, labels, k: int = 10, show: int = 8, duplicate: float = D
     from tf_detreg.retrieval import checks
 
     labels = checks.one_each(labels, len(np.asarray(embeddings)), "labels", "embeddings")
+    if len(labels) < 2:
+        raise ValueError("`embeddings` must hold two rows or more: one alone has no neighbour.")
     k = min(k, len(labels) - 1)
     ids, scores = retrieval.search(embeddings, k=k)
     right = labels[ids] == labels[:, None]

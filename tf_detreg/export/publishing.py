@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
+
 from tf_detreg.files import replacing
 
 
@@ -34,13 +36,7 @@ def publish(
     """
     directory = pathlib.Path(directory)
     present = versions(directory)
-    version = max(present, default=0) + 1 if version is None else version
-    if not isinstance(version, int) or version < 1:
-        raise ValueError(f"version={version!r} must be a whole number of at least 1.")
-    if version in present:
-        raise ValueError(
-            f"version={version} is in {str(directory)!r} already; the next free one is {max(present) + 1}."
-        )
+    version = free_version(directory, version)
     require_space(directory, needed)
     try:
         with replacing(directory / str(version)) as temporary:
@@ -94,6 +90,22 @@ def versions(directory: str | os.PathLike) -> list[int]:
     return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal() and entry.is_dir())
 
 
+def free_version(directory: str | os.PathLike, version: int | None) -> int:
+    """The number that a new version gets: the one asked for, or one more than the largest present.
+
+    Raises:
+        ValueError: If it is there already or is not a positive whole number.
+    """
+    following = max(versions(directory), default=0) + 1
+    if version is None:
+        return following
+    if isinstance(version, bool) or not isinstance(version, int | np.integer) or version < 1:
+        raise ValueError(f"version={version!r} must be a whole number of at least 1.")
+    if version in versions(directory):
+        raise ValueError(f"version={version} is in {str(directory)!r} already; the next free one is {following}.")
+    return int(version)
+
+
 def require_space(directory: pathlib.Path, needed: int) -> None:
     """Raises OSError where the disk has clearly less than `needed` bytes left."""
     place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
@@ -107,8 +119,6 @@ def require_space(directory: pathlib.Path, needed: int) -> None:
 
 def bytes_of(variables: Iterable) -> int:
     """Bytes of the values of Keras variables, and a megabyte for the graph."""
-    import numpy as np
-
     return 1_000_000 + sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in variables)
 
 

@@ -93,8 +93,7 @@ def release(
     if unknown or not formats:
         raise ValueError(f"formats must be some of {FORMATS}, received {unknown or formats}.")
     embedder, directory = inference_model(embedder), pathlib.Path(directory)
-    present = publishing.versions(directory)
-    version = max(present, default=0) + 1 if version is None else version
+    version = publishing.free_version(directory, version)
     calibration = _spread(images if calibration is None else calibration, image_size_of(embedder))
     with publishing.staging(directory) as room:
         staged = {}
