@@ -1,5 +1,7 @@
 """Two `.tflite` models in a row as one: the output of the first is the input of the second."""
 
+from tf_detreg.export.flatfiles import packed, unpacked
+
 
 def join(first: bytes, second: bytes) -> bytes:
     """One model that runs `first`, then `second` on its output.
@@ -17,10 +19,7 @@ def join(first: bytes, second: bytes) -> bytes:
     Raises:
         ValueError: If the two do not fit.
     """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    head, tail = (schema.ModelT.InitFromPackedBuf(model, 0) for model in (first, second))
+    head, tail = unpacked(first), unpacked(second)
     graph, added = head.subgraphs[0], tail.subgraphs[0]
     _check(head, tail)
     buffers, codes, tensors = len(head.buffers), len(head.operatorCodes), len(graph.tensors)
@@ -44,9 +43,7 @@ def join(first: bytes, second: bytes) -> bytes:
     for output in tail.signatureDefs[0].outputs:
         output.tensorIndex = moved(output.tensorIndex)
     head.signatureDefs[0].outputs = tail.signatureDefs[0].outputs
-    builder = flatbuffers.Builder(len(first) + len(second))
-    builder.Finish(head.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(head)
 
 
 def _check(head, tail) -> None:

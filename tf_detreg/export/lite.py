@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_detreg.export import metadata, publishing
+from tf_detreg.export.halving import halve
 from tf_detreg.export.inference import image_size_of, inference_model
 from tf_detreg.export.joining import join
 from tf_detreg.export.savedmodel import embed, variables_read
@@ -47,7 +48,7 @@ def litert(
     Args:
         embedder: The plain inference model.
         path: The `.tflite` file.
-        quantize: None (float32, default), `"float16"` (weights halved, hardly a loss in most models), `"dynamic"` (int8
+        quantize: None (float32, default), `"float16"` (large weights halved, hardly a loss), `"dynamic"` (int8
             weights, float activations) or `"int8"` (int8 weights, and int8 activations in the backbone and the
             head's projection; the flow keeps float activations, which it needs).
         calibration: For `"int8"`: some hundred typical images `(N, H, W, 3)`, 0..255, on which the ranges of the
@@ -87,7 +88,10 @@ def litert(
         def serving_default(images):
             return {"embeddings": embed(embedder, tf.cast(images, tf.float32))}
 
-        model = convert(serving_default, embedder, quantize)
+        # Halved here: the converter's own float16 also rounds the few small weights on which everything depends.
+        halved = quantize == "float16"
+        model = convert(serving_default, embedder, None if halved else quantize)
+        model = halve(model) if halved else model
     facts = metadata.facts(
         embedder,
         size,
@@ -133,7 +137,7 @@ def convert(
     calibration: np.ndarray | None = None,
     input_dtype: str = "float32",
 ) -> bytes:
-    """The `.tflite` bytes of a `tf.function` over the embedder's variables.
+    """The `.tflite` bytes of a `tf.function` over the embedder's variables: float32 (None), `"dynamic"` or `"int8"`.
 
     Raises:
         ValueError: If the graph needs ops that LiteRT does not have built in.
@@ -149,8 +153,6 @@ def convert(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantize == "float16":
-            converter.target_spec.supported_types = [tf.float16]
         if quantize == "int8":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = tf.dtypes.as_dtype(input_dtype)
