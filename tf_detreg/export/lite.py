@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg.export import metadata, publishing
+from tf_detreg.export import integers, metadata, publishing
 from tf_detreg.export.halving import halve
 from tf_detreg.export.inference import image_size_of, inference_model
 from tf_detreg.export.joining import join
@@ -49,8 +49,8 @@ def litert(
         embedder: The plain inference model.
         path: The `.tflite` file.
         quantize: None (float32, default), `"float16"` (large weights halved, hardly a loss), `"dynamic"` (int8
-            weights, float activations) or `"int8"` (int8 weights, and int8 activations in the backbone and the
-            head's projection; the flow keeps float activations, which it needs).
+            weights, float activations) or `"int8"` (int8 weights, and int8 activations in the backbone but for
+            its first layers, where the calibration images show that they need float; the head keeps float activations).
         calibration: For `"int8"`: some hundred typical images `(N, H, W, 3)`, 0..255, on which the ranges of the
             activations are measured.
         image_size: Side or (height, width). Default: the model's input size.
@@ -104,30 +104,36 @@ def litert(
 
 
 def _int8(embedder: keras.Model, shape: tuple, calibration: np.ndarray, input_dtype: str) -> bytes:
-    """The backbone and the projection with int8 activations, the head's flow with int8 weights and float activations.
+    """The backbone with int8 activations, the head with int8 weights and float activations.
 
     A flow multiplies by `exp(s)` layer after layer; with activations rounded to 8 bits after each, a trained RealNVP
-    of 12 layers lost 7 points of R@1, the backbone and the projection none.
+    of 12 layers lost 7 points of R@1. The projection is cheap in float too, and rounding its output was most of what
+    a small CNN lost.
     """
-    # The uint8 input comes from the converter, which folds the cast into the first quantisation.
-    images_spec = tf.TensorSpec(shape, tf.float32, name="images")
     head = embedder.layers[-1]
-    if not isinstance(head, FlowHead):
-        whole = tf.function(lambda images: {"embeddings": embed(embedder, images)}, input_signature=[images_spec])
-        return convert(whole, embedder, "int8", calibration, input_dtype)
-    backbone = keras.Model(embedder.inputs, head.input)
+    rest = None
+    backbone = embedder
+    if isinstance(head, FlowHead):
+        backbone = keras.Model(embedder.inputs, head.input)
+        features_spec = tf.TensorSpec((shape[0], *head.input.shape[1:]), tf.float32, name="features")
 
-    @tf.function(input_signature=[images_spec])
-    def project(images):
-        features = backbone(images, training=False)
-        return {"projected": tf.cast(head.project(features, training=False), tf.float32)}
+        @tf.function(input_signature=[features_spec])
+        def embeddings(features):
+            return {"embeddings": tf.cast(head(features, training=False), tf.float32)}
 
-    @tf.function(input_signature=[tf.TensorSpec((shape[0], head.dim), tf.float32, name="projected")])
-    def flow(projected):
-        return {"embeddings": tf.cast(head.normalize(head.flow(projected, training=False)[0]), tf.float32)}
+        rest = convert(embeddings, embedder, "dynamic")
 
-    first = convert(project, embedder, "int8", calibration, input_dtype)
-    return join(first, convert(flow, embedder, "dynamic"))
+    # A uint8 input comes from the quantiser, which folds the cast into the first quantisation.
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")])
+    def features(images):
+        return {"embeddings" if rest is None else "features": embed(backbone, images)}
+
+    calibrated = convert(features, embedder, "calibrated", calibration)
+    batches = [batch for (batch,) in _samples(calibration, shape[0] or 1)]
+    expected = np.concatenate([np.asarray(embed(embedder, batch)) for batch in batches])
+    return integers.quantize(
+        calibrated, lambda model: model if rest is None else join(model, rest), batches, expected, input_dtype
+    )
 
 
 def convert(
@@ -135,9 +141,10 @@ def convert(
     embedder: keras.Model,
     quantize: str | None,
     calibration: np.ndarray | None = None,
-    input_dtype: str = "float32",
 ) -> bytes:
-    """The `.tflite` bytes of a `tf.function` over the embedder's variables: float32 (None), `"dynamic"` or `"int8"`.
+    """The `.tflite` bytes of a `tf.function` over the embedder's variables: float32 (None), or `"dynamic"`.
+
+    With `"calibrated"` they are float32, with the activations' ranges on the calibration images, for the quantiser.
 
     Raises:
         ValueError: If the graph needs ops that LiteRT does not have built in.
@@ -153,9 +160,9 @@ def convert(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantize is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantize == "int8":
+        if quantize == "calibrated":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.inference_input_type = tf.dtypes.as_dtype(input_dtype)
+            converter._experimental_calibrate_only = True
             converter.representative_dataset = lambda: _samples(calibration, concrete.inputs[0].shape[0] or 1)
         try:
             with _quiet():
