@@ -57,11 +57,12 @@ def test_an_unknown_recipe_is_told_with_a_near_one():
         recipes.load("cub-proxyanchor")
 
 
-def test_a_backbone_from_nothing_learns_faster_than_one_that_is_tuned():
-    def rate(**options):
-        found = assembly.build_optimizer(RunConfig(**options), steps=10).optimizers
-        return {one.name: float(one.learning_rate) for one in found}["backbone"]
+def test_a_backbone_from_nothing_learns_faster_than_one_that_is_tuned_and_with_clipped_gradients():
+    def settings(**options):
+        built = assembly.build_optimizer(RunConfig(**options), steps=10)
+        rates = {one.name: float(one.learning_rate) for one in built.optimizers}
+        return pytest.approx(rates["backbone"]), built.group_clipnorm
 
-    assert rate() == pytest.approx(1e-2)
-    assert rate(optimizer={"backbone_rate": 3e-3}) == pytest.approx(3e-3)
-    assert rate(backbone="efficientnet_lite0") == pytest.approx(1e-4)
+    assert settings() == (1e-2, 1.0)
+    assert settings(optimizer={"backbone_rate": 3e-3, "clipnorm": None}) == (3e-3, None)
+    assert settings(backbone="efficientnet_lite0") == (1e-4, None)

@@ -18,8 +18,9 @@ from tf_detreg.training.optimizers import optimizer
 logger = logging.getLogger(__name__)
 
 # The rate of `training.optimizer` is made for fine-tuning. With it, and with ten times it, a net from nothing stays far
-# behind: see "End to end: does the learning rate decide?" in docs/results.md.
-FROM_NOTHING = {"backbone_rate": 1e-2}
+# behind, and at the rate it wants unclipped gradients throw it back: see "End to end: does the learning rate decide?"
+# and "why does a second linear head help?" in docs/results.md.
+FROM_NOTHING = {"backbone_rate": 1e-2, "clipnorm": 1.0}
 _BEFORE_THE_FALL = ("warmup", "backbone_delay")
 LOADERS = ("glyphs", "digits", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 

@@ -40,8 +40,8 @@ class RunConfig:
         images: K, images of each. Default 4.
         epochs: Passes over the training set. Default 20.
         optimizer: Arguments of `training.optimizer`, with `warmup_epochs`, `backbone_delay_epochs` and
-            `decay_every_epochs` in place of numbers of steps. Default: that function's, but `backbone_rate` 1e-2 for
-            `small_cnn`, which starts from nothing.
+            `decay_every_epochs` in place of numbers of steps. Default: that function's, but for
+            `small_cnn`, which starts from nothing, `backbone_rate` 1e-2 and `clipnorm` 1.0.
         unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
         monitor: What the best epoch has most of: `"recall@1"`, `"map@r"` … on the validation classes. Default
             `"recall@1"`.
