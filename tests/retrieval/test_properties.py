@@ -106,9 +106,8 @@ def test_the_best_of_a_row_are_those_of_a_full_sort(seed, items, k):
     k = min(k, items)
     scores = np.random.default_rng(seed).integers(0, 50, size=(5, items)).astype(np.float32)
     columns, values = exact.top(scores, k)
-    np.testing.assert_array_equal(values, -np.sort(-scores, axis=1)[:, :k])
+    np.testing.assert_array_equal(columns, np.argsort(-scores, axis=1, kind="stable")[:, :k])
     np.testing.assert_array_equal(np.take_along_axis(scores, columns, axis=1), values)
-    assert all(len(set(row)) == k for row in columns.tolist())
 
 
 def test_blocks_and_threads_change_nothing(monkeypatch):

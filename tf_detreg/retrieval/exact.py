@@ -250,21 +250,31 @@ def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     rows, items = scores.shape
     size = 64
     groups = items // size
-    if groups < 4 * k:
-        candidates = None
-        values = scores
-    else:
+    candidates, values, maxima = None, scores, scores[:, :0]
+    if groups >= 4 * k:
         maxima = scores[:, : groups * size].reshape(rows, size, groups).max(axis=1)
-        chosen = np.argpartition(maxima, groups - k, axis=1)[:, groups - k :]
+        chosen = _largest(maxima, k)
         inside = (chosen[:, None, :] + (np.arange(size) * groups)[:, None]).reshape(rows, -1)
         rest = np.broadcast_to(np.arange(groups * size, items), (rows, items - groups * size))
         candidates = np.concatenate([inside, rest], axis=1)
         values = np.take_along_axis(scores, candidates, axis=1)
-    if k < values.shape[1]:
-        kept = np.argpartition(values, values.shape[1] - k, axis=1)[:, values.shape[1] - k :]
-    else:
-        kept = np.broadcast_to(np.arange(k), (rows, k))
+    kept = _largest(values, k)
+    last = np.take_along_axis(values, kept, axis=1).min(axis=1)
+    # Where more than k items, or groups, reach the last score that was taken, it was chance which of them were taken.
+    reaching = [(found >= last[:, None]).sum(axis=1) for found in (values, maxima)]
     columns = kept if candidates is None else np.take_along_axis(candidates, kept, axis=1)
     values = np.take_along_axis(values, kept, axis=1)
+    for row in np.flatnonzero(np.maximum(*reaching) > k):
+        reach = np.flatnonzero(scores[row] >= last[row])
+        columns[row] = reach[np.argsort(-scores[row, reach], kind="stable")[:k]]
+        values[row] = scores[row, columns[row]]
     order = np.lexsort((columns, -values), axis=1)
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Columns (b, k) of the k largest values of each row, in any order."""
+    rows, count = values.shape
+    if k == count:
+        return np.tile(np.arange(k), (rows, 1))
+    return np.argpartition(values, count - k, axis=1)[:, count - k :].copy()
