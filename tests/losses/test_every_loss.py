@@ -230,6 +230,17 @@ def test_wrong_labels_raise_eagerly_and_in_a_graph(row):
             pytest.fail(what)
 
 
+@every_class
+def test_wrong_labels_give_nan_where_xla_cannot_raise(row):
+    labels, x = row.batch()
+    loss = row.build()
+    compiled = tf.function(lambda labels, x: loss(labels, x), jit_compile=True)
+    assert np.isfinite(compiled(tf.constant(labels), tf.constant(x)))
+    for what, bad in wrong_labels(row, labels):
+        if what in ("negative", "beyond int32", "too large") and not row.multilabel:
+            assert np.isnan(compiled(tf.constant(bad), tf.constant(x))), what
+
+
 def model_with(row) -> keras.Model:
     """A plain Keras model for a pair loss; `MetricModel` for a loss that owns weights."""
     keras.utils.set_random_seed(1)
@@ -274,6 +285,9 @@ def test_reductions_and_sample_weights(row):
     assert float(row.build(reduction="sum")(labels, x)) == pytest.approx(float(tf.reduce_sum(each)))
     weighted = float(row.build()(labels, x, sample_weight=weights))
     assert weighted == pytest.approx(float(np.mean(each * weights)))
+    column = float(row.build()(labels, x, sample_weight=weights[:, None]))
+    assert column == pytest.approx(weighted)
+    assert float(row.build()(labels, x, sample_weight=2.0)) == pytest.approx(2 * float(tf.reduce_mean(each)))
     mean = float(row.build(reduction="mean_with_sample_weight")(labels, x, sample_weight=weights))
     assert mean == pytest.approx(float(np.sum(each * weights) / weights.sum()))
 

@@ -71,6 +71,16 @@ def test_computes_in_float32_whatever_the_policy(row, policy):
     assert {weight.dtype for weight in layer.weights} <= {"float32", "int32"}
 
 
+@every_layer
+def test_compile_refuses_it_and_says_where_it_belongs(row):
+    """Keras would take any function, hand it labels as floats, and leave its weights as they are."""
+    labels, x = row.batch()
+    model = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM)])
+    model.compile("sgd", loss=row.build("float32"))
+    with pytest.raises(ValueError, match=r"training\.MetricModel"):
+        model.fit(x, labels, verbose=0)
+
+
 def saved_model(row) -> keras.Model:
     keras.utils.set_random_seed(1)
     loss = row.build("float32")

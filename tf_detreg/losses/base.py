@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.labels import check_labels, poisoned_by_labels
 from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.options import at_least
 
@@ -126,7 +126,8 @@ class ProxyLoss(LossLayer):
     def call(self, labels, embeddings):
         embeddings = tf.cast(embeddings, self.precision)
         labels = check_labels(labels, embeddings, self.num_classes)
-        return self.objective(labels, unit(embeddings), unit(tf.cast(self.proxies, self.precision)))
+        loss = self.objective(labels, unit(embeddings), unit(tf.cast(self.proxies, self.precision)))
+        return poisoned_by_labels(loss, labels)
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         """The scalar loss from checked labels `(B,)`, unit embeddings `(B, dim)` and unit proxies `(C·m, dim)`."""

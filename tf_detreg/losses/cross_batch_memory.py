@@ -86,14 +86,18 @@ class CrossBatchMemory(LossLayer):
         embeddings = tf.cast(embeddings, self.precision)
         labels = self.loss.check(labels, embeddings)  # before wrong ones reach the memory
         if training is False:
-            return tf.cast(self.loss(labels, embeddings), self.precision)
+            return self._within(labels, embeddings)
         self._check_size(embeddings)
         slots = self._write(labels, embeddings)
         return tf.cond(
             self.calls.value > self.start,
             lambda: self._remembered(labels, embeddings, slots),
-            lambda: tf.cast(self.loss(labels, embeddings), self.precision),
+            lambda: self._within(labels, embeddings),
         )
+
+    def _within(self, labels, embeddings) -> tf.Tensor:
+        """The mean loss of the batch compared with itself."""
+        return tf.cast(tf.reduce_mean(self.loss.call(labels, embeddings)), self.precision)
 
     def _check_size(self, embeddings):
         size, text = embeddings.shape[0], f"memory_size={self.memory_size} must be at least the batch size"
@@ -122,7 +126,7 @@ class CrossBatchMemory(LossLayer):
         losses = self.loss.against(labels, embeddings, self.memory_labels.value, self.memory.value, valid)
         loss = tf.cast(tf.reduce_mean(losses), self.precision)
         if self.batch_weight:
-            loss += self.batch_weight * tf.cast(self.loss(labels, embeddings), self.precision)
+            loss += self.batch_weight * self._within(labels, embeddings)
         return loss
 
     def _state(self, name: str, shape: tuple, value: float, dtype: str):

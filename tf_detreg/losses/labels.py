@@ -10,7 +10,8 @@ def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) 
 
     A wrong type or shape raises `ValueError` at once, also while a graph is being built. Values are known only when
     the graph runs: a negative or too large label raises `ValueError` eagerly and `tf.errors.InvalidArgumentError`
-    with the same text from inside `fit`. (XLA-compiled graphs drop such run-time checks.)
+    with the same text from inside `fit`. A graph that XLA compiles cannot raise: there such labels become -1, and
+    `poisoned_by_labels` makes the loss NaN.
 
     Args:
         labels: integers, `(B,)` or `(B, 1)`.
@@ -29,13 +30,15 @@ def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) 
     if not labels.dtype.is_integer:
         raise ValueError(
             f"labels must be integers (class numbers), received dtype {labels.dtype.name}. "
-            "Convert them with labels.astype('int32'), or one-hot labels with labels.argmax(axis=-1)."
+            "Convert them with labels.astype('int32'), or one-hot labels with labels.argmax(axis=-1). "
+            "(A loss that owns weights belongs in training.MetricModel(embedder, loss): compile(loss=...) hands it "
+            "floats, and would not train it.)"
         )
     return _in_range(_one_per_row(labels, embeddings), num_classes)
 
 
 def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
-    """Zeros and ones `(B, L)`, one column a label, as booleans; or an error as from `check_labels`.
+    """Zeros and ones `(B, L)`, one column a label, as booleans; or an error as from `check_labels` (none under XLA).
 
     Args:
         labels: booleans, or numbers of which only 0 and 1 may occur, `(B, L)`.
@@ -58,6 +61,11 @@ def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
     return _guarded(fine, text, labels) == 1
 
 
+def poisoned_by_labels(loss: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """A loss, or NaN without a gradient if `check_labels` found a wrong label where nothing could be raised."""
+    return tf.where(tf.reduce_all(labels >= 0), loss, float("nan")) if labels.dtype.is_integer else loss
+
+
 def _one_per_row(labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
     if embeddings.shape.rank != 2:
         raise ValueError(f"embeddings must have shape (batch, dim), received {tuple(embeddings.shape)}.")
@@ -74,17 +82,19 @@ def _one_per_row(labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
 
 def _in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
     wide = tf.cast(labels, tf.int64)
+    largest = tf.int32.max if num_classes is None else num_classes - 1
+    known = (wide >= 0) & (wide <= largest)
     if num_classes is None:
         text = (
             "labels must not be negative, nor above 2147483647. Drop unlabelled samples, or number the classes anew. "
             "Smallest and largest label received:"
         )
-        return tf.cast(_guarded(tf.reduce_all((wide >= 0) & (wide <= tf.int32.max)), text, wide), tf.int32)
-    text = (
-        f"labels must lie in 0 .. {num_classes - 1} (num_classes={num_classes}). Number the classes from 0 without "
-        "gaps, or give the loss a larger num_classes. Smallest and largest label received:"
-    )
-    return tf.cast(_guarded(tf.reduce_all((wide >= 0) & (wide < num_classes)), text, wide), tf.int32)
+    else:
+        text = (
+            f"labels must lie in 0 .. {largest} (num_classes={num_classes}). Number the classes from 0 without gaps, "
+            "or give the loss a larger num_classes. Smallest and largest label received:"
+        )
+    return tf.cast(tf.where(known, _guarded(tf.reduce_all(known), text, wide), -1), tf.int32)
 
 
 def _guarded(fine: tf.Tensor, text: str, values: tf.Tensor) -> tf.Tensor:

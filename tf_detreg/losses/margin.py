@@ -131,7 +131,7 @@ class Margin(LossLayer):
 
     def call(self, labels, embeddings):
         self.rule.beta = tf.convert_to_tensor(self.beta)
-        return self.rule(labels, tf.cast(embeddings, self.precision))
+        return tf.reduce_mean(self.rule.call(labels, tf.cast(embeddings, self.precision)))
 
     def check(self, labels, embeddings: tf.Tensor) -> tf.Tensor:
         """The labels as int32 `(B,)`, or an error."""

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses import distances
-from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.labels import check_labels, poisoned_by_labels
 from tf_detreg.losses.pairs import Pairs, as_masks, batch_pairs, memory_pairs
 
 
@@ -13,7 +13,8 @@ class PairLoss(keras.losses.Loss):
 
     `call` returns one value for each anchor, `(B,)`, whose mean is the loss: Keras' `reduction` and sample weights
     then do what they always do. It is computed in float32, or in float64 for float64 embeddings. A batch without any
-    usable pair costs 0. A NaN or an infinity in the embeddings gives NaN.
+    usable pair costs 0. A NaN or an infinity in the embeddings gives NaN. Under a distribution strategy, each replica
+    of a plain Keras model compares its own rows alone; `training.MetricModel` compares those of all.
 
     Implementing a pair loss: subclass, write `per_anchor(pairs) -> (B,)`, extend `get_config`, and set
     `default_distance` if `pairs.matrix` is used (a loss without it works on `pairs.similarities` and takes no
@@ -57,13 +58,14 @@ class PairLoss(keras.losses.Loss):
 
     def __call__(self, labels, embeddings, sample_weight=None):
         # Keras' own __call__ casts the labels to floats, which hides wrong types and loses digits of large ids.
+        labels = tf.cast(labels, tf.int32) if _is_rehearsal() else labels
         return _reduce(self.call(labels, embeddings), sample_weight, self.reduction)
 
     def call(self, labels, embeddings) -> tf.Tensor:
         """One value for each anchor, `(B,)`."""
         embeddings = self.prepare(embeddings)
         labels = self.check(labels, embeddings)
-        return _poisoned(self.per_anchor(self.mined(self.build_pairs(labels, embeddings))), embeddings)
+        return _poisoned(self.per_anchor(self.mined(self.build_pairs(labels, embeddings))), labels, embeddings)
 
     def against(self, labels, embeddings, reference_labels, references, valid=None) -> tf.Tensor:
         """One value for each anchor, `(B,)`, compared with other vectors, such as a memory, instead of the batch.
@@ -79,7 +81,7 @@ class PairLoss(keras.losses.Loss):
         labels = self.check(labels, embeddings)
         reference_labels = tf.cast(tf.convert_to_tensor(reference_labels), labels.dtype)
         pairs = self.build_memory_pairs(labels, embeddings, reference_labels, references, valid)
-        return _poisoned(self.per_anchor(self.mined(pairs)), embeddings)
+        return _poisoned(self.per_anchor(self.mined(pairs)), labels, embeddings)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         """The loss of each anchor, `(B,)`; written by each loss."""
@@ -136,14 +138,25 @@ class PairLoss(keras.losses.Loss):
         return cls(**config)
 
 
-def _poisoned(values: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-    """NaN everywhere if any embedding is not finite: masks and comparisons would hide it."""
-    return tf.where(tf.reduce_all(tf.math.is_finite(embeddings)), values, float("nan"))
+def _is_rehearsal() -> bool:
+    """Whether Keras, before it trains on several replicas, runs the loss on the *mean* of their batches for its shape.
+
+    The mean of labels is no label, and a float.
+    """
+    return not tf.executing_eagerly() and tf.distribute.has_strategy() and tf.distribute.in_cross_replica_context()
+
+
+def _poisoned(values: tf.Tensor, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+    """NaN everywhere if any embedding is not finite, which masks and comparisons would hide, or any label is wrong."""
+    fine = tf.reduce_all(tf.math.is_finite(embeddings))
+    return poisoned_by_labels(tf.where(fine, values, float("nan")), labels)
 
 
 def _reduce(values: tf.Tensor, sample_weight, reduction: str | None) -> tf.Tensor:
     if sample_weight is not None:
-        sample_weight = tf.reshape(tf.cast(sample_weight, values.dtype), tf.shape(values))
+        # One weight for each anchor, as a vector or a column, or one for all.
+        sample_weight = tf.reshape(tf.cast(sample_weight, values.dtype), [-1])
+        sample_weight = tf.broadcast_to(sample_weight, tf.shape(values))
         values = values * sample_weight
     if reduction in (None, "none"):
         return values
@@ -152,4 +165,7 @@ def _reduce(values: tf.Tensor, sample_weight, reduction: str | None) -> tf.Tenso
         return total
     weighted = reduction == "mean_with_sample_weight" and sample_weight is not None
     count = tf.reduce_sum(sample_weight) if weighted else tf.cast(tf.size(values), values.dtype)
-    return tf.math.divide_no_nan(total, count)
+    mean = tf.math.divide_no_nan(total, count)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    # A share of the mean, as Keras' own losses give: the gradients of all replicas are added up.
+    return mean if replicas == 1 else mean / replicas
