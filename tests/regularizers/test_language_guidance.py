@@ -155,13 +155,23 @@ def test_wrong_arguments_are_named(arguments, name):
         LanguageGuidance(**arguments)
 
 
-def test_a_label_without_text_raises_eagerly_and_in_a_graph():
+@pytest.mark.parametrize("labels", [[0, 2], [0, -1]])
+def test_a_label_without_text_raises_eagerly_and_in_a_graph(labels):
     guide = LanguageGuidance(np.eye(2), on="batch")
-    labels, embeddings = tf.constant([0, 2]), tf.eye(2)
+    labels, embeddings = tf.constant(labels), tf.eye(2)
     with pytest.raises(tf.errors.InvalidArgumentError, match="texts has 2 rows"):
         guide.penalty(Context(labels=labels, embeddings=embeddings))
     with pytest.raises(tf.errors.InvalidArgumentError, match="texts has 2 rows"):
         tf.function(lambda y, x: guide.penalty(Context(labels=y, embeddings=x)))(labels, embeddings)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint32", "int64"])
+def test_labels_may_be_integers_of_any_size(kind):
+    guide, embeddings = LanguageGuidance(np.eye(300), on="batch"), tf.eye(2, 4)
+    found, wanted = (
+        guide.penalty(Context(labels=tf.constant([0, 201], dtype), embeddings=embeddings)) for dtype in (kind, "int32")
+    )
+    assert float(found) == float(wanted)
 
 
 def test_pseudo_names_and_their_embeddings():

@@ -43,7 +43,8 @@ class LanguageGuidance(Regularizer):
         context: with `labels (B,)` and `embeddings (B, dim)`, or with `proxies` and `proxy_labels`.
 
     Raises:
-        ValueError: if an argument is wrong, or a label has no text.
+        ValueError: if an argument is wrong.
+        tf.errors.InvalidArgumentError: if a label has no text.
 
     Example:
 
@@ -126,11 +127,10 @@ class LanguageGuidance(Regularizer):
         return self._with_text(labels), unit(tf.cast(points, self.compute_dtype))
 
     def _with_text(self, labels: tf.Tensor) -> tf.Tensor:
-        count = self.texts.shape[0]
-        check = tf.debugging.assert_less(
-            labels, tf.cast(count, labels.dtype), f"texts has {count} rows, one a class, but a label is larger."
-        )
-        with tf.control_dependencies([check] if check is not None else []):
+        labels = tf.cast(labels, tf.int64)  # the rows of `texts` cannot be taken by smaller integers
+        text = f"texts has {self.texts.shape[0]} rows, one a class, but a label is negative or larger."
+        known = (labels >= 0) & (labels < self.texts.shape[0])
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(known), [text])]):
             return tf.identity(labels)
 
     def get_config(self):
