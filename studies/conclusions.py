@@ -14,7 +14,7 @@ from scipy import stats
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FROZEN = ("emoji-heads", "glyphs-heads")
-TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end")
+TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end", "glyphs-clipped")
 
 
 def rows(study: str, stage: str) -> list[dict]:

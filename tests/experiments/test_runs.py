@@ -126,6 +126,17 @@ def test_report_lists_what_was_run_and_what_was_not(tiny, tmp_path, quick):
     assert "<table>" in (tmp_path / "out" / "tiny" / "report.html").read_text()
 
 
+def test_picture_keeps_to_headline_studies(tiny, tmp_path, quick):
+    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=lambda text: None)
+    (tmp_path / "aside.toml").write_text(
+        "headline = false\n" + TEXT.replace('"tiny"', '"aside"').replace('"Tiny"', '"Aside"')
+    )
+    ablation.ablate(tmp_path / "aside.toml", tmp_path / "out", jobs=0, log=lambda text: None)
+    text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
+    assert "## Tiny" in text and "## Aside" in text
+    assert "Tiny" in (picture := (tmp_path / "plot.svg").read_text()) and "Aside" not in picture
+
+
 def test_report_asks_for_the_families_that_a_study_got_since(tiny, tmp_path, quick):
     ablation.ablate(tiny, tmp_path / "out", jobs=0, log=lambda text: None)
     tiny.write_text(TEXT.replace("[families.flow]", '[families.new]\nhead = { kind = "NICE" }\n[families.flow]'))

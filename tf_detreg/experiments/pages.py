@@ -62,7 +62,8 @@ def report(
     Args:
         studies: folder of study files, with `results/NAME.csv` beside them and perhaps `conclusions.md`.
         output: the Markdown page to write.
-        picture: where the differences of all studies that looked at test classes are drawn, as SVG; none by default.
+        picture: where the differences of the studies that looked at test classes are drawn, as SVG, but for those with
+            `headline = false`; none by default.
 
     Returns:
         The page's path.
@@ -82,7 +83,9 @@ def report(
     if waiting:
         lines = [f"| {s.title} | {s.question} | `tf-detreg ablate {s.path.as_posix()}` |" for s in waiting]
         parts.append("## Not run yet\n\n| study | question | command |\n|---|---|---|\n" + "\n".join(lines))
-    tested = [(s, table.compare(s, done[s.name])) for s in found if s.kind == "choice" and s.name in done]
+    tested = [
+        (s, table.compare(s, done[s.name])) for s in found if s.kind == "choice" and s.headline and s.name in done
+    ]
     if picture and tested:
         files.write_text(picture, plots.overview(tested))
     return files.write_text(output, "\n\n".join(parts) + "\n")

@@ -62,6 +62,7 @@ class Study:
         data: the data's table, see `experiments.data.load`.
         protocol: splits, seeds, shares, metric, budget; `PROTOCOL` holds the defaults.
         families: candidates by family name; each candidate is a whole recipe.
+        headline: whether the overview picture shows the study.
         path: the file.
     """
 
@@ -72,6 +73,7 @@ class Study:
     data: Mapping[str, Any]
     protocol: Mapping[str, Any]
     families: Mapping[str, tuple[dict, ...]]
+    headline: bool
     path: pathlib.Path
 
     @property
@@ -101,7 +103,7 @@ def read(path, smoke: bool = False) -> Study:
     if smoke:
         # Other data altogether, not the study's with some keys changed.
         content = merge(content, shrink) | ({"data": shrink["data"]} if "data" in shrink else {})
-    known = {"name", "kind", "title", "question", "data", "protocol", "recipe", "families"}
+    known = {"name", "kind", "title", "question", "headline", "data", "protocol", "recipe", "families"}
     _no_others(content, known, str(path))
     kind = content.get("kind", "ablation")
     if kind not in KINDS:
@@ -129,6 +131,7 @@ def read(path, smoke: bool = False) -> Study:
         data=content.get("data", {"source": "glyphs"}),
         protocol=protocol,
         families=families,
+        headline=content.get("headline", True),
         path=path,
     )
 
