@@ -1,6 +1,7 @@
 """The contract of regularizers: a scalar penalty from what a training step has at hand."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,11 @@ from tf_detreg.heads.checks import check_number
 def unit(vectors: tf.Tensor) -> tf.Tensor:
     """Vectors of length 1 along the last axis; a zero vector stays zero and keeps a finite gradient."""
     return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-12)
+
+
+def _snake_case(name: str) -> str:
+    """`LogExpMean` → `log_exp_mean`, as Keras names layers."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def some_rows(count, most: int, draws: keras.random.SeedGenerator) -> tf.Tensor:
@@ -79,11 +85,14 @@ class Regularizer(keras.layers.Layer):
 
     Args:
         weight: factor of the penalty in the objective. Defaults to `1.0`.
+        **kwargs: of `keras.layers.Layer`. `name` is what logs call the penalty; defaults to the class's, such as
+            `log_exp_mean`.
     """
 
     def __init__(self, weight: float = 1.0, **kwargs):
         kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        # Keras would number the objects of a process: `uniformity_7` in the log of a seventh model.
+        super().__init__(name=kwargs.pop("name", None) or _snake_case(type(self).__name__), **kwargs)
         self.weight = check_number("weight", weight)
 
     def penalty(self, context: Context) -> tf.Tensor:
