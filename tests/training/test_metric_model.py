@@ -322,6 +322,73 @@ def test_plain_keras_trains_with_the_heads_penalty(data):
     assert len(model.losses) == 1
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head = flow()
+
+    def call(self, images):
+        return self.head(images)
+
+
+def two_outputs():
+    features = keras.Input((7,))
+    return keras.Model(features, [flow()(features), keras.layers.Dense(2)(features)])
+
+
+def two_inputs():
+    parts = [keras.Input((7,)), keras.Input((3,))]
+    return keras.Model(parts, flow()(keras.layers.Concatenate()(parts)))
+
+
+@pytest.mark.parametrize("weights", [{"sample_weight": np.ones(20)}, {"class_weight": {0: 2.0}}])
+def test_weights_of_samples_are_refused_rather_than_ignored(data, weights):
+    model = MetricModel(embedder(flow()), PullTogether())
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="sample_weight and class_weight"):
+        model.fit(*data, verbose=0, **weights)
+
+
+def test_labels_that_interpolation_cannot_read_are_named(data):
+    images, labels = data
+    model = MetricModel(embedder(flow()), PullTogether(), interpolation=0.4)
+    with pytest.raises(ValueError, match="labels must have shape"):
+        fit(model, (images, np.eye(CLASSES, dtype="int32")[labels]))
+
+
+def test_terms_have_the_same_names_in_every_model_of_a_process(data):
+    for _ in range(2):
+        parts = [regularizers.Uniformity(), regularizers.LogExpMean(), regularizers.Uniformity(temperature=1.0)]
+        model = MetricModel(embedder(flow()), ProxyAnchor(CLASSES), regularizers=parts)
+        log = fit(model, data)
+        assert {"uniformity", "uniformity_1", "log_exp_mean"} <= log.keys()
+        assert log["uniformity"] != log["uniformity_1"]
+
+
+def test_exporting_the_model_stores_the_embedder_alone(data, tmp_path):
+    model = MetricModel(embedder(flow()), ProxyAnchor(CLASSES), rival=flow(-0.1), rival_loss_weight=1.0)
+    fit(model, data)
+    model.export(tmp_path / "export", verbose=False)
+    served = tf.saved_model.load(tmp_path / "export")
+    np.testing.assert_allclose(served.serve(data[0]), model.predict(data[0], verbose=0), atol=1e-6)
+    assert len(served.variables) == len(model.embedder.variables)
+
+
+def test_float64_stays_float64_with_every_part():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(20, 7)), np.repeat(np.arange(CLASSES), 4)
+    embed = keras.Sequential([keras.Input((7,), dtype="float64"), flow(dtype="float64")])
+    model = MetricModel(
+        embed,
+        ProxyAnchor(CLASSES, dtype="float64"),
+        rival=flow(-0.1, dtype="float64"),
+        interpolation=Interpolation(0.4, neighbors=2, random=True),
+        regularizers=[regularizers.Uniformity(), regularizers.Lipschitz(part="head"), regularizers.NonIsotropy(dim=6)],
+    )
+    assert np.isfinite(fit(model, (features, labels))["loss"]).all()
+    assert model.predict(features, verbose=0).dtype == np.float64
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -332,7 +399,26 @@ def test_plain_keras_trains_with_the_heads_penalty(data):
             lambda: MetricModel(embedder(flow()), PullTogether(), rival=flow(-1.0), rival_proxies="none"),
             "rival_proxies",
         ),
-        (lambda: MetricModel(embedder(flow()), PullTogether(), regularizers=[FeatureNorm(name="n")] * 2), "names"),
+        (
+            lambda: MetricModel(embedder(flow()), PullTogether(), regularizers=[FeatureNorm(name="determinant")]),
+            "names of their own",
+        ),
+        (lambda: MetricModel(embedder(flow()), PullTogether(), regularizers=FeatureNorm()), "must be a list"),
+        (
+            lambda: MetricModel(embedder(flow()), PullTogether(), regularizers=[keras.regularizers.L2()]),
+            "must be a list",
+        ),
+        (lambda: MetricModel(embedder(flow()), "mse"), "loss must be a pair loss"),
+        (lambda: MetricModel(embedder(flow()), PullTogether), "loss must be a pair loss"),
+        (lambda: MetricModel(embedder(flow()), PullTogether(), rival=keras.layers.Dense(6)), "rival must be a head"),
+        (lambda: MetricModel(embedder(main := flow()), PullTogether(), rival=main), "own head"),
+        (
+            lambda: MetricModel(embedder(flow()), ProxyAnchor(CLASSES), heads.NICE(8, penalty=-1.0), 1.0),
+            "rival has dim=8",
+        ),
+        (lambda: MetricModel(Subclassed(), PullTogether()), "subclassed"),
+        (lambda: MetricModel(two_outputs(), PullTogether()), "1 inputs and 2 outputs"),
+        (lambda: MetricModel(two_inputs(), PullTogether()), "2 inputs and 1 outputs"),
         (lambda: MetricModel(embedder(flow()), PullTogether()).compile(loss="mse"), "loss"),
     ],
 )

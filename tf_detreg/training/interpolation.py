@@ -43,8 +43,9 @@ class Interpolation(keras.layers.Layer):
     def __init__(
         self, epsilon: float = 0.4, neighbors: int = 1, random: bool = False, seed: int | None = None, **kwargs
     ):
+        # In the precision of z, which is the head's: float64 stays, and no policy makes it half.
         kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         if isinstance(epsilon, bool) or not 0 < epsilon <= 1:
             raise ValueError(f"epsilon must be above 0 and at most 1, received {epsilon!r}.")
         if int(neighbors) != neighbors or neighbors < 1:

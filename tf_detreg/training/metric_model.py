@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tf_detreg.regularizers.base import Context
+from tf_detreg.regularizers.base import Context, Regularizer
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.optimizers import GroupedOptimizer
 from tf_detreg.training.replicas import GlobalBatch, between_machines
@@ -39,7 +39,8 @@ class MetricModel(keras.Model):
         rival_loss_weight: `w`. Default 0.
         rival_proxies: `"shared"` (default): the rival is compared with the main head's proxies; `"own"`: with its own.
         interpolation: `training.Interpolation`, or ε for a default one. 0 (default): off. Mixed points enter R alone.
-        regularizers: Further terms, `tf_detreg.regularizers`. Default: none.
+        regularizers: Further terms, `tf_detreg.regularizers`. Default: none. Of several with one name, the log numbers
+            the later ones: `lipschitz`, `lipschitz_1`.
 
     Call arguments:
         images: `(B, H, W, 3)`, values 0..255.
@@ -48,7 +49,8 @@ class MetricModel(keras.Model):
         `(B, dim)` rows of length 1.
 
     Raises:
-        ValueError: If the embedder has no head at its end or is not built, or the arguments contradict each other.
+        ValueError: If the embedder has no head at its end, more than one input or output, or is not built; if an
+            argument is of the wrong kind, or two contradict each other.
 
     Example:
         >>> from tf_detreg import heads, losses
@@ -80,6 +82,7 @@ class MetricModel(keras.Model):
     ):
         super().__init__(**kwargs)
         backbone, head = split_embedder(embedder)
+        _check_parts(loss, rival, regularizers)
         if hasattr(head, "rival"):
             if rival is not None:
                 raise ValueError("rival is given, and the embedder ends in a Dueling head that has its own: give one.")
@@ -89,6 +92,8 @@ class MetricModel(keras.Model):
             raise ValueError(f"rival_loss_weight={rival_loss_weight!r} needs a rival head.")
         if rival_proxies not in ("shared", "own"):
             raise ValueError(f'rival_proxies must be "shared" or "own", received {rival_proxies!r}.')
+        if rival is head:
+            raise ValueError("rival is the embedder's own head: give a second one, with weights of its own.")
         self.embedder, self.backbone, self.head, self.rival = embedder, backbone, head, rival
         self.loss_function = loss
         self.rival_loss_weight, self.rival_proxies = float(rival_loss_weight), rival_proxies
@@ -98,6 +103,7 @@ class MetricModel(keras.Model):
         self.interpolation = _interpolation(interpolation)
         self.regularizers = list(regularizers)
         self._build_parts()
+        self._regularizer_terms = _numbered([regularizer.name for regularizer in self.regularizers])
         self._terms = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
         self._empty_terms = set(self._terms)  # those that no step has filled yet
 
@@ -150,8 +156,12 @@ class MetricModel(keras.Model):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
+    def export(self, filepath, *args, **kwargs):
+        """Like `keras.Model.export`, of `embedder`: neither rival nor proxies. See also `tf_detreg.export`."""
+        return self.embedder.export(filepath, *args, **kwargs)
+
     def train_step(self, data):
-        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels = _images_and_labels(data)
         # Layers called one by one keep what they added in earlier calls; the objective wants this step's alone.
         self._clear_losses()
         with tf.GradientTape() as tape:
@@ -165,7 +175,7 @@ class MetricModel(keras.Model):
         return self._log(objective, terms, batch)
 
     def test_step(self, data):
-        images, labels, _ = keras.utils.unpack_x_y_sample_weight(data)
+        images, labels = _images_and_labels(data)
         self._clear_losses()
         return self._log(*self.objective(images, labels, training=False))
 
@@ -184,6 +194,11 @@ class MetricModel(keras.Model):
             raise ValueError("labels are missing: fit on (images, labels).")
         labels = tf.convert_to_tensor(labels)
         labels = tf.squeeze(labels, -1) if labels.shape.rank == 2 and labels.shape[-1] == 1 else labels
+        if self.interpolation is not None and labels.shape.rank not in (1, None):
+            raise ValueError(
+                "labels must have shape (batch,) or (batch, 1), one class number for each image, for interpolation to "
+                f"find class mates; received {labels.shape}."
+            )
         batch = GlobalBatch(tf.shape(images)[0])
         features = self.backbone(_at_least_one_row(images, batch), training=training)
         all_labels = batch.gather(labels)
@@ -205,9 +220,9 @@ class MetricModel(keras.Model):
 
         if self.regularizers:
             context = self._context(batch, all_labels, images, _rows(features, batch), z, embeddings)
-            for regularizer in self.regularizers:
-                terms[regularizer.name] = batch.share(tf.cast(regularizer.penalty(context), objective.dtype))
-                objective += regularizer.weight * terms[regularizer.name]
+            for term, regularizer in zip(self._regularizer_terms, self.regularizers, strict=True):
+                terms[term] = batch.share(tf.cast(regularizer.penalty(context), objective.dtype))
+                objective += regularizer.weight * terms[term]
 
         if self.losses:
             terms["layer_losses"] = batch.share(tf.add_n([tf.cast(term, objective.dtype) for term in self.losses]))
@@ -267,6 +282,11 @@ class MetricModel(keras.Model):
         for loss, dim in ((self.loss_function, self.head.dim), (self.rival_loss, getattr(self.rival, "dim", None))):
             if isinstance(loss, keras.layers.Layer) and not loss.built:
                 loss.build((None,), (None, dim))
+        if self.rival_loss_weight and _width_of_proxies(self.rival_loss) not in (None, self.rival.dim):
+            raise ValueError(
+                f"rival has dim={self.rival.dim} and is compared with the main head's proxies of dim={self.head.dim}: "
+                'give both heads one dim, or rival_proxies="own".'
+            )
         self.built = True
 
     def _term_names(self) -> list[str]:
@@ -274,9 +294,9 @@ class MetricModel(keras.Model):
         names = ["metric_loss", "determinant", "layer_losses"]
         if self.rival is not None:
             names += ["rival_determinant"] + ["rival_loss"] * bool(self.rival_loss_weight)
-        names += [regularizer.name for regularizer in self.regularizers]
-        if len(set(names)) < len(names):
-            raise ValueError(f"regularizers must have different names, received {names[3:]}. Give them name=….")
+        names += self._regularizer_terms
+        if len({"loss", *names}) <= len(names):
+            raise ValueError(f"regularizers must have names of their own in the log, received {names}. Give name=….")
         return names
 
     def get_config(self):
@@ -322,16 +342,60 @@ def split_embedder(embedder: keras.Model) -> tuple[keras.Model, keras.layers.Lay
         raise ValueError(
             f"embedder must be a Sequential or functional model that ends in a head, received {embedder!r}."
         )
+    if not isinstance(embedder, keras.Sequential) and not getattr(embedder, "inputs", None):
+        raise ValueError(
+            "embedder must be a Sequential or functional model, which shows where its head begins, received the "
+            f"subclassed model {embedder!r}. Build it as keras.Model(images, head(features))."
+        )
     if not embedder.built or not getattr(embedder, "inputs", None):
         raise ValueError("The embedder is not built: start it with keras.Input((height, width, 3)), or call it once.")
+    if len(embedder.inputs) != 1 or len(embedder.outputs) != 1:
+        raise ValueError(
+            f"embedder must have one input and one output, received {len(embedder.inputs)} inputs and "
+            f"{len(embedder.outputs)} outputs. Give keras.Model(images, embeddings) on the same layers; a model with "
+            "more trains with a pair loss in plain Keras."
+        )
     # The head as this model calls it: a layer may stand in several models.
     head, node, _ = embedder.outputs[0]._keras_history
-    if not all(hasattr(getattr(head, "main", head), method) for method in HEAD_METHODS):
+    if not _is_head(getattr(head, "main", head)):
         raise ValueError(
             f"The embedder's last layer must be a head such as heads.RealNVP or heads.Linear, received {head!r}."
         )
     features = head._inbound_nodes[node].input_tensors[0]
     return keras.Model(embedder.inputs[0], features, name="backbone_of_" + embedder.name), head
+
+
+def _is_head(layer) -> bool:
+    return all(hasattr(layer, method) for method in HEAD_METHODS)
+
+
+def _check_parts(loss, rival, regularizers) -> None:
+    """Names a part of the wrong kind at once, rather than in the middle of the first step."""
+    if not isinstance(loss, keras.losses.Loss | keras.layers.Layer):
+        raise ValueError(
+            "loss must be a pair loss such as losses.SupCon(), or a layer that owns its proxies such as "
+            f"losses.ProxyAnchor(num_classes), received {loss!r}."
+        )
+    if rival is not None and not _is_head(rival):
+        raise ValueError(f"rival must be a head such as heads.RealNVP or heads.Linear, received {rival!r}.")
+    if not isinstance(regularizers, Sequence) or not all(isinstance(part, Regularizer) for part in regularizers):
+        raise ValueError(f"regularizers must be a list of tf_detreg.regularizers objects, received {regularizers!r}.")
+
+
+def _images_and_labels(data) -> tuple:
+    images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+    if weights is not None:
+        raise ValueError(
+            "sample_weight and class_weight have no place in MetricModel, whose losses compare the samples of a batch "
+            "with each other. Draw what matters more often (datasets' batches draw every class equally often), or give "
+            "a pair loss to compile(loss=...) of a plain Keras model, which weights anchors."
+        )
+    return images, labels
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """The names, later ones of a kind with their number: `a, a_1, a_2`."""
+    return [name + (f"_{names[:at].count(name)}" if name in names[:at] else "") for at, name in enumerate(names)]
 
 
 def _through(head, features, batch, training, interpolation, mixing):
@@ -370,6 +434,11 @@ def _loss(loss, labels, embeddings, training):
         mode = {"training": training} if "training" in inspect.signature(loss.call).parameters else {}
         value = tf.convert_to_tensor(loss(labels, embeddings, **mode))
     return tf.cast(value, tf.float32)
+
+
+def _width_of_proxies(loss) -> int | None:
+    proxies = getattr(loss, "proxies", None)
+    return None if proxies is None else int(proxies.shape[-1])
 
 
 def _proxies(loss):
