@@ -45,10 +45,11 @@ class ProxyAnchor(ProxyLoss):
 
     >>> import numpy as np
     >>> loss = ProxyAnchor(num_classes=3, dim=2)
-    >>> float(loss(np.arange(3), np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))) > 0
-    True
-    >>> tuple(loss.proxies.shape)
-    (3, 2)
+    >>> near, far, label = np.array([[0.8, 0.6]]), np.array([[-0.6, 0.8]]), np.array([0])
+    >>> _ = loss(label, near)
+    >>> _ = loss.proxies.assign([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    >>> [round(float(loss(label, x)), 3) for x in (near, far)]
+    [7.467, 39.467]
 
     Reference: Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020; Mohan et al., "Moving in
     the Right Direction: A Regularization for Deep Metric Learning", CVPR 2020.

@@ -42,12 +42,12 @@ class ProxyGML(ProxyLoss):
     Example:
 
     >>> import numpy as np
-    >>> loss = ProxyGML(num_classes=3, dim=2)
-    >>> near, far, label = np.array([[1.0, 0.0]]), np.array([[-1.0, 0.0]]), np.array([0])
+    >>> loss = ProxyGML(num_classes=3, dim=2, proxies_per_class=1)
+    >>> near, far, label = np.array([[0.8, 0.6]]), np.array([[-0.6, 0.8]]), np.array([0])
     >>> _ = loss(label, near)
-    >>> _ = loss.proxies.assign([[1.0, 0.0]] * 12 + [[-1.0, 0.0]] * 12 + [[0.0, 1.0]] * 12)
-    >>> bool(loss(label, near) < loss(label, far))
-    True
+    >>> _ = loss.proxies.assign([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    >>> [round(float(loss(label, x)), 3) for x in (near, far)]
+    [0.735, 1.757]
 
     Reference: Zhu et al., "Fewer is More: A Deep Graph Metric Learning Perspective Using Fewer Proxies", NeurIPS 2020.
     """
