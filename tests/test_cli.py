@@ -61,6 +61,32 @@ def test_evaluate_prints_recall_and_writes_the_report(run):
     assert "Mistakes" in (run / "report.html").read_text(encoding="utf-8")
 
 
+def test_evaluate_takes_a_set_that_is_smaller_than_its_largest_rank(run, photos, tmp_path):
+    for number in range(6):
+        shutil.copytree(photos / f"Klasse {number} é", tmp_path / "few" / str(number))
+        (tmp_path / "few" / str(number) / "0.jpg").unlink()
+    command("train", tmp_path / "few", "--run", tmp_path / "run", *SMALL)
+    said = command("evaluate", tmp_path / "run")
+    assert "R@4" in said and "R@8" not in said and "Report" in said
+
+
+def test_evaluate_across_groups_leaves_those_of_the_querys_own_out(photos, tmp_path):
+    parts = ["train"] * 4 + ["test"] * 4
+    rows = [f"{photos}/Klasse {c} é/{i}.jpg,{c},{parts[c]},camera {i}" for c in range(8) for i in range(3)]
+    # A copy by the same camera: found at once, unless what that camera took of the class leaves the gallery.
+    rows += [f"{photos}/Klasse {c} é/{i}.jpg,{c},{parts[c]},camera {i}" for c in range(8) for i in range(3)]
+    (tmp_path / "cameras.csv").write_text("\n".join(["path,label,split,group", *rows]), encoding="utf-8")
+    command("train", tmp_path / "cameras.csv", "--run", tmp_path / "run", *SMALL)
+    assert "leave-one-out" in command("evaluate", tmp_path / "run", "--no-page")
+    assert "cross-group" in command("evaluate", tmp_path / "run", "--cross-group")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_evaluate_across_groups_needs_groups(run):
+    with pytest.raises(ValueError, match=r"--cross-group: .* has no groups.*column `group`"):
+        command("evaluate", run, "--cross-group")
+
+
 def test_analyze_measures_seen_and_unseen_classes(run):
     assert "unseen" in command("analyze", run, "--samples", 4)
     assert {"head", "backbone", "embedder"} <= set(json.loads((run / "lipschitz.json").read_text()))

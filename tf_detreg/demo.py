@@ -79,13 +79,13 @@ def held_back(splits):
     return part
 
 
-def write_report(run, test=None, embedded=None) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
+def write_report(run, splits=None, embedded=None) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
     """Evaluate a run on its test classes, beside raw pixels and the untrained embedder, and write its `report.html`.
 
     Args:
         run: `training.Run`.
-        test: The images to measure on, if loaded already. Defaults to the run's classes that were held back.
-        embedded: What `training.embed` makes of them, if there already.
+        splits: Its data, if loaded already.
+        embedded: What `embed_held_back` makes of them, if there already.
 
     Returns:
         The page, and the reports by embedding.
@@ -96,25 +96,45 @@ def write_report(run, test=None, embedded=None) -> tuple[pathlib.Path, dict[str,
     from tf_detreg.training import embed
     from tf_detreg.training.assembly import build_embedder
 
-    test = held_back(run.splits()) if test is None else test
-    after = embed(run.embedder, test) if embedded is None else embedded
-    shown = test.subset(after.indices)
+    splits = run.splits() if splits is None else splits
+    after = embed_held_back(run, splits) if embedded is None else embedded
+    shown = [part.subset(found.indices) for part, found in zip(_measured_on(splits), after, strict=True)]
     keras.utils.set_random_seed(run.config.seed)
-    before = embed(build_embedder(run.config, shown.image_size), shown).embeddings
+    untrained = build_embedder(run.config, shown[0].image_size)
+    final = [found.embeddings for found in after]
     embeddings = {
-        "raw pixels": run_page.raw_pixels(shown),
-        "before training": before,
-        "after training": after.embeddings,
+        "raw pixels": [run_page.raw_pixels(part) for part in shown],
+        "before training": [embed(untrained, part).embeddings for part in shown],
+        "after training": final,
     }
-    reports = run_page.compare(embeddings, shown.labels, run.config.k)
+    reports = run_page.compare(embeddings, [part.labels for part in shown], run.config.k)
     page = run_page.write(
         run.directory / "report.html",
-        f"{run.directory.resolve().name}: {shown.name}",
+        f"{run.directory.resolve().name}: {shown[0].name}",
         shown,
-        after.embeddings,
+        final,
         reports,
         run.history,
         run.config.to_dict(),
         run.config.seed,
     )
     return page, reports
+
+
+def embed_held_back(run, splits, progress: bool | None = False) -> list:
+    """What `training.embed` makes of the images to measure on, and where the data set has one, of their gallery.
+
+    Args:
+        run: `training.Run`.
+        splits: Its data.
+        progress: Whether to show a progress bar; None shows it in a terminal. Default false.
+    """
+    from tf_detreg.training import embed
+
+    return [embed(run.embedder, part, progress=progress) for part in _measured_on(splits)]
+
+
+def _measured_on(splits) -> list:
+    """The images that were held back, and their gallery where the data set has one."""
+    gallery = getattr(splits, "gallery", None)
+    return [held_back(splits)] + ([] if gallery is None else [gallery])

@@ -38,6 +38,14 @@ def test_twins_do_not_push_the_list_out_of_shape(coloured):
     assert not (found.found[:, :, 0, 0, 0] == queries[:, None]).any()
 
 
+def test_a_query_is_searched_for_in_a_gallery(coloured, embeddings):
+    gallery = coloured.subset([5, 0, 3])
+    found = neighbours.across(coloured, embeddings, [1, 4], gallery, embeddings[[5, 0, 3]], k=2)
+    assert found.found[:, :, 0, 0, 0].tolist() == [[0, 110], [110, 210]]
+    assert found.right.tolist() == [[True, False], [False, True]]
+    assert found.found_names == [["dark", "mid"], ["mid", "light <b>"]]
+
+
 def test_names_are_escaped_in_html(coloured, embeddings):
     page = neighbours.within(coloured, embeddings, [4], k=1).to_html()
     assert "light &lt;b&gt;" in page and "<b>" not in page

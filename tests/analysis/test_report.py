@@ -19,9 +19,9 @@ def page(tmp_path):
     )
     good = np.eye(4)[images.labels] + 0.01 * rng.normal(size=(12, 4))
     bad = rng.normal(size=(12, 4))
-    reports = run_page.compare({"before": bad, "after": good}, images.labels, k=(1, 2))
+    reports = run_page.compare({"before": [bad], "after": [good]}, [images.labels], k=(1, 2))
     history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "val_recall@1": 0.5}]
-    path = run_page.write(tmp_path / "r.html", "A <run>", images, good, reports, history, {"seed": 3})
+    path = run_page.write(tmp_path / "r.html", "A <run>", [images], [good], reports, history, {"seed": 3})
     return path.read_text(encoding="utf-8"), reports
 
 

@@ -51,6 +51,17 @@ def test_benchmark(layout, tmp_path):
     assert ("gallery" in record["data"]) == (loader == "in_shop")
 
 
+def test_a_gallery_is_what_evaluate_and_its_page_search(tmp_path):
+    root = trees.in_shop(tmp_path / "tree", each=1)  # one query a garment, which among the queries finds nothing
+    train(tmp_path, 'name = "in_shop"\ncheck = false\nvalidation = 0.34\npath = "elsewhere"', root)
+    result = CliRunner().invoke(cli.app, ["evaluate", str(tmp_path / "run")], catch_exceptions=False)
+    assert "6 queries of 6 classes, 6 items, query-gallery" in " ".join(result.output.split())
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "each is searched for in a gallery of 6." in page and "queries and gallery put together" in page
+    # Queries and gallery show the same grey: each finds its copy first.
+    assert "100.0 % find their own class first" in page
+
+
 @pytest.mark.parametrize("name", ["caltech_birds2011", "cars196", "stanford_online_products"])
 def test_data_set_of_tensorflow_datasets(name, source, tmp_path):  # noqa: F811 - the fixture
     place = source(name, (0, 1, 2, 97, 11318 if "products" in name else 150, 151))

@@ -119,15 +119,39 @@ def within(image_set, embeddings: np.ndarray, queries: Sequence[int], k: int = 8
     # A query's own row is left out by its index; where ties pushed it out of the list, the last one goes.
     keep = ids != queries[:, None]
     keep[keep.all(axis=1), -1] = False
-    ids, scores = ids[keep].reshape(-1, k), scores[keep].reshape(-1, k)
-    names = np.asarray(image_set.class_names, object)[image_set.labels]
+    return _pictured(image_set, queries, image_set, ids[keep].reshape(-1, k), scores[keep].reshape(-1, k))
+
+
+def across(
+    image_set, embeddings: np.ndarray, queries: Sequence[int], gallery, gallery_embeddings: np.ndarray, k: int = 8
+) -> Neighbours:
+    """The neighbours of some images of a set in a gallery that numbers its classes alike.
+
+    Args:
+        image_set: `datasets.ImageSet`.
+        embeddings: `(Q, dim)`, a row an image.
+        queries: Indices of the images to look at.
+        gallery: `datasets.ImageSet`.
+        gallery_embeddings: `(N, dim)`, a row an image of the gallery.
+        k: Neighbours of each. Defaults to 8.
+    """
+    from tf_detreg import retrieval
+
+    queries, k = np.asarray(queries), min(k, len(gallery_embeddings))
+    ids, scores = retrieval.search(embeddings[queries], gallery_embeddings, k, progress=False)
+    return _pictured(image_set, queries, gallery, ids, scores)
+
+
+def _pictured(image_set, queries: np.ndarray, gallery, ids: np.ndarray, scores: np.ndarray) -> Neighbours:
+    """What a search for images of a set found in a gallery, with pictures and class names."""
+    asked, there = (np.asarray(part.class_names, object)[part.labels] for part in (image_set, gallery))
     return Neighbours(
         queries=pixels(image_set, queries),
-        found=pixels(image_set, ids),
+        found=pixels(gallery, ids),
         scores=scores,
-        query_names=list(names[queries]),
-        found_names=[list(row) for row in names[ids]],
-        right=image_set.labels[ids] == image_set.labels[queries][:, None],
+        query_names=list(asked[queries]),
+        found_names=[list(row) for row in there[ids]],
+        right=gallery.labels[ids] == image_set.labels[queries][:, None],
     )
 
 

@@ -1,5 +1,7 @@
 """The report of a run: recall before and after training, curves, and what unseen classes' neighbours look like."""
 
+import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -7,18 +9,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tf_detreg.analysis import inspect, neighbours, report
-from tf_detreg.retrieval import RetrievalReport, evaluate
+from tf_detreg.retrieval import RetrievalReport, checks, evaluate
 
 
-def compare(embeddings: Mapping[str, np.ndarray], labels: np.ndarray, k: Sequence[int]) -> dict[str, RetrievalReport]:
+def compare(
+    embeddings: Mapping[str, Sequence[np.ndarray]], labels: Sequence[np.ndarray], k: Sequence[int]
+) -> dict[str, RetrievalReport]:
     """The same evaluation of several embeddings of the same images.
 
     Args:
-        embeddings: What it is (`"raw pixels"`, `"after training"`) to `(N, dim)`.
-        labels: `(N,)`.
-        k: Ranks of the recall.
+        embeddings: What it is (`"raw pixels"`, `"after training"`) to `[(Q, dim)]`, the queries alone, which are
+            searched for among themselves, or to `[(Q, dim), (N, dim)]`, queries and gallery.
+        labels: `[(Q,)]`, or `[(Q,), (N,)]`.
+        k: Ranks of the recall; those beyond the size of what is searched are left out.
     """
-    return {name: evaluate(rows, labels, k=k, progress=False) for name, rows in embeddings.items()}
+    ranks = checks.ranks_within(k, len(labels[-1]) - (len(labels) == 1))
+    found = {}
+    for name, rows in embeddings.items():
+        pairs = [value for pair in zip(rows, labels, strict=True) for value in pair]
+        found[name] = evaluate(*pairs, k=ranks, progress=False)
+    return found
 
 
 def recall_rows(reports: Mapping[str, RetrievalReport]) -> list[dict[str, object]]:
@@ -43,8 +53,8 @@ def raw_pixels(image_set) -> np.ndarray:
 def write(
     path: str | os.PathLike,
     title: str,
-    image_set,
-    embeddings: np.ndarray,
+    images: Sequence,
+    embeddings: Sequence[np.ndarray],
     reports: Mapping[str, RetrievalReport],
     history: Sequence[Mapping[str, float]],
     config: Mapping[str, object],
@@ -55,8 +65,8 @@ def write(
     Args:
         path: Where it goes.
         title: Its heading.
-        image_set: Images that were held back from training.
-        embeddings: `(N, dim)`, after training, a row an image.
+        images: `[ImageSet]` that was held back from training, or `[queries, gallery]`, which number classes alike.
+        embeddings: Of each, after training, a row an image.
         reports: Of `compare`; the last one is the trained model's.
         history: A mapping an epoch.
         config: The run's configuration, shown folded.
@@ -64,10 +74,16 @@ def write(
     """
     final = list(reports.values())[-1]
     some, wrong = _choose(final.per_query, seed)
-    lead = (
-        f"{len(image_set):,} images of {image_set.num_classes:,} classes, held back from training: each is "
-        f"searched for among all the others. {100 * final.recall[min(final.recall)]:.1f} % find their own class first."
-    )
+    queries, *gallery = images
+    lead = f"{len(queries):,} images of {queries.num_classes:,} classes, held back from training: each is searched for "
+    lead += f"in a gallery of {len(gallery[0]):,}. " if gallery else "among all the others. "
+    lead += f"{100 * final.recall[min(final.recall)]:.1f} % find their own class first."
+    drawn = functools.partial(neighbours.within, queries, embeddings[0])
+    if gallery:
+        lead += " Hard queries, confused classes, hubs and duplicates are those of queries and gallery put together."
+        drawn = functools.partial(
+            neighbours.across, queries, embeddings[0], gallery=gallery[0], gallery_embeddings=embeddings[1]
+        )
     sections = [
         report.Section(
             "Recall on what was held back",
@@ -78,17 +94,28 @@ def write(
         report.Section(
             "Neighbours",
             "Queries drawn at random. Blue: the query; green: its class; red and dashed: another one.",
-            neighbours.within(image_set, embeddings, some).to_html(),
+            drawn(queries=some).to_html(),
         ),
         report.Section(
             "Mistakes",
             "Queries whose nearest neighbour is wrong, drawn at random.",
-            neighbours.within(image_set, embeddings, wrong).to_html() if len(wrong) else "<p>No query is wrong.</p>",
+            drawn(queries=wrong).to_html() if len(wrong) else "<p>No query is wrong.</p>",
         ),
-        *inspect.sections(image_set, embeddings),
+        *inspect.sections(_together(*images), np.concatenate(embeddings)),
         report.Section("How to repeat it", "The configuration of the run.", report.details("config", config)),
     ]
     return report.write(path, title, lead, sections, neighbours.STYLE)
+
+
+def _together(queries, gallery=None):
+    """Queries and gallery as one set."""
+    if gallery is None:
+        return queries
+    pixels = {"images": None, "paths": [*(queries.paths or ()), *(gallery.paths or ())]}
+    if queries.images is not None:
+        pixels = {"images": np.concatenate([queries.images, gallery.images])}
+    labels = np.concatenate([queries.labels, gallery.labels])
+    return dataclasses.replace(queries, labels=labels, groups=None, **pixels)
 
 
 def _choose(per_query: Mapping[str, np.ndarray], seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray]:

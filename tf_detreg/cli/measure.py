@@ -15,34 +15,52 @@ def evaluate(
     ] = "auto",
     clusters: Annotated[bool, typer.Option("--clusters", help="Add NMI, AMI and F1 of a k-means clustering.")] = False,
     page: Annotated[bool, typer.Option(help="Write the run's report.html.")] = True,
+    cross_group: Annotated[
+        bool,
+        typer.Option(
+            "--cross-group",
+            help="Items of the query's class *and* group (camera, style, font) leave the gallery; no report.html.",
+        ),
+    ] = False,
 ) -> None:
     """Measure a run on classes that its training never saw: R@k, MAP@R and more, with intervals over classes."""
     import rich
 
     from tf_detreg import retrieval, training
-    from tf_detreg.demo import held_back, write_report
+    from tf_detreg.demo import embed_held_back, write_report
+    from tf_detreg.retrieval import checks
 
     done = training.load_run(run)
-    embedder, splits = done.embedder, done.splits()
-    test = held_back(splits)
-    found = training.embed(embedder, test, progress=None)
-    there = {}
-    if getattr(splits, "gallery", None) is not None:
-        items = training.embed(embedder, splits.gallery, progress=None)
-        there = {"gallery": items.embeddings, "gallery_labels": items.labels}
-    size = len(there.get("gallery_labels", found.labels[1:]))
+    splits = done.splits()
+    found, *gallery = embed_held_back(done, splits, progress=None)
+    there = {"gallery": gallery[0].embeddings, "gallery_labels": gallery[0].labels} if gallery else {}
+    if cross_group:
+        there |= _groups(splits.train.name, found, *gallery)
     report = retrieval.evaluate(
         found.embeddings,
         found.labels,
         **there,
-        k=[k for k in done.config.k if k <= size] or [1],
+        k=checks.ranks_within(done.config.k, len(gallery[0].labels) if gallery else len(found.labels) - 1),
         engine=engine,
         clusters=clusters,
     )
     rich.print(report.to_table())
-    if page:
-        path, _ = write_report(done, test, found)
+    if page and not cross_group:
+        path, _ = write_report(done, splits, [found, *gallery])
         typer.echo(f"Report      {path}")
+
+
+def _groups(name: str, found, gallery=None) -> dict:
+    """Arguments of `retrieval.evaluate` for the protocol cross-group.
+
+    Raises:
+        ValueError: If the data set has no groups.
+    """
+    if found.groups is None or (gallery is not None and gallery.groups is None):
+        raise ValueError(
+            f"--cross-group: {name.removesuffix('/train')} has no groups. A .csv file gives them in a column `group`."
+        )
+    return {"groups": found.groups} | ({} if gallery is None else {"gallery_groups": gallery.groups})
 
 
 @app.command()

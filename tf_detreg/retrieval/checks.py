@@ -124,3 +124,13 @@ def ranks_at(k: int | Sequence[int], gallery_size: int) -> tuple[int, ...]:
             "Lower `k`, or give a larger gallery."
         )
     return tuple(sorted({int(x) for x in ks}))
+
+
+def ranks_within(k: Sequence[int], gallery_size: int) -> list[int]:
+    """Those ranks that a small gallery has; the first rank, where it has none of them.
+
+    Example:
+        >>> ranks_within((1, 2, 4, 8), 5)
+        [1, 2, 4]
+    """
+    return [rank for rank in k if rank <= gallery_size] or [1]

@@ -76,6 +76,7 @@ def retrieve(embedder: keras.Model, image_set, k=(1, 2, 4, 8), batch_size: int =
         gallery: The set to search. Default: the queries themselves.
     """
     from tf_detreg import retrieval
+    from tf_detreg.retrieval import checks
 
     found = embed(embedder, image_set, batch_size)
     there = {}
@@ -83,7 +84,7 @@ def retrieve(embedder: keras.Model, image_set, k=(1, 2, 4, 8), batch_size: int =
     if gallery is not None:
         items = embed(embedder, gallery, batch_size)
         there, size = {"gallery": items.embeddings, "gallery_labels": items.labels}, len(items.labels)
-    ranks = [rank for rank in k if rank <= size] or [1]
+    ranks = checks.ranks_within(k, size)
     return retrieval.evaluate(
         found.embeddings, found.labels, **there, k=ranks, engine="exact", resamples=resamples, progress=False
     )
