@@ -164,6 +164,26 @@ def test_whole_numbers_are_features_too():
 
 # Refusals: each names the argument and shows what came.
 
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_pieces_of_a_head_without_weights_are_refused(name):
+    kind, options = FLOWS[name]
+    head = kind(5, **options)
+    for piece in (lambda: head.project(features()), lambda: head.inverse(tf.zeros((2, 5))), head.bijector):
+        with pytest.raises(ValueError, match="is not built"):
+            piece()
+
+
+def test_the_inverse_takes_what_flow_gives_in_any_precision():
+    head = make("real_nvp", dtype="float32")
+    y = head.flow(head.project(features(dtype="float32")))[0]
+    for same in (y.numpy(), tf.cast(y, tf.float64), y.numpy().tolist()):
+        np.testing.assert_array_equal(head.inverse(same), head.inverse(y))
+    for other in (y[:, :4], y[0]):
+        with pytest.raises(ValueError, match=r"y must have shape \(batch, dim=5\)"):
+            head.inverse(other)
+
+
 BAD = [
     ({"dim": 1}, "dim must be .* 2 or more, received 1"),
     ({"dim": 2.5}, "dim must be a whole number"),

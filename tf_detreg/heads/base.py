@@ -5,7 +5,15 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_choice, check_finite, check_integer, check_number, check_rate, check_width
+from tf_detreg.heads.checks import (
+    check_built,
+    check_choice,
+    check_finite,
+    check_integer,
+    check_number,
+    check_rate,
+    check_width,
+)
 from tf_detreg.heads.measures import check_measure, regularity
 
 PROJECTIONS = ("auto", "always", "never")
@@ -117,6 +125,7 @@ class FlowHead(keras.layers.Layer):
 
     def project(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """`z`: features through dropout, projection and connection. `(B, F)` → `(B, dim)`."""
+        check_built(self)
         z = keras.ops.cast(features, self.compute_dtype)
         if self.input_dropout is not None:
             z = self.input_dropout(z, training=training)
@@ -162,12 +171,18 @@ class FlowHead(keras.layers.Layer):
         """
         from tensorflow_probability import bijectors as tfb
 
+        check_built(self)
         return tfb.Chain(self.factors(_ignore, training=False)[::-1])
 
     def inverse(self, y: tf.Tensor) -> tf.Tensor:
         """`z = g⁻¹(y)`, of outputs *before* L2 normalisation, as `flow` returns them. `(B, dim)` → `(B, dim)`."""
+        y = tf.cast(tf.convert_to_tensor(y), self.compute_dtype)
+        if y.shape.rank != 2 or y.shape[-1] != self.dim:
+            raise ValueError(
+                f"y must have shape (batch, dim={self.dim}), as flow returns it, received {tuple(y.shape)}."
+            )
         # A new tensor, or TFP would return the input that it remembers for this very y.
-        return self.bijector().inverse(tf.identity(tf.convert_to_tensor(y, self.compute_dtype)))
+        return self.bijector().inverse(tf.identity(y))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.dim)

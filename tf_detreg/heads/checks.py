@@ -49,6 +49,12 @@ def check_choice(name: str, value: str, choices) -> str:
     return value
 
 
+def check_built(head) -> None:
+    """Refuses a head that has no weights yet: it would leave the projection out, or miss its networks."""
+    if not head.built:
+        raise ValueError(f"{head.name} is not built: call it on features once, or build((None, width)), before that.")
+
+
 def check_width(input_shape, layer: str) -> int:
     """Returns F of a feature shape `(B, F)`; any other rank and an unknown F are errors."""
     if len(input_shape) != 2:
