@@ -130,6 +130,22 @@ def test_works_in_a_graph_and_with_a_memory(miner):
 
 
 @every_miner
+@pytest.mark.parametrize("seed", range(2))
+def test_compiled_by_xla_it_chooses_the_same(miner, seed):
+    y, x = batch(seed)
+    y, x = tf.constant(y), tf.constant(x, tf.float32)
+    mined, compiled = miner(y, x), tf.function(lambda y, x: tuple(miner(y, x)), jit_compile=True)(y, x)
+    if isinstance(miner, miners.DistanceWeighted):  # its draws under XLA are others
+        assert len(mined[0]) == len(compiled[0]) and listed(compiled) <= set(triplets_of(y.numpy()))
+        return
+    for ours, plain in zip(compiled, mined, strict=True):
+        np.testing.assert_array_equal(ours, plain)
+    for loss in (losses.Contrastive(miner=miner), losses.Triplet(miner=miner)):
+        value = tf.function(lambda y, x, loss=loss: loss(y, x), jit_compile=True)(y, x)
+        assert float(value) == pytest.approx(float(loss(y, x)), rel=1e-4)
+
+
+@every_miner
 def test_round_trip_and_label_check(miner):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(miner))
     assert type(again) is type(miner)

@@ -10,14 +10,32 @@ from tf_detreg.losses.pairs import MinedTriplets, Pairs
 def list_triplets(pairs: Pairs, condition: Callable) -> MinedTriplets:
     """Lists the triplets for which a condition holds.
 
-    Memory grows with (number of positive pairs) × M, which for P classes × K images is K/B of B³.
+    Memory grows with (number of positive pairs) × M, which for P classes × K images is K/B of B³. What XLA compiles
+    (`jit_compile=True`) has fixed sizes, and takes all of B × M × M.
 
     Args:
         pairs: the batch.
         condition: `(anchors (n,), positives (n,)) -> boolean (n, M)`: which references are negatives to be kept.
     """
-    listed = tf.cast(tf.where(pairs.positives), tf.int32)
-    anchors, positives = listed[:, 0], listed[:, 1]
-    keep = condition(anchors, positives) & tf.gather(pairs.negatives, anchors)
+    anchors, positives = _every_pair(pairs) if _compiled_by_xla() else _positive_pairs(pairs)
+    exist = tf.gather_nd(pairs.positives, tf.stack([anchors, positives], axis=1))[:, None]
+    keep = condition(anchors, positives) & tf.gather(pairs.negatives, anchors) & exist
     found = tf.cast(tf.where(keep), tf.int32)
     return MinedTriplets(tf.gather(anchors, found[:, 0]), tf.gather(positives, found[:, 0]), found[:, 1])
+
+
+def _positive_pairs(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
+    listed = tf.cast(tf.where(pairs.positives), tf.int32)
+    return listed[:, 0], listed[:, 1]
+
+
+def _every_pair(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
+    """All pairs in a fixed order: of a list that is made from a list, XLA loses entries without a word."""
+    rows, columns = tf.meshgrid(*(tf.range(size) for size in tf.unstack(tf.shape(pairs.positives))), indexing="ij")
+    return tf.reshape(rows, [-1]), tf.reshape(columns, [-1])
+
+
+def _compiled_by_xla() -> bool:
+    from tensorflow.python.ops import control_flow_util
+
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
