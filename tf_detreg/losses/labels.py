@@ -27,6 +27,11 @@ def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) 
     [2, 0]
     """
     labels = tf.convert_to_tensor(labels)
+    if labels.dtype == tf.string:
+        raise ValueError(
+            "labels must be integers (class numbers), received strings. Number them: names, labels = "
+            "np.unique(labels, return_inverse=True), or with keras.layers.StringLookup in a tf.data pipeline."
+        )
     if not labels.dtype.is_integer:
         raise ValueError(
             f"labels must be integers (class numbers), received dtype {labels.dtype.name}. "
@@ -92,7 +97,8 @@ def _in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
     else:
         text = (
             f"labels must lie in 0 .. {largest} (num_classes={num_classes}). Number the classes from 0 without gaps, "
-            "or give the loss a larger num_classes. Smallest and largest label received:"
+            "or give the loss a larger num_classes. (Classes that training does not see have no proxies: measure them "
+            "with callbacks.RetrievalEvaluation, not with validation_data.) Smallest and largest label received:"
         )
     return tf.cast(tf.where(known, _guarded(tf.reduce_all(known), text, wide), -1), tf.int32)
 
