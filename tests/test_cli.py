@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
-from tf_detreg import cli, training
+from tf_detreg import cli, retrieval, searching, training
 
 SMALL = ["--image-size", "16", "--epochs", "1", "--classes", "3", "--images", "2", "--backbone", "small_cnn"]
 SMALL += ["--dim", "8", "--loss", "SupCon"]
@@ -129,6 +129,18 @@ def test_an_index_outlives_its_pictures_and_a_move_of_its_run(run, photos, tmp_p
     assert "Klasse 5 é/2.jpg 1.000" in command(*search, "--run", tmp_path / "moved")
 
 
+def test_an_index_that_a_script_made_is_searched(run, photos, tmp_path):
+    query = photos / "Klasse 5 é" / "2.jpg"
+    embedder = training.load_run(run).embedder
+    vectors = training.embed(embedder, searching.image_files([photos / "Klasse 5 é"], embedder)).embeddings
+    # Ids alone: some are files, which are drawn, others are not.
+    retrieval.Index(vectors, [str(query), *range(1, len(vectors))]).save(tmp_path / "i")
+    with pytest.raises(ValueError, match="does not say which run made it"):
+        command("search", tmp_path / "i", query)
+    said = command("search", tmp_path / "i", query, "-k", 3, "--run", run, "--picture", tmp_path / "n.png")
+    assert "Picture" in said and Image.open(tmp_path / "n.png").size[0] > 3 * 128
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pipes among files")
 def test_a_catalogue_holds_more_than_pictures(run, photos, tmp_path):
     shutil.copytree(photos / "Klasse 1 é", tmp_path / "c")
@@ -173,6 +185,9 @@ def test_nothing_to_measure_is_said(photos, tmp_path):
     assert "Nothing was measured" in command("train", photos / "list.csv", "--run", tmp_path / "r", *SMALL)
     with pytest.raises(ValueError, match="holds no class back from training"):
         command("evaluate", tmp_path / "r")
+    with pytest.raises(ValueError, match="holds no class back from training"):
+        command("export", tmp_path / "r", "--to", tmp_path / "e", "--format", "float32")
+    assert ".tflite" in command("export", tmp_path / "r", "--to", tmp_path / "e", "--format", "float32", "--no-verify")
 
 
 def test_embed_leaves_out_what_is_no_image(run, photos, tmp_path):

@@ -104,3 +104,13 @@ def read_json(path: str | os.PathLike) -> dict:
 def write_json(path: str | os.PathLike, content: object) -> pathlib.Path:
     """Write a JSON file atomically and return its path. What JSON does not know is written as its string."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def readable(name: str) -> str:
+    r"""A file's name as text that can be written down, also where its bytes are no UTF-8.
+
+    Example:
+        >>> print(readable(os.fsdecode(b"caf\xe9.jpg")))
+        caf\xe9.jpg
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -86,6 +86,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
         The index: each item's id is its file, its metadata say where file and run are.
     """
     from tf_detreg import retrieval, training
+    from tf_detreg.serving.gallery import MOST_NEIGHBOURS
 
     run = training.load_run(directory)
     files = image_files(images, run.embedder)
@@ -95,7 +96,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
         {"path": str(pathlib.Path(name).resolve()), "run": str(pathlib.Path(directory).resolve())} for name in names
     ]
     made = retrieval.Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
-    made.tune(min(10, len(made)))  # a large catalogue keeps its ScaNN tree
+    made.tune(min(MOST_NEIGHBOURS, len(made)))  # a large catalogue keeps its ScaNN tree, as deep as the server asks
     return made
 
 
@@ -112,6 +113,7 @@ def search_index(
 
     Returns:
         What was found, named by file and folder. Items whose files have gone are found all the same, and drawn grey.
+        An item's file is the `path` in its metadata, or else its id.
 
     Raises:
         ValueError: If the index is damaged, or another model made it, or its run is not where it was.
@@ -131,7 +133,10 @@ def search_index(
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
     matches = index.search(found.embeddings, min(k, len(index)), fingerprint=retrieval.fingerprint(run.embedder))
-    files = [[item["path"] for item in row] for row in matches.metadata]
+    files = [
+        [str(item.get("path", id)) for id, item in zip(*row, strict=True)]
+        for row in zip(matches.ids, matches.metadata, strict=True)
+    ]
     gallery = _unlabelled(sorted({file for row in files for file in row}), run.embedder)
     place_of = {path: i for i, path in enumerate(gallery.paths)}
     return neighbours.Neighbours(

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import concurrent.futures
 import gc
+import io
 import json
+import os
 import time
 import weakref
 
@@ -219,6 +221,27 @@ def test_a_slow_model_times_out_and_a_long_queue_is_refused(folder, pictures):
         assert next(answer for answer in answers if answer.status_code == 503).headers["retry-after"] == "1"
 
 
+def test_names_that_are_no_unicode_are_answered(folder, index):
+    names = [os.fsdecode(b"caf\xe9 %d.jpg" % row) for row in range(40)]
+    found = retrieval.Index(index.embeddings, names, [{"label": name} for name in names], index.fingerprint)
+    with TestClient(create_app(ModelDirectory(folder), Gallery(found), Settings(poll=0))) as client:
+        match = client.get("/neighbours/3?k=1").json()["matches"][0]
+    assert match["id"] == match["label"] == r"caf\xe9 3.jpg"
+
+
+def test_no_request_builds_a_tree(folder, pictures, embedder, monkeypatch):
+    pytest.importorskip("scann")
+    monkeypatch.setattr("tf_detreg.retrieval.index._SCANN_FROM", 1000)
+    rows = np.random.default_rng(0).standard_normal((1500, 8))
+    large = retrieval.Index(rows, fingerprint=export.fingerprint(embedder))
+    large.tune()  # for 10 neighbours, as by default
+    gallery = Gallery(large, [None] * 1500)
+    monkeypatch.setattr("tf_detreg.retrieval.approximate.calibrate", lambda *_, **__: pytest.fail("a tree is built"))
+    with TestClient(create_app(ModelDirectory(folder), gallery, Settings(poll=0))) as client:
+        for k in (12, 100):
+            assert len(client.post(f"/search?k={k}", content=png(pictures[0])).json()["matches"]) == k
+
+
 def test_without_a_gallery(folder):
     with TestClient(create_app(ModelDirectory(folder), settings=Settings(poll=0))) as client:
         assert client.get("/about").json()["items"] == 0
@@ -284,3 +307,12 @@ def test_a_picture_of_a_kind_that_pillow_does_not_read_has_no_thumbnail(tmp_path
     with pytest.raises(NotImplementedError):
         Image.open(file)
     assert thumbnail(file, 160) is None
+
+
+def test_thumbnails_show_what_the_model_sees(tmp_path):
+    grey = np.full((40, 40), 100 * 257, np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    for name, level in (("grey.png", 100), ("clear.png", 255)):
+        small = Image.open(io.BytesIO(thumbnail(tmp_path / name, 40)))
+        np.testing.assert_allclose(np.asarray(small), level, atol=2)

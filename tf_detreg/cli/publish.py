@@ -36,10 +36,11 @@ def export(
 
     from tf_detreg import export as exporting
     from tf_detreg import training
+    from tf_detreg.demo import held_back
 
     done = training.load_run(run)
     splits = done.splits()
-    test = splits.test if len(splits.test) else splits.validation
+    test = held_back(splits) if verify else splits.train  # which is then not looked at
     card = {"name": name or run.resolve().name, "data": _data_of(splits), "recipe": done.config.to_dict()}
     card |= {**exporting.run_results(run), "licence": licence}
     released = exporting.release(

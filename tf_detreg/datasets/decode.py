@@ -145,7 +145,7 @@ def _fit(image, size, crop, draws) -> np.ndarray:
     # A JPEG decodes at 1/2, 1/4 or 1/8 of its size for a fraction of the cost, where that still leaves enough pixels.
     enough = max((box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0])
     image.draft(None, (max(1, int(full[0] / enough)), max(1, int(full[1] / enough))))
-    picture = _rgb(image)
+    picture = rgb(image)
     if orientation > 1:
         picture = picture.transpose(_TURNS[orientation])
     sx, sy = picture.size[0] / seen[0], picture.size[1] / seen[1]
@@ -164,7 +164,8 @@ def _orientation(image) -> int:
     return value if value in _TURNS else 1
 
 
-def _rgb(image):
+def rgb(image):
+    """A Pillow image of any mode as RGB: transparent parts on white, 16 bits as 8."""
     from PIL import Image
 
     if image.mode.startswith(("I", "F")):

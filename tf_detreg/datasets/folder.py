@@ -12,6 +12,7 @@ import numpy as np
 from tf_detreg.datasets.image_set import ImageSet, Size, Splits, hold_out, split_by_class
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.datasets.scan import is_picture_name, sift
+from tf_detreg.files import readable
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +94,12 @@ def _assemble(root, classes, kept, bad, image_size, name) -> ImageSet:
     number = np.cumsum(counts > 0) - 1
     return ImageSet(
         labels=number[[label for label, _ in kept]],
-        class_names=[_readable(classes[i]) for i in present],
+        class_names=[readable(classes[i]) for i in present],
         paths=PathList((file for _, file in kept), root),
         name=name,
         image_size=image_size,
         skipped=tuple(bad.items()),
     )
-
-
-def _readable(name: str) -> str:
-    """A folder's name as text that can be written down, also where its bytes are no UTF-8 (`caf\xe9`)."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def report_counts(classes, counts: np.ndarray, what: str) -> None:

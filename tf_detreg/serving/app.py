@@ -20,12 +20,11 @@ from starlette.routing import Route
 from tf_detreg.serving import wire
 from tf_detreg.serving.batching import Batcher
 from tf_detreg.serving.endpoint import Endpoint, Problem, Shortcut, read_body
-from tf_detreg.serving.gallery import Gallery
+from tf_detreg.serving.gallery import MOST_NEIGHBOURS, Gallery
 from tf_detreg.serving.metrics import Metrics
 from tf_detreg.serving.model import ModelDirectory
 
 PAGE = pathlib.Path(__file__).with_name("page.html")
-MOST_NEIGHBOURS = 100
 SMALL = 100_000  # bytes that are read or written in less time than another thread needs to take them over
 
 

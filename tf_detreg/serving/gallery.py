@@ -7,16 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from tf_detreg.datasets.decode import rgb
+from tf_detreg.files import readable
 from tf_detreg.retrieval.index import Index
 
 MOST_THUMBNAILS = 50_000
+MOST_NEIGHBOURS = 100
 
 
 class Gallery:
     """An index with pictures to show.
 
     Thumbnails are made once, when the server starts: later no request leads to the file system, neither by a path nor
-    by an id.
+    by an id. A large index gets its ScaNN tree then too, where it brings none that is tuned for as many neighbours as
+    can be asked for: no request waits for it.
 
     Args:
         index: A `retrieval.Index`.
@@ -35,6 +39,7 @@ class Gallery:
             pictures = [index.metadata(name).get("path") for name in self.ids[:MOST_THUMBNAILS]]
         elif len(pictures) != len(index):
             raise ValueError(f"pictures must hold one an item: received {len(pictures)} for {len(index)} items.")
+        index.tune(min(MOST_NEIGHBOURS, len(index)))
         with ThreadPoolExecutor() as pool:
             few = [pictures[at] for at in range(min(len(pictures), MOST_THUMBNAILS))]
             self._thumbnails = list(pool.map(lambda picture: thumbnail(picture, side), few))
@@ -61,8 +66,8 @@ class Gallery:
         label = facts.get("label", facts.get("class"))
         return {
             "place": place,
-            "id": name,
-            "label": None if label is None else str(label),
+            "id": readable(name) if isinstance(name, str) else name,
+            "label": None if label is None else readable(str(label)),
             "score": round(score, 4),
             "picture": self.thumbnail(place) is not None,
         }
@@ -77,7 +82,7 @@ def thumbnail(picture: str | pathlib.Path | np.ndarray | None, side: int) -> byt
     try:
         with Image.fromarray(np.asarray(picture)) if isinstance(picture, np.ndarray) else Image.open(picture) as image:
             image.draft("RGB", (2 * side, 2 * side))
-            small = ImageOps.exif_transpose(image).convert("RGB")
+            small = rgb(ImageOps.exif_transpose(image))
     except Exception:  # Pillow's decoders raise whatever they like on broken files
         return None
     if max(small.size) < side // 2:
