@@ -83,6 +83,12 @@ def test_broken_lists_are_named(tmp_path):
     with pytest.raises(ValueError, match="line 2: expected 4 columns"):
         datasets.sop(root, check=False)
     root = trees.cars(tmp_path / "cars")
+    with pytest.raises(ValueError, match="classes up to 197, not all of which"):
+        datasets.cars(trees.cars(tmp_path / "many", models=(1, 2, 3, 4, 99, 197)), check=False)
+    birds = trees.cub(tmp_path / "birds")
+    (birds / "classes.txt").write_text("1 001.Bird_1\n")
+    with pytest.raises(ValueError, match=r"classes up to 4, not all .*vision\.caltech\.edu"):
+        datasets.cub(birds, check=False)
     (root / "cars_annos.mat").write_text("no matrix")
     with pytest.raises(ValueError, match=r"no readable \.mat"):
         datasets.cars(root, check=False)

@@ -58,9 +58,16 @@ class Benchmark:
                 f"first is {missing[0]}. Get them from {self.page}."
             )
         classes, labels = np.unique(np.asarray(keys), return_inverse=True)
+        try:
+            class_names = [names(key) for key in classes.tolist()]
+        except LookupError as error:
+            raise ValueError(
+                f"{self.name}: images are listed under classes up to {classes[-1]}, not all of which the list of "
+                f"classes has. Get both again from {self.page}."
+            ) from error
         return ImageSet(
             labels=labels.astype(np.int32),
-            class_names=[names(key) for key in classes.tolist()],
+            class_names=class_names,
             paths=PathList(files, root),
             groups=groups,
             name=f"{self.name}/{part}",
