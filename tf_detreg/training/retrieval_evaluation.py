@@ -25,7 +25,8 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         batch_size: Default 128.
 
     Raises:
-        ValueError: If no class of the set has two images, `every` is below 1, or `k` holds what is no rank.
+        ValueError: If `image_set` is no image set or no class of it has two images, `every` is below 1, or `k` holds
+            what is no rank.
 
     Example:
         >>> from tf_detreg import datasets
@@ -38,6 +39,11 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         from tf_detreg.retrieval import checks
 
         super().__init__()
+        if not hasattr(image_set, "indexed"):
+            raise ValueError(
+                f"image_set must be a datasets.ImageSet, received {type(image_set).__name__}. Make one of arrays with "
+                "datasets.ImageSet(labels, class_names, images), or of a folder with datasets.folder(path)."
+            )
         if not has_pairs(image_set):
             raise ValueError(
                 f"image_set has {len(image_set)} images and no class with two of them: there is nothing to retrieve."
