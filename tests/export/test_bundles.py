@@ -66,7 +66,9 @@ import numpy as np
 import tensorflow as tf
 import scann
 model = tf.saved_model.load(sys.argv[1])
-found = model.signatures["serve_embeddings"](embeddings=np.load(sys.argv[2]))
+serve = model.signatures["serve_embeddings"]
+found = serve(embeddings=np.load(sys.argv[2]))
+assert serve(embeddings=tf.zeros((0, 16)))["ids"].shape == (0, 10)
 print(json.dumps([found["ids"].numpy().astype(str).tolist(), "keras" in sys.modules, "tf_detreg" in sys.modules]))
 """
 
@@ -121,6 +123,7 @@ def test_the_mobile_gallery_is_int8(embedder, tmp_path):
         ({"gallery_model": "0123456789abcdef"}, "another model"),
         ({"ids": IDS[:-1]}, "must name every item"),
         ({"k": 49}, "between 1 and"),
+        ({"k": 2.0}, "whole number between 1 and"),
     ],
 )
 def test_a_gallery_that_does_not_fit_is_refused(embedder, expected, tmp_path, change, match):
@@ -135,6 +138,15 @@ def test_a_gallery_that_does_not_fit_is_refused(embedder, expected, tmp_path, ch
 def test_a_type_of_images_that_phones_do_not_send_is_refused(embedder, expected, tmp_path):
     with pytest.raises(ValueError, match="input_dtype must be"):
         export.retrieval_litert(embedder, expected, tmp_path / "m.tflite", input_dtype="int32")
+
+
+def test_a_name_that_is_no_unicode_is_written_out(embedder, expected, tmp_path):
+    ids = [os.fsdecode(b"caf\xe9.jpg"), *IDS[1:]]
+    path = export.retrieval_saved_model(embedder, expected, tmp_path / "s", ids=ids, k=1, warm_up=False)
+    found = tf.saved_model.load(path).signatures["serve_embeddings"](embeddings=expected[:1])
+    assert found["ids"].numpy()[0, 0] == rb"caf\xe9.jpg"
+    with zipfile.ZipFile(export.retrieval_litert(embedder, expected, tmp_path / "m.tflite", ids=ids, k=1)) as archive:
+        assert archive.read("ids.txt").startswith(rb"caf\xe9.jpg" + b"\n")
 
 
 def test_an_index_brings_its_ids_and_its_model(embedder, expected, tmp_path):

@@ -12,6 +12,8 @@ from tf_detreg.export import lite, metadata, publishing
 from tf_detreg.export.decoding import decode_batch
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, variables_read
+from tf_detreg.files import readable
+from tf_detreg.retrieval import exact
 from tf_detreg.retrieval.index import Index
 
 LARGEST_MOBILE_BYTES = 1_500_000_000
@@ -201,11 +203,11 @@ def check_gallery(
             f"gallery must hold rows of length 1; row {worst} has {lengths[worst]}. "
             "Leave out images that could not be read."
         )
-    ids = [str(name) for name in (range(len(gallery)) if ids is None else ids)]
+    ids = [readable(str(name)) for name in (range(len(gallery)) if ids is None else ids)]
     if len(ids) != len(gallery):
         raise ValueError(f"ids must name every item: received {len(ids)} for {len(gallery)} gallery rows.")
-    if not 1 <= k <= len(gallery):
-        raise ValueError(f"k={k} must lie between 1 and the gallery's {len(gallery)} items.")
+    if not isinstance(k, int | np.integer) or not 1 <= k <= len(gallery):
+        raise ValueError(f"k={k!r} must be a whole number between 1 and the gallery's {len(gallery)} items.")
     return gallery, ids
 
 
@@ -262,7 +264,11 @@ def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
     def find(embeddings):
         # The searcher is taken up again inside the graph, so that the saved model carries all it needs.
         loaded = scann_ops.searcher_from_module(module.searcher)
-        return loaded.search_batched(embeddings, leaves_to_search=visited)
+        return tf.cond(
+            tf.shape(embeddings)[0] > 0,
+            lambda: tuple(loaded.search_batched(embeddings, leaves_to_search=visited)),
+            lambda: (tf.zeros((0, k), tf.int32), tf.zeros((0, k))),  # ScaNN's op fails on an empty batch
+        )
 
     return find, {"neighbour_recall": recall, "leaves": leaves, "leaves_visited": visited}
 
@@ -272,7 +278,7 @@ def _tune(searcher, gallery: np.ndarray, k: int, leaves: int, wanted: float) -> 
     chosen = rng.choice(len(gallery), min(_SAMPLE, len(gallery)), replace=False)
     queries = gallery[chosen] + rng.normal(0, 0.3 / gallery.shape[1] ** 0.5, (len(chosen), gallery.shape[1]))
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
-    least = np.sort(queries @ gallery.T, axis=1)[:, -k]
+    least = exact.search(queries, gallery, k, progress=False)[1][:, -1]
     visited = max(1, leaves // 20)
     while True:
         _, scores = searcher.search_batched(queries, leaves_to_search=visited)
