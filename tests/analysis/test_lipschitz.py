@@ -82,6 +82,24 @@ def test_whole_embedder_report(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_an_embedder_in_half_precision_measures_alike(policy):
+    images = np.random.default_rng(0).uniform(0, 255, (12, 4, 4, 3)).astype("float32")
+    plain = embedder()
+    keras.config.set_dtype_policy(policy)
+    try:
+        half = embedder()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(plain.get_weights())
+    wanted, found = (lipschitz.measure(model, images, np.arange(12) % 4) for model in (plain, half))
+    for name, part in wanted.parts.items():
+        np.testing.assert_allclose(found.parts[name].spectral, part.spectral, rtol=0.05)
+        np.testing.assert_allclose(found.parts[name].spectrum[:, 0], part.spectrum[:, 0], rtol=0.05)
+        for population, ratios in part.secants.items():
+            assert np.median(found.parts[name].secants[population]) == pytest.approx(np.median(ratios), rel=0.1)
+
+
 def test_many_samples_are_measured_in_parts_that_a_bar_counts(monkeypatch):
     bars = {}
 

@@ -172,7 +172,7 @@ def spectral_norm(
         with tf.GradientTape() as tape:
             tape.watch(x)
             with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
-                y = function(x)
+                y = _in_full(function, x)
             stretched = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             pulled = tape.gradient(y, x, output_gradients=tf.stop_gradient(stretched))
         return _unit(pulled), tf.norm(_flat(stretched), axis=-1)
@@ -199,7 +199,7 @@ def frobenius_norm(
     @tf.function
     def squared(x, v):
         with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
-            y = function(x)
+            y = _in_full(function, x)
         stretch = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.reduce_sum(tf.square(_flat(stretch)), axis=-1)
 
@@ -221,7 +221,7 @@ def singular_values(function: Callable, x: tf.Tensor) -> np.ndarray:
     def row(onehot):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = function(x)
+            y = _in_full(function, x)
         return _flat(tape.gradient(y, x, output_gradients=tf.broadcast_to(onehot, tf.shape(y))))
 
     width = function(x[:1]).shape[-1]
@@ -344,9 +344,14 @@ def _batched(function, x, progress: bool | None = False) -> tf.Tensor:
     found = []
     with ticker("Features", len(x), progress) as tick:
         for rows in _parts(x):
-            found.append(function(rows))
+            found.append(_in_full(function, rows))
             tick(len(rows))
     return tf.concat(found, axis=0)
+
+
+def _in_full(function, x: tf.Tensor) -> tf.Tensor:
+    """The map's values in the precision of its inputs, also where layers compute in half."""
+    return tf.cast(function(x), x.dtype)
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
