@@ -281,6 +281,16 @@ def test_fingerprint_changes_with_the_weights():
     assert retrieval.fingerprint(model) != before
 
 
+def test_the_fingerprint_of_a_metric_model_is_its_embedders():
+    import keras
+
+    from tf_detreg import heads, losses, training
+
+    embedder = keras.Sequential([keras.Input((3,)), heads.Linear(2)])
+    model = training.MetricModel(embedder, losses.ProxyAnchor(2), rival=heads.Linear(2))
+    assert retrieval.fingerprint(model) == retrieval.fingerprint(embedder)
+
+
 def test_searches_that_overlap_put_the_threads_back_as_they_were():
     def threads():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]

@@ -291,7 +291,7 @@ def fingerprint(embedder) -> str:
     """A short text that is the same for the same weights, and another one after any training step.
 
     Args:
-        embedder: A Keras model.
+        embedder: A Keras model; of a `MetricModel`, its embedder counts alone.
 
     Example:
         >>> import keras
@@ -300,7 +300,7 @@ def fingerprint(embedder) -> str:
         (True, 16)
     """
     digest = hashlib.sha256()
-    for weight in embedder.get_weights():
+    for weight in getattr(embedder, "embedder", embedder).get_weights():
         digest.update(f"{weight.dtype}{weight.shape}".encode())
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()[:16]
