@@ -36,7 +36,10 @@ def inference_model(model: keras.Model) -> keras.Model:
         )
     forbidden = [v.path for v in embedder.variables if any(word in v.path for word in TRAINING_ONLY)]
     if forbidden:
-        raise ValueError(f"embedder holds what only training needs: {forbidden[:3]}. Export `MetricModel.embedder`.")
+        raise ValueError(
+            f"embedder holds what only training needs: {forbidden[:3]}. Export `MetricModel.embedder`; of a plain "
+            "model with a Dueling head, `MetricModel(model, loss).embedder` is the part to export."
+        )
     return embedder
 
 
