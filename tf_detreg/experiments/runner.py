@@ -15,6 +15,9 @@ from tf_detreg.experiments import data as data_module
 from tf_detreg.experiments.study import Study, recipe_hash
 
 FORMAT = 1
+# TensorFlow keeps some of every model that was ever built, a hundred megabytes of a pretrained one, so a worker is
+# replaced before it holds many.
+TRIALS_A_WORKER = 20
 
 
 def jobs_of(study: Study, stage: str, families: dict[str, tuple[dict, ...]]) -> list[dict]:
@@ -119,7 +122,9 @@ def _lines(missing: list[dict], folder: pathlib.Path, jobs: int) -> Iterator[str
         yield from (_trial(job, str(folder)) for job in missing)
         return
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_one_thread) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, mp_context=spawn, initializer=_one_thread, max_tasks_per_child=TRIALS_A_WORKER
+    ) as pool:
         futures = [pool.submit(_trial, job, str(folder)) for job in missing]
         try:
             yield from (future.result() for future in concurrent.futures.as_completed(futures))
