@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tests.datasets.trees import picture
 from tests.heads.table import features, jacobian, make
-from tf_detreg import datasets, heads
+from tf_detreg import datasets, heads, losses, training
 from tf_detreg.analysis import lipschitz
 
 
@@ -80,6 +80,13 @@ def test_whole_embedder_report(tmp_path):
     assert "| secant, unseen classes |" in table and "| log det |" in table
     report.plot(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_a_metric_model_is_measured_as_its_embedder():
+    images = np.random.default_rng(0).uniform(0, 255, (12, 4, 4, 3)).astype("float32")
+    model = training.MetricModel(embedder(), losses.SupCon())
+    wanted, found = (lipschitz.measure(part, images, np.arange(12) % 4) for part in (model.embedder, model))
+    np.testing.assert_array_equal(found.parts["embedder"].spectral, wanted.parts["embedder"].spectral)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

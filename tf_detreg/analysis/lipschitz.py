@@ -109,7 +109,7 @@ def measure(
     images → unit vectors. A head is also accepted alone: `data` are then features.
 
     Args:
-        embedder: A model that ends in a head, or a built head.
+        embedder: A model that ends in a head, a `MetricModel`, or a built head.
         data: A `datasets.ImageSet`, or images `(N, H, W, 3)`, or features `(N, F)`.
         labels: `(N,)`; taken from an ImageSet by itself.
         unseen: As `data`, of classes that training did not see. Default: that population is left out.
@@ -139,6 +139,7 @@ def measure(
         >>> report.parts["head"].spectral.shape
         (12,)
     """
+    embedder = getattr(embedder, "embedder", embedder)
     random = np.random.default_rng(seed)
     seen = _take(data, labels, random, 4 * samples, "labels", progress)
     new = None if unseen is None else _take(unseen, unseen_labels, random, 4 * samples, "unseen_labels", progress)

@@ -12,8 +12,9 @@ import numpy as np
 from tf_detreg import heads, losses, miners, regularizers
 from tf_detreg.training.config import Part, RunConfig
 from tf_detreg.training.interpolation import Interpolation
-from tf_detreg.training.metric_model import MetricModel, split_embedder
+from tf_detreg.training.metric_model import MetricModel
 from tf_detreg.training.optimizers import optimizer
+from tf_detreg.training.parts import split_embedder
 
 logger = logging.getLogger(__name__)
 

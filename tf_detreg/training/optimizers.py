@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import numbers
 import re
 from collections.abc import Iterator
 
@@ -160,10 +161,15 @@ def optimizer(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, received {method!r}.")
-    if not all(math.isfinite(rate) and rate >= 0 for rate in (backbone_rate, head_rate, proxy_factor)):
+    rates = (backbone_rate, head_rate, proxy_factor)
+    if not all(isinstance(rate, numbers.Real) and math.isfinite(rate) and rate >= 0 for rate in rates):
         raise ValueError(
-            "backbone_rate, head_rate and proxy_factor must be finite and not negative, received "
+            "backbone_rate, head_rate and proxy_factor must be finite numbers, none negative, received "
             f"{backbone_rate!r}, {head_rate!r} and {proxy_factor!r}."
+        )
+    if decay == "step" and steps is not None and not (decay_every and decay_every > 0):
+        raise ValueError(
+            f'decay="step" needs decay_every, the steps between two falls, above 0; received {decay_every!r}.'
         )
 
     def make(group: str, rate: float, delay: int = 0):

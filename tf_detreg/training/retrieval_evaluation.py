@@ -16,6 +16,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     `EarlyStopping("val_recall@1", mode="max", patience=5)`. Keras cannot guess the direction: give `mode="max"`.
 
     The embedder is measured as it would be used: where the optimizer keeps a moving average of the weights, with that.
+    So leave `keras.callbacks.SwapEMAWeights` out, which would have swapped the two before.
 
     Args:
         image_set: `datasets.ImageSet` of images that are not trained on, best of classes that are not either.
