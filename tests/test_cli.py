@@ -87,13 +87,21 @@ def test_evaluate_across_groups_needs_groups(run):
         command("evaluate", run, "--cross-group")
 
 
-def test_analyze_measures_seen_and_unseen_classes(run):
-    assert "unseen" in command("analyze", run, "--samples", 4)
+@pytest.fixture(scope="module")
+def analyzed(run):
+    """The run, and what `analyze` printed of it."""
+    return run, command("analyze", run, "--samples", 4)
+
+
+def test_analyze_measures_seen_and_unseen_classes(analyzed):
+    run, output = analyzed
+    assert "unseen" in output
     assert {"head", "backbone", "embedder"} <= set(json.loads((run / "lipschitz.json").read_text()))
     assert Image.open(run / "lipschitz.png").size[0] > 400
 
 
-def test_export_writes_what_loads_and_what_it_checked(run, tmp_path):
+def test_export_writes_what_loads_and_what_it_checked(analyzed, tmp_path):
+    run, _ = analyzed
     output = command("export", run, "--to", tmp_path, "--format", "saved_model", "--format", "float32")
     served = tf.saved_model.load(tmp_path / "photos" / "1").signatures["serving_default"]
     assert served(images=tf.zeros((2, 16, 16, 3)))["embeddings"].shape == (2, 8)
@@ -101,7 +109,6 @@ def test_export_writes_what_loads_and_what_it_checked(run, tmp_path):
     assert lite.name in output.replace("\n", "")
     card = (tmp_path / "photos" / "README.md").read_text(encoding="utf-8")
     assert card == (tmp_path / "photos" / "1" / "README.md").read_text(encoding="utf-8")
-    # The test before this one measured the run's smoothness.
     for text in ("| R@1 |", "leave-one-out", "| spectral norm |", "images of 5 classes for training", '"SupCon"'):
         assert text in card
 
