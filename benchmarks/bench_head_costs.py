@@ -16,9 +16,10 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from bench_heads import one_thread, status
+from bench_training import seconds, steps_of
+
 
 FEATURES, DIM, BATCH, CLASSES = 1280, 128, 128, 400
 FLOW = {"dim": DIM, "hidden": 64, "conditioner_dropout": 0.3, "dropout": 0.15}
@@ -58,21 +59,6 @@ def batch():
     return tf.constant(features), tf.constant(rng.integers(0, CLASSES, BATCH).astype("int32"))
 
 
-def training_steps(made, count: int):
-    """`count` training steps through Keras, as `fit` takes them."""
-    import tensorflow as tf
-
-    made.make_train_function()
-    batches = iter(tf.data.Dataset.from_tensors(batch()).repeat())
-
-    def work():
-        for _ in range(count):
-            logs = made.train_function(batches)
-        float(logs["loss"])
-
-    return work
-
-
 def embedded_batches(made, count: int):
     """`count` batches through the embedder that is served."""
     import tensorflow as tf
@@ -86,12 +72,6 @@ def embedded_batches(made, count: int):
         embedded.numpy()
 
     return work
-
-
-def seconds(work) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def row(what: str, ours, linear, count: int, rounds: int) -> dict:
@@ -110,7 +90,7 @@ def head_rows(rounds: int) -> list[dict]:
         if name == "Linear":
             continue
         made, count = model(name), 2 if name == "FFJORD" else 10
-        steps = training_steps(made, count), training_steps(linear, count)
+        steps = steps_of(made, count, batch()), steps_of(linear, count, batch())
         rows.append(row(f"{name}, a training step", *steps, count, rounds))
         served = embedded_batches(made, count), embedded_batches(linear, count)
         rows.append(row(f"{name}, a batch embedded", *served, count, rounds))
@@ -142,14 +122,8 @@ def print_memory(name: str) -> None:
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     made = model(name)
-    training_steps(made, 20)()
+    steps_of(made, 20, batch())()
     print(made.embedder.count_params(), status("VmHWM") - before)
-
-
-def status(field: str) -> float:
-    """A figure of this process in megabytes."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def main() -> None:
@@ -160,8 +134,7 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    one_thread()
     if options.memory:
         print_memory(options.memory)
         return

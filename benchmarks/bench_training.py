@@ -56,12 +56,12 @@ def model(rival: bool = False, **options):
     return made
 
 
-def steps_of(made, count: int):
-    """`count` training steps through Keras, as `fit` takes them."""
+def steps_of(made, count: int, batch=None):
+    """`count` training steps through Keras, as `fit` takes them, on one batch (default: of `data`) again and again."""
     import tensorflow as tf
 
     made.make_train_function()
-    batches = iter(tf.data.Dataset.from_tensors(data()).repeat())
+    batches = iter(tf.data.Dataset.from_tensors(batch or data()).repeat())
 
     def work():
         for _ in range(count):
