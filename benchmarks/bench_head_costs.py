@@ -20,7 +20,6 @@ import sys
 from bench_heads import one_thread, status
 from bench_training import seconds, steps_of
 
-
 FEATURES, DIM, BATCH, CLASSES = 1280, 128, 128, 400
 FLOW = {"dim": DIM, "hidden": 64, "conditioner_dropout": 0.3, "dropout": 0.15}
 ISOMETRIC = {"measure": "isometric", "penalty": 1.0}
