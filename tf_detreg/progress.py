@@ -1,29 +1,110 @@
-"""A progress bar with the time left, on terminals."""
+"""Progress with the time left: a bar in a terminal, a line now and then in a log."""
 
 import contextlib
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+
+EVERY = 10.0  # seconds between two lines in a log
 
 
 @contextlib.contextmanager
 def ticker(title: str, total: int, show: bool | None = None) -> Iterator[Callable[[int], None]]:
-    """Show progress while the block runs.
+    """Show progress on standard error while the block runs.
+
+    A terminal gets a bar that vanishes at the end. A log gets a line every ten seconds, with the time left, and one at
+    the end; work that is done within ten seconds leaves no line. Output that cannot be written is no reason to stop
+    the work.
 
     Args:
         title: What is going on.
-        total: How many steps there are.
-        show: None, the default, shows the bar when standard error is a terminal.
+        total: How many steps there are. More than these are never shown.
+        show: False shows nothing. Defaults to None, which shows progress, as True does.
 
     Yields:
-        A function to call with the number of steps just done.
+        A function to call with the number of steps just done, from any thread.
+
+    Example:
+        >>> with ticker("Embedding", 204, show=False) as tick:
+        ...     tick(128)
     """
-    if not (sys.stderr.isatty() if show is None else show):
+    if show is False:
         yield lambda steps: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    bar = _bar() if _is_terminal() else None
+    if bar is None:
+        lines = _Lines(title, total)
+        yield lines.advance
+        lines.end()
+        return
+    with bar:
+        task, done, lock = bar.add_task(title, total=total), 0, threading.Lock()
 
+        def advance(steps: int) -> None:
+            nonlocal done
+            with lock:
+                done = min(total, done + steps)
+                bar.update(task, completed=done)
+
+        yield advance
+
+
+def _is_terminal() -> bool:
+    # A process that was started without standard error has None there; a closed one raises.
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return sys.stderr.isatty()
+    return False
+
+
+def _bar():
+    """A bar of rich; None where rich is not installed."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    except ImportError:
+        return None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda steps: bar.advance(task, steps)
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+class _Lines:
+    """Progress as lines: `Embedding: 512/2,048 (25 %), 1:30 left`."""
+
+    def __init__(self, title: str, total: int):
+        self.title, self.total, self.done, self.lines = title, total, 0, 0
+        self.start = self.last = time.monotonic()
+        self.lock = threading.Lock()
+
+    def advance(self, steps: int) -> None:
+        with self.lock:
+            self.done = min(self.total, self.done + steps)
+            now = time.monotonic()
+            if now - self.last < EVERY or self.done == self.total:
+                return
+            self.last = now
+            left = (now - self.start) * (self.total - self.done) / self.done if self.done else None
+            self._say("" if left is None else f", {_clock(left)} left")
+
+    def end(self) -> None:
+        """The last line, where work took long enough for one."""
+        if self.lines or time.monotonic() - self.start >= EVERY:
+            self._say(f", {_clock(time.monotonic() - self.start)}")
+
+    def _say(self, what: str) -> None:
+        self.lines += 1
+        share = f" ({100 * self.done // self.total} %)" if self.total else ""
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            print(f"{self.title}: {self.done:,}/{self.total:,}{share}{what}", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, or hours, minutes and seconds.
+
+    Example:
+        >>> _clock(83), _clock(7325)
+        ('1:23', '2:02:05')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

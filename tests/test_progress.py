@@ -1,0 +1,86 @@
+"""Progress: a bar in a terminal, lines in a log, and never a reason to stop."""
+
+import doctest
+import io
+import sys
+
+import pytest
+
+from tf_detreg import progress
+
+
+def log(monkeypatch):
+    """Standard error as a log, and a clock that the test sets; pytest sets its own anew after each fixture."""
+    out, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    return out, clock
+
+
+def test_long_work_leaves_lines_with_the_time_left(monkeypatch):
+    out, clock = log(monkeypatch)
+    with progress.ticker("Embedding", 204) as tick:
+        for _ in range(4):
+            clock[0] += 7
+            tick(64)
+    # After 14 s 128 of 204 are done: 76 × 14 / 128 = 8 s are left. The last batch holds 12, and 204 are shown, not 256.
+    assert out.getvalue().splitlines() == ["Embedding: 128/204 (62 %), 0:08 left", "Embedding: 204/204 (100 %), 0:28"]
+
+
+def test_one_long_step_leaves_its_end_and_short_work_leaves_nothing(monkeypatch):
+    out, clock = log(monkeypatch)
+    with progress.ticker("Tracing", 1) as tick:
+        tick(1)
+    assert out.getvalue() == ""
+    with progress.ticker("Tracing", 1) as tick:
+        clock[0] += 60
+        tick(1)
+    assert out.getvalue() == "Tracing: 1/1 (100 %), 1:00\n"
+    with progress.ticker("Tracing", 1, show=False) as tick:
+        clock[0] += 60
+        tick(1)
+    assert out.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_terminal_gets_a_bar_that_counts_no_further_than_its_end(monkeypatch, rich):
+    out, clock = log(monkeypatch)
+    monkeypatch.setattr(out, "isatty", lambda: True, raising=False)
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich.progress", None)
+    with progress.ticker("Embedding", 204) as tick:
+        for _ in range(2):
+            clock[0] += 11
+            tick(128)
+    assert "204/204" in out.getvalue() and "256" not in out.getvalue()
+    assert ("━" in out.getvalue()) == rich
+
+
+@pytest.mark.parametrize("broken", ["none", "closed", "pipe"])
+def test_output_that_cannot_be_written_stops_no_work(monkeypatch, broken):
+    out, clock = log(monkeypatch)
+
+    def write(_):
+        raise BrokenPipeError
+
+    if broken == "none":
+        monkeypatch.setattr(sys, "stderr", None)
+    elif broken == "closed":
+        out.close()
+    else:
+        monkeypatch.setattr(out, "write", write, raising=False)
+    with progress.ticker("Embedding", 4) as tick:
+        clock[0] += 11
+        tick(2)
+    assert clock[0] == 11
+
+
+def test_errors_of_the_work_come_out(monkeypatch):
+    log(monkeypatch)
+    with pytest.raises(KeyError), progress.ticker("Embedding", 4):
+        raise KeyError
+
+
+def test_examples():
+    result = doctest.testmod(progress)
+    assert result.attempted and not result.failed
