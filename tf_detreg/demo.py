@@ -73,8 +73,8 @@ def held_back(splits):
     part = splits.test if len(splits.test) else splits.validation
     if not len(part):
         raise ValueError(
-            f"{splits.train.name} holds no class back from training: there is nothing to measure on. Give the data set "
-            "test or validation classes."
+            f"{splits.train.name} has neither test nor validation images: there is nothing to measure on. Give the "
+            "data set test or validation classes."
         )
     return part
 
@@ -117,6 +117,7 @@ def write_report(run, splits=None, embedded=None) -> tuple[pathlib.Path, dict[st
         run.history,
         run.config.to_dict(),
         run.config.seed,
+        trained_on=splits.train.class_names,
     )
     return page, reports
 
@@ -135,6 +136,6 @@ def embed_held_back(run, splits, progress: bool | None = False) -> list:
 
 
 def _measured_on(splits) -> list:
-    """The images that were held back, and their gallery where the data set has one."""
+    """The test images, and their gallery where the data set has one."""
     gallery = getattr(splits, "gallery", None)
     return [held_back(splits)] + ([] if gallery is None else [gallery])

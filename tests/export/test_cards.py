@@ -34,7 +34,7 @@ def test_the_card_of_a_run_holds_its_recall_and_its_smoothness(embedder, report,
     low, high = report.intervals["recall@1"]
     cell = f"{100 * report.recall[1]:.2f} ({100 * low:.2f} – {100 * high:.2f})"
     assert f"| R@1 | {cell} | {cell} |" in card
-    assert "Test: 48 queries of 12 classes among 48 items, leave-one-out, exact search." in card
+    assert "Test classes: 48 queries of 12 classes among 48 items, leave-one-out, exact search." in card
     assert "| spectral norm | 1.25 (3.5) | – |" in card
     assert "CC0" in card
     assert "Not measured" not in card

@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from tf_detreg.analysis import inspect, neighbours, report
 from tf_detreg.retrieval import RetrievalReport, checks, evaluate
+from tf_detreg.retrieval.trained_classes import PARTS, TrainedClasses, by_training, is_trained, sentence
 
 
 def compare(
@@ -59,25 +60,35 @@ def write(
     history: Sequence[Mapping[str, float]],
     config: Mapping[str, object],
     seed: int = 0,
+    trained_on: Collection[str] | None = None,
 ) -> pathlib.Path:
     """Write the page.
 
     Args:
         path: Where it goes.
         title: Its heading.
-        images: `[ImageSet]` that was held back from training, or `[queries, gallery]`, which number classes alike.
+        images: `[ImageSet]` of the test images, or `[queries, gallery]`, which number classes alike.
         embeddings: Of each, after training, a row an image.
         reports: Of `compare`; the last one is the trained model's.
         history: A mapping an epoch.
         config: The run's configuration, shown folded.
         seed: Of the choice of queries to show. Defaults to 0.
+        trained_on: Names of the classes that were trained on. Default: not known, and nothing is said of it.
     """
     final = list(reports.values())[-1]
     some, wrong = _choose(final.per_query, seed)
     queries, *gallery = images
-    lead = f"{len(queries):,} images of {queries.num_classes:,} classes, held back from training: each is searched for "
+    lead = f"{len(queries):,} test images of {queries.num_classes:,} classes: each is searched for "
     lead += f"in a gallery of {len(gallery[0]):,}. " if gallery else "among all the others. "
     lead += f"{100 * final.recall[min(final.recall)]:.1f} % find their own class first."
+    recall = report.table(recall_rows(reports))
+    if trained_on is not None:
+        parts = _by_training(images, embeddings, trained_on, sorted(final.recall))
+        lead += " " + sentence(parts.trained, parts.classes)
+        shown = recall_rows({PARTS[name]: part for name, part in parts.reports.items()})
+        # A small part may lack the higher ranks.
+        columns = dict.fromkeys((column for row in shown for column in row), "–")
+        recall += report.table([{**columns, **row} for row in shown], plain=True) if shown else ""
     drawn = functools.partial(neighbours.within, queries, embeddings[0])
     if gallery:
         lead += " Hard queries, confused classes, hubs and duplicates are those of queries and gallery put together."
@@ -86,9 +97,9 @@ def write(
         )
     sections = [
         report.Section(
-            "Recall on what was held back",
+            "Recall on the test images",
             "Share of queries, in %, with the right class among the first k neighbours.",
-            report.table(recall_rows(reports)),
+            recall,
         ),
         report.Section("Training", "Every logged quantity after each epoch.", report.curves(history)),
         report.Section(
@@ -105,6 +116,12 @@ def write(
         report.Section("How to repeat it", "The configuration of the run.", report.details("config", config)),
     ]
     return report.write(path, title, lead, sections, neighbours.STYLE)
+
+
+def _by_training(images, embeddings, trained_on: Collection[str], k: Sequence[int]) -> TrainedClasses:
+    there = {"gallery": embeddings[1], "gallery_labels": images[1].labels} if len(images) > 1 else {}
+    trained = is_trained(images[0].class_names, trained_on)
+    return by_training(embeddings[0], images[0].labels, trained, **there, k=k, resamples=0, progress=False)
 
 
 def _together(queries, gallery=None):

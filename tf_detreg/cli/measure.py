@@ -23,12 +23,13 @@ def evaluate(
         ),
     ] = False,
 ) -> None:
-    """Measure a run on classes that its training never saw: R@k, MAP@R and more, with intervals over classes."""
+    """Measure a run on its test classes: R@k, MAP@R and more, with intervals over classes."""
     import rich
 
     from tf_detreg import retrieval, training
-    from tf_detreg.demo import embed_held_back, write_report
+    from tf_detreg.demo import embed_held_back, held_back, write_report
     from tf_detreg.retrieval import checks
+    from tf_detreg.retrieval.trained_classes import by_training, is_trained
 
     done = training.load_run(run)
     splits = done.splits()
@@ -44,7 +45,16 @@ def evaluate(
         engine=engine,
         clusters=clusters,
     )
+    parts = by_training(
+        found.embeddings,
+        found.labels,
+        is_trained(held_back(splits).class_names, splits.train.class_names),
+        **there,
+        k=done.config.k,
+        engine=engine,
+    )
     rich.print(report.to_table())
+    typer.echo(parts.note())
     if page and not cross_group:
         path, _ = write_report(done, splits, [found, *gallery])
         typer.echo(f"Report      {path}")
@@ -76,10 +86,16 @@ def analyze(
     from tf_detreg.analysis import lipschitz
     from tf_detreg.demo import held_back
     from tf_detreg.files import replacing, write_text
+    from tf_detreg.retrieval.trained_classes import is_trained
 
     done = training.load_run(run)
     splits = done.splits()
     test = held_back(splits)
+    trained = is_trained(test.class_names, splits.train.class_names)
+    if not trained.all():
+        test = test.subset(~trained[test.labels])
+    else:
+        typer.echo("Every test class was trained on: `unseen` below are other images of the classes trained on.")
     found = lipschitz.measure(
         done.embedder, splits.train, unseen=test, samples=samples, seed=done.config.seed, progress=None
     )

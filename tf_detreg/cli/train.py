@@ -138,10 +138,12 @@ def _changed(part: dict, options: dict) -> dict | None:
 
 def _print_evaluation(run) -> None:
     from tf_detreg.retrieval.report import label
+    from tf_detreg.retrieval.trained_classes import sentence, titled
 
-    found = {name: report["metrics"] for name, report in run.evaluation.items()}
+    evaluation = run.evaluation
+    found = {name: report["metrics"] for name, report in titled(evaluation).items()}
     if not found:
-        typer.echo("Nothing was measured: no class that was held back from training has two images.", err=True)
+        typer.echo("Nothing was measured: no class of the validation or test images has two of them.", err=True)
         return
     # A rank beyond the gallery of a small set is not evaluated there.
     asked = [*(f"recall@{k}" for k in run.config.k), "map@r"]
@@ -150,4 +152,10 @@ def _print_evaluation(run) -> None:
         {"classes": name, **{label(metric): 100 * metrics[metric] for metric in shown}}
         for name, metrics in found.items()
     ]
-    print_table("Retrieval on classes held back from training, in %", rows)
+    # A run of an older version does not say how many classes were trained on.
+    known = {name: report["trained_classes"] for name, report in evaluation.items() if "trained_classes" in report}
+    held_back = len(known) == len(evaluation) and not any(known.values())
+    print_table(f"Retrieval on {'classes held back from training' if held_back else 'held-out images'}, in %", rows)
+    for name, trained in known.items():
+        if trained:
+            typer.echo(f"{name.capitalize()}: {sentence(trained, evaluation[name]['classes'])}")

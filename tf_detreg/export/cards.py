@@ -11,6 +11,7 @@ from tf_detreg.export.inference import fingerprint, inference_model
 from tf_detreg.export.verification import Verification
 from tf_detreg.files import read_json
 from tf_detreg.retrieval.report import label
+from tf_detreg.retrieval.trained_classes import sentence, titled
 
 UNKNOWN = "Not recorded."
 
@@ -57,7 +58,7 @@ def model_card(
         f"`{fingerprint(embedder)}`. Made with tf_detreg.",
         "## Data\n\n" + data,
         "## Recipe\n\n" + _text(recipe),
-        "## Retrieval on classes it never saw\n\n" + _text(evaluation),
+        "## Retrieval\n\n" + _text(evaluation),
         "## Smoothness\n\n" + _text(smoothness),
     ]
     if verification is not None:
@@ -106,10 +107,14 @@ def run_results(directory: str | os.PathLike) -> dict[str, str]:
 
 
 def recall_table(reports: Mapping[str, Mapping]) -> str:
-    """Markdown of `evaluation.json`: a column for the test and one for the validation classes, in percent."""
-    parts = [name for name in ("test", "validation") if name in reports]
+    """Return Markdown of `evaluation.json`: columns for test and validation classes, in percent.
+
+    Where a part of the test classes was trained on, those and the others have a column of their own.
+    """
+    reports = titled(reports)
+    parts = list(reports)
     names = list(dict.fromkeys(name for part in parts for name in reports[part]["metrics"]))
-    lines = ["| % (95 % interval over classes) | " + " | ".join(f"{part} classes" for part in parts) + " |"]
+    lines = ["| % (95 % interval over classes) | " + " | ".join(parts) + " |"]
     lines.append("|---|" + "---:|" * len(parts))
     lines += [
         f"| {label(name)} | " + " | ".join(_percent(reports[part], name) for part in parts) + " |" for name in names
@@ -117,7 +122,9 @@ def recall_table(reports: Mapping[str, Mapping]) -> str:
     for part in parts:
         about = reports[part]
         searched = f"{about['queries']:,} queries of {about['classes']:,} classes among {about['gallery']:,} items"
-        lines += ["", f"{part.capitalize()}: {searched}, {about['protocol']}, {about['engine']} search."]
+        trained = about.get("trained_classes")
+        known = "" if trained is None else " " + sentence(trained, about["classes"])
+        lines += ["", f"{part.capitalize()}: {searched}, {about['protocol']}, {about['engine']} search.{known}"]
     return "\n".join(lines)
 
 

@@ -1,11 +1,14 @@
 """Retrieval on held-out images after each epoch, as ordinary entries of the logs."""
 
 import sys
+from collections.abc import Collection, Sequence
 
 import keras
 import numpy as np
 
-from tf_detreg.training.embedding import embed
+from tf_detreg.retrieval import RetrievalReport, checks, evaluate
+from tf_detreg.retrieval.trained_classes import by_training, is_trained
+from tf_detreg.training.embedding import Embedded, embed
 from tf_detreg.training.optimizers import averaged
 
 
@@ -37,8 +40,6 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     """
 
     def __init__(self, image_set, prefix: str = "val_", k=(1, 2, 4, 8), every: int = 1, batch_size: int = 128):
-        from tf_detreg.retrieval import checks
-
         super().__init__()
         if not hasattr(image_set, "indexed"):
             raise ValueError(
@@ -71,8 +72,15 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         return {**found, f"{self.prefix}map@r": report.map_at_r}
 
 
-def retrieve(embedder: keras.Model, image_set, k=(1, 2, 4, 8), batch_size: int = 128, resamples: int = 0, gallery=None):
-    """A `retrieval.RetrievalReport` on an image set, searched in itself or in another one.
+def retrieve(
+    embedder: keras.Model,
+    image_set,
+    k: Sequence[int] = (1, 2, 4, 8),
+    batch_size: int = 128,
+    resamples: int = 0,
+    gallery=None,
+) -> RetrievalReport:
+    """Evaluate retrieval on an image set, searched in itself or in another one.
 
     Args:
         embedder: images → embeddings.
@@ -82,19 +90,46 @@ def retrieve(embedder: keras.Model, image_set, k=(1, 2, 4, 8), batch_size: int =
         resamples: For the report's intervals. Default 0: none.
         gallery: The set to search. Default: the queries themselves.
     """
-    from tf_detreg import retrieval
-    from tf_detreg.retrieval import checks
-
-    found = embed(embedder, image_set, batch_size)
-    there = {}
-    size = len(found.labels) - 1
-    if gallery is not None:
-        items = embed(embedder, gallery, batch_size)
-        there, size = {"gallery": items.embeddings, "gallery_labels": items.labels}, len(items.labels)
+    found, there = _embedded(embedder, image_set, gallery, batch_size)
+    size = len(there["gallery_labels"]) if there else len(found.labels) - 1
     ranks = checks.ranks_within(k, size)
-    return retrieval.evaluate(
+    return evaluate(
         found.embeddings, found.labels, **there, k=ranks, engine="exact", resamples=resamples, progress=False
     )
+
+
+def final_evaluation(
+    embedder: keras.Model, image_set, k: Sequence[int], trained_on: Collection[str], gallery=None
+) -> dict[str, object]:
+    """Return what `evaluation.json` says of an image set.
+
+    Args:
+        embedder: images → embeddings.
+        image_set: The queries, a `datasets.ImageSet`.
+        k: Ranks of the recall; those beyond the size of what is searched are left out.
+        trained_on: Names of the classes that were trained on.
+        gallery: The set to search. Default: the queries themselves.
+
+    Returns:
+        The report on all classes as plain values; `trained_classes`, how many of them were trained on; and where that
+        is a part of them, the reports `seen` and `unseen` of the two parts.
+    """
+    found, there = _embedded(embedder, image_set, gallery)
+    size = len(there["gallery_labels"]) if there else len(found.labels) - 1
+    options = {"engine": "exact", "resamples": 1000, "progress": False, **there}
+    whole = evaluate(found.embeddings, found.labels, k=checks.ranks_within(k, size), **options)
+    trained = is_trained(image_set.class_names, trained_on)
+    parts = by_training(found.embeddings, found.labels, trained, k=k, **options)
+    return {**whole.as_dict(), **parts.as_dict()}
+
+
+def _embedded(embedder: keras.Model, image_set, gallery, batch_size: int = 128) -> tuple[Embedded, dict]:
+    """The queries' embeddings, and those of the gallery as arguments of `retrieval.evaluate`."""
+    found = embed(embedder, image_set, batch_size)
+    if gallery is None:
+        return found, {}
+    items = embed(embedder, gallery, batch_size)
+    return found, {"gallery": items.embeddings, "gallery_labels": items.labels}
 
 
 def has_pairs(image_set) -> bool:

@@ -25,7 +25,7 @@ from tf_detreg.training.claim import LOCK, claimed
 from tf_detreg.training.config import RunConfig, differences
 from tf_detreg.training.guard import NaNGuard, TrainingDiverged
 from tf_detreg.training.optimizers import averaged
-from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation, has_pairs, retrieve
+from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation, final_evaluation, has_pairs
 from tf_detreg.training.table_log import TableLog, from_csv
 from tf_detreg.training.unfreezing import GradualUnfreezing
 
@@ -315,7 +315,7 @@ def _evaluate(run: Run, embedder: keras.Model, splits):
         # Some data sets come with a gallery that the test images are searched in.
         gallery = getattr(splits, "gallery", None) if name == "test" else None
         if has_pairs(part) or (gallery is not None and len(part)):
-            reports[name] = retrieve(embedder, part, run.config.k, resamples=1000, gallery=gallery).as_dict()
+            reports[name] = final_evaluation(embedder, part, run.config.k, splits.train.class_names, gallery)
     write_json(run.directory / EVALUATION, reports)
 
 
