@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.datasets.trees import picture
 from tf_detreg import datasets
-from tf_detreg.datasets.decode import hush
 from tf_detreg.datasets.paths import PathList
+from tf_detreg.images.formats import readable_formats
 
 
 @pytest.fixture
@@ -99,11 +99,13 @@ def test_what_is_no_file_is_no_picture(photos):
         datasets.decode(str(photos / "class0" / "pipe.jpg"), (8, 8))
 
 
-def test_a_picture_of_a_hundred_megapixels_warns_of_nothing(photos, recwarn):
-    hush.cache_clear()  # pytest has set back what it did
+def test_a_picture_of_a_hundred_megapixels_is_left_out_unread(photos, recwarn):
+    readable_formats.cache_clear()  # pytest has set back what it did
     large = encoded(Image.new("1", (10_000, 10_000)), format="PNG")
     (photos / "class0" / "large.png").write_bytes(large)
-    assert sum(map(len, datasets.folder(photos, image_size=8))) == 19
+    splits = datasets.folder(photos, image_size=8)
+    assert sum(map(len, splits)) == 18
+    assert "more than the limit" in dict(splits.train.skipped)[str(photos / "class0" / "large.png")]
     assert not [str(w.message) for w in recwarn if "bomb" in str(w.message)]
 
 

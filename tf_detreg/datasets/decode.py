@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,16 +14,12 @@ from functools import cache
 import numpy as np
 
 from tf_detreg.datasets.pixels import Size, height_width
+from tf_detreg.images.formats import UnreadableImage, open_image
 
 logger = logging.getLogger(__name__)
 
 ORIENTATION = 0x0112  # the EXIF tag
-MAX_PIXELS = 89_478_485  # from here on Pillow suspects a file that was made to fill the memory
 DRAWS = 4  # random numbers that a crop needs
-
-
-class UnreadableImage(ValueError):
-    """A file that holds no picture, or only part of one."""
 
 
 @dataclass(frozen=True)
@@ -115,23 +109,14 @@ def decode(
 
 
 def _decode(source, size, crop, draws) -> np.ndarray:
-    from PIL import Image
-
-    hush()
-    if isinstance(source, str) and os.path.exists(source) and not os.path.isfile(source):
-        raise UnreadableImage(f"{source}: not a file")  # a pipe would never end
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with open_image(source) as image:
             return _fit(image, size, crop, draws)
+    except UnreadableImage:
+        raise
     except Exception as error:  # Pillow's decoders raise whatever they like on broken files
         name = "the given bytes" if isinstance(source, bytes) else source
         raise UnreadableImage(f"{name}: {type(error).__name__}: {error}") from error
-
-
-@cache
-def hush() -> None:
-    """Pillow warns of what it then reads all the same. Once and for all: `catch_warnings` is not safe in threads."""
-    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _fit(image, size, crop, draws) -> np.ndarray:

@@ -16,7 +16,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg.datasets.decode import MAX_PIXELS, ORIENTATION, RandomCrop, each, place
+from tf_detreg.datasets.decode import ORIENTATION, RandomCrop, each, place
+from tf_detreg.images.formats import MAX_PIXELS
 
 _RATIOS = (1, 2, 4, 8)  # by which a JPEG can be made smaller while it is decoded
 _MIXED = len(_RATIOS)

@@ -7,17 +7,12 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from tf_detreg.datasets.decode import hush
+from tf_detreg.images.formats import EXTENSIONS as EXTENSIONS
+from tf_detreg.images.formats import UnreadableImage, open_image
+from tf_detreg.images.formats import is_image_name as is_picture_name  # noqa: F401 - for loaders
 from tf_detreg.progress import ticker
 
 logger = logging.getLogger(__name__)
-
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"))
-
-
-def is_picture_name(name: str) -> bool:
-    """Whether a file name ends as a picture's does and is not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def problem(path: str) -> str | None:
@@ -25,18 +20,17 @@ def problem(path: str) -> str | None:
 
     What only a full decoding shows is found when the file's turn comes, and is skipped and counted then.
     """
-    from PIL import Image
-
-    hush()
     try:
         if os.path.getsize(path) == 0:
             return "the file is empty"
-        with Image.open(path) as image:
+        with open_image(path) as image:
             kind = image.format
         # A PNG ends in its IEND chunk; one that was cut off does not.
         if kind == "PNG" and b"IEND" not in _tail(path, 64):
             return "the PNG is cut off"
-    except Exception as error:  # Pillow's parsers raise whatever they like on broken files
+    except UnreadableImage as error:
+        return str(error).removeprefix(f"{path}: ")
+    except Exception as error:  # the file may be gone, or may not be read
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -73,5 +73,5 @@ def emoji(
 def _pixels(content: bytes, image_size: int | None) -> np.ndarray:
     from PIL import Image
 
-    image = Image.open(io.BytesIO(content)).convert("RGB")
+    image = Image.open(io.BytesIO(content), formats=("PNG",)).convert("RGB")
     return np.asarray(image.resize((image_size, image_size), Image.Resampling.BOX) if image_size else image)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_detreg.datasets.decode import rgb
 from tf_detreg.files import readable
+from tf_detreg.images.formats import open_image
 from tf_detreg.retrieval.index import Index
 
 MOST_THUMBNAILS = 50_000
@@ -80,7 +81,7 @@ def thumbnail(picture: str | pathlib.Path | np.ndarray | None, side: int) -> byt
     if picture is None:
         return None
     try:
-        with Image.fromarray(np.asarray(picture)) if isinstance(picture, np.ndarray) else Image.open(picture) as image:
+        with Image.fromarray(np.asarray(picture)) if isinstance(picture, np.ndarray) else open_image(picture) as image:
             image.draft("RGB", (2 * side, 2 * side))
             small = rgb(ImageOps.exif_transpose(image))
     except Exception:  # Pillow's decoders raise whatever they like on broken files

@@ -1,0 +1,139 @@
+"""Only the promised formats are opened, by every caller; none starts a program, none decodes what is too large."""
+
+import io
+import pathlib
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tf_detreg import datasets
+from tf_detreg.datasets.jpeg import header_of
+from tf_detreg.datasets.scan import problem
+from tf_detreg.export.decoding import decode_batch
+from tf_detreg.images import MAX_PIXELS, UnreadableImage, open_image
+from tf_detreg.serving.gallery import thumbnail
+
+CASES = pathlib.Path(__file__).parents[1] / "data" / "images"
+
+
+def readers():
+    """Every way from a file into the package, as functions of a path that say whether it was read."""
+
+    def reference(path):
+        try:
+            return datasets.decode(path, (8, 8)) is not None
+        except UnreadableImage:
+            return False
+
+    return {
+        "reference": reference,
+        "scan": lambda path: problem(str(path)) is None,
+        "graph": lambda path: bool(decode_batch(tf.constant([path.read_bytes()]), (8, 8))[1][0]),
+        "training": lambda path: header_of(str(path)) is not None,
+        "thumbnail": lambda path: thumbnail(path, 16) is not None,
+    }
+
+
+@pytest.fixture
+def programs():
+    """The programs that are started while a test runs."""
+    started, on = [], [True]
+    sys.addaudithook(
+        lambda event, arguments: (
+            started.append(arguments[0])
+            if on and event in ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec")
+            else None
+        )
+    )
+    yield started
+    on.clear()
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+
+
+@pytest.mark.parametrize("content", [POSTSCRIPT + b"showpage\n%%EOF\n", POSTSCRIPT + b"{ } loop\n%%EOF\n", None])
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.eps"])
+def test_postscript_is_refused_and_starts_nothing(content, name, tmp_path, programs):
+    content = (CASES / "postscript_named.jpg").read_bytes() if content is None else content
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert {reader: read(path) for reader, read in readers().items()} == dict.fromkeys(readers(), False)
+    assert programs == []
+
+
+@pytest.mark.parametrize("form", ["JPEG2000", "ICO", "TGA", "PCX", "SGI", "DDS", "PDF", "EPS", "ICNS", "IM", "MSP"])
+def test_other_formats_of_pillow_are_refused_whatever_their_name(form, tmp_path):
+    file = io.BytesIO()
+    Image.new("1" if form == "MSP" else "RGB", (16, 16)).save(file, form)
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(file.getvalue())
+    assert {reader: read(path) for reader, read in readers().items()} == dict.fromkeys(readers(), False)
+
+
+def png(width: int, height: int, depth: int = 1) -> bytes:
+    """A whole grey PNG, a few kilobytes long whatever its sides."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + bytes((width * depth + 7) // 8)
+    packer = zlib.compressobj(1)
+    data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    head = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def large(form: str) -> bytes:
+    """A file that declares 8,001 × 8,000 pixels."""
+    if form == "PNG":
+        return png(8001, 8000)
+    file = io.BytesIO()
+    Image.new("1" if form in ("TIFF", "BMP", "PPM") else "L", (8001, 8000)).save(file, form)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "PPM"])
+def test_too_large_is_refused_before_decoding(form, tmp_path, monkeypatch):
+    path = tmp_path / "large.img"
+    path.write_bytes(large(form))
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    assert {reader: read(path) for reader, read in readers().items()} == dict.fromkeys(readers(), False)
+    assert MAX_PIXELS < 8001 * 8000
+    with pytest.raises(UnreadableImage, match=r"large\.img: declares 8001 × 8000 pixels, more than the limit"):
+        open_image(path)
+
+
+def test_the_largest_size_is_read(tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(png(8000, 8000))
+    assert open_image(path).size == (8000, 8000)
+    np.testing.assert_array_equal(datasets.decode(path, (4, 4)), 0)
+
+
+def test_a_tile_larger_than_the_image_counts():
+    tags = {256: 32, 257: 32, 258: 8, 259: 1, 262: 1, 277: 1, 322: 1 << 16, 323: 1 << 16, 324: 8, 325: 1}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    with pytest.raises(UnreadableImage, match="65536 × 65536"):
+        open_image(content)
+
+
+def test_what_cannot_be_opened_is_named_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("tf_detreg.images.formats.readable_formats", lambda: ("JPEG", "PNG"))
+    avif, heic = (b"\0\0\0\x18ftyp" + brand + bytes(64) for brand in (b"avif", b"heic"))
+    for content, reason in {b"": "empty", b"text": "no JPEG", avif: "AVIF", heic: r"tf-detreg\[heif\]"}.items():
+        with pytest.raises(UnreadableImage, match=reason):
+            open_image(content)
+        (tmp_path / "x.jpg").write_bytes(content)
+        assert problem(str(tmp_path / "x.jpg"))
+    with pytest.raises(UnreadableImage, match="not a file"):
+        open_image(tmp_path)
+    with pytest.raises(UnreadableImage, match=r"gone\.jpg: FileNotFoundError"):
+        open_image(tmp_path / "gone.jpg")
