@@ -40,13 +40,16 @@ def _unlabelled(files: Sequence[str], embedder):
     return ImageSet(labels=[0] * len(files), class_names=["?"], paths=files, image_size=size, name="the files")
 
 
-def search_run(directory: str | os.PathLike, queries: Sequence[str | os.PathLike], k: int = 8) -> neighbours.Neighbours:
-    """The nearest images of a run's data set for each query image.
+def search_run(
+    directory: str | os.PathLike, queries: Sequence[str | os.PathLike], k: int = 8, data: str | None = None
+) -> neighbours.Neighbours:
+    """Find the nearest images of a run's data set for each query image.
 
     Args:
         directory: The run.
         queries: Image files, or folders of them; those that cannot be read are left out and named in the log.
         k: Neighbours of each. Defaults to 8.
+        data: Where the run's images are now, if they have moved. Default: where the run found them.
 
     Returns:
         What was found, ready to be drawn.
@@ -56,7 +59,7 @@ def search_run(directory: str | os.PathLike, queries: Sequence[str | os.PathLike
     """
     from tf_detreg import retrieval, training
 
-    run = training.load_run(directory)
+    run = training.load_run(directory, data)
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
     parts = [part for part in run.splits() if len(part)]

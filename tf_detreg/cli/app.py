@@ -40,6 +40,10 @@ def _start(
 Run = Annotated[pathlib.Path, typer.Argument(help="The directory of a run, as `train` and `demo` make it.")]
 Images = Annotated[list[pathlib.Path], typer.Argument(help="Image files, or folders of them.")]
 Exports = Annotated[pathlib.Path, typer.Option("--to", help="The folder that exports go to.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="Where the run's images are now, if they have moved; compared with its record."),
+]
 Seed = Annotated[int, typer.Option(help="Of weights, batches and augmentation.")]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tf_detreg.cli.app import Run, app
+from tf_detreg.cli.app import Data, Run, app
 
 
 @app.command()
@@ -22,6 +22,7 @@ def evaluate(
             help="Items of the query's class *and* group (camera, style, font) leave the gallery; no report.html.",
         ),
     ] = False,
+    data: Data = None,
 ) -> None:
     """Measure a run on its test classes: R@k, MAP@R and more, with intervals over classes."""
     import rich
@@ -31,7 +32,7 @@ def evaluate(
     from tf_detreg.retrieval import checks
     from tf_detreg.retrieval.trained_classes import by_training, is_trained
 
-    done = training.load_run(run)
+    done = training.load_run(run, data)
     splits = done.splits()
     found, *gallery = embed_held_back(done, splits, progress=None)
     there = {"gallery": gallery[0].embeddings, "gallery_labels": gallery[0].labels} if gallery else {}
@@ -77,6 +78,7 @@ def _groups(name: str, found, gallery=None) -> dict:
 def analyze(
     run: Run,
     samples: Annotated[int, typer.Option(min=1, help="Points at which Jacobians are measured.")] = 64,
+    data: Data = None,
 ) -> None:
     """Measure how much a run's map stretches, on seen and unseen classes: a table, `lipschitz.json` and a plot.
 
@@ -88,7 +90,7 @@ def analyze(
     from tf_detreg.files import replacing, write_text
     from tf_detreg.retrieval.trained_classes import is_trained
 
-    done = training.load_run(run)
+    done = training.load_run(run, data)
     splits = done.splits()
     test = held_back(splits)
     trained = is_trained(test.class_names, splits.train.class_names)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tf_detreg.cli.app import Exports, Run, app
+from tf_detreg.cli.app import Data, Exports, Run, app
 
 
 @app.command()
@@ -25,6 +25,7 @@ def export(
         ),
     ] = None,
     licence: Annotated[str, typer.Option(help="Of the weights and the data, for the model card.")] = "Not recorded.",
+    data: Data = None,
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, .tflite files for phones and a model card.
 
@@ -38,7 +39,7 @@ def export(
     from tf_detreg import training
     from tf_detreg.demo import held_back
 
-    done = training.load_run(run)
+    done = training.load_run(run, data)
     splits = done.splits()
     test = held_back(splits) if verify else splits.train  # which is then not looked at
     card = {"name": name or run.resolve().name, "data": _data_of(splits), "recipe": done.config.to_dict()}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tf_detreg.cli.app import Images, Run, app
+from tf_detreg.cli.app import Data, Images, Run, app
 
 
 @app.command()
@@ -76,13 +76,17 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each query, as far as there are so many.")] = 8,
     picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbours.png"),
+    data: Data = None,
 ) -> None:
     """Find the nearest images of each query, print them with their scores, and draw them."""
     from tf_detreg.files import check_file
     from tf_detreg.searching import search_index, search_run
 
     check_file(picture)
-    found = search_run(place, queries, k) if (place / "config.json").is_file() else search_index(place, run, queries, k)
+    is_run = (place / "config.json").is_file()
+    if data is not None and not is_run:
+        raise ValueError(f"--data says where a run's images are, and {str(place)!r} is no run.")
+    found = search_run(place, queries, k, data) if is_run else search_index(place, run, queries, k)
     for query, names, scores in zip(found.query_names, found.found_names, found.scores, strict=True):
         typer.echo(f"{query}: " + ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)))
     typer.echo(f"Picture     {found.save_png(picture)}")

@@ -44,6 +44,10 @@ def train(
     ] = None,
     run: Annotated[pathlib.Path, typer.Option(help="The run directory to make.")] = pathlib.Path("runs/latest"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    moved_to: Annotated[
+        str | None,
+        typer.Option("--data", help="The same as DATA. With `--resume`: where the run's images are now."),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="A recipe's name, or a .toml file: see `tf-detreg recipes`.")
     ] = None,
@@ -70,12 +74,14 @@ def train(
 
     Some classes are held back: a fifth to choose the best epoch by, three tenths for the evaluation (the benchmarks
     have splits of their own). Killed at any moment and started again with `--resume`, the run ends with the same
-    weights. With `--resume` alone, the run's own configuration is used. An option that is not given is the recipe's:
-    the run's `config.json` shows them all.
+    weights. With `--resume` alone, the run's own configuration is used; DATA beside it says where its images are now.
+    An option that is not given is the recipe's: the run's `config.json` shows them all.
     """
     from tf_detreg import training
 
-    config = _config(data, run, resume, recipe)
+    if moved_to is not None and data not in (None, moved_to):
+        raise ValueError(f"DATA is {data!r} and --data is {moved_to!r}: give one of them.")
+    config = _config(moved_to if data is None else data, run, resume, recipe)
     if features:
         # Features are computed once: what a recipe does to the images of each epoch falls away.
         config = config.replace(crop=None, augment=(), unfreezing=None)
@@ -113,7 +119,7 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
     if recipe is not None:
         return shelf.load(recipe, data)
     if resume and (run / "config.json").is_file():
-        return training.RunConfig.load(run / "config.json")
+        return training.load_run(run, data).config
     if resume and data is None:
         raise ValueError(f"--resume: there is no run in {str(run)!r}. Give DATA to begin one, or the run's directory.")
     if data in (None, "glyphs"):

@@ -24,6 +24,7 @@ from tf_detreg.training import assembly, checkpoint, distribution
 from tf_detreg.training.claim import LOCK, claimed
 from tf_detreg.training.config import RunConfig, differences
 from tf_detreg.training.guard import NaNGuard, TrainingDiverged
+from tf_detreg.training.moved_data import check_same_data, moved
 from tf_detreg.training.optimizers import averaged
 from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation, final_evaluation, has_pairs
 from tf_detreg.training.table_log import TableLog, from_csv
@@ -81,12 +82,25 @@ class Run:
             raise ValueError(f"{error} `tf-detreg train --run {self.directory} --resume` computes it again.") from error
 
     def splits(self):
-        """Its data, loaded anew."""
-        return assembly.load_splits(self.config)
+        """Load its data anew.
+
+        Raises:
+            ValueError: If they were said to have moved and are not those that the run was trained on.
+        """
+        splits = assembly.load_splits(self.config)
+        record = read_json(self.directory / CONFIG)
+        if record.get("config", {}).get("data") != self.config.to_dict()["data"]:
+            check_same_data(record.get("data") or {}, assembly.data_facts(splits), self.config.data, self.directory)
+        return splits
 
 
-def load_run(directory: str | os.PathLike) -> Run:
-    """Opens a run directory.
+def load_run(directory: str | os.PathLike, data: str | None = None) -> Run:
+    """Open a run directory.
+
+    Args:
+        directory: The run's.
+        data: Where its images are now, if they have moved: a folder or .csv file, or `LOADER:WHERE`. Default: where
+            the run found them. They are compared with the run's record when they are loaded.
 
     Raises:
         ValueError: If it is not one.
@@ -94,7 +108,8 @@ def load_run(directory: str | os.PathLike) -> Run:
     directory = pathlib.Path(directory)
     if not (directory / CONFIG).is_file():
         raise ValueError(f"{str(directory)!r} is not the directory of a run: it has no {CONFIG}.")
-    return Run(directory, RunConfig.load(directory / CONFIG))
+    config = RunConfig.load(directory / CONFIG)
+    return Run(directory, config if data is None else moved(config, data))
 
 
 def train(
@@ -115,7 +130,8 @@ def train(
     Args:
         config: What to do.
         directory: Where to leave it. Made if it is not there.
-        resume: Whether to go on with the run that is there; if none is, one begins. Default false.
+        resume: Whether to go on with the run that is there; if none is, one begins. Images that have moved since are
+            accepted where their fingerprint is the run's. Default false.
         splits: The data as `datasets.Splits`, if loaded already or made by hand. Default: what `config.data` names.
         callbacks: Further Keras callbacks. Default: none.
         verbose: Of `keras.Model.fit`. Default `"auto"`.
@@ -146,7 +162,7 @@ def train(
         splits = assembly.load_splits(config) if splits is None else splits
         _check_data(splits)
         record = {"config": config.to_dict(), "data": assembly.data_facts(splits)}
-        _compare(directory, record)
+        _compare(directory, record, place.chief)
         run = Run(directory, config)
         if not run.finished:
             assembly.check_batches(config, splits.train)
@@ -343,8 +359,8 @@ def _is_scaffold(name: str) -> bool:
     return name in (LOCK, _PROBE) or name.startswith((f".{_PROBE}.", f".{CONFIG}."))
 
 
-def _compare(directory: pathlib.Path, record: dict):
-    """Makes sure that a run that is there is this one."""
+def _compare(directory: pathlib.Path, record: dict, writes: bool):
+    """Make sure that a run that is there is this one; notes where its images are by now."""
     path = directory / CONFIG
     if not path.is_file():
         return
@@ -352,13 +368,21 @@ def _compare(directory: pathlib.Path, record: dict):
     for table in record:
         if not isinstance(theirs.get(table), dict):
             raise ValueError(f"{path} is damaged: it has no table {table!r}. Choose another directory.")
-    lines = differences(theirs["config"], record["config"]) + differences(theirs["data"], record["data"], "data: ")
+    facts = differences(theirs["data"], record["data"], "data: ")
+    old, new = dict(theirs["config"]), dict(record["config"])
+    where = old.get("data"), new["data"]
+    if not facts:
+        # The same images, wherever they are by now.
+        old["data"] = new["data"]
+    lines = differences(old, new) + facts
     if lines:
         raise ValueError(
             f"{str(directory)!r} is a run of another configuration:\n  "
             + "\n  ".join(lines)
             + "\nGo on with its own configuration, or choose another directory."
         )
+    if writes and where[0] != where[1]:
+        write_json(path, {**theirs, "config": record["config"]})
 
 
 def _check_data(splits):
