@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-beam lint format bench docs clean help
+.PHONY: demo test test-slow test-beam coverage mutate lint format bench docs clean help
 
 help:
 	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
 	@echo "make test       the default tests;  make test-slow: the rest;  make test-beam: bulk embedding on Apache Beam"
+	@echo "make coverage   the default tests, and which lines of the package they run"
+	@echo "make mutate     plant faults in the package and see whether the tests notice -> docs/mutation.md"
 	@echo "make lint       ruff: format and lint;  make format: mend what can be mended"
 	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
 	@echo "make docs       write the pages that are generated from docstrings"
@@ -46,6 +48,15 @@ $(BEAM)/.ready: pyproject.toml constraints-beam.txt
 
 test-beam: $(BEAM)/.ready
 	$(BEAM)/bin/python -m pytest tests/retrieval/test_bulk_embed.py tests/retrieval/test_bulk_embed_cli.py
+
+# Below this share of lines the command fails; the page of planted faults says more than the share does.
+FLOOR := 90
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=tf_detreg --cov-report=term:skip-covered --cov-fail-under=$(FLOOR)
+
+MUTATE ?= --count 300 --seed 0
+mutate: $(VENV)/.dev
+	$(BIN)/python -m tools.mutation --measure $(MUTATE)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -1,0 +1,86 @@
+"""The tool that plants faults: its edits, its draw, and its verdicts."""
+
+import pathlib
+
+import pytest
+
+from tools.mutation import report, worker
+from tools.mutation.mutants import mutants, sample
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCE = '''"""Says max(1, 2)."""
+
+__all__ = ["f"]
+
+
+def f(a: "int | None", b: int = 1) -> bool:
+    """Returns not a."""
+    if a > b and not b:
+        log(a)
+        raise ValueError(f"a={a + 1}")
+    return max(a & b, abs(a - 3.5))
+'''
+
+
+def texts(kind: str) -> set[tuple[str, str]]:
+    found = mutants("m.py", SOURCE)
+    return {(SOURCE[m.start : m.end], m.text) for m in found if m.kind == kind}
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new"),
+    [
+        ("comparison", ">", ">="),
+        ("condition dropped", "a > b and not b", "((not b))"),
+        ("condition dropped", "a & b", "(a)"),
+        ("sign or negation dropped", "not b", "(b)"),
+        ("test negated", "a > b and not b", "(not (a > b and not b))"),
+        ("statement dropped", "log(a)", "None"),
+        ("function", "max", "min"),
+        ("call dropped", "abs(a - 3.5)", "(a - 3.5)"),
+        ("arithmetic", "-", "+"),
+        ("number", "1", "(1 + 1)"),
+    ],
+)
+def test_each_kind_of_fault_is_planted(kind, old, new):
+    assert (old, new) in texts(kind)
+
+
+def test_text_that_no_test_should_depend_on_is_left_alone():
+    whole = "".join(old for mutant in mutants("m.py", SOURCE) for old in [SOURCE[mutant.start : mutant.end]])
+    assert "Says" not in whole and "None" not in whole and "a + 1" not in whole
+    assert {m.line for m in mutants("m.py", SOURCE)} == {6, 8, 9, 11}
+
+
+def test_offsets_count_characters_where_the_text_is_no_ascii():
+    source = 'x = "λ·R"; y = "ö" if 1 > 2 else 3.5\n'
+    changed = {m.apply(source) for m in mutants("m.py", source) if m.kind == "comparison"}
+    assert changed == {'x = "λ·R"; y = "ö" if 1 >= 2 else 3.5\n'}
+
+
+def test_the_draw_follows_from_the_seed_and_reaches_every_package():
+    drawn = sample(ROOT, 60, seed=1)
+    assert drawn == sample(ROOT, 60, seed=1) != sample(ROOT, 60, seed=2)
+    packages = {file.parent.name for file in (ROOT / "tf_detreg").glob("*/__init__.py")}
+    reached = {name for name, (_, total) in report._by_package(dict.fromkeys(drawn, "killed")).items() if total >= 5}
+    assert not packages - reached - {"recipes"}
+
+
+def test_a_fault_is_killed_survives_or_times_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bodies = {"test_good": "pass", "test_bad": "assert 0", "test_slow": "import time; time.sleep(60)"}
+    text = "".join(f"def {name}():\n    {body}\n\n" for name, body in bodies.items())
+    (tmp_path / "test_it.py").write_text(text)
+    assert worker.run(["test_it.py::test_good"], 60) == "survived"
+    assert worker.run(["test_it.py::test_good", "test_it.py::test_bad"], 60) == "killed"
+    assert worker.run(["test_it.py::test_slow"], 3) == "timeout"
+
+
+def test_the_page_lists_what_was_not_noticed_and_the_rate_decides():
+    first, second, *rest = mutants("tf_detreg/files.py", (ROOT / "tf_detreg" / "files.py").read_text(encoding="utf-8"))
+    outcomes = {first: "survived", second: "killed", **dict.fromkeys(rest, "killed")}
+    page = report.page(ROOT, outcomes, seed=3)
+    assert f"`{first.path}:{first.line}`" in page.split("## Not noticed")[1]
+    assert page.split("## Not noticed")[1].count("- `") == 1
+    assert report.passed(dict.fromkeys(outcomes, "killed"))
+    assert not report.passed(dict.fromkeys(outcomes, "survived"))
