@@ -58,6 +58,8 @@ def contrastive(y, x, positive_margin=0.0, negative_margin=1.0, power=2, average
     d = distance(unit(x), kind)
     pull = [hinge(d[i, j] - positive_margin) ** power / power for i, j in pairs_of(y, positives)]
     push = [hinge(negative_margin - d[i, j]) ** power / power for i, j in pairs_of(y, negatives)]
+    if average == "anchors":
+        return (sum(pull) + sum(push)) / len(y)
     return mean(pull, average) + mean(push, average)
 
 
@@ -82,7 +84,7 @@ def triplet(
         far = min(d[a, n], d[p, n]) if swap else d[a, n]
         v = d[a, p] - far - gamma * cosine(x[n] - x[a], x[p] - x[a])
         losses.append(softplus(v) if soft else hinge(v + m))
-    return mean(losses, average)
+    return sum(losses) / len(y) if average == "anchors" else mean(losses, average)
 
 
 def triplet_semi_hard(y, x, m=0.2, kind="squared", raw=False):

@@ -148,7 +148,15 @@ ROWS = [
         {"power": 1, "distance": "cosine", "positive_margin": 0.3, "negative_margin": 0.5, "average": "all"},
         {"power": 1, "kind": "cosine", "positive_margin": 0.3, "negative_margin": 0.5, "average": "all"},
     ),
+    row(
+        "contrastive-anchors",
+        losses.Contrastive,
+        pair.contrastive,
+        {"power": 1, "distance": "cosine", "negative_margin": 0.5, "average": "anchors"},
+        {"power": 1, "kind": "cosine", "negative_margin": 0.5, "average": "anchors"},
+    ),
     row("triplet", losses.Triplet, pair.triplet, frozen="pml/triplet"),
+    row("triplet-anchors", losses.Triplet, pair.triplet, {"average": "anchors"}, {"average": "anchors"}),
     row("triplet-all", losses.Triplet, pair.triplet, {"average": "all"}, {"average": "all"}, frozen="pml/triplet-all"),
     row(
         "triplet-squared",

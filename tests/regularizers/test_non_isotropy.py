@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_detreg import losses
 from tf_detreg.regularizers import Context, NonIsotropy
 
 DIM = 5
@@ -12,7 +13,7 @@ DIM = 5
 
 def shaken(seed=0, **options):
     """A regularizer whose flow is far from the identity."""
-    penalty = NonIsotropy(DIM, depth=3, hidden=6, dtype="float64", **options)
+    penalty = NonIsotropy(DIM, depth=3, hidden=6, hidden_layers=2, dtype="float64", **options)
     rng = np.random.default_rng(seed)
     penalty.set_weights([rng.normal(size=w.shape) * 0.5 for w in penalty.weights])
     return penalty
@@ -149,3 +150,21 @@ def test_wrong_arguments_are_named(wrong):
 def test_wrong_size_is_named():
     with pytest.raises(ValueError, match="dim=5"):
         NonIsotropy(DIM, depth=1).penalty(context_of([0], np.ones((1, 3))))
+
+
+def test_the_defaults_are_the_authors_settings():
+    """Ten couplings (five blocks of two), networks of seven hidden layers, and 1/0.01 times Proxy-Anchor's factor."""
+    penalty = NonIsotropy(dim=16)
+    assert (penalty.weight, penalty.scale_bound, len(penalty.nets)) == (100.0, 2.0, 10)
+    widths = [layer.units for layer in penalty.nets[0].stack]
+    assert widths == [128] * 7 + [16]
+
+
+def test_at_its_default_weight_it_is_felt_beside_a_metric_loss():
+    """A weight of 0.01 left it 10,000 times too small: as good as switched off."""
+    keras.utils.set_random_seed(0)
+    loss, penalty = losses.ProxyAnchor(10, dim=16), NonIsotropy(dim=16)
+    labels, x = tf.range(30) % 10, tf.random.normal((30, 16))
+    metric = loss(labels, x)
+    context = Context(labels=labels, embeddings=x, proxies=loss.proxies.value, proxy_labels=loss.proxy_labels)
+    assert float(penalty.weight * penalty.penalty(context)) > float(metric)

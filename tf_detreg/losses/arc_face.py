@@ -19,8 +19,10 @@ class ArcFace(ProxyLoss):
     The cosine is held 1e-7 away from ±1, where the angle has an infinite slope.
 
     Paper settings: σ = 64, m = 0.5 radians.
-    Other code: pytorch-metric-learning states the margin in degrees (28.6 = 0.499 radians); equal otherwise. Its half
-    precision is known to return NaN; here half-precision embeddings are computed in float32.
+    Other code: the authors' PyTorch code has no second branch and computes angles outside of the gradient, so that the
+    slope is that of the plain softmax at the shifted logits. pytorch-metric-learning states the margin in degrees (28.6
+    = 0.499 radians); equal otherwise. Its half precision is known to return NaN; here half-precision embeddings are
+    computed in float32.
 
     Args:
         num_classes: number of classes C.

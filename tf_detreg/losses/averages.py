@@ -2,13 +2,13 @@
 
 import tensorflow as tf
 
-AVERAGES = ("nonzero", "all")
+AVERAGES = ("nonzero", "all", "anchors")
 
 
 def check_average(average: str) -> str:
     """The name of an average, or a `ValueError` that lists the known ones."""
     if average not in AVERAGES:
-        raise ValueError(f"average must be 'nonzero' or 'all'; received {average!r}.")
+        raise ValueError(f"`average` must be one of {', '.join(map(repr, AVERAGES))}; received {average!r}.")
     return average
 
 
@@ -29,12 +29,14 @@ def anchor_average(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
 
 def pair_average(values: tf.Tensor, mask: tf.Tensor, kind: str = "all") -> tf.Tensor:
-    """Values `(B,)` whose mean over the batch is the mean of `values (B, M)` over a mask.
+    """Values `(B,)` whose mean over the batch is the average of `values (B, M)` over a mask.
 
     Args:
         values: loss of each pair.
         mask: pairs that exist.
-        kind: `"all"` of them count, or only those with a `"nonzero"` loss.
+        kind: `"all"` of them count, or only those with a `"nonzero"` loss; `"anchors"` divides by the batch size.
     """
+    if kind == "anchors":
+        return tf.reduce_sum(tf.where(mask, values, 0), axis=1)
     counted = mask & (values > 0) if kind == "nonzero" else mask
     return average(tf.reduce_sum(tf.where(mask, values, 0), axis=1), count_true(counted, values.dtype))

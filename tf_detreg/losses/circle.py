@@ -19,7 +19,8 @@ class Circle(PairLoss):
     or without a negative are left out; the mean goes over anchors with a loss above 0.
 
     Paper settings: m = 0.4, γ = 80 for fine-grained retrieval; 0.25, 128 for persons; 0.25, 256 for faces.
-    Other code: pytorch-metric-learning's is the same, value for value.
+    Other code: pytorch-metric-learning's is the same, value for value. A much used re-implementation takes one softplus
+    over all pairs of a batch instead of one for each anchor.
 
     Args:
         margin: m. Defaults to `0.4`.

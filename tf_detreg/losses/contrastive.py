@@ -14,7 +14,8 @@ class Contrastive(PairLoss):
 
     `L = mean_{pos} [d_ij - m⁺]₊^k / k + mean_{neg} [m⁻ - d_ij]₊^k / k`,  k = `power`
 
-    Each side is averaged by itself.
+    Each side is averaged by itself. With `average="anchors"` both sums are divided by the batch size instead, so that
+    the side with more pairs weighs more.
 
     Paper settings: Hadsell et al. have k = 2 and m⁺ = 0, and sum over pairs.
     Other code: pytorch-metric-learning has k = 1 (distances not squared) and averages over the pairs with a positive
@@ -25,7 +26,9 @@ class Contrastive(PairLoss):
         positive_margin: m⁺. Defaults to `0.0`.
         negative_margin: m⁻. Defaults to `1.0`.
         power: k, 1 or 2. Defaults to `2`.
-        average: `"nonzero"`, over the pairs with a loss above 0, or `"all"` pairs. Defaults to `"nonzero"`.
+        average: `"nonzero"`, over the pairs with a loss above 0; `"all"` pairs; or `"anchors"`, the sum over the pairs
+        of an
+            anchor, averaged over the batch. Defaults to `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
         **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
 

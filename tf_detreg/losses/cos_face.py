@@ -14,7 +14,7 @@ class CosFace(ProxyLoss):
     `L = mean_i -log softmax_c( σ·(z_i·q_c - m·1[c = y_i]) )[y_i]`
 
     Paper settings: σ = 64, m = 0.35 on faces.
-    Other code: pytorch-metric-learning's `CosFaceLoss` is equal.
+    Other code: pytorch-metric-learning's `CosFaceLoss` is equal; insightface's class has m = 0.4 by default.
 
     Args:
         num_classes: number of classes C.

@@ -63,8 +63,8 @@ class Margin(LossLayer):
     Pairs count once each; with a miner of triplets, such as distance-weighted sampling, each triplet adds its two
     pairs, as often as they occur. The ν term runs over the pairs (or triplets) that count.
 
-    Paper settings: α = 0.2, β = 1.2 learned for each class with rate 5e-4, ν = 0, and
-    `miner=miners.DistanceWeighted()`.
+    Paper settings: α = 0.2, β = 1.2 learned for each class, ν = 0, `miner=miners.DistanceWeighted()`, and batches of 14
+    classes × 5 images. The authors' code gives β a rate of 0.1 where the network has 1e-4; Roth et al. give it 5e-4.
     Other code: pytorch-metric-learning forms every triplet by default, so that a pair counts once for each partner;
     with the same triplets the values are equal.
 

@@ -17,10 +17,10 @@ class NTXent(PairLoss):
 
     with cosine similarity `s`. Other positives of the anchor stay out of the denominator.
 
-    Paper settings: SimCLR has one positive for each anchor (two views of an image; give both the same label) and
-    τ between 0.07 and 0.5.
-    Other code: pytorch-metric-learning's is the same; it gives 0 if the batch has no negative at all, as the equation
-    does.
+    Paper settings: SimCLR has one positive for each anchor (two views of an image; give both the same label), and
+    τ = 0.1 on ImageNet, 0.5 on CIFAR-10.
+    Other code: pytorch-metric-learning's is the same, τ = 0.07 included; it gives 0 if the batch has no negative at
+    all, as the equation does.
 
     Args:
         temperature: τ. Defaults to `0.07`.

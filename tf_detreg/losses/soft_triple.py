@@ -17,7 +17,8 @@ class SoftTriple(ProxyLoss):
 
     The second part draws the centres of a class together, so that superfluous ones merge.
 
-    Paper settings: λ = 20, γ = 0.1, δ = 0.01, τ = 0.2, K = 10 (2 for SOP); Adam 1e-4 with ε = 0.01, centres 1e-2.
+    Paper settings: λ = 20, γ = 0.1, δ = 0.01, τ = 0.2, K = 10 (2 for SOP); Adam 1e-4 with ε = 0.01, centers 1e-2,
+    weight decay 1e-4 on both.
     Other code: the authors state γ as its inverse; pytorch-metric-learning's `SoftTripleLoss` has no τ term of its own.
 
     Args:

@@ -18,8 +18,9 @@ class SupCon(PairLoss):
     with cosine similarity `s`; the mean goes over anchors that have a positive.
 
     Paper settings: τ = 0.1.
-    Other code: the authors multiply by τ / 0.07, a constant, which is left out here and in pytorch-metric-learning.
-    The latter leaves anchors with a loss of exactly 0 out of the mean, and gives 0 if the batch has no negative.
+    Other code: the authors multiply by τ / 0.07, a constant, which is left out here and in pytorch-metric-learning, and
+    count anchors without a positive with a loss of 0 in the mean. pytorch-metric-learning leaves anchors with a loss of
+    exactly 0 out of the mean, and gives 0 if the batch has no negative.
 
     Args:
         temperature: τ. Defaults to `0.1`.

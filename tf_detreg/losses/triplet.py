@@ -26,8 +26,8 @@ class Triplet(PairLoss):
 
     Each step takes one positive of every anchor: O(B²) memory, and no tensor of all triplets.
 
-    Paper settings: m = 0.2. Direction: a reproduction found m = 0.278, γ = 0.492 with the mean over all triplets
-    (`average="all"`); the paper gives none.
+    Paper settings: FaceNet has m = 0.2 on squared distances (`distance="squared"`). Direction: a reproduction found m =
+    0.278, γ = 0.492 with the mean over all triplets (`average="all"`); the paper gives none.
     Other code: pytorch-metric-learning's `TripletMarginLoss` is this (m = 0.05 in its version 2, 0.2 in 3), its
     `TripletMarginMiner` the sets `"semi_hard"` and `"hard"`; its smooth version keeps the margin. For one semi-hard
     negative for each pair, as in FaceNet and TensorFlow Addons, see `TripletSemiHard`; for the hardest, see
@@ -40,7 +40,8 @@ class Triplet(PairLoss):
         soft: softplus instead of the hinge; it has no margin. Defaults to `False`.
         swap: use `min(d_an, d_pn)` for `d_an`. Defaults to `False`.
         direction: γ. Defaults to `0.0`: no direction regularization.
-        average: `"nonzero"`, over triplets with a loss above 0, or `"all"` triplets. Defaults to `"nonzero"`.
+        average: `"nonzero"`, over triplets with a loss above 0; `"all"` triplets; or `"anchors"`, the sum over the
+            triplets of an anchor, averaged over the batch. Defaults to `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
         **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
 
@@ -109,7 +110,7 @@ class Triplet(PairLoss):
             valid = pairs.negatives & exists
             return tf.reduce_sum(tf.where(valid, losses, 0), axis=1), count_true(valid & counted, an.dtype)
 
-        return average(*sum_over_positives(pairs, [pairs.matrix, *apart], triplets))
+        return self.averaged(*sum_over_positives(pairs, [pairs.matrix, *apart], triplets))
 
     def over_given(self, pairs: Pairs, mined: MinedTriplets) -> tf.Tensor:
         """The loss of each anchor over triplets that a miner chose, `(B,)`."""
@@ -121,7 +122,11 @@ class Triplet(PairLoss):
             tf.gather_nd(matrix if pairs.within else pairs.reference_matrix, tf.stack([positives, negatives], axis=1)),
         )
         sums = tf.math.unsorted_segment_sum(losses, anchors, tf.shape(matrix)[0])
-        return average(sums, count_true(counted, matrix.dtype))
+        return self.averaged(sums, count_true(counted, matrix.dtype))
+
+    def averaged(self, sums: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        """Values `(B,)` whose mean over the batch is the loss, from the sum of each anchor and the number of terms."""
+        return sums if self.average == "anchors" else average(sums, count)
 
     def term(self, ap: tf.Tensor, an: tf.Tensor, pn: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Loss of triplets from their distances, and which of them the average counts."""

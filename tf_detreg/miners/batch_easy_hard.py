@@ -20,8 +20,10 @@ class BatchEasyHard(Miner):
     then the other is `"easy"` or `"hard"`. Anchors for which one side finds nothing keep no pair (unless a side is
     `"all"`: then each side stands for itself).
 
-    Paper settings: easy positives with semi-hard negatives.
-    Other code: equals pytorch-metric-learning's `BatchEasyHardMiner`.
+    Paper settings: easy positives with semi-hard negatives (EPSHN) or hard ones (EPHN), and the logarithmic softmax of
+    the two similarities over 0.1 as the loss (`losses.NTXent(0.1, miner=...)`).
+    Other code: the authors pass over positives with a similarity above 0.9999 (duplicates), and over anchors whose
+    chosen positive or negative has a similarity of 0 or below. Equals pytorch-metric-learning's `BatchEasyHardMiner`.
 
     Args:
         positives: strategy for the positives. Defaults to `"easy"`.

@@ -24,8 +24,10 @@ class DistanceWeighted(Miner):
     dimensions do not overflow. The negative is drawn by Gumbel's trick.
 
     Paper settings: cutoff 0.5, 1.4.
-    Other code: pytorch-metric-learning shifts the weights by their maximum over the whole batch, so that rows far
-    below it vanish and draw uniformly; here each row is by itself. Roth et al. leave the upper cutoff out.
+    Other code: the authors and pytorch-metric-learning shift the weights by their maximum over the whole batch, so that
+    rows far below it vanish. There the authors draw uniformly, also from the anchor's class, and
+    pytorch-metric-learning leaves the anchor out; here each row is shifted by itself. Roth et al. leave the upper
+    cutoff out.
 
     Args:
         cutoff: smallest distance in the weights. Defaults to `0.5`.

@@ -18,7 +18,8 @@ class MultiSimilarity(Miner):
 
     Paper settings: ε = 0.1.
     Other code: the authors also drop positives with `s >= 1 - 1e-5`, to get rid of each sample's pair with itself,
-    which does not occur here; a duplicate of the anchor stays.
+    which does not occur here; a duplicate of the
+    anchor stays. They skip anchors of which one side is left empty, and stop with an error at a class with one sample.
 
     Args:
         epsilon: ε. Defaults to `0.1`.

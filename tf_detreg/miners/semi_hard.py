@@ -12,7 +12,8 @@ from tf_detreg.miners.triplets import list_triplets
 class SemiHard(Miner):
     """All semi-hard triplets: `0 < d_an - d_ap <= m`, Euclidean distances of unit vectors.
 
-    Paper settings: FaceNet takes one of them for each pair; for its rule see `losses.TripletSemiHard`.
+    Paper settings: m = 0.2, on squared distances; FaceNet takes one of them for each pair; for its rule see
+    `losses.TripletSemiHard`.
     Other code: the set is that of pytorch-metric-learning's `TripletMarginMiner(type_of_triplets="semihard")`. With
     `losses.Triplet` write `Triplet(negatives="semi_hard")` instead, which is the same without listing triplets.
 

@@ -16,8 +16,10 @@ class HypersphericalEnergy(CentreSeparation):
     with `u_ij = |c_i - c_j|`, or the angle between the centres with `angular=True`. With `half=True` the opposite
     points `-c_j` repel too, so that centres are spread over lines instead of directions.
 
-    Other code: the authors' `s = 0` variant is twice this one, and their angle is divided by π; both are factors or
-    constants that change no optimum.
+    Paper settings: the authors' code has weight 1 in hidden layers and 10 in the last one, a tenth of both for angular
+    energies with s = 1 or 2.
+    Other code: the authors' `s = 0` variant is twice this one, and their angle is divided by π, plus 1e-4; these are
+    factors or constants that change no optimum. Their angular `s = 0` has weight 1 and 10, too.
 
     The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
 
