@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
+from tf_detreg.datasets.names import normal_names
 
 
 def arrays(
@@ -23,7 +24,8 @@ def arrays(
 
     Args:
         images: uint8 (N, H, W, 3) or (N, H, W).
-        labels: N labels of any kind (numbers with gaps, names); equal ones are one class.
+        labels: N labels of any kind (numbers with gaps, names); equal ones are one class, also where
+            names differ in white space or Unicode form only.
         groups: N labels of any kind for cross-group retrieval, or None.
         class_names: names of the classes in sorted order of their labels; None takes the labels themselves.
         validation: share of the classes for validation. Defaults to 0.2.
@@ -52,6 +54,8 @@ def arrays(
 def _numbered(name: str, values) -> tuple[np.ndarray, np.ndarray]:
     """The different values in order, and the number of each item's."""
     values = np.asarray(values)
+    if values.ndim == 1 and values.dtype.kind == "U":
+        values = np.asarray(normal_names(values.tolist(), name), str)
     try:
         kinds, numbers = np.unique(values, return_inverse=True)
     except TypeError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv as csv_module
-import logging
 import os
 import pathlib
 
@@ -11,10 +10,10 @@ import numpy as np
 
 from tf_detreg.datasets.folder import report_counts
 from tf_detreg.datasets.image_set import ImageSet, Size, Splits, split_by_class
+from tf_detreg.datasets.names import normal_names, report_cases
 from tf_detreg.datasets.paths import PathList
+from tf_detreg.datasets.repeats import report_repeats
 from tf_detreg.datasets.scan import sift
-
-logger = logging.getLogger(__name__)
 
 _SPLITS = {
     "train": "train",
@@ -47,6 +46,9 @@ def csv(
         max_missing: share of the listed files that may be missing; they are left out, counted and named in the log.
             Defaults to 0.0.
 
+    Labels that differ in white space or Unicode form only are one class; the log names those that differ in case only,
+    and files that are listed again: under another spelling, as a link or copy, under two labels, in two splits.
+
     Returns:
         `Splits` of images on disk. Labels are classes; with a `split` column, each split numbers its own.
 
@@ -65,10 +67,17 @@ def csv(
             f"Relative paths start from {base}; set `root` if that is wrong. The first missing:\n  {first}"
         )
     rows = [row for row in rows if os.path.join(base, row["path"]) not in bad]
-    _report_repeats(rows, path)
+    for column in ("label", "group"):
+        if rows and column in rows[0]:
+            for row, name in zip(rows, normal_names((row[column] for row in rows), f"{path}, {column}"), strict=True):
+                row[column] = name
     if rows and "split" in rows[0]:
-        return _given_splits(rows, base, image_size, path, bad)
-    return split_by_class(_image_set(rows, base, image_size, path, path.stem, bad), validation, test, seed)
+        splits = _given_splits(rows, base, image_size, path, bad)
+    else:
+        splits = split_by_class(_image_set(rows, base, image_size, path, path.stem, bad), validation, test, seed)
+    report_cases(splits, str(path))
+    report_repeats(splits, str(path))
+    return splits
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:
@@ -99,25 +108,6 @@ def _checked(row: dict, where: str) -> dict[str, str]:
     if "\0" in row["path"]:
         raise ValueError(f"{where}: the path {row['path']!r} holds a zero byte.")
     return row
-
-
-def _report_repeats(rows: list[dict[str, str]], path: pathlib.Path) -> None:
-    """Logs files that are listed again: their copies find each other, or stand in two classes."""
-    labels: dict[str, str] = {}
-    again, two = [], {}
-    for row in rows:
-        if row["path"] in labels:
-            again.append(row["path"])
-            if labels[row["path"]] != row["label"]:
-                two[row["path"]] = True
-        else:
-            labels[row["path"]] = row["label"]
-    if again:
-        shown = ", ".join(list(dict.fromkeys([*two, *again]))[:5])
-        logger.warning(
-            "%s lists files again in %d of %d rows, %d of them under two labels (all kept): %s",
-            *(path, len(again), len(rows), len(two), shown),
-        )
 
 
 def _missing(path: str) -> str | None:

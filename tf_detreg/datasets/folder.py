@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from tf_detreg.datasets.image_set import ImageSet, Size, Splits, hold_out, split_by_class
+from tf_detreg.datasets.names import normal_names, report_cases
 from tf_detreg.datasets.paths import PathList
+from tf_detreg.datasets.repeats import report_repeats
 from tf_detreg.datasets.scan import is_picture_name, sift
 from tf_detreg.files import readable
 
@@ -32,6 +34,8 @@ def folder(
     `validation`, or `val`), each with class folders in it, these are the splits instead; without a folder for
     validation a part of the train classes is taken for it.
 
+    Folders whose names differ in white space or Unicode form only are one class. The log names classes that differ in
+    upper and lower case only, and pictures that are there again: as links or copies, under two classes, in two parts.
     Files that are no pictures are left out, counted, named in the log and listed in `skipped`. A class of one image
     stays and is reported: as a query it has nothing to find.
 
@@ -54,6 +58,13 @@ def folder(
         raise FileNotFoundError(f"{root} is not a folder. Give a folder that holds one folder of pictures a class.")
     name = os.path.basename(os.path.abspath(root))  # that of "." is empty
     parts = _given_parts(root)
+    splits = _split(root, parts, name, image_size, validation, test, seed)
+    report_cases(splits, str(root))
+    report_repeats(splits, str(root))
+    return splits
+
+
+def _split(root, parts, name: str, image_size: Size, validation: float, test: float, seed: int) -> Splits:
     if parts is None:
         return split_by_class(_load(root, image_size, name), validation, test, seed)
     loaded = {part: _load(where, image_size, f"{name}/{part}") for part, where in parts.items()}
@@ -83,7 +94,13 @@ def _load(root: pathlib.Path, image_size: Size, name: str) -> ImageSet:
 
 
 def _assemble(root, classes, kept, bad, image_size, name) -> ImageSet:
-    counts = np.bincount([label for label, _ in kept], minlength=len(classes))
+    # Two folders may be one class: macOS writes the same name in another Unicode form.
+    kinds = normal_names(map(readable, classes), str(root))
+    classes = sorted(set(kinds))
+    number_of = {kind: number for number, kind in enumerate(classes)}
+    folders = np.array([number_of[kind] for kind in kinds])
+    labels = folders[[label for label, _ in kept]]
+    counts = np.bincount(labels, minlength=len(classes))
     report_counts(classes, counts, str(root))
     present = np.flatnonzero(counts)
     if len(present) < 2:
@@ -93,8 +110,8 @@ def _assemble(root, classes, kept, bad, image_size, name) -> ImageSet:
         )
     number = np.cumsum(counts > 0) - 1
     return ImageSet(
-        labels=number[[label for label, _ in kept]],
-        class_names=[readable(classes[i]) for i in present],
+        labels=number[labels],
+        class_names=[classes[i] for i in present],
         paths=PathList((file for _, file in kept), root),
         name=name,
         image_size=image_size,
