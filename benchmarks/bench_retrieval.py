@@ -125,7 +125,7 @@ def exact_rows(items: int, queries: int) -> list[dict]:
     gallery = tf.constant(np.ascontiguousarray(points.T))
 
     def ours(what: str, count: int = queries) -> dict:
-        return exact.per_query(points, points, rules, ks, what, rows[:count], progress=False)
+        return exact.per_query(points, points, rules, ks, what, rows[:count], progress=False).values
 
     def by_faiss() -> np.ndarray:
         ids = flat.search(points[rows], max(ks) + 1)[1]

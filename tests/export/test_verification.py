@@ -50,10 +50,13 @@ def test_limits_can_be_tightened(embedder, small_file, images):
     assert "**no**" in report.to_markdown()
 
 
-def test_recall_at_1_by_hand():
+def test_recall_at_1_has_the_rules_of_evaluate():
     rows = np.eye(3)[[0, 0, 1, 2, 1]] + 0.01 * np.arange(5)[:, None]
-    assert recall_at_1(rows, np.array([0, 0, 1, 2, 1])) == 0.8
-    assert recall_at_1(rows, np.array([0, 1, 2, 3, 4])) == 0.0
+    assert recall_at_1(rows, np.array([0, 0, 1, 2, 1])) == 1.0  # the only item of its class is no query
+    assert recall_at_1(rows, np.arange(5)) is None
+    assert recall_at_1(np.ones((4, 3)), np.array([0, 0, 1, 1])) == 0.0  # ties count against the query
+    assert recall_at_1(np.zeros((4, 3)), np.array([0, 0, 1, 1])) is None
+    assert recall_at_1(np.full((4, 3), np.nan), np.array([0, 0, 1, 1])) is None
 
 
 def test_bad_artefacts_are_named(embedder, exported, images, tmp_path):

@@ -30,6 +30,13 @@ def test_clusters_of_well_separated_classes_are_found():
     assert shuffled.metrics["ami"] < 0.2
 
 
+def test_fewer_points_than_clusters_are_noted(recwarn):
+    labels = np.repeat(np.arange(5), 4)
+    report = retrieval.evaluate(np.eye(3)[labels % 3], labels, k=1, clusters=True)
+    assert any("k-means filled 3 of 5 clusters" in note for note in report.notes)
+    assert not [warning for warning in recwarn if "distinct clusters" in str(warning.message)]
+
+
 def test_bootstrap_draws_classes_not_queries():
     # 20 classes, each wholly right or wholly wrong: the standard error is that of 20 coins, not of 2000.
     classes = np.repeat(np.arange(20), 100)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tf_detreg import retrieval
-from tf_detreg.retrieval import approximate, engines, exact, metrics, protocols
+from tf_detreg.retrieval import approximate, engines, exact, metrics, protocols, ranking
 
 pytest.importorskip("scann")
 
@@ -83,9 +83,10 @@ def test_listed_ranks_follow_the_policy_of_exact_search(grouped):
     rules = protocols.choose(labels, None, groups, None)
     rows = np.arange(60)
     ids, scores = exact.search(points, points, 59, own=rows)
-    listed = engines.listed_ranks(ids, scores, rows, rules)
-    product = points @ points.T
-    true = exact.positive_ranks(product, *rules.same_class(rows))
+    vectors = ranking.Vectors(points, points)
+    listed, cut = engines.listed_ranks(ranking.Block(scores, rows, vectors, ids), rules)
+    true = ranking.positive_ranks(ranking.Block(points @ points.T, rows, vectors), *rules.same_class(rows))
+    assert not len(cut)  # the lists hold the whole gallery
     if grouped:  # items of the same class and group are in the list, but count neither as right nor as wrong
         assert (rules.relevant() < np.bincount(labels)[labels] - 1).any()
     np.testing.assert_array_equal(listed.rank, true.rank)
@@ -131,4 +132,24 @@ def test_every_metric_name_is_in_the_table():
     points, labels = rng.standard_normal((30, 4)).astype(np.float32), np.arange(30) // 3
     for what in ("all", "recall"):
         table = exact.per_query(points, points, protocols.choose(labels, None, None, None), (1, 2), what)
-        assert set(table) == {*metrics.names((1, 2), what), "first_rank", "relevant"}
+        assert set(table.values) == {*metrics.names((1, 2), what), "first_rank", "relevant"}
+
+
+@pytest.mark.parametrize("what", ["all", "recall"])
+def test_ties_deeper_than_scanns_list_are_answered_exactly_and_said(what):
+    """Equal vectors of two classes: every irrelevant item stands before the first relevant one, in every engine."""
+    rng, rows = np.random.default_rng(0), np.arange(1200)
+    same = np.tile(rng.standard_normal(16), (1200, 1))
+    heaps = np.eye(30)[rows % 30]  # 30 points, 40 items each
+    for points, labels in ((same, rows % 2), (same + 1e-9 * rng.standard_normal(same.shape), rows % 2),
+                           (heaps, rows // 30 % 2)):  # fmt: skip
+        exactly, found = (
+            retrieval.evaluate(points, labels, k=8, engine=engine, metrics=what, resamples=0)
+            for engine in ("exact", "scann")
+        )
+        assert found.engine == "scann"
+        for name, value in found.metrics.items():
+            assert value == pytest.approx(exactly.metrics[name], abs=0.01), name
+        assert any("ends within a tie" in note for note in found.notes)
+        assert any("Ties decide" in note for note in found.notes)
+        np.testing.assert_array_equal(found.per_query["recall@8"], 0)

@@ -85,6 +85,43 @@ def test_a_collapsed_model_scores_zero_because_ties_lose():
     assert report.map_at_r == 0.0
 
 
+def separated(cosine: float) -> tuple[np.ndarray, np.ndarray]:
+    """20 classes of 5, all pairs of classes at this cosine, and each class far closer together."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(20), 5)
+    spread = np.sqrt(1 / cosine - 1)
+    points = np.eye(20)[labels] * spread + 0.05 * spread / 5 * rng.standard_normal((100, 20))
+    return np.concatenate([points, np.ones((100, 1))], axis=1), labels
+
+
+@pytest.mark.parametrize("cosine", [0.5, 0.999, 0.9999991, 0.999999999])
+@pytest.mark.parametrize("what", ["all", "recall"])
+def test_separated_classes_score_one_however_close_together_all_vectors_lie(cosine, what):
+    points, labels = separated(cosine)
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    between = (unit @ unit.T)[labels[:, None] != labels]
+    assert between.mean() == pytest.approx(cosine, rel=0.02 * (1 - cosine))
+    report = retrieval.evaluate(points, labels, k=(1, 4), metrics=what)
+    assert all(value == 1.0 for name, value in report.metrics.items() if name not in ("precision@1", "precision@4"))
+    assert not any("Ties" in note for note in report.notes)
+
+
+def test_a_note_says_which_numbers_ties_decide():
+    # Both items at 10° tie for the first query; the other queries have none that ties with a relevant one.
+    report = retrieval.evaluate(circle(0, 50), [0, 2], circle(10, 10, 52, 80), [0, 1, 2, 2], k=(1, 2))
+    assert report.recall == {1: 0.5, 2: 1.0}
+    (note,) = [note for note in report.notes if "Ties decide" in note]
+    assert "numbers of 1 queries" in note and "recall@1 is 50.00 % and would be 100.00 %" in note
+    assert "recall@2" not in note
+
+
+def test_ties_are_of_distances_and_not_of_cosines():
+    # Angles are distances here: 2e-7 apart ties, 5e-6 apart does not, far away and close by.
+    for angle in (1e-3, 0.1, 1.0):
+        for gap, hit in ((2e-7, 0.0), (5e-6, 1.0)):
+            there = circle(*np.rad2deg([angle, -angle - gap]))
+            assert retrieval.evaluate(circle(0), [0], there, [0, 1], k=1).recall[1] == hit, (angle, gap)
+
+
 def test_duplicates_are_found_and_a_wrong_copy_stands_first():
     # The query's copy in its own class is a right answer; a copy in another class ties with it and wins.
     report = retrieval.evaluate(circle(0), [0], circle(0, 0, 50), [0, 1, 1], k=(1, 2))

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from tf_detreg import retrieval
-from tf_detreg.retrieval import exact, metrics, protocols
+from tf_detreg.retrieval import exact, metrics, protocols, ranking
 
 KS = (1, 2, 4)
 QUICK = hypothesis.settings(max_examples=25, deadline=None)
@@ -78,26 +78,32 @@ def test_order_between_metrics(case):
 
 
 @QUICK
-@hypothesis.given(cases(), st.booleans())
-def test_ranks_equal_those_of_a_full_sort_in_float64(case, sort_rows):
+@hypothesis.given(cases(), st.booleans(), st.sampled_from([0, 1e2, 1e4]))
+def test_ranks_equal_those_of_a_full_sort_in_float64(case, sort_rows, spread):
     points, labels, _ = case
-    unit = points / np.linalg.norm(points.astype(np.float64), axis=1, keepdims=True)
-    scores = unit @ unit.T
+    # Some cases lie so close together that float32 scores cannot order them.
+    unit = points + np.eye(1, points.shape[1]) * spread
+    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float32)
+    rows = np.arange(len(points))
+    exactly = unit.astype(np.float64) / np.linalg.norm(unit.astype(np.float64), axis=1, keepdims=True)
+    scores = -np.linalg.norm(exactly[:, None] - exactly[None], axis=2)
     rules = protocols.choose(labels, None, None, None)
-    limit, exact._COUNT_UP_TO = exact._COUNT_UP_TO, 0 if sort_rows else 10**9
+    limit, ranking._COUNT_UP_TO = ranking._COUNT_UP_TO, 0 if sort_rows else 10**9
     try:
-        found = exact.positive_ranks(scores.astype(np.float32), *rules.same_class(np.arange(len(points))))
+        block = ranking.Block(unit @ unit.T, rows, ranking.Vectors(unit, unit))
+        found, best = (ranking.positive_ranks(block, *rules.same_class(rows), first=first) for first in (False, True))
     finally:
-        exact._COUNT_UP_TO = limit
+        ranking._COUNT_UP_TO = limit
     lists = []
     for i, row in enumerate(scores):
         right = (labels == labels[i]) & (np.arange(len(row)) != i)
         mine = np.sort(row[right])[::-1]
         wrong = row[labels != labels[i]]
-        lists.append([j + 1 + int((wrong >= score - exact.TIE).sum()) for j, score in enumerate(mine)])
+        lists.append([j + 1 + int((wrong >= score - ranking.TIE).sum()) for j, score in enumerate(mine)])
     expected = metrics.Ranks.of(lists)
     np.testing.assert_array_equal(found.rank, expected.rank)
     np.testing.assert_array_equal(found.query, expected.query)
+    np.testing.assert_array_equal(best.first, expected.first)
 
 
 @QUICK

@@ -1,5 +1,6 @@
 """An embedder and the gallery that it searches, in one artefact: image in, ids and scores of the nearest items out."""
 
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from tf_detreg.export.decoding import decode_batch
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, variables_read
 from tf_detreg.files import readable
-from tf_detreg.retrieval import exact
+from tf_detreg.retrieval import approximate
 from tf_detreg.retrieval.index import Index
 
 LARGEST_MOBILE_BYTES = 1_500_000_000
-_SAMPLE = 256  # gallery items, slightly moved, on which a ScaNN searcher is tuned and measured
+_SAMPLE = 512  # gallery items, slightly moved: a ScaNN searcher is tuned on half of them and measured on the others
+_LAYOUT = approximate.Layout(density=2.0)  # small leaves: a served query comes alone
 
 
 def retrieval_saved_model(
@@ -253,41 +255,33 @@ def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
         from scann.scann_ops.py import scann_ops
     except ImportError as error:
         raise ImportError("engine='scann' needs ScaNN, on Linux: pip install 'scann~=1.4.2'.") from error
-    items = len(gallery)
-    leaves = max(1, round(2 * items**0.5))
-    builder = scann_ops.builder(gallery, k, "dot_product")
-    builder = builder.tree(leaves, max(1, leaves // 20), training_sample_size=min(items, 100_000))
-    searcher = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(min(items, max(10 * k, 100))).build()
-    visited, recall = _tune(searcher, gallery, k, leaves, wanted)
-    module.searcher = searcher.serialize_to_module()
+    build = functools.partial(approximate.Tree.build, in_tensorflow=True)
+    tuned = approximate.calibrate(
+        _near(gallery), gallery, k, target=wanted, layout=_LAYOUT, build=build, progress=False
+    )
+    if tuned.recall < wanted:
+        raise ValueError(
+            f"ScaNN finds {tuned.recall:.3f} of the true neighbours, less than neighbour_recall={wanted}, even when it "
+            'visits every leaf. Use engine="exact".'
+        )
+    tree = tuned.tree
+    module.searcher = tree.searcher.serialize_to_module()
 
     def find(embeddings):
         # The searcher is taken up again inside the graph, so that the saved model carries all it needs.
         loaded = scann_ops.searcher_from_module(module.searcher)
         return tf.cond(
             tf.shape(embeddings)[0] > 0,
-            lambda: tuple(loaded.search_batched(embeddings, leaves_to_search=visited)),
+            lambda: tuple(loaded.search_batched(embeddings, k, max(k, tree.rescored), tree.visited)),
             lambda: (tf.zeros((0, k), tf.int32), tf.zeros((0, k))),  # ScaNN's op fails on an empty batch
         )
 
-    return find, {"neighbour_recall": recall, "leaves": leaves, "leaves_visited": visited}
+    return find, {"neighbour_recall": tuned.recall, "leaves": tree.leaves, "leaves_visited": tree.visited}
 
 
-def _tune(searcher, gallery: np.ndarray, k: int, leaves: int, wanted: float) -> tuple[int, float]:
+def _near(gallery: np.ndarray) -> np.ndarray:
+    """Queries near gallery items, on which a searcher is tuned and measured."""
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(gallery), min(_SAMPLE, len(gallery)), replace=False)
     queries = gallery[chosen] + rng.normal(0, 0.3 / gallery.shape[1] ** 0.5, (len(chosen), gallery.shape[1]))
-    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
-    least = exact.search(queries, gallery, k, progress=False)[1][:, -1]
-    visited = max(1, leaves // 20)
-    while True:
-        _, scores = searcher.search_batched(queries, leaves_to_search=visited)
-        recall = float((np.asarray(scores) >= least[:, None] - 1e-5).mean())
-        if recall >= wanted:
-            return visited, recall
-        if visited == leaves:
-            raise ValueError(
-                f"ScaNN finds {recall:.3f} of the true neighbours, less than neighbour_recall={wanted}, even when it "
-                'visits every leaf. Use engine="exact".'
-            )
-        visited = min(2 * visited, leaves)
+    return (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)

@@ -7,6 +7,7 @@ the result is measured on another sample, so that the number in the report is no
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,6 +22,7 @@ TRIAL_SHARES = (0.05, 0.2)
 SAMPLE = 1_000  # queries to tune on, and as many again to measure on
 TRAINING = 100_000
 _BATCH = 8_192
+_ROUNDING = 1e-6  # between the float32 scores of ScaNN and of exact search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,22 +91,24 @@ class Tree:
         self.leaves = layout.leaves(self.size)
         self.visited = visited or self.leaves
         self.rescored = rescored or self.size
-        searcher.set_num_threads(exact.workers())
+        if hasattr(searcher, "set_num_threads"):  # TensorFlow's operations use TensorFlow's threads
+            searcher.set_num_threads(exact.workers())
 
     @classmethod
-    def build(cls, gallery: np.ndarray, k: int, layout: Layout = LAYOUTS[0]) -> "Tree":
+    def build(cls, gallery: np.ndarray, k: int, layout: Layout = LAYOUTS[0], in_tensorflow: bool = False) -> "Tree":
         """Sort a gallery into leaves and compress it.
 
         Args:
             gallery: (N, dim) float32 unit rows.
             k: Neighbours that will be asked for.
             layout: How to lay it out.
+            in_tensorflow: Defaults to False. True builds it of TensorFlow's operations, which a SavedModel can hold.
         """
-        import scann
+        from scann.scann_ops.py import scann_ops, scann_ops_pybind
 
         size, leaves = len(gallery), layout.leaves(len(gallery))
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if layout.soar else {}
-        builder = scann.scann_ops_pybind.builder(gallery, min(k, size), "dot_product")
+        builder = (scann_ops if in_tensorflow else scann_ops_pybind).builder(gallery, min(k, size), "dot_product")
         builder = builder.tree(leaves, min(leaves, 100), training_sample_size=min(size, TRAINING), **soar)
         builder = builder.score_ah(
             layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, TRAINING // 2)
@@ -137,7 +141,7 @@ class Tree:
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
         """(Q,) share of each query's k true neighbours that a search finds."""
-        return (self.search(queries, k, own)[1] >= kth[:, None] - exact.TIE).mean(axis=1)
+        return (self.search(queries, k, own)[1] >= kth[:, None] - _ROUNDING).mean(axis=1)
 
     def tune(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray, target: float) -> None:
         """Find the fewest visited leaves, then the fewest rescored candidates, that reach the target on a sample.
@@ -218,6 +222,8 @@ def calibrate(
     target: float = 0.99,
     seed: int = 0,
     progress: bool | None = None,
+    layout: Layout | None = None,
+    build: Callable[[np.ndarray, int, Layout], Tree] | None = None,
 ) -> Calibrated:
     """Build and tune a tree for these queries.
 
@@ -229,6 +235,8 @@ def calibrate(
         target: Share of the k true neighbours to find. Defaults to 0.99.
         seed: Of the sample.
         progress: Whether to show a progress bar; None shows it in a terminal.
+        layout: How to lay it out. Defaults to None: the fastest, tried out on parts of a large gallery.
+        build: What builds a tree of a gallery, k and a layout. Defaults to None: `Tree.build`.
     """
     began = time.perf_counter()
     rows = np.random.default_rng(seed).permutation(len(queries))[: 2 * SAMPLE]
@@ -239,11 +247,10 @@ def calibrate(
     kths = {}
     for name, chosen in (("tune", tune_on), ("measure", measure_on)):
         kths[name] = truth(queries[chosen], gallery, k, owns[name], progress)
-    layout = LAYOUTS[0]
-    if len(gallery) >= TRIALS_FROM:
+    if layout is None and len(gallery) >= TRIALS_FROM:
         layout = fastest_layout(queries[tune_on], gallery, k, aim, seed, progress)
     with ticker("Building the ScaNN tree", 2, progress) as tick:
-        tree = Tree.build(gallery, k, layout)
+        tree = (build or Tree.build)(gallery, k, layout or LAYOUTS[0])
         tick(1)
         tree.tune(queries[tune_on], k, owns["tune"], kths["tune"], aim)
         tick(1)

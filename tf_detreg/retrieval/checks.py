@@ -31,25 +31,27 @@ def unit_rows(vectors, name: str) -> tuple[np.ndarray, bool]:
     except ValueError as error:
         raise ValueError(f"`{name}` must be vectors of one length, shape (N, dim): {error}") from error
     if vectors.ndim != 2 or vectors.shape[1] == 0:
-        raise ValueError(f"`{name}` must be vectors of shape (N, dim); received shape {vectors.shape}.")
+        hint = " Are embeddings and labels swapped? Embeddings come first." if vectors.ndim == 1 else ""
+        raise ValueError(f"`{name}` must be vectors of shape (N, dim); received shape {vectors.shape}.{hint}")
     if len(vectors) == 0:
         raise ValueError(f"`{name}` is empty: there is nothing to search. Give at least one vector.")
     if vectors.dtype.kind not in "fiu" and vectors.dtype.name != "bfloat16":
         raise ValueError(f"`{name}` must be real numbers; received dtype {vectors.dtype}.")
-    lengths = _lengths(vectors)
-    _refuse(~np.isfinite(lengths), name, "hold NaN or infinity", "Look at the model's outputs for these inputs")
-    _refuse(lengths == 0, name, "are all zeros, which have no direction", "Remove them, or mend what embeds them")
-    if np.abs(lengths - 1).max() <= _UNIT and vectors.dtype == np.float32 and vectors.flags.c_contiguous:
+    length = lengths(vectors)
+    _refuse(~np.isfinite(length), name, "hold NaN or infinity", "Look at the model's outputs for these inputs")
+    _refuse(length == 0, name, "are all zeros, which have no direction", "Remove them, or mend what embeds them")
+    if np.abs(length - 1).max() <= _UNIT and vectors.dtype == np.float32 and vectors.flags.c_contiguous:
         return vectors, False
-    changed = bool(np.abs(lengths - 1).max() > (1e-2 if vectors.dtype.itemsize < 4 else _UNIT))
+    changed = bool(np.abs(length - 1).max() > (1e-2 if vectors.dtype.itemsize < 4 else _UNIT))
     unit = np.empty(vectors.shape, np.float32)
     for start in range(0, len(vectors), _ROWS):
         rows = slice(start, start + _ROWS)
-        unit[rows] = vectors[rows].astype(np.float64) / lengths[rows, None]
+        unit[rows] = vectors[rows].astype(np.float64) / length[rows, None]
     return unit, changed
 
 
-def _lengths(vectors: np.ndarray) -> np.ndarray:
+def lengths(vectors: np.ndarray) -> np.ndarray:
+    """(N,) lengths of rows, in float64 and in bounded memory."""
     lengths = np.empty(len(vectors))
     for start in range(0, len(vectors), _ROWS):
         block = vectors[start : start + _ROWS].astype(np.float64)
@@ -76,11 +78,19 @@ def same_width(queries: np.ndarray, gallery: np.ndarray) -> None:
 
 def one_each(values, count: int, name: str, of: str) -> np.ndarray:
     """A vector (count,) of labels or groups; (count, 1) is accepted."""
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must hold one value for each of the {count} `{of}`, not lists: {error}") from error
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or len(values) != count:
-        raise ValueError(f"`{name}` must hold one value for each of the {count} `{of}`; received shape {values.shape}.")
+        hint = ""
+        if values.ndim == 2 and len(values) == count and values.dtype.kind in "biuf":
+            hint = f" Of one-hot rows, give the class numbers: np.argmax({name}, axis=1)."
+        raise ValueError(
+            f"`{name}` must hold one value for each of the {count} `{of}`; received shape {values.shape}.{hint}"
+        )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"`{name}` holds NaN or infinity. Give integers or strings.")
     if values.dtype.kind == "O":
@@ -134,3 +144,17 @@ def ranks_within(k: Sequence[int], gallery_size: int) -> list[int]:
         [1, 2, 4]
     """
     return [rank for rank in k if rank <= gallery_size] or [1]
+
+
+def share(value: float, name: str) -> float:
+    """A number above 0 and at most 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not 0 < value <= 1:
+        raise ValueError(f"`{name}` must be a number above 0 and at most 1; received {value!r}.")
+    return float(value)
+
+
+def whole(value: int, name: str, least: int = 0) -> int:
+    """A whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"`{name}` must be a whole number, {least} or more; received {value!r}.")
+    return int(value)

@@ -2,12 +2,12 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
 
 import numpy as np
 
-from tf_detreg.retrieval import approximate, exact, metrics
+from tf_detreg.retrieval import approximate, checks, exact, metrics
 from tf_detreg.retrieval.protocols import Protocol
+from tf_detreg.retrieval.ranking import Block, Vectors, ends_within_a_tie, positive_ranks
 from tf_detreg.retrieval.report import Approximation
 
 ENGINES = ("auto", "exact", "scann")
@@ -23,13 +23,13 @@ class Found:
     """What an engine found.
 
     Args:
-        table: Name to one value a query.
+        table: One value a query of each metric.
         engine: The engine that answered.
         approximation: How far off it was, for ScaNN.
         notes: For the reader of the report.
     """
 
-    table: Mapping[str, np.ndarray]
+    table: metrics.Table
     engine: str
     approximation: Approximation | None = None
     notes: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Task:
     seed: int
     progress: bool | None
 
-    def exactly(self, rows: np.ndarray | None = None, progress: bool | None = False) -> dict[str, np.ndarray]:
+    def exactly(self, rows: np.ndarray | None = None, progress: bool | None = False) -> metrics.Table:
         """The table by exact search, of some or all queries."""
         return exact.per_query(self.queries, self.gallery, self.rules, self.ks, self.what, rows, progress)
 
@@ -70,8 +70,7 @@ def run(task: Task, engine: str, target_recall: float) -> Found:
     """
     if engine not in ENGINES:
         raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}; received {engine!r}.")
-    if not 0 < target_recall <= 1:
-        raise ValueError(f"`target_recall` must be above 0 and at most 1; received {target_recall!r}.")
+    target_recall = checks.share(target_recall, "target_recall")
     if engine == "exact":
         return _exactly(task)
     budget = np.inf
@@ -150,11 +149,16 @@ def _approximately(task: Task, target: float, budget: float) -> Found:
     own = np.arange(len(task.queries)) if rules.searches_itself else None
     tuned = approximate.calibrate(task.queries, task.gallery, depth, own, target, task.seed, task.progress)
     began = time.perf_counter()
-    measured = _by_tree(task, tuned.tree, tuned.sample, depth, dropped)
+    measured, _ = _by_tree(task, tuned.tree, tuned.sample, depth, dropped)
     remaining = (time.perf_counter() - began) / len(tuned.sample) * len(task.queries)
     if remaining > budget:
         return _exactly(task, f"A tuned ScaNN tree would have taken {remaining:.0f} s, exact search {budget:.0f} s.")
-    table = _by_tree(task, tuned.tree, np.arange(len(task.queries)), depth, dropped, task.progress)
+    table, exactly = _by_tree(task, tuned.tree, np.arange(len(task.queries)), depth, dropped, task.progress)
+    if exactly:
+        notes.append(
+            f"Exact search answered {exactly:,} queries whose list of {depth} nearest items ends within a tie: ScaNN "
+            "cannot tell how far it goes on."
+        )
     truth = task.exactly(tuned.sample)
     names = [name for name in metrics.names(task.ks, task.what) if name not in dropped]
     approximation = Approximation(
@@ -163,7 +167,7 @@ def _approximately(task: Task, target: float, budget: float) -> Found:
         at=depth,
         target=target,
         sample=len(tuned.sample),
-        metric_error={name: _error(measured[name] - truth[name]) for name in names},
+        metric_error={name: _error(measured.values[name] - truth.values[name]) for name in names},
         settings=tuned.tree.settings(),
         build_seconds=tuned.seconds,
     )
@@ -182,43 +186,45 @@ def _error(differences: np.ndarray) -> tuple[float, float, float]:
 
 def _by_tree(
     task: Task, tree: approximate.Tree, rows: np.ndarray, depth: int, dropped: set[str], progress: bool | None = False
-) -> dict[str, np.ndarray]:
+) -> tuple[metrics.Table, int]:
+    """Return the table of some queries, and how many of them exact search answered as their list ends in a tie."""
     own = rows if task.rules.searches_itself else None
     ids, scores = tree.search(task.queries[rows], depth, own, progress)
-    table = {name: np.empty(len(rows)) for name in metrics.names(task.ks, task.what) if name not in dropped}
-    table |= {"first_rank": np.empty(len(rows)), "relevant": task.rules.relevant()[rows]}
+    vectors = Vectors(task.queries, task.gallery)
+    table = metrics.Table.empty(len(rows), [name for name in metrics.names(task.ks, task.what) if name not in dropped])
+    unsure = []
     for start in range(0, len(rows), 1_024):
         part = slice(start, start + 1_024)
-        ranks = listed_ranks(ids[part], scores[part], rows[part], task.rules)
-        for name, values in metrics.per_query(ranks, task.ks, task.what).items():
-            if name in table:
-                table[name][part] = values
-        table["first_rank"][part] = ranks.first
-    return table
+        block = Block(scores[part], rows[part], vectors, ids[part])
+        ranks, cut = listed_ranks(block, task.rules)
+        table.fill(part, ranks, task.ks, task.what)
+        unsure.append(start + cut)
+    unsure = np.concatenate(unsure)
+    if len(unsure):
+        table.put(unsure, task.exactly(rows[unsure]))
+    return table, len(unsure)
 
 
-def listed_ranks(ids: np.ndarray, scores: np.ndarray, rows: np.ndarray, rules: Protocol) -> metrics.Ranks:
-    """Ranks of the right answers among listed neighbours, by the same policy as exact search.
+def listed_ranks(block: Block, rules: Protocol) -> tuple[metrics.Ranks, np.ndarray]:
+    """Ranks of the relevant items among listed neighbours, by the same policy as exact search.
 
     Args:
-        ids: (b, K) neighbours; -1 where none was found.
-        scores: (b, K), descending.
-        rows: (b,) which queries.
+        block: Lists (b, K) of neighbours.
         rules: The protocol.
+
+    Returns:
+        The ranks, and the positions of the queries whose list ends within a tie, so that they cannot be known.
     """
-    found = np.isfinite(scores)
+    ids, rows = block.listed, block.queries
+    found = np.isfinite(block.scores)
     same = found & (rules.gallery_class[ids] == rules.query_class[rows, None])
-    right = same.copy()
+    kept = same.copy()
     if rules.searches_itself:
-        right &= ids != rows[:, None]
+        kept &= ids != rows[:, None]
     if rules.name == "cross-group":
-        right &= rules.gallery_groups[ids] != rules.query_groups[rows, None]
-    wrong_so_far = np.cumsum(found & ~same, axis=1)
-    query, place = np.nonzero(right)
-    # One ascending list of all rows: row number times 4 minus the score, which lies within -1..1.
-    listed = (4.0 * np.arange(len(ids))[:, None] - np.where(found, scores, -1.5)).ravel()
-    reached = np.searchsorted(listed, 4.0 * query - (scores[query, place].astype(np.float64) - exact.TIE), side="right")
-    last = reached - query * ids.shape[1] - 1
-    sizes = np.bincount(query, minlength=len(ids))
-    order = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
-    return metrics.Ranks(query, wrong_so_far[query, last] + order, rules.relevant()[rows])
+        kept &= rules.gallery_groups[ids] != rules.query_groups[rows, None]
+    position, column = np.nonzero(same)
+    ranks = positive_ranks(block, position, column, kept[position, column])
+    whole = ids.shape[1] >= len(rules.members) - rules.searches_itself
+    cut = np.empty(0, np.int64) if whole else ends_within_a_tie(block, *np.nonzero(kept))
+    return dataclasses.replace(ranks, relevant=rules.relevant()[rows]), cut

@@ -33,9 +33,12 @@ def evaluate(
 
     - *Self* is excluded by its index, never by a distance of zero: an image that is in the gallery twice finds
       its copy.
-    - *Ties*: scores closer than 1e-6 tie, and a wrong answer that ties with a right one stands before it. So a model
-      that maps everything to one point scores 0, not 1, and the order of the items cannot change any number.
-    - *Lone queries*, without any right answer in their gallery, are left out of every average, and counted.
+    - *Ties*: items whose distances to the query differ by at most 1e-6 tie, and an irrelevant item that ties with a
+      relevant one stands before it. So a model that maps everything to one point scores 0, not 1, and the order of the
+      items cannot change any number. Distances are computed in float64 where float32 cannot tell; where ties decide a
+      number, a note says so.
+    - *Queries without positives*, without any relevant item in their gallery, are left out of every average, and
+      counted.
 
     Args:
         queries: (Q, dim) embeddings, array or tensor.
@@ -75,9 +78,9 @@ def evaluate(
     began = time.perf_counter()
     if metrics not in ("all", "recall"):
         raise ValueError(f"`metrics` must be 'all' or 'recall'; received {metrics!r}.")
-    for name, value in (("resamples", resamples), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-            raise ValueError(f"`{name}` must be a whole number, 0 or more; received {value!r}.")
+    resamples, seed = checks.whole(resamples, "resamples"), checks.whole(seed, "seed")
+    if not isinstance(clusters, bool | np.bool_):
+        raise ValueError(f"`clusters` must be True or False; received {clusters!r}.")
     queries, labels, gallery, gallery_labels, groups, gallery_groups, notes = protocols.checked(
         queries, labels, gallery, gallery_labels, groups, gallery_groups
     )
@@ -86,7 +89,7 @@ def evaluate(
     ks = checks.ranks_at(k, len(items) - rules.searches_itself)
     task = engines.Task(queries, items, rules, ks, metrics, seed, progress)
     found = engines.run(task, engine, target_recall)
-    table, notes = found.table, [*notes, *found.notes]
+    table, notes = found.table.values, [*notes, *found.notes]
     if not table["relevant"].any():
         raise ValueError(
             "No query has a right answer in its gallery: every class has one image, or `labels` and `gallery_labels` "
@@ -94,8 +97,11 @@ def evaluate(
         )
     per_query = {name: values for name, values in table.items() if name not in ("first_rank", "relevant")}
     means = {name: float(np.nanmean(values)) for name, values in per_query.items()}
+    if (ties := found.table.ties()) is not None:
+        notes.append(ties)
     if clusters:
-        means |= clustering.scores(queries, rules.query_class, seed)
+        agreement, few = clustering.scores(queries, rules.query_class, seed)
+        means, notes = means | agreement, [*notes, *few]
     return RetrievalReport(
         metrics=means,
         intervals=_intervals(per_query, rules.query_class, resamples, seed) if resamples else {},

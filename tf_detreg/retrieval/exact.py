@@ -1,8 +1,7 @@
 """Exact search and exact ranks by blocks of queries, in bounded memory.
 
-One block of queries is compared with the whole gallery by one matrix product. The rank of a right answer is then one
-comparison and a count: 1 + (right answers before it) + (wrong answers that score as high or higher). Nothing is sorted
-until a query has so many right answers that sorting its row of scores once is cheaper than counting for each.
+One block of queries is compared with the whole gallery by one matrix product. The rank of a relevant item is then a
+comparison and a count (`ranking`): 1 + (relevant items before it) + (irrelevant items that score as high or higher).
 
 TensorFlow makes the product, because on CPUs with AVX-512 its kernels are almost twice as fast as those in NumPy's
 wheel, and on a GPU if there is one; NumPy counts, on as many threads as there are cores. A gallery that is too large to
@@ -11,7 +10,6 @@ be copied is multiplied by NumPy where it lies, also when that is a file mapped 
 
 import concurrent.futures
 import contextlib
-import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -22,14 +20,12 @@ import tensorflow as tf
 from tf_detreg.progress import ticker
 from tf_detreg.retrieval import metrics
 from tf_detreg.retrieval.protocols import Protocol
-
-TIE = 1e-6  # Float32 cannot order scores that are closer than this: they tie, and a tie counts against the query.
+from tf_detreg.retrieval.ranking import Block, Vectors, positive_ranks
 
 _SCORES_BYTES = 160 << 20  # of all blocks in flight; a block may meet its predecessor, not yet freed
 _TRANSPOSED_BYTES = 128 << 20  # galleries up to here are copied transposed: the product is faster, the copy small
 _COPIED_BYTES = 256 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
 _MOST_QUERIES = 512
-_COUNT_UP_TO = 40  # right answers; beyond, sorting the row is faster
 
 
 class Scores:
@@ -130,7 +126,7 @@ def per_query(
     what: str = "all",
     rows: np.ndarray | None = None,
     progress: bool | None = None,
-) -> dict[str, np.ndarray]:
+) -> metrics.Table:
     """Every metric of every query, by exact search.
 
     Args:
@@ -138,72 +134,21 @@ def per_query(
         gallery: (N, dim) float32 unit rows.
         protocol: Who may find whom.
         ks: For recall and precision.
-        what: `"all"` or `"recall"`.
-        rows: Which queries; defaults to all.
-        progress: Whether to show a progress bar; None shows it in a terminal.
-
-    Returns:
-        Name to (Q,), as `metrics.names`, and `"first_rank"`, `"relevant"`.
+        what: Defaults to `"all"`; or `"recall"`.
+        rows: Which queries. Defaults to all.
+        progress: Whether to show a progress bar. Defaults to None, which shows it in a terminal.
     """
     rows = np.arange(len(queries)) if rows is None else rows
-    scores = Scores(gallery)
-    table = {name: np.empty(len(rows)) for name in (*metrics.names(ks, what), "first_rank", "relevant")}
+    scores, vectors = Scores(gallery), Vectors(queries, gallery)
+    table = metrics.Table.empty(len(rows), metrics.names(ks, what))
 
-    def task(block: np.ndarray) -> None:
-        ranks = positive_ranks(scores(queries[rows[block]]), *protocol.same_class(rows[block]), first=what == "recall")
-        for name, values in metrics.per_query(ranks, ks, what).items():
-            table[name][block] = values
-        table["first_rank"][block] = ranks.first
-        table["relevant"][block] = ranks.relevant
+    def task(part: np.ndarray) -> None:
+        block = Block(scores(queries[rows[part]]), rows[part], vectors)
+        ranks = positive_ranks(block, *protocol.same_class(rows[part]), first=what == "recall")
+        table.fill(part, ranks, ks, what)
 
     in_blocks(len(rows), block_size(len(gallery), protocol.largest_class), task, "Ranking queries", progress)
     return table
-
-
-def positive_ranks(
-    scores: np.ndarray, position: np.ndarray, item: np.ndarray, kept: np.ndarray, first: bool = False
-) -> metrics.Ranks:
-    """Ranks of the right answers of a block of queries.
-
-    Args:
-        scores: (b, N) float32.
-        position: (n,) row in `scores` of each same-class pair, ascending.
-        item: (n,) its column.
-        kept: (n,) whether it is a right answer; the others have left the gallery.
-        first: Defaults to False. True finds only the best rank of each query.
-    """
-    value = scores[position, item]
-    order = np.lexsort((-value, position))
-    position, value, kept = position[order], value[order], kept[order]
-    # One ascending list for all rows: row number times 4 minus the score, which lies within -1..1.
-    same_class, begins = 4.0 * position - value, np.searchsorted(position, np.arange(len(scores)))
-    position, value = position[kept], value[kept]
-    relevant = np.bincount(position, minlength=len(scores))
-    place = metrics.Ranks(position, value, relevant).place
-    if first:
-        position, value, place = position[place == 1], value[place == 1], place[place == 1]
-    threshold = value - np.float32(TIE)
-    reach = np.searchsorted(same_class, 4.0 * position - threshold.astype(np.float64), side="right")
-    wrong = _reaching(scores, position, threshold) - (reach - begins[position])
-    return metrics.Ranks(position, wrong + place, relevant)
-
-
-def _reaching(scores: np.ndarray, position: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """How many scores of its row reach each threshold.
-
-    Row by row, because NumPy counts the true values of a contiguous vector many times faster than along an axis.
-    """
-    reaching = np.empty(len(position), np.int64)
-    reaches = np.empty(scores.shape[1], bool)
-    bounds = np.searchsorted(position, np.arange(len(scores) + 1)).tolist()
-    for row, (begin, end) in zip(scores, itertools.pairwise(bounds), strict=True):
-        if end - begin > _COUNT_UP_TO:
-            reaching[begin:end] = len(row) - np.searchsorted(np.sort(row), threshold[begin:end], side="left")
-            continue
-        for n in range(begin, end):
-            np.greater_equal(row, threshold[n], out=reaches)
-            reaching[n] = np.count_nonzero(reaches)
-    return reaching
 
 
 def search(

@@ -34,6 +34,7 @@ class Ranks:
         rank: (n,) ranks from 1, ascending within a query.
         relevant: (b,) R, the number of right answers of each query. More than there are ranks when only the first
             ranks are known.
+        tied: (n,) how many irrelevant items tie with each relevant one, and stand before it. Defaults to None: none.
 
     Example:
         >>> ranks = Ranks.of([[1, 3], [2], []])
@@ -44,6 +45,7 @@ class Ranks:
     query: np.ndarray
     rank: np.ndarray
     relevant: np.ndarray
+    tied: np.ndarray | None = None
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> "Ranks":
@@ -65,6 +67,11 @@ class Ranks:
         leading = self.place == 1
         first[self.query[leading]] = self.rank[leading]
         return first
+
+    @property
+    def won(self) -> "Ranks":
+        """The ranks if relevant items stood before what ties with them."""
+        return self if self.tied is None else Ranks(self.query, self.rank - self.tied, self.relevant)
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         return np.bincount(self.query, weights=values, minlength=len(self.relevant))
@@ -130,3 +137,53 @@ def per_query(ranks: Ranks, ks: Sequence[int], what: str = "all") -> dict[str, n
         values["map@r"] = average_precision_at_r(ranks)
         values["map"] = average_precision(ranks)
     return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The metrics of many queries.
+
+    Args:
+        values: Name to (Q,), as `names`, and `"first_rank"`, `"relevant"`.
+        won: The same if relevant items stood before what ties with them.
+    """
+
+    values: dict[str, np.ndarray]
+    won: dict[str, np.ndarray]
+
+    @classmethod
+    def empty(cls, count: int, columns: Sequence[str]) -> "Table":
+        """A table to `fill`."""
+        columns = (*columns, "first_rank", "relevant")
+        return cls(*({name: np.empty(count) for name in columns} for _ in range(2)))
+
+    def fill(self, rows: np.ndarray | slice, ranks: Ranks, ks: Sequence[int], what: str = "all") -> None:
+        """Write the metrics of some queries into the table's columns."""
+        for columns, known in ((self.values, ranks), (self.won, ranks.won)):
+            found = per_query(known, ks, what) | {"first_rank": known.first, "relevant": known.relevant}
+            for name, column in columns.items():
+                column[rows] = found[name]
+
+    def put(self, rows: np.ndarray, other: "Table") -> None:
+        """Replace some queries by those of a table that has at least these columns."""
+        for columns, others in ((self.values, other.values), (self.won, other.won)):
+            for name, column in columns.items():
+                column[rows] = others[name]
+
+    def ties(self) -> str | None:
+        """Say which means are decided by ties, and what they would be otherwise; None if none is."""
+        names = [name for name in self.values if name not in ("first_rank", "relevant")]
+        touched = np.zeros(len(self.values["relevant"]), bool)
+        moved = []
+        for name in names:
+            differs = ~np.isnan(self.values[name]) & (self.values[name] != self.won[name])
+            touched |= differs
+            if differs.any():
+                lost, won = (100 * np.nanmean(columns[name]) for columns in (self.values, self.won))
+                moved.append(f"{name} is {lost:.2f} % and would be {won:.2f} %")
+        if not moved:
+            return None
+        return (
+            f"Ties decide numbers of {touched.sum():,} queries: irrelevant items are as near as relevant ones "
+            f"(distances within 1e-6) and stand before them. If they stood behind: {', '.join(moved[:3])}."
+        )
