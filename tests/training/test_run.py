@@ -15,7 +15,7 @@ from tf_detreg.files import replacing
 from tf_detreg.training import RunConfig, assembly, checkpoint, load_run, table_log, train
 from tf_detreg.training.claim import claimed
 from tf_detreg.training.config import differences
-from tf_detreg.training.run import _Keeper
+from tf_detreg.training.keeper import Keeper
 
 
 def small(**changes):
@@ -55,6 +55,14 @@ def test_the_directory_holds_what_was_promised(run, splits):
     np.testing.assert_allclose(run.evaluation["validation"]["metrics"]["recall@1"], best)
     again = load_run(run.directory)
     assert again.finished and again.embedder.output_shape == (None, 8)
+
+
+def test_what_is_assembled_without_a_directory_trains_as_a_run_does(run, splits):
+    parts = training.assemble(small(), splits)
+    assert parts.steps == int(parts.batches().cardinality())
+    history = parts.model.fit(parts.batches(), epochs=2, shuffle=False, verbose=0).history
+    np.testing.assert_allclose(history["loss"], [row["loss"] for row in run.history], rtol=1e-3)
+    assert parts.embedder.output_shape == (None, 8)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(run, splits, tmp_path):
@@ -191,7 +199,7 @@ def test_a_disk_that_fills_up_costs_an_epoch_at_most(victim, run, splits, tmp_pa
         elif victim == "history.csv":
             patched.setattr(table_log, "write_text", second_time(table_log.write_text, lambda path, *_: f"{path}.part"))
         elif victim == "best.keras":
-            patched.setattr(_Keeper, "save_embedder", lambda self: _write_into(self.run.directory / "best.keras", full))
+            patched.setattr(Keeper, "save_embedder", lambda self: _write_into(self.directory / "best.keras", full))
         else:
             patched.setattr("shutil.copyfile", lambda source, target: full(target))
         with pytest.raises(OSError, match=r"No space left on device.*--resume") as caught:

@@ -6,7 +6,7 @@ from tf_detreg.training.guard import TrainingDiverged
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel
 from tf_detreg.training.optimizers import GroupedOptimizer, averaged, optimizer
-from tf_detreg.training.run import Run, load_run, train
+from tf_detreg.training.run import Run, assemble, load_run, train
 from tf_detreg.training.schedules import WarmUpDecay
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "RunConfig",
     "TrainingDiverged",
     "WarmUpDecay",
+    "assemble",
     "averaged",
     "embed",
     "load_run",

@@ -154,6 +154,18 @@ def parts(config: RunConfig) -> dict[str, type]:
     return found
 
 
+def image_options(config: RunConfig) -> dict:
+    """Return how batches change the images: crop and augmentation; nothing for features."""
+    if config.features:
+        return {}
+    from tf_detreg.datasets import RandomCrop
+
+    options = {"augment": augmentation(config)}
+    if config.crop is not None:
+        options["crop"] = RandomCrop(**{key: tuple(value) for key, value in config.crop.items()})
+    return options
+
+
 def augmentation(config: RunConfig) -> keras.layers.Layer | None:
     """The preprocessing layers of a configuration as one layer."""
     layers = [_make("augment", keras.layers, part) for part in config.augment]
