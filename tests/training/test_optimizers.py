@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from tf_detreg import heads
-from tf_detreg.losses.proxy_anchor import ProxyAnchor
-from tf_detreg.training import MetricModel, WarmUpDecay, averaged, optimizer
+from tf_detreg.losses import Margin, ProxyAnchor, SupCon
+from tf_detreg.training import GroupedOptimizer, MetricModel, WarmUpDecay, averaged, optimizer
 from tf_detreg.training.optimizers import inner_optimizers
 
 
@@ -27,7 +27,7 @@ def batch():
 
 def test_every_weight_is_in_its_group():
     model = model_with(flow(), rival=flow(penalty=-0.1, name="against"))
-    groups = optimizer(head="real_nvp|against")
+    groups = optimizer()
     model.compile(groups)
     found = {v.path.split("/")[-1]: groups.group_of(v) for v in model.backbone.trainable_variables}
     assert set(found.values()) == {"backbone"}
@@ -49,13 +49,138 @@ def test_each_group_moves_at_its_own_rate(batch):
     np.testing.assert_allclose([moved["backbone"], moved["head"], moved["proxies"]], [1e-5, 1e-4, 1e-3], rtol=0.05)
 
 
-def test_a_name_that_hides_the_group_is_refused():
-    with pytest.raises(ValueError, match="backbone"):
-        model_with(flow(), layer="linear").compile(optimizer())
-    odd = flow(name="mine")
-    with pytest.raises(ValueError, match="mine/"):
-        model_with(odd).compile(optimizer())
-    model_with(odd2 := flow(name="mine")).compile(optimizer(head=odd2))
+@pytest.mark.parametrize("layer", ["linear", "embedding", "head", "proxies", "real_nvp"])
+def test_no_name_hides_the_group(layer):
+    """A transformer has `vit/embedding/kernel`, which is no head."""
+    model = model_with(flow(name="mine"), layer=layer, rival=flow(penalty=-0.1, name="other"))
+    model.compile(groups := optimizer())
+    assert {groups.group_of(v) for v in model.backbone.trainable_variables} == {"backbone"}
+    for head in (model.head, model.rival):
+        assert {groups.group_of(v) for v in head.trainable_variables} == {"head"}
+    assert groups.group_of(model.loss_function.proxies) == "proxies"
+
+
+def test_plain_keras_has_the_groups_too(batch, tmp_path):
+    images = keras.Input((4, 4, 3))
+    features = keras.layers.Dense(5, name="embedding")(keras.layers.Flatten()(images))
+    model = keras.Model(images, flow(name="mine")(features))
+    model.compile(optimizer(1e-5, 1e-4, method="Adam"), loss=SupCon())
+    groups = model.optimizer
+    before = [v.numpy() for v in model.trainable_variables]
+    model.fit(*batch, batch_size=6, verbose=0)
+    assert [groups.group_of(v) for v in model.trainable_variables[:2]] == ["backbone"] * 2
+    assert {groups.group_of(v) for v in model.trainable_variables[2:]} == {"head"}
+    moved = [np.abs(v.numpy() - old).max() for old, v in zip(before, model.trainable_variables, strict=True)]
+    np.testing.assert_allclose([moved[0], max(moved[2:])], [1e-5, 1e-4], rtol=0.05)
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert [again.optimizer.group_of(v) for v in again.trainable_variables] == [
+        groups.group_of(v) for v in model.trainable_variables
+    ]
+
+
+def test_a_layer_of_ones_own_is_the_head_if_it_is_given(batch, caplog, tmp_path):
+    def plain(**options):
+        images = keras.Input((4, 4, 3))
+        last = keras.layers.Dense(4, name="last")
+        features = keras.layers.Dense(5, name="first")(keras.layers.Flatten()(images))
+        model = keras.Model(images, last(features))
+        model.compile(optimizer(**({"head": last} if options.get("given") else {})), loss=SupCon())
+        model.fit(*batch, batch_size=6, verbose=0)
+        return model, [model.optimizer.group_of(v) for v in model.trainable_variables]
+
+    model, groups = plain(given=True)
+    assert groups == ["backbone", "backbone", "head", "head"] and not caplog.text
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert [again.optimizer.group_of(v) for v in again.trainable_variables] == groups
+    assert plain()[1] == ["backbone"] * 4 and "No weight belongs to a head" in caplog.text
+
+
+def test_a_name_still_works_and_is_deprecated():
+    with pytest.warns(DeprecationWarning, match="give the layer itself"):
+        groups = optimizer(head="backbone_dense")
+    model = model_with(flow())
+    model.compile(groups)
+    assert {groups.group_of(v) for v in model.backbone.trainable_variables} == {"head"}
+
+
+def test_other_weights_of_a_loss_learn_with_the_heads():
+    images = keras.Input((4, 4, 3))
+    model = MetricModel(keras.Model(images, flow()(keras.layers.Flatten()(images))), Margin(num_classes=3))
+    model.compile(groups := optimizer(backbone_delay=5))
+    assert groups.group_of(model.loss_function.beta) == "head"
+
+
+def test_files_of_an_older_version_have_patterns():
+    inner = [
+        keras.optimizers.SGD(rate, name=name) for name, rate in (("head", 0.1), ("proxies", 1.0), ("backbone", 0.01))
+    ]
+    old = keras.optimizers.OptimizerMap(inner[2], {"(.*/)?(linear)(_[^/]*)?/.*": inner[0], ".*proxies.*": inner[1]})
+    config = {**GroupedOptimizer(old).get_config()}
+    config["optimizer_map"] = keras.saving.serialize_keras_object(old)
+    model = model_with(flow(), layer="linear")
+    model.compile(GroupedOptimizer.from_config(config))
+    assert model.optimizer.group_of(model.backbone.trainable_variables[0]) == "backbone"
+    assert model.optimizer.group_of(model.head.trainable_variables[0]) == "head"
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_callbacks_that_set_rates(policy, plain, batch):
+    """Keras asks a wrapper of half precision for the one rate that groups do not have."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = model_with(flow())
+        if plain:
+            model = model.embedder
+        model.compile(optimizer(1e-3, 1e-2, 10.0, method="SGD"), **({"loss": SupCon()} if plain else {}))
+        halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)
+        plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=0.1, patience=1, mode="max", min_delta=1e9)
+        model.fit(*batch, batch_size=6, epochs=2, callbacks=[halve], verbose=0)
+        rates = [float(inner.learning_rate) for inner in inner_optimizers(model.optimizer)]
+        np.testing.assert_allclose(rates, [1e-2 / 4, 1e-1 / 4, 1e-3 / 4], rtol=1e-5)
+        model.fit(*batch, batch_size=6, epochs=2, callbacks=[plateau], verbose=0)
+        rates = [float(inner.learning_rate) for inner in inner_optimizers(model.optimizer)]
+        np.testing.assert_allclose(rates, [1e-2 / 40, 1e-1 / 40, 1e-3 / 40], rtol=1e-5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_callbacks_cannot_set_rates_that_follow_a_schedule(batch):
+    model = model_with(flow())
+    model.compile(optimizer(steps=10))
+    for callback in (keras.callbacks.ReduceLROnPlateau("loss"), keras.callbacks.LearningRateScheduler(lambda e, r: r)):
+        with pytest.raises(ValueError, match=rf"`callbacks` holds {type(callback).__name__}.*schedule"):
+            model.fit(*batch, batch_size=6, callbacks=[callback], verbose=0)
+    with pytest.raises(ValueError, match="follow a schedule"):
+        model.optimizer.learning_rate = 0.1
+
+
+def test_clipping_knows_the_loss_scale(batch):
+    """Half precision scales the loss, and the gradients with it: the bound holds for what is applied."""
+
+    def step(clipnorm, scale):
+        keras.utils.set_random_seed(0)
+        model = model_with(flow())
+        groups = optimizer(1.0, 1.0, 1.0, method="SGD", weight_decay=0.0, clipnorm=clipnorm)
+        groups.loss_scale_factor = scale
+        model.compile(groups)
+        before = [v.numpy() for v in model.backbone.trainable_variables]
+        model.fit(*batch, batch_size=6, verbose=0)
+        after = [v.numpy() for v in model.backbone.trainable_variables]
+        return np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(before, after, strict=True)))
+
+    free = step(None, None)
+    np.testing.assert_allclose(step(None, 64.0), free, rtol=1e-4)
+    np.testing.assert_allclose(step(free / 2, 64.0), free / 2, rtol=1e-4)
+    np.testing.assert_allclose(step(2 * free, 64.0), free, rtol=1e-4)
+
+
+def test_no_schedule_is_negative_past_its_last_step():
+    for decay in ("linear", "cosine"):
+        schedule = WarmUpDecay(1.0, steps=10, warmup=2, decay=decay)
+        np.testing.assert_allclose([schedule(10), schedule(11), schedule(15), schedule(1000)], 0.0, atol=1e-6)
 
 
 def test_saved_and_loaded_groups_go_on_as_before(batch, tmp_path):

@@ -203,7 +203,7 @@ def _balanced(labels, classes: int, images: int, steps: int, rng: np.random.Gene
 def _optimizer(recipe: Mapping, steps: int):
     from tf_detreg import training
 
-    return training.optimizer(steps=max(steps, 1), head="(head|rival)", **recipe["rates"])
+    return training.optimizer(steps=max(steps, 1), **recipe["rates"])
 
 
 def _named(room, kind: str):

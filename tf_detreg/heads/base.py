@@ -5,6 +5,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from tf_detreg import weight_groups
 from tf_detreg.heads.checks import (
     check_built,
     check_choice,
@@ -82,6 +83,7 @@ class FlowHead(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(dtype=_full_precision(dtype), **kwargs)
+        weight_groups.register(self)
         self.dim = check_integer("dim", dim, 2)
         self.penalty = check_number("penalty", penalty)
         self.measure = check_measure(measure)

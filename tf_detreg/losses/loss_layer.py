@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg import weight_groups
+
 
 class LossLayer(keras.layers.Layer):
     """Base of the losses that own weights: proxies, a boundary, or a memory.
@@ -20,6 +22,7 @@ class LossLayer(keras.layers.Layer):
     def __init__(self, **kwargs):
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
+        weight_groups.register(self)
 
     def __call__(self, labels, embeddings, **kwargs):
         # Keras would take a list for several inputs, and builds from the shapes of tensors alone.

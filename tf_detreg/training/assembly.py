@@ -218,7 +218,7 @@ def build_optimizer(config: RunConfig, steps: int):
                 f"optimizer: after {' and '.join(given)} no step of epochs={config.epochs} ({options['steps']} steps) "
                 "is left for the learning rate to fall in. Raise epochs, lower these, or take decay='none'."
             )
-        return optimizer(head="head|rival", **options)
+        return optimizer(**options)
     except TypeError as error:
         raise ValueError(f"optimizer: training.optimizer does not take these arguments: {error}") from error
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_detreg.regularizers.base import Context
 from tf_detreg.training.interpolation import Interpolation
-from tf_detreg.training.optimizers import GroupedOptimizer
+from tf_detreg.training.optimizers import GroupedOptimizer, check_callbacks
 from tf_detreg.training.parts import check_parts, split_embedder
 from tf_detreg.training.replicas import GlobalBatch, between_machines
 
@@ -125,18 +125,23 @@ class MetricModel(keras.Model):
             **kwargs: The other arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: If a `loss` or `metrics` are given, or an `optimizer` of groups takes a head for a backbone.
+            ValueError: If a `loss` or `metrics` are given.
         """
         if kwargs.get("loss") is not None:
             raise ValueError("loss belongs to MetricModel(embedder, loss), not to compile(): it may own proxies.")
         if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
             raise ValueError("metrics of single batches say little here: use callbacks.RetrievalEvaluation.")
         if isinstance(optimizer, GroupedOptimizer):
-            optimizer.check_groups(self)
+            optimizer.take_parts(self)
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def fit(self, x=None, *args, **kwargs):
-        """Like `keras.Model.fit`, without its warning that `shuffle=True`, the default, leaves a dataset as it is."""
+        """Train like `keras.Model.fit`, without its warning that `shuffle=True` leaves a dataset as it is.
+
+        Raises:
+            ValueError: If a callback sets learning rates that follow a schedule.
+        """
+        check_callbacks(self.optimizer, kwargs.get("callbacks"))
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)
         return super().fit(x, *args, **kwargs)

@@ -1,50 +1,83 @@
-"""One optimizer, three groups of weights: the backbone, the heads and the proxies each learn at their own rate."""
+"""One optimizer, three groups of weights: backbone, heads and proxies, each with a learning rate."""
 
 import contextlib
 import math
 import numbers
-import re
+import warnings
 from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
+from tf_detreg.training.groups import GroupMap
 from tf_detreg.training.replicas import replica_count
 from tf_detreg.training.schedules import WarmUpDecay
 
-# Names under which heads stand in a variable's path, with what Keras or `heads.Dueling` appends ("real_nvp_1").
-HEADS = "head|rival|embedding|real_nvp|nice|glow|ffjord|linear|residual_mlp|dueling"
-PROXIES = r".*proxies.*"
+SCHEDULED = (
+    "The learning rates of this optimizer follow a schedule, as steps=, warmup= or backbone_delay= say, so no callback "
+    "can set them. Leave ReduceLROnPlateau and LearningRateScheduler out, or make training.optimizer without these "
+    "arguments."
+)
 METHODS = ("AdamW", "Adam", "SGD", "RMSprop", "Lion")
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class GroupedOptimizer(keras.optimizers.MultiOptimizer):
-    """A `keras.optimizers.MultiOptimizer` whose groups are known by name. Made by `optimizer`.
+    """A `keras.optimizers.MultiOptimizer` with groups of layers: backbone, head and proxies. Made by `optimizer`.
 
     Under a distribution strategy gradients are clipped after they have been summed over the replicas, so that a clipped
     run, too, equals one process; Keras' own optimizers clip each replica's part.
 
     Args:
-        optimizer_map: A `keras.optimizers.OptimizerMap` with an optimizer for each group, named like it.
+        optimizer_map: A `GroupMap`, or a `keras.optimizers.OptimizerMap` with an optimizer for each group, named like
+            it.
         group_clipnorm: Each group's gradient is scaled down to this norm. Default: never.
         loss_scale_factor: Of `MultiOptimizer`.
         name: Of the optimizer.
     """
 
     def __init__(self, optimizer_map, group_clipnorm: float | None = None, loss_scale_factor=None, name=None):
-        super().__init__(optimizer_map, loss_scale_factor=loss_scale_factor, name=name)
+        super().__init__(GroupMap.of(optimizer_map), loss_scale_factor=loss_scale_factor, name=name)
         if group_clipnorm is not None and not group_clipnorm > 0:
             raise ValueError(f"clipnorm must be above 0, received {group_clipnorm!r}.")
         self.group_clipnorm = group_clipnorm
 
-    def group_of(self, variable) -> str:
-        """`"backbone"`, `"head"` or `"proxies"`."""
+    def group_of(self, variable: keras.Variable) -> str:
+        """Return `"backbone"`, `"head"` or `"proxies"`."""
         return self._optimizer_map(variable).name
+
+    @property
+    def learning_rate(self):
+        """The rate of the first group, the heads. Setting it changes the rates of all groups by the same factor.
+
+        Keras' callbacks set it where half precision wraps this optimizer, and the groups themselves elsewhere.
+        """
+        return self.optimizers[0].learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        if self.has_schedule:
+            raise ValueError(SCHEDULED)
+        now = float(keras.ops.convert_to_numpy(self.learning_rate))
+        for inner in self.optimizers:
+            inner.learning_rate = (
+                float(keras.ops.convert_to_numpy(inner.learning_rate)) * (value / now) if now else value
+            )
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the rate of any group follows a schedule of its own."""
+        schedule = keras.optimizers.schedules.LearningRateSchedule
+        return any(isinstance(inner.get_config()["learning_rate"], dict | schedule) for inner in self.optimizers)
+
+    def take_parts(self, model) -> None:
+        """Take the groups from the parts of a `MetricModel`."""
+        self._optimizer_map.take_parts(model)
 
     def build(self, var_list):
         if self.built:
             return
+        self._optimizer_map.look_up(var_list)
         super().build(var_list)
         for variable, average in _averages(self):
             # Keras starts at zero, which a group that rests at first would keep.
@@ -87,22 +120,6 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
     def get_config(self):
         return {**super().get_config(), "group_clipnorm": self.group_clipnorm}
 
-    def check_groups(self, model) -> None:
-        """Makes sure that a `MetricModel`'s heads are in the group of heads, and its backbone in its own.
-
-        Raises:
-            ValueError: If a layer's name hides from which part a weight is.
-        """
-        parts = {"head": [model.head, model.rival], "backbone": [model.backbone]}
-        for group, layers in parts.items():
-            for variable in [v for layer in layers if layer is not None for v in layer.trainable_variables]:
-                if self.group_of(variable) != group:
-                    raise ValueError(
-                        f"optimizer puts the weight {variable.path!r} of the {group} into the group "
-                        f"{self.group_of(variable)!r}. Say which layer is the head: training.optimizer(head=layer), or "
-                        "rename the layer."
-                    )
-
 
 def optimizer(
     backbone_rate: float = 1e-4,
@@ -124,8 +141,9 @@ def optimizer(
 ) -> GroupedOptimizer:
     """An optimizer with a learning rate for each of backbone, heads and proxies.
 
-    A weight belongs to the proxies if its path holds "proxies", to the heads if a layer on its path is named like a
-    head (`real_nvp`, `linear_1`, `head`, `rival` …), and else to the backbone.
+    A weight belongs to the heads if a head of `tf_detreg.heads`, or `head`, owns it, to the proxies if it is those of a
+    loss, and else to the backbone, whatever its layer is called. Other weights of a loss or a regularizer are trained
+    with the heads.
 
     Args:
         backbone_rate: Highest rate of the backbone. Default 1e-4.
@@ -143,7 +161,8 @@ def optimizer(
         ema: Momentum, such as 0.999, of a moving average of the weights, kept with the optimizer. `training.averaged`
             swaps it in; runs evaluate and save with it. Default: none.
         epsilon: Of the adaptive methods. Default: the method's own.
-        head: A name (regular expression), or the layer, that counts as the head in place of the known names.
+        head: A layer of yours that counts as a head. Default: those of `tf_detreg.heads`. (A regular expression on the
+            names in a variable's path still works, with a DeprecationWarning.)
 
     Returns:
         A `keras.optimizers.MultiOptimizer`.
@@ -184,11 +203,36 @@ def optimizer(
             options["weight_decay"] = 0.0 if group == "proxies" else weight_decay
         return getattr(keras.optimizers, method)(schedule, name=group, **options)
 
-    name = re.escape(head.name) if isinstance(head, keras.layers.Layer) else head or HEADS
-    in_head = rf"(?!{PROXIES})(.*/)?({name})(_[^/]*)?/.*"
-    groups = {in_head: make("head", head_rate), PROXIES: make("proxies", head_rate * proxy_factor)}
+    if isinstance(head, str):
+        warnings.warn(
+            "`head` as a name is deprecated and will go in 0.3: give the layer itself. Heads of tf_detreg.heads are "
+            "known without it.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    groups = {"head": make("head", head_rate), "proxies": make("proxies", head_rate * proxy_factor)}
     backbone = make("backbone", backbone_rate, backbone_delay)
-    return GroupedOptimizer(keras.optimizers.OptimizerMap(backbone, groups), group_clipnorm=clipnorm)
+    return GroupedOptimizer(GroupMap(backbone, groups, head), group_clipnorm=clipnorm)
+
+
+def check_callbacks(outer, callbacks) -> None:
+    """Refuse callbacks that set learning rates which follow a schedule, before an epoch is spent.
+
+    Args:
+        outer: A model's optimizer, or None.
+        callbacks: Of `fit`: one, a list, a `keras.callbacks.CallbackList`, or None.
+
+    Raises:
+        ValueError: If there is one, and the rates follow a schedule.
+    """
+    setters = keras.callbacks.ReduceLROnPlateau | keras.callbacks.LearningRateScheduler
+    given = getattr(callbacks, "callbacks", callbacks)
+    given = [given] if isinstance(given, keras.callbacks.Callback) else given or ()
+    grouped = getattr(outer, "inner_optimizer", outer)
+    if isinstance(grouped, GroupedOptimizer) and grouped.has_schedule:
+        named = [type(callback).__name__ for callback in given if isinstance(callback, setters)]
+        if named:
+            raise ValueError(f"`callbacks` holds {named[0]}. {SCHEDULED}")
 
 
 def inner_optimizers(outer) -> list:
