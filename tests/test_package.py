@@ -28,6 +28,11 @@ def test_every_room_opens_on_demand():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_modules_of_the_analysis_open_on_demand():
+    code = "import tf_detreg as dr; print(dr.analysis.lipschitz.measure.__name__, 'neighbours' in dir(dr.analysis))"
+    assert run(code).stdout.strip() == "measure True"
+
+
 def test_another_backend_is_refused_in_words():
     done = run("import keras; keras.backend.backend = lambda: 'jax'; import tf_detreg")
     assert done.returncode != 0 and "KERAS_BACKEND=tensorflow" in done.stderr

@@ -12,7 +12,8 @@ import tensorflow as tf
 from tests.datasets.trees import picture
 from tests.heads.table import features, jacobian, make
 from tf_detreg import datasets, heads, losses, training
-from tf_detreg.analysis import lipschitz
+from tf_detreg.analysis import lipschitz, memory
+from tf_detreg.analysis.memory import BoundedMap
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
@@ -107,6 +108,9 @@ def test_an_embedder_in_half_precision_measures_alike(policy):
             assert np.median(found.parts[name].secants[population]) == pytest.approx(np.median(ratios), rel=0.1)
 
 
+WORK = ("Jacobians", "singular values", "pairs")
+
+
 def test_many_samples_are_measured_in_parts_that_a_bar_counts(monkeypatch):
     bars = {}
 
@@ -122,17 +126,88 @@ def test_many_samples_are_measured_in_parts_that_a_bar_counts(monkeypatch):
     whole = datasets.ImageSet(labels, tuple("abcd"), images=images.astype("uint8"))
     report = lipschitz.measure(embedder(), whole, samples=300, iterations=2, probes=3, progress=None)
     assert report.parts["head"].spectral.shape == (300,)
-    assert set(bars) == {"Reading images", "Features", "head: Jacobians", "backbone: Jacobians", "embedder: Jacobians"}
+    assert set(bars) == {"Reading images", "Features", *(f"{part}: {what}" for part in report.parts for what in WORK)}
     assert bars["head: Jacobians"] == [(1500, 1500, 10, None)]
     assert bars["Reading images"] == [(300, 300, 3, None)]
 
 
-def test_a_part_of_many_samples_holds_the_same_numbers():
+@pytest.mark.parametrize(
+    "measured", [lipschitz.spectral_norm, lipschitz.frobenius_norm, lipschitz.singular_values], ids=lambda f: f.__name__
+)
+def test_a_small_memory_gives_the_same_numbers(measured):
     head = make("real_nvp", dtype="float32")
-    function, z = (lambda z: head.flow(z)[0]), features(300, 5, dtype="float32")
-    for measured in (lipschitz.spectral_norm, lipschitz.frobenius_norm):
-        np.testing.assert_allclose(measured(function, z)[:256], measured(function, z[:256]), rtol=1e-5)
-        np.testing.assert_allclose(measured(function, z)[256:], measured(function, z[256:]), rtol=1e-5)
+    function, z = (lambda z: head.flow(z)[0]), features(9, 5, dtype="float32")
+    whole = measured(function, z)
+    np.testing.assert_allclose(measured(function, z, memory=20_000 / 2**30), whole, rtol=1e-4)
+    assert len(whole) == 9
+
+
+def a_deep_net(size: int):
+    """Its layers' values take 17 × 4 × 8 bytes a pixel, a hundred times what the image does."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(8, 3, padding="same", activation="relu") for _ in range(8)]
+    return keras.Sequential([keras.Input((size, size, 3)), *layers, keras.layers.GlobalAveragePooling2D()])
+
+
+def test_what_a_step_holds_is_known_before_it_runs():
+    net = a_deep_net(32)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = net(x, training=False)
+        return tape.gradient(y, x)
+
+    values, one = 32 * 32 * 8 * 4, tf.zeros((1, 32, 32, 3))
+    forward = BoundedMap(lambda x: net(x, training=False), one).needs * 2**30
+    backward = BoundedMap(gradient, one).needs * 2**30
+    # Forwards two layers' values are needed at once, backwards those of all eight.
+    assert 2 * values <= forward <= 4 * values and 8 * values <= backward <= 20 * values
+    assert BoundedMap(gradient, one, memory=5.5 * backward / 2**30).rows == 5
+    assert BoundedMap(gradient, one, memory=1e6).rows == 256
+    tight = BoundedMap(gradient, one, memory=0.9 * backward / 2**30)
+    assert tight.rows == 1 and not tight.fits
+
+
+def test_every_step_of_a_measurement_fits_into_the_memory(monkeypatch):
+    made = []
+
+    class Watched(BoundedMap):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.most = 0
+            made.append((self, options["memory"]))
+
+        def __call__(self, *rows):
+            self.most = max(self.most, len(rows[0]))
+            return super().__call__(*rows)
+
+    monkeypatch.setattr(lipschitz, "BoundedMap", Watched)
+    net = keras.Sequential([keras.Input((32, 32, 3)), a_deep_net(32), heads.Linear(4)])
+    images = np.random.default_rng(0).uniform(0, 255, (40, 32, 32, 3)).astype("float32")
+    memory = 2 * 20 * 32 * 32 * 8 * 4 / 2**30
+    report = lipschitz.measure(net, images, np.arange(40) % 4, iterations=2, probes=2, pairs=30, memory=memory)
+    assert len(made) > 8 and all(bound.most * bound.needs <= memory for bound, memory in made)
+    # The images themselves take a quarter at most: 26 of 40 here.
+    assert len(report.parts["embedder"].spectral) == memory * 2**28 // (32 * 32 * 3 * 4)
+
+
+def test_derivatives_that_do_not_fit_are_left_out_with_a_note(caplog, tmp_path):
+    net = keras.Sequential([keras.Input((32, 32, 3)), a_deep_net(32), heads.Linear(4)])
+    images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
+    report = lipschitz.measure(net, images, np.arange(8) % 2, memory=5 * 32 * 32 * 8 * 4 / 2**30)
+    assert "more than `memory`=" in caplog.text
+    part = report.parts["embedder"]
+    assert len(part.spectral) == 0 and part.spectrum is None and len(part.secants["within class"])
+    assert "spectral norm" not in report.summary()["embedder"]
+    report.plot(tmp_path / "plot.png")
+
+
+def test_a_large_class_is_not_read_whole(monkeypatch):
+    labels = np.repeat([0, 1], [5000, 50])
+    whole = datasets.ImageSet(labels, ("a", "b"), images=np.zeros((5050, 2, 2, 3), np.uint8))
+    images, labels = lipschitz._take(whole, None, np.random.default_rng(0), 16, "labels", False)
+    assert len(images) == 32 and set(labels) == {0, 1}
 
 
 def test_pairs_of_many_samples_fit_into_memory():
@@ -183,5 +258,6 @@ def test_refusals(labels, message):
 
 
 def test_example():
-    result = doctest.testmod(lipschitz)
-    assert result.attempted and not result.failed
+    for module in (lipschitz, memory):
+        result = doctest.testmod(module)
+        assert result.attempted and not result.failed

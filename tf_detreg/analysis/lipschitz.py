@@ -13,13 +13,18 @@ The Lipschitz constant is the largest spectral norm over all points; what is mea
 import dataclasses
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg.analysis.memory import MEMORY, BoundedMap
+from tf_detreg.analysis.neighbours import _height_width
 from tf_detreg.progress import ticker
+
+_LOG = logging.getLogger(__name__)
 
 POPULATIONS = ("within class", "between classes", "interpolated", "unseen classes")
 
@@ -101,12 +106,16 @@ def measure(
     epsilon: float = 0.4,
     spectrum_limit: int = 4096,
     seed: int = 0,
-    progress: bool | None = False,
+    progress: bool | None = None,
+    memory: float = MEMORY,
 ) -> LipschitzReport:
-    """Measures head, backbone and whole embedder on real samples.
+    """Measure head, backbone and whole embedder on real samples.
 
     The head is measured as its flow, `z → y` before normalisation; the backbone as images → features; the embedder as
     images → unit vectors. A head is also accepted alone: `data` are then features.
+
+    A point costs `iterations` × 3 + `probes` × 2 passes of the backbone and as many of the embedder, where a pass
+    forward is the unit: 92 each by default. Memory is bounded by `memory`, whatever the size of the images.
 
     Args:
         embedder: A model that ends in a head, a `MetricModel`, or a built head.
@@ -122,7 +131,10 @@ def measure(
         spectrum_limit: The full spectrum is computed of up to 8 points where inputs × outputs stay below the square of
             this. Default 4096.
         seed: Of all draws.
-        progress: Whether to show progress bars; None shows them in a terminal. Default false.
+        progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
+        memory: Gigabytes that a step of derivatives may take; the images take a quarter of it at most, twice with
+            `unseen`. Fewer of large ones are then read, and numbers whose derivatives at one point need more are left
+            out, with a note in the log. Default 0.75.
 
     Returns:
         A `LipschitzReport`.
@@ -141,34 +153,50 @@ def measure(
     """
     embedder = getattr(embedder, "embedder", embedder)
     random = np.random.default_rng(seed)
-    seen = _take(data, labels, random, 4 * samples, "labels", progress)
-    new = None if unseen is None else _take(unseen, unseen_labels, random, 4 * samples, "unseen_labels", progress)
+    seen = _take(data, labels, random, 4 * samples, "labels", progress, memory)
+    new = None
+    if unseen is not None:
+        new = _take(unseen, unseen_labels, random, 4 * samples, "unseen_labels", progress, memory)
     parts = {}
     for name, (prepare, function, log_det) in _maps(embedder).items():
-        points = [(prepare(inputs, progress), classes) for inputs, classes in filter(None, (seen, new))]
+        points = [(prepare(inputs, progress, memory), classes) for inputs, classes in filter(None, (seen, new))]
         x = points[0][0][:samples]
         with ticker(f"{name}: Jacobians", len(x) * (iterations + probes), progress) as tick:
-            spectral = spectral_norm(function, x, iterations, seed, tick)
-            frobenius = frobenius_norm(function, x, probes, seed, tick)
+            spectral = spectral_norm(function, x, iterations, seed, tick, memory)
+            frobenius = frobenius_norm(function, x, probes, seed, tick, memory)
+        forward = _forward(function, x, memory)
         parts[name] = PartReport(
             spectral=spectral,
             frobenius=frobenius,
             log_det=None if log_det is None else log_det(x),
-            spectrum=_spectrum(function, x[:8], spectrum_limit),
-            secants=_secants(function, points, pairs, epsilon, random),
+            spectrum=_spectrum(function, x[:8], forward.width, spectrum_limit, memory, name, progress),
+            secants=_secants(forward, points, pairs, epsilon, random, f"{name}: pairs", progress),
         )
     return LipschitzReport(parts)
 
 
 def spectral_norm(
-    function: Callable, x: tf.Tensor, iterations: int = 20, seed: int = 0, tick: Callable = lambda rows: None
+    function: Callable,
+    x: tf.Tensor,
+    iterations: int = 20,
+    seed: int = 0,
+    tick: Callable[[int], None] = lambda rows: None,
+    memory: float = MEMORY,
 ) -> np.ndarray:
-    """The largest singular value of the Jacobian at each row of `x`: power iteration on `Jᵀ·J`, rows side by side.
+    """Return the largest singular value of the Jacobian at each row of `x`: power iteration on `Jᵀ·J`.
 
-    `tick` is called with the number of rows after each iteration on them.
+    Args:
+        function: The map, of `(B, …)` to `(B, …)` for any B.
+        x: `(n, …)` the points.
+        iterations: Defaults to 20.
+        seed: Of the first directions. Defaults to 0.
+        tick: Called with the number of rows after each iteration on them.
+        memory: Gigabytes that a step may take, by which rows run side by side. Defaults to 0.75.
+
+    Returns:
+        `(n,)`; `(0,)` if the memory is too small for one row.
     """
 
-    @tf.function
     def step(x, v):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -178,56 +206,102 @@ def spectral_norm(
             pulled = tape.gradient(y, x, output_gradients=tf.stop_gradient(stretched))
         return _unit(pulled), tf.norm(_flat(stretched), axis=-1)
 
+    bounded = _derivative(step, x, x, memory=memory)
+    if bounded is None:
+        return np.zeros(0, x.dtype.as_numpy_dtype)
+    # All directions at once, so that the numbers do not depend on how many rows a step takes.
+    directions = tf.random.stateless_normal(tf.shape(x), (seed, 1), dtype=x.dtype)
     found = []
-    for rows in _parts(x):
-        v = _unit(tf.random.stateless_normal(tf.shape(rows), (seed, 1), dtype=x.dtype))
+    for rows, v in bounded.parts(x, directions):
+        v = _unit(v)
         for _ in range(iterations):
-            v, norms = step(rows, v)
+            v, norms = bounded(rows, v)
             tick(len(rows))
         found.append(norms.numpy())
     return np.concatenate(found)
 
 
 def frobenius_norm(
-    function: Callable, x: tf.Tensor, probes: int = 16, seed: int = 0, tick: Callable = lambda rows: None
+    function: Callable,
+    x: tf.Tensor,
+    probes: int = 16,
+    seed: int = 0,
+    tick: Callable[[int], None] = lambda rows: None,
+    memory: float = MEMORY,
 ) -> np.ndarray:
-    """`sqrt(mean ‖J·v‖²)` over `probes` directions of random signs, at each row of `x`.
+    """Return `sqrt(mean ‖J·v‖²)` over `probes` directions of random signs, at each row of `x`.
 
-    Signs, because they are exact where the columns of `J` are orthogonal, as they nearly are for a young flow. `tick`
-    is called with the number of rows after each direction.
+    Signs, because they are exact where the columns of `J` are orthogonal, as they nearly are for a young flow. The
+    other arguments are those of `spectral_norm`; `tick` is called after each direction.
     """
 
-    @tf.function
     def squared(x, v):
         with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
             y = _in_full(function, x)
         stretch = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.reduce_sum(tf.square(_flat(stretch)), axis=-1)
 
-    found = []
-    for rows in _parts(x):
-        total = 0
-        for probe in range(probes):
-            signs = tf.sign(tf.random.stateless_uniform(tf.shape(rows), (seed, 2 + probe), -1.0, 1.0, x.dtype))
-            total += squared(rows, signs).numpy()
+    bounded = _derivative(squared, x, x, memory=memory)
+    if bounded is None:
+        return np.zeros(0, x.dtype.as_numpy_dtype)
+    total = np.zeros(len(x), np.float64)
+    for probe in range(probes):
+        signs = tf.sign(tf.random.stateless_uniform(tf.shape(x), (seed, 2 + probe), -1.0, 1.0, x.dtype))
+        first = 0
+        for rows, v in bounded.parts(x, signs):
+            total[first : first + len(rows)] += bounded(rows, v).numpy()
+            first += len(rows)
             tick(len(rows))
-        found.append(np.sqrt(total / probes))
-    return np.concatenate(found)
+    return np.sqrt(total / probes).astype(x.dtype.as_numpy_dtype)
 
 
-def singular_values(function: Callable, x: tf.Tensor) -> np.ndarray:
-    """All singular values of the Jacobian at each row of `x`, largest first. Costs one backward pass per output."""
+def singular_values(
+    function: Callable, x: tf.Tensor, memory: float = MEMORY, tick: Callable[[int], None] = lambda rows: None
+) -> np.ndarray:
+    """Return all singular values of the Jacobian at each row of `x`, largest first: one backward pass per output.
 
-    @tf.function
-    def row(onehot):
+    Args:
+        function: The map, of `(B, …)` to `(B, outputs)` for any B.
+        x: `(n, …)` the points.
+        memory: Gigabytes that a step may take, without the Jacobian of one row itself. Defaults to 0.75.
+        tick: Called with the number of rows of Jacobians after each step.
+
+    Returns:
+        `(n, r)`; `(0, 0)` if the memory is too small for one row.
+    """
+
+    def gradient(x, directions):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = _in_full(function, x)
-        return _flat(tape.gradient(y, x, output_gradients=tf.broadcast_to(onehot, tf.shape(y))))
+        return _flat(tape.gradient(y, x, output_gradients=directions))
 
-    width = function(x[:1]).shape[-1]
-    rows = [row(onehot).numpy() for onehot in tf.unstack(tf.eye(width, dtype=x.dtype))]
-    return np.linalg.svd(np.stack(rows, axis=1), compute_uv=False)
+    width = _forward(function, x, memory).width
+    bounded = _derivative(gradient, x, tf.zeros((1, width), x.dtype), memory=memory)
+    if bounded is None:
+        return np.zeros((0, 0), x.dtype.as_numpy_dtype)
+    found = []
+    for n in range(len(x)):
+        rows = []
+        for directions in bounded.parts(tf.eye(width, dtype=x.dtype)):
+            rows.append(bounded(tf.repeat(x[n : n + 1], len(directions), axis=0), directions).numpy())
+            tick(len(directions))
+        found.append(np.linalg.svd(np.concatenate(rows), compute_uv=False))
+    return np.stack(found)
+
+
+def _derivative(function: Callable, *examples: tf.Tensor, memory: float) -> BoundedMap | None:
+    """A pass of derivatives in bounded memory; None, with a note in the log, if one row needs more."""
+    bounded = BoundedMap(function, *examples, memory=memory)
+    if bounded.fits:
+        return bounded
+    _LOG.warning(
+        "The derivatives at one point need %.1f GB, more than `memory`=%g: their numbers are left out. Allow more, "
+        "or measure a model of smaller images.",
+        bounded.needs,
+        memory,
+    )
+    return None
 
 
 def log_determinant(head, z: tf.Tensor) -> np.ndarray | None:
@@ -236,11 +310,10 @@ def log_determinant(head, z: tf.Tensor) -> np.ndarray | None:
     return sum(tf.reduce_sum(s, axis=-1) + tf.zeros(len(z), z.dtype) for s in scales).numpy() if scales else None
 
 
-def secant_ratios(function: Callable, a: tf.Tensor, b: tf.Tensor) -> np.ndarray:
-    """`‖f(a) − f(b)‖ / ‖a − b‖`, row by row; rows where the two points are the same are left out."""
-    rise = tf.norm(_flat(_batched(function, a) - _batched(function, b)), axis=-1).numpy()
-    run = tf.norm(_flat(a - b), axis=-1).numpy()
-    return rise[run > 0] / run[run > 0]
+def secant_ratios(function: Callable, a: tf.Tensor, b: tf.Tensor, memory: float = MEMORY) -> np.ndarray:
+    """Return `‖f(a) − f(b)‖ / ‖a − b‖`, row by row; rows where the two points are the same are left out."""
+    forward = _forward(function, a, memory)
+    return _ratios(_distances(_batched(forward, a), _batched(forward, b)), _distances(a, b))
 
 
 def _maps(embedder) -> dict:
@@ -248,28 +321,34 @@ def _maps(embedder) -> dict:
     if not isinstance(embedder, keras.Model):
         head = getattr(embedder, "main", embedder)
         return {
-            "head": (lambda x, _: head.project(x), lambda z: head.flow(z)[0], functools.partial(log_determinant, head))
+            "head": (lambda x, *_: head.project(x), lambda z: head.flow(z)[0], functools.partial(log_determinant, head))
         }
     layer, node, _ = embedder.outputs[0]._keras_history
     head = getattr(layer, "main", layer)
     backbone = keras.Model(embedder.inputs[0], layer._inbound_nodes[node].input_tensors[0])
+
+    def run(x):
+        return backbone(x, training=False)
+
     return {
         "head": (
-            lambda x, progress: head.project(_batched(backbone, x, progress)),
+            lambda x, progress, memory: head.project(_values(run, x, progress, memory)),
             lambda z: head.flow(z)[0],
             functools.partial(log_determinant, head),
         ),
-        "backbone": (_as_they_are, lambda x: backbone(x, training=False), None),
+        "backbone": (_as_they_are, run, None),
         "embedder": (_as_they_are, lambda x: embedder(x, training=False), None),
     }
 
 
-def _as_they_are(x, _) -> tf.Tensor:
+def _as_they_are(x, *_) -> tf.Tensor:
     return x
 
 
-def _take(data, labels, random, count: int, name: str, progress: bool | None) -> tuple[tf.Tensor, np.ndarray]:
-    """Some inputs as floats and their labels, whole classes first, so that pairs of one class exist."""
+def _take(
+    data, labels, random, count: int, name: str, progress: bool | None, memory: float = MEMORY
+) -> tuple[tf.Tensor, np.ndarray]:
+    """Some inputs as floats and their labels, in a quarter of the memory, so that pairs of one class exist."""
     if labels is None and not hasattr(data, "labels"):
         raise ValueError(f"{name} are needed beside an array of images or features.")
     labels = np.asarray(data.labels if labels is None else labels).reshape(-1)
@@ -283,12 +362,16 @@ def _take(data, labels, random, count: int, name: str, progress: bool | None) ->
         )
     chosen = classes[: max(2, int(np.searchsorted(np.cumsum(counts), count)) + 1)]
     index = random.permutation(np.flatnonzero(np.isin(labels, chosen)))
+    row = 4 * int(np.prod((*_height_width(data), 3) if hasattr(data, "indexed") else np.shape(data)[1:]))
+    most = min(2 * count, max(4, int(memory * 2**28 / row)))
+    if len(index) > most:
+        index = index[np.sort(_rows_of_each_class(labels[index], most))]
     if hasattr(data, "indexed"):
         index = np.sort(index)
-        # By index: files that cannot be read are left out.
+        # By index: files that cannot be read are left out. Few at a time: batches are read ahead.
         batches = []
         with ticker("Reading images", len(index), progress) as tick:
-            for items, rows in data.subset(index).indexed():
+            for items, rows in data.subset(index).indexed(int(np.clip(2**24 // row, 1, 128))):
                 batches.append((items.numpy(), rows.numpy()))
                 tick(len(rows))
         items, rows = (np.concatenate(parts) for parts in zip(*batches, strict=True))
@@ -296,21 +379,49 @@ def _take(data, labels, random, count: int, name: str, progress: bool | None) ->
     return tf.constant(np.asarray(data)[index], tf.float32), labels[index]
 
 
-def _secants(function, points, pairs: int, epsilon: float, random) -> dict[str, np.ndarray]:
+def _secants(
+    forward: BoundedMap, points, pairs: int, epsilon: float, random, title: str, progress: bool | None
+) -> dict[str, np.ndarray]:
+    """The ratios by population. Every point is mapped once, however many pairs it is in."""
     x, labels = points[0]
     within, between = _pairs(labels, pairs, random)
-    inputs = {
-        "within class": (tf.gather(x, within[0]), tf.gather(x, within[1])),
-        "between classes": (tf.gather(x, between[0]), tf.gather(x, between[1])),
-    }
-    a, b = inputs["within class"]
-    inputs["interpolated"] = (a, a + epsilon * (b - a))
-    if len(points) > 1:
-        x, labels = points[1]
-        (first, second), (third, fourth) = _pairs(labels, pairs // 2 or 1, random)
-        first, second = np.concatenate([first, third]), np.concatenate([second, fourth])
-        inputs["unseen classes"] = (tf.gather(x, first), tf.gather(x, second))
-    return {name: secant_ratios(function, *inputs[name]) for name in POPULATIONS if name in inputs}
+    with ticker(title, sum(len(inputs) for inputs, _ in points) + len(within[0]), progress) as tick:
+        y = _batched(forward, x, tick)
+        found = {"within class": _secants_of(x, y, *within), "between classes": _secants_of(x, y, *between)}
+        interpolated = []
+        for a, b in _steps(within, x):
+            start, end, value = (tf.gather(part, rows) for part, rows in ((x, a), (x, b), (y, a)))
+            point = start + epsilon * (end - start)
+            interpolated.append(_ratios(_distances(value, _batched(forward, point, tick)), _distances(start, point)))
+        found["interpolated"] = np.concatenate(interpolated)
+        if len(points) > 1:
+            x, labels = points[1]
+            rows = np.concatenate(_pairs(labels, pairs // 2 or 1, random), axis=1)
+            found["unseen classes"] = _secants_of(x, _batched(forward, x, tick), *rows)
+    return {name: found[name] for name in POPULATIONS if name in found}
+
+
+def _secants_of(x: tf.Tensor, y: tf.Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The ratios of pairs, given by row numbers, of points `x` with values `y`."""
+    parts = [
+        _ratios(*(_distances(tf.gather(part, a), tf.gather(part, b)) for part in (y, x)))
+        for a, b in _steps((first, second), x)
+    ]
+    return np.concatenate(parts)
+
+
+def _steps(pairs, x: tf.Tensor, held: int = 2**25) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Some pairs of row numbers at a time: copies of the points that belong to them take 32 MB."""
+    size = max(1, held // (x.dtype.size * int(np.prod(x.shape[1:]))))
+    return (tuple(rows[i : i + size] for rows in pairs) for i in range(0, max(1, len(pairs[0])), size))
+
+
+def _ratios(rise: np.ndarray, run: np.ndarray) -> np.ndarray:
+    return rise[run > 0] / run[run > 0]
+
+
+def _distances(a: tf.Tensor, b: tf.Tensor) -> np.ndarray:
+    return tf.norm(_flat(a - b), axis=-1).numpy()
 
 
 def _pairs(labels: np.ndarray, count: int, random, most: int = 4096):
@@ -330,23 +441,30 @@ def _rows_of_each_class(labels: np.ndarray, most: int) -> np.ndarray:
     return order[np.lexsort((ranked, number // 2))[:most]]
 
 
-def _spectrum(function, x, limit: int) -> np.ndarray | None:
-    outputs = function(x[:1]).shape[-1]
-    size = int(np.prod(x.shape[1:])) * outputs
-    return singular_values(function, x) if size <= limit**2 else None
+def _spectrum(function, x, width: int, limit: int, memory: float, name: str, progress: bool | None):
+    """All singular values at a few points; None if the Jacobians are too large."""
+    if int(np.prod(x.shape[1:])) * width > limit**2:
+        return None
+    with ticker(f"{name}: singular values", len(x) * width, progress) as tick:
+        found = singular_values(function, x, memory, tick)
+    return found if len(found) else None
 
 
-def _parts(x: tf.Tensor, size: int = 256) -> Iterator[tf.Tensor]:
-    """Some rows at a time: what a map keeps for its derivative is large."""
-    return (x[i : i + size] for i in range(0, len(x), size))
+def _forward(function: Callable, x: tf.Tensor, memory: float) -> BoundedMap:
+    """The map alone, which runs on one row at least, whatever the memory: that is what the model itself needs."""
+    return BoundedMap(lambda x: _in_full(function, x), x, memory=memory)
 
 
-def _batched(function, x, progress: bool | None = False) -> tf.Tensor:
-    found = []
+def _values(function: Callable, x: tf.Tensor, progress: bool | None, memory: float) -> tf.Tensor:
     with ticker("Features", len(x), progress) as tick:
-        for rows in _parts(x):
-            found.append(_in_full(function, rows))
-            tick(len(rows))
+        return _batched(_forward(function, x, memory), x, tick)
+
+
+def _batched(forward: BoundedMap, x: tf.Tensor, tick: Callable[[int], None] = lambda rows: None) -> tf.Tensor:
+    found = []
+    for rows in forward.parts(x):
+        found.append(forward(rows))
+        tick(len(rows))
     return tf.concat(found, axis=0)
 
 
