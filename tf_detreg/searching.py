@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,21 +87,47 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
         images: Image files, or folders of them; those that cannot be read are left out and named in the log.
 
     Returns:
-        The index: each item's id is its file, its metadata say where file and run are.
+        The index: each item's id is its file; its metadata say where file and run are and, for a file in a folder
+        inside a given one, its `label`: the name of that inner folder.
     """
     from tf_detreg import retrieval, training
-    from tf_detreg.serving.gallery import MOST_NEIGHBOURS
+    from tf_detreg.serving.gallery import MOST_NEIGHBORS
 
     run = training.load_run(directory)
     files = image_files(images, run.embedder)
     found = training.embed(run.embedder, files, progress=None)
     names = [files.paths[i] for i in found.indices]
+    run_path = str(pathlib.Path(directory).resolve())
+    folders = [pathlib.Path(path) for path in images if pathlib.Path(path).is_dir()]
     metadata = [
-        {"path": str(pathlib.Path(name).resolve()), "run": str(pathlib.Path(directory).resolve())} for name in names
+        {"path": str(pathlib.Path(name).resolve()), "run": run_path, **folder_label(name, folders)} for name in names
     ]
     made = retrieval.Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
-    made.tune(min(MOST_NEIGHBOURS, len(made)))  # a large catalogue keeps its ScaNN tree, as deep as the server asks
+    made.tune(min(MOST_NEIGHBORS, len(made)))  # a large catalogue keeps its ScaNN tree, as deep as the server asks
     return made
+
+
+def folder_label(file: str | os.PathLike, folders: Sequence[pathlib.Path]) -> dict[str, str]:
+    """Return the label of a file that lies in a folder inside one of the given folders, as `{"label": name}`.
+
+    Args:
+        file: The file.
+        folders: The folders that were given. A file right in one of them, or in none, has no label.
+
+    Returns:
+        The name of the folder that holds the file, in Unicode's form NFC and without spaces around it; or nothing.
+
+    Example:
+        >>> folder_label("photos/daisy/1.jpg", [pathlib.Path("photos")])
+        {'label': 'daisy'}
+        >>> folder_label("photos/1.jpg", [pathlib.Path("photos")])
+        {}
+    """
+    parent = pathlib.Path(file).parent
+    if not any(folder in parent.parents for folder in folders) or parent in folders:
+        return {}
+    label = unicodedata.normalize("NFC", parent.name).strip()
+    return {"label": label} if label else {}
 
 
 def search_index(

@@ -1,5 +1,6 @@
 """A small model, its index and the application around them."""
 
+import contextlib
 import io
 import threading
 import time
@@ -45,34 +46,49 @@ def folder(embedder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def index(embedder, pictures):
+def index(embedder, pictures, tmp_path_factory):
+    """An index of files in a folder with a long name."""
+    folder = tmp_path_factory.mktemp("PICTURES of a shop in the summer of last year")
     names = ["black", "red", "green", "yellow", "blue", "pink", "cyan", "white"]
-    facts = [{"label": names[row // 5]} for row in range(40)]
+    facts = []
+    for row, picture in enumerate(pictures):
+        path = folder / f"item {row}.png"
+        path.write_bytes(png(np.kron(picture, np.ones((4, 4, 1)))))
+        facts.append({"label": names[row // 5], "path": str(path), "size": "small"})
     vectors = np.asarray(embedder(pictures.astype(np.float32)))
     return retrieval.Index(vectors, [f"item {row}" for row in range(40)], facts, export.fingerprint(embedder))
 
 
 @pytest.fixture(scope="session")
-def gallery(index, pictures):
+def gallery(index):
     from tf_detreg.serving.gallery import Gallery
 
-    return Gallery(index, pictures)
+    return Gallery(index)
 
 
 @pytest.fixture(scope="session")
-def app(folder, gallery):
-    from tf_detreg.serving.app import Settings, create_app
+def settings():
+    from tf_detreg.serving.app import Settings
+
+    return Settings(max_body=2_000_000, poll=0, header_timeout=1.0, max_connections=60)
+
+
+@pytest.fixture(scope="session")
+def app(folder, gallery, settings):
+    from tf_detreg.serving.app import create_app
     from tf_detreg.serving.model import ModelDirectory
 
-    return create_app(ModelDirectory(folder), gallery, Settings(max_body=2_000_000, poll=0))
+    return create_app(ModelDirectory(folder), gallery, settings)
 
 
-@pytest.fixture(scope="module")
-def address(app):
-    """Where the application listens, in a thread of its own."""
+@contextlib.contextmanager
+def listening(app, settings):
+    """The address at which an application answers, in a thread of its own, as `serve` starts it."""
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    from tf_detreg.serving.server import http_config
+
+    server = uvicorn.Server(http_config(app, settings, host="127.0.0.1", port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -80,3 +96,10 @@ def address(app):
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(app, settings):
+    """Where the application listens."""
+    with listening(app, settings) as found:
+        yield found

@@ -69,12 +69,32 @@ def serve(
     host: Annotated[
         str, typer.Option(help="The address to listen on. The default is this machine alone.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port.")] = 8501,
+    port: Annotated[int, typer.Option(help="The port of REST and of the page.")] = 8501,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="The port of gRPC; 0 for none. Default: 8500, where that is free.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name under which clients reach the server, such as `search.example.com`; repeat it."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose pages may read answers, such as `https://example.com`; repeat it."),
+    ] = None,
 ) -> None:
-    """Serve a model on this machine: TensorFlow Serving's REST predict API, and a page for searching with pictures."""
+    """Serve a model on this machine: TensorFlow Serving's predict API, REST and gRPC, and a page for searching with
+    pictures."""
     from tf_detreg import serving
 
-    serving.serve(model, index, host=host, port=port)
+    serving.serve(
+        model,
+        index,
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        allowed_hosts=[*serving.host_names(host), *allow_host] if allow_host else None,
+        cors_origins=cors_origin or (),
+    )
 
 
 def _data_of(splits) -> str:

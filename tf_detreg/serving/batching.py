@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-PATIENCE = 0.005  # seconds without a new request after which a free worker waits no longer for company
 # oneDNN keeps a prepared kernel of every layer for each batch size it has met, in each of its threads. With a few
 # sizes only, the memory of a server stops growing.
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+PAUSE = 0.002  # seconds in which those who were just answered ask again
+
+Arrays = dict[str, np.ndarray]
 
 
 class Overloaded(Exception):
@@ -20,7 +22,7 @@ class Overloaded(Exception):
 
 @dataclasses.dataclass(eq=False)
 class _Request:
-    inputs: dict[str, np.ndarray]
+    inputs: Arrays
     rows: int
     done: asyncio.Future
 
@@ -28,24 +30,21 @@ class _Request:
 class Batcher:
     """Joins the requests for one function into batches.
 
-    The crowd, which is the most rows in the house since the last batch but one started, is shared equally among the
-    workers: one of n takes 1/n of it, cut to one of a few `SIZES`, and a free one waits for that many rows for as
-    long as requests keep coming, that is, until 5 ms pass without one. So a single client never waits for company, and
-    of a crowd one half is computed while the other is read and answered. Without this, a worker that becomes free a
-    moment too early runs a few rows at the price of many.
+    A free worker takes what waits. While another one is busy, it gives new requests a moment to come first: a batch of
+    many rows costs little more than one of few. A single client never waits.
 
     Args:
         run: `inputs → outputs`, dictionaries of arrays whose first axis is the batch.
         pool: Threads that run it.
-        workers: Batches at a time. Default 2.
-        most: Rows in a batch. A larger request is cut, so that none needs more memory than a batch. Default 64.
-        waiting: Rows that may wait; more are refused. Default 2048.
+        workers: Batches at a time. Defaults to 2.
+        most: Rows in a batch. A larger request is cut, so that none needs more memory than a batch. Defaults to 64.
+        waiting: Rows that may wait; more are refused. Defaults to 2048.
         observe: Called with the rows of each batch.
     """
 
     def __init__(
         self,
-        run: Callable[[dict], dict],
+        run: Callable[[Arrays], Arrays],
         pool: ThreadPoolExecutor,
         *,
         workers: int = 2,
@@ -56,12 +55,10 @@ class Batcher:
         self._run, self._pool, self._most, self._limit, self._observe = run, pool, most, waiting, observe
         self._queue: deque[_Request] = deque()
         self._workers = self._idle = workers
-        self._running = self._peak = self._last_peak = 0
-        self._patience: asyncio.TimerHandle | None = None
-        self._latest = 0.0
+        self._tasks: set[asyncio.Task] = set()
         self.waiting = 0
 
-    async def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    async def __call__(self, inputs: Arrays) -> Arrays:
         """The outputs for this request's rows.
 
         Raises:
@@ -72,67 +69,39 @@ class Batcher:
             raise Overloaded
         starts = range(0, rows, self._most) if rows > self._most else (0,)
         parts = [self._enqueue({name: value[at : at + self._most] for name, value in inputs.items()}) for at in starts]
-        self._start()
         if len(parts) == 1:
-            return await parts[0].done
-        found = await asyncio.gather(*(part.done for part in parts))
+            return await parts[0]
+        found = await asyncio.gather(*parts)
         return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
 
-    def _enqueue(self, inputs: dict[str, np.ndarray]) -> _Request:
-        rows, loop = len(next(iter(inputs.values()))), asyncio.get_running_loop()
-        request = _Request(inputs, rows, loop.create_future())
+    def _enqueue(self, inputs: Arrays) -> asyncio.Future:
+        request = _Request(inputs, len(next(iter(inputs.values()))), asyncio.get_running_loop().create_future())
         self._queue.append(request)
-        self._latest = loop.time()
-        self.waiting += rows
-        self._peak = max(self._peak, self.waiting + self._running)
-        return request
+        self.waiting += request.rows
+        if self._idle:
+            self._idle -= 1
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)  # the loop alone would not keep it
+            task.add_done_callback(self._tasks.discard)
+        return request.done
 
-    def _start(self, patient: bool = True) -> None:
-        """Gives batches to free workers, as far as it is time to."""
-        while self._idle and self._queue:
-            size = self._size()
-            if patient and self.waiting < size:
-                if self._patience is None:
-                    self._wait(PATIENCE)
-                return
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
-            batch = self._take(size)
-            if batch:
-                rows = sum(request.rows for request in batch)
-                self._idle -= 1
-                self._running += rows
-                self._last_peak, self._peak = self._peak, self.waiting + self._running
-                asyncio.ensure_future(self._work(batch, rows)).add_done_callback(self._free)
-
-    def _size(self) -> int:
-        """The largest size within a worker's share of the crowd."""
-        share = min(-(-max(self._peak, self._last_peak) // self._workers), self._most)
-        return max(size for size in SIZES if size <= share or size == 1)
-
-    def _wait(self, seconds: float) -> None:
-        self._patience = asyncio.get_running_loop().call_later(seconds, self._lose_patience)
-
-    def _lose_patience(self) -> None:
-        left = self._latest + PATIENCE - asyncio.get_running_loop().time()
-        if left > 0:
-            self._wait(left)
-            return
-        self._patience = None
-        self._start(patient=False)
-
-    def _free(self, _) -> None:
+    async def _work(self) -> None:
+        """A worker: it runs batches as long as requests wait."""
+        while self._queue:
+            if self._idle < self._workers - 1 and self.waiting < self._most:
+                await asyncio.sleep(PAUSE)
+            if batch := self._take():
+                await self._answer(batch)
         self._idle += 1
-        self._start()
 
-    def _take(self, most: int) -> list[_Request]:
+    def _take(self) -> list[_Request]:
         """The longest run of waiting requests that fit together; those whose client gave up are dropped."""
-        batch, rows = [], 0
+        batch: list[_Request] = []
+        rows = 0
         while self._queue:
             request = self._queue[0]
             gone = request.done.done()
-            if not gone and batch and (rows + request.rows > most or not _fit(batch[0], request)):
+            if not gone and batch and (rows + request.rows > self._most or not _fit(batch[0], request)):
                 break
             self._queue.popleft()
             self.waiting -= request.rows
@@ -141,19 +110,16 @@ class Batcher:
                 rows += request.rows
         return batch
 
-    async def _work(self, batch: list[_Request], rows: int) -> None:
+    async def _answer(self, batch: list[_Request]) -> None:
         try:
             joined = {name: _joined([request.inputs[name] for request in batch]) for name in batch[0].inputs}
-            self._observe(rows)
+            self._observe(sum(request.rows for request in batch))
             outputs = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, joined)
         except Exception as error:
             for request in batch:
                 if not request.done.done():
                     request.done.set_exception(error)
             return
-        finally:
-            # Before anyone is answered: who asks again at once must not count twice.
-            self._running -= rows
         start = 0
         for request in batch:
             part = {name: value[start : start + request.rows] for name, value in outputs.items()}

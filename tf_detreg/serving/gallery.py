@@ -1,7 +1,7 @@
-"""What the search page searches: an index, and a small picture of each item, all in memory."""
+"""What the search page searches: an index, with a picture of each item."""
 
 import io
-import pathlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,83 +13,123 @@ from tf_detreg.images.formats import open_image
 from tf_detreg.retrieval.index import Index
 
 MOST_THUMBNAILS = 50_000
-MOST_NEIGHBOURS = 100
+MOST_NEIGHBORS = 100
+FULL_SIDE = 1600  # of a picture in the detail view, in pixels
 
 
 class Gallery:
     """An index with pictures to show.
 
-    Thumbnails are made once, when the server starts: later no request leads to the file system, neither by a path nor
-    by an id. A large index gets its ScaNN tree then too, where it brings none that is tuned for as many neighbours as
-    can be asked for: no request waits for it.
+    Thumbnails are made once, when the server starts. Later a request names an item by its number alone, and the only
+    files that are read are those that the index names. A large index gets its ScaNN tree at the start too, where it
+    brings none that is tuned for as many neighbors as can be asked for: no request waits for it.
 
     Args:
         index: A `retrieval.Index`.
-        pictures: One an item: file names, or uint8 images `(N, H, W, 3)`. None takes the `path` in each item's
+        pictures: One an item: file names, or uint8 images `(N, H, W, 3)`. Defaults to the `path` in each item's
             metadata where there is one.
-        side: Largest side of a thumbnail in pixels. Default 160.
+        side: Largest side of a thumbnail in pixels. Defaults to 240.
 
     Raises:
         ValueError: If there is not one picture an item.
     """
 
-    def __init__(self, index: Index, pictures: Sequence | np.ndarray | None = None, side: int = 160):
+    def __init__(self, index: Index, pictures: Sequence | np.ndarray | None = None, side: int = 240):
         self.index = index
         self.ids = index.ids
+        self.fingerprint = index.fingerprint
         if pictures is None:
-            pictures = [index.metadata(name).get("path") for name in self.ids[:MOST_THUMBNAILS]]
+            pictures = [index.metadata(id).get("path") for id in self.ids]
         elif len(pictures) != len(index):
-            raise ValueError(f"pictures must hold one an item: received {len(pictures)} for {len(index)} items.")
-        index.tune(min(MOST_NEIGHBOURS, len(index)))
+            raise ValueError(f"`pictures` must hold one an item: received {len(pictures)} for {len(index)} items.")
+        self._pictures = pictures
+        index.tune(min(MOST_NEIGHBORS, len(index)))
         with ThreadPoolExecutor() as pool:
-            few = [pictures[at] for at in range(min(len(pictures), MOST_THUMBNAILS))]
-            self._thumbnails = list(pool.map(lambda picture: thumbnail(picture, side), few))
+            few = [pictures[item] for item in range(min(len(pictures), MOST_THUMBNAILS))]
+            self._thumbnails = list(pool.map(lambda picture: jpeg(picture, side), few))
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def thumbnail(self, place: int) -> bytes | None:
-        """JPEG bytes of the item at a place in the index; None where there is no picture."""
-        return self._thumbnails[place] if 0 <= place < len(self._thumbnails) else None
+    def thumbnail(self, item: int) -> bytes | None:
+        """A small JPEG of an item; None where there is no picture."""
+        return self._thumbnails[item] if 0 <= item < len(self._thumbnails) else None
+
+    def picture(self, item: int) -> bytes | None:
+        """A JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
+        return jpeg(self._pictures[item], FULL_SIDE) if 0 <= item < len(self) else None
 
     def search(self, embeddings: np.ndarray, k: int) -> list[dict]:
         """The k nearest items of one embedding, ready for JSON."""
         found = self.index.search(embeddings, k=min(k, len(self)))
-        rows = zip(found.places[0], found.ids[0], found.scores[0], found.metadata[0], strict=True)
-        return [self._match(int(place), name, float(score), facts) for place, name, score, facts in rows]
+        rows = zip(found.places[0], found.scores[0], found.metadata[0], strict=True)
+        return [{**self._summary(int(item), facts), "score": round(float(score), 4)} for item, score, facts in rows]
 
-    def samples(self, count: int) -> list[int]:
-        """Places of some items with pictures, spread over the gallery."""
-        shown = [place for place, picture in enumerate(self._thumbnails) if picture is not None]
-        return [shown[at * len(shown) // count] for at in range(count)] if len(shown) >= count else shown
+    def neighbors(self, item: int, k: int) -> list[dict]:
+        """The k nearest items of an item, without itself; one less than `MOST_NEIGHBORS` at most."""
+        found = self.search(self.index.embeddings[item][None], min(k + 1, MOST_NEIGHBORS))
+        return [match for match in found if match["item"] != item][:k]
 
-    def _match(self, place: int, name, score: float, facts: dict) -> dict:
-        label = facts.get("label", facts.get("class"))
+    def facts(self, item: int) -> dict:
+        """All that is known about an item, ready for JSON."""
+        metadata = self.index.metadata(self.ids[item])
+        others = {
+            readable(str(key)): readable(str(value))[:1000]
+            for key, value in metadata.items()
+            if key not in ("path", "label", "class")
+        }
+        path = metadata.get("path")
         return {
-            "place": place,
-            "id": readable(name) if isinstance(name, str) else name,
+            **self._summary(item, metadata),
+            "path": None if path is None else readable(str(path)),
+            "metadata": others,
+        }
+
+    def samples(self, count: int) -> list[dict]:
+        """Some items with pictures, spread over the gallery."""
+        shown = [item for item, picture in enumerate(self._thumbnails) if picture is not None]
+        if len(shown) > count:
+            shown = [shown[at * len(shown) // count] for at in range(count)]
+        return [self._summary(item, self.index.metadata(self.ids[item])) for item in shown]
+
+    def _summary(self, item: int, metadata: dict) -> dict:
+        id, label = self.ids[item], metadata.get("label", metadata.get("class"))
+        path = metadata.get("path", id if isinstance(id, str) else None)
+        return {
+            "item": item,
+            "place": item,  # its name in 0.1.0
+            "id": readable(id) if isinstance(id, str) else id,
             "label": None if label is None else readable(str(label)),
-            "score": round(score, 4),
-            "picture": self.thumbnail(place) is not None,
+            "name": f"item {id}" if path is None else readable(os.path.basename(str(path)) or str(path)),
+            "picture": self.thumbnail(item) is not None,
         }
 
 
-def thumbnail(picture: str | pathlib.Path | np.ndarray | None, side: int) -> bytes | None:
-    """A small JPEG; None where the picture cannot be read."""
+def jpeg(picture: str | os.PathLike | np.ndarray | None, side: int) -> bytes | None:
+    """A picture as the model sees it, as a JPEG.
+
+    Args:
+        picture: A file, or uint8 `(H, W, 3)`.
+        side: Largest side of the result in pixels.
+
+    Returns:
+        The bytes; None where the picture cannot be read, is of another format than the documented ones, or too large.
+    """
     from PIL import Image, ImageOps
 
     if picture is None:
         return None
     try:
-        with Image.fromarray(np.asarray(picture)) if isinstance(picture, np.ndarray) else open_image(picture) as image:
+        with Image.fromarray(picture) if isinstance(picture, np.ndarray) else open_image(picture) as image:
             image.draft("RGB", (2 * side, 2 * side))
             small = rgb(ImageOps.exif_transpose(image))
     except Exception:  # Pillow's decoders raise whatever they like on broken files
         return None
     if max(small.size) < side // 2:
         # Tiny pictures keep their sharp pixels.
-        small = small.resize([length * (side // max(small.size)) for length in small.size], Image.Resampling.NEAREST)
+        times = min(side, 480) // max(small.size)
+        small = small.resize([length * max(1, times) for length in small.size], Image.Resampling.NEAREST)
     small.thumbnail((side, side))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
+    small.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

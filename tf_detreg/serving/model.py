@@ -30,8 +30,17 @@ class Version:
         self.facts = facts_of(path)
         self._loaded = tf.saved_model.load(str(path))
         self.signatures = dict(self._loaded.signatures)
+        self.definitions = self._read_definitions(path / "saved_model.pb")
         self._constant = tf.constant
         self._warm_up(tf.io.encode_png(tf.zeros((8, 8, 3), tf.uint8)).numpy())
+
+    def _read_definitions(self, file: pathlib.Path) -> dict:
+        """TensorFlow's own descriptions of the signatures (`SignatureDef`), by name."""
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        content = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+        known = content.meta_graphs[0].signature_def
+        return {name: known[name] for name in self.signatures}
 
     def inputs(self, signature: str) -> dict:
         """Tensor specs of a signature's inputs, by name."""
@@ -88,13 +97,18 @@ class ModelDirectory:
         self.current = Version(self.directory / str(found[-1]))
         self._failed: int | None = None  # the last version that could not be loaded
 
-    def take_newest(self) -> bool:
-        """Loads a version newer than the current one, if there is one; the old one serves until then.
+    def refresh(self) -> bool:
+        """Load the newest version in the folder where another one serves, which goes on serving until then.
 
-        A version that cannot be loaded is reported, once, and tried again at the next look: it may be half copied.
+        A newer version is taken over. Where the one that serves was removed, the newest that is left takes its place,
+        also an older one; where none is left, it serves on. A version that cannot be loaded is reported, once, and
+        tried again at the next look: it may be half copied.
+
+        Returns:
+            Whether another version serves now.
         """
-        newest = max(versions(self.directory), default=0)
-        if newest <= self.current.number:
+        newest = max(versions(self.directory), default=self.current.number)
+        if newest == self.current.number:
             return False
         try:
             self.current = Version(self.directory / str(newest))

@@ -2,28 +2,40 @@
 
 import base64
 import binascii
+import json
+import math
 
 import numpy as np
 import orjson
 
+from tf_detreg.serving.problem import BadRequest
 
-class BadRequest(Exception):
-    """What the client sent cannot be used; the text says why."""
+DEFAULT_SIGNATURE = "serving_default"
 
 
 def parse(body: bytes) -> tuple[str, object, bool]:
-    """(signature name, content, whether it came row by row) of a predict request.
+    """Read a predict request.
+
+    Args:
+        body: JSON, in which `NaN`, `Infinity` and `-Infinity` may stand for numbers, as TensorFlow Serving takes them.
+
+    Returns:
+        Signature name, content, and whether it came row by row.
 
     Raises:
         BadRequest: If it is not a predict request in JSON.
+
+    Example:
+        >>> parse(b'{"instances": [1, NaN]}')
+        ('serving_default', [1, nan], True)
     """
     try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        request = _loads(body)
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"JSON Parse error: {error}") from None
     if not isinstance(request, dict):
         raise BadRequest("The request must be a JSON object with 'instances' or 'inputs'.")
-    signature = request.get("signature_name", "serving_default")
+    signature = request.get("signature_name") or DEFAULT_SIGNATURE
     if not isinstance(signature, str):
         raise BadRequest("'signature_name' must be a string.")
     if ("instances" in request) == ("inputs" in request):
@@ -32,6 +44,7 @@ def parse(body: bytes) -> tuple[str, object, bool]:
     content = request["instances" if rows else "inputs"]
     if rows and not isinstance(content, list):
         raise BadRequest("'instances' must be a list.")
+    # An empty list is an empty batch, which any signature answers; TensorFlow Serving refuses it.
     return signature, content, rows
 
 
@@ -66,18 +79,48 @@ def arrays(content, rows: bool, specs: dict) -> dict[str, np.ndarray]:
 
 def answer(outputs: dict[str, np.ndarray], rows: bool) -> bytes:
     """The response to a predict request, in the format that the request had."""
+    finite = all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f")
+    dump = _dump if finite else _dump_any
     plain = {name: _plain(name, value) for name, value in outputs.items()}
     (single,) = plain.values() if len(plain) == 1 else (None,)
     if not rows:
-        return _dump({"outputs": plain if single is None else single})
+        return dump({"outputs": plain if single is None else single})
     if single is None:
         single = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
-    return _dump({"predictions": single})
+    return dump({"predictions": single})
+
+
+def _loads(body: bytes) -> object:
+    """JSON by orjson, and what it refuses, such as `NaN`, by Python's slower parser."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # Only where it can help: a broken body is not read twice.
+        if not any(word in body for word in (b"NaN", b"Infinity")):
+            raise
+        return json.loads(body, parse_float=_finite, parse_int=_finite_whole)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too big to be stored in a double")
+    return number
+
+
+def _finite_whole(text: str) -> int | float:
+    # Beyond 64 bits as orjson reads it.
+    return int(text) if len(text) < 20 else _finite(text)
 
 
 def _dump(content: dict) -> bytes:
     # Arrays are written by orjson itself, a tenth of the time that lists of Python floats take.
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _dump_any(content: dict) -> bytes:
+    """The same with `NaN`, `Infinity` and `-Infinity`, which orjson writes as `null`."""
+    return json.dumps(content, default=lambda value: value.tolist()).encode()
 
 
 def _array(name: str, value, spec) -> np.ndarray:
@@ -99,7 +142,18 @@ def _array(name: str, value, spec) -> np.ndarray:
         raise BadRequest(f"Input {name!r} must hold numbers, received {made.dtype.kind!r} values.")
     if made.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, made.shape, strict=True)):
         raise BadRequest(f"Input {name!r} has the shape {list(made.shape)}, expected {shape}.")
-    return made.astype(spec.dtype.as_numpy_dtype)
+    return _converted(name, made, spec.dtype)
+
+
+def _converted(name: str, made: np.ndarray, dtype) -> np.ndarray:
+    """The numbers in the type that the signature takes; none becomes another or infinite on the way."""
+    if dtype.is_integer and made.size and made.dtype.kind == "f":
+        raise BadRequest(f"Input {name!r} must hold whole numbers.")
+    if dtype.is_floating or dtype.is_integer:
+        finite = made[np.isfinite(made)]
+        if finite.size and not (dtype.min <= finite.min() and finite.max() <= dtype.max):
+            raise BadRequest(f"Input {name!r} holds a number that {dtype.name} cannot: it is out of its range.")
+    return made.astype(dtype.as_numpy_dtype)
 
 
 def _bytes(name: str, text) -> bytes:
@@ -107,8 +161,9 @@ def _bytes(name: str, text) -> bytes:
         return text.encode("utf-8", "surrogatepass")
     if not isinstance(text, dict) or set(text) != {"b64"} or not isinstance(text["b64"], str):
         raise BadRequest(f'Every row of {name!r} must be a string or {{"b64": "…"}}.')
+    plain = "".join(text["b64"].split()).rstrip("=")  # with line breaks and without padding too
     try:
-        return base64.b64decode(text["b64"], validate=True)
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise BadRequest(f"A row of {name!r} is not valid base64.") from None
 

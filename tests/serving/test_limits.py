@@ -1,0 +1,279 @@
+"""What a stranger may send: on the wire, as a name, as a number, as a compressed body and as a form."""
+
+import contextlib
+import gzip
+import json
+import socket
+import time
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from tests.serving.conftest import listening, png
+from tf_detreg.serving import batching
+from tf_detreg.serving.app import Settings, create_app
+from tf_detreg.serving.model import ModelDirectory
+from tf_detreg.serving.server import host_names
+
+PREDICT = "/v1/models/colours:predict"
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    with TestClient(app, base_url="http://127.0.0.1:8501") as client:
+        yield client
+
+
+@pytest.fixture
+def connect(address):
+    host, port = address.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+        yield lambda: stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+
+
+def answer(connection):
+    """Status and JSON of what comes until the server closes the connection."""
+    content = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(100_000):
+            content += part
+    head, _, body = content.partition(b"\r\n\r\n")
+    assert b"application/json" in head, content[:300]
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def ask_health(connection, host="127.0.0.1"):
+    connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    found = b""
+    while not found.endswith(b"}"):
+        found += connection.recv(100_000)
+    return found
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["unfinished", "complete"])
+@pytest.mark.parametrize("where", ["field", "target", "many fields"])
+def test_a_header_has_a_largest_size(connect, where, end):
+    start = {"field": b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ", "target": b"GET /"}.get(
+        where, b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    )
+    connection = connect()
+    piece = b"x: y\r\n" * 10_000 if where == "many fields" else b"x" * 60_000
+    with contextlib.suppress(OSError):
+        connection.sendall(start)
+        for _ in range(100):
+            connection.sendall(piece)
+        connection.sendall(end)
+    code, error = answer(connection)
+    assert (code, "16384 bytes" in error) == (431, True)
+    assert b"200 OK" in ask_health(connect())
+
+
+def test_a_header_that_comes_in_one_piece_has_the_same_limit(connect):
+    connection = connect()
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n")
+    connection.shutdown(socket.SHUT_WR)
+    assert answer(connection)[0] == 431
+
+
+def test_an_unfinished_header_is_parsed_no_further_than_its_limit(connect, monkeypatch):
+    """The parser before looked at all of it again with each piece: 80 MB kept everybody waiting for a minute."""
+    from tf_detreg.serving.protocol import LimitedProtocol
+
+    parsed, original = [], LimitedProtocol.data_received
+
+    def count(self, data):
+        if self._state != "closing":
+            parsed.append(len(data))
+        original(self, data)
+
+    monkeypatch.setattr(LimitedProtocol, "data_received", count)
+    connection = connect()
+    with contextlib.suppress(OSError):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000_000)
+    assert answer(connection)[0] == 431
+    assert sum(parsed) <= 2 * 2**18  # two reads of a socket at most
+
+
+def test_what_is_no_http_is_refused_in_json(connect):
+    connection = connect()
+    connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+    assert answer(connection)[0] == 400
+    connection = connect()
+    connection.sendall(b"GET /health HTTP/1.1\r\n\r\n")  # without a Host
+    assert answer(connection)[0] == 400
+
+
+def test_half_open_connections_end(connect):
+    silent, slow = connect(), connect()
+    slow.sendall(b"GET /health HT")
+    time.sleep(0.5)
+    slow.sendall(b"TP/1.1\r\nHost:")  # more of it gives no more time
+    assert answer(slow)[0] == 408
+    assert silent.recv(1) == b""
+
+
+def test_a_second_header_on_a_connection_has_its_time_too(connect):
+    connection = connect()
+    assert b"200 OK" in ask_health(connection)
+    connection.sendall(b"GET /health HTTP/1.1\r\n")
+    assert answer(connection)[0] == 408
+
+
+def test_a_client_that_goes_on_sending_is_cut_off(connect):
+    connection = connect()
+    connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n".encode())
+    assert b" 413 " in connection.recv(100_000)
+    start = time.monotonic()
+    with pytest.raises(OSError):
+        while time.monotonic() < start + 30:
+            connection.sendall(b"x" * 1000)
+            time.sleep(0.05)
+
+
+def test_unfinished_and_unread_requests_end(folder, gallery):
+    settings = Settings(poll=0, timeout=0.5, keep_alive=0.5)
+    application = create_app(ModelDirectory(folder), gallery, settings)
+    with listening(application, settings) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n".encode())
+            assert answer(connection) == (504, "Gave up after 0.5 seconds.")
+        with socket.create_connection((host, int(port)), timeout=20) as connection:  # idle after an answer
+            assert b"200 OK" in ask_health(connection)
+            assert connection.recv(1) == b""
+        with socket.socket() as connection:  # asks for much and reads nothing
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            with pytest.raises(OSError):
+                for _ in range(200):
+                    connection.sendall(200 * request)
+                    time.sleep(0.05)
+
+
+def test_connections_have_a_largest_number(connect):
+    held = [connect() for _ in range(60)]
+    refused = [connection for connection in (connect() for _ in range(10)) if b"503" in connection.recv(1000)]
+    assert len(refused) >= 5
+    del held
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8501",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "[::1",
+        "a@localhost",
+    ],
+)
+def test_foreign_host_names_are_refused(client, host):
+    for path in ("/", "/about", "/thumbnails/0", "/v1/models/colours", "/nothing"):
+        refused = client.get(path, headers={"host": host})
+        assert refused.status_code == 400
+        assert "host name" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8501", "127.0.0.1:1", "[::1]:8501", "localhost.:80"])
+def test_loopback_names_are_answered(client, host):
+    assert client.get("/health", headers={"host": host}).status_code == 200
+
+
+def test_other_hosts_can_be_allowed(folder):
+    settings = Settings(allowed_hosts=["search.example.com", "*.example.org"], poll=0)
+    with TestClient(create_app(ModelDirectory(folder), settings=settings), base_url="http://10.0.0.7") as client:
+        for host, code in {"search.example.com": 200, "a.example.org": 200, "10.0.0.7": 200, "localhost": 400}.items():
+            assert client.get("/health", headers={"host": host}).status_code == code
+    everything = create_app(ModelDirectory(folder), settings=Settings(allowed_hosts=["*"], poll=0))
+    assert TestClient(everything).get("/health", headers={"host": "any.example"}).status_code == 200
+    assert host_names("192.168.1.2")[:4] == ["localhost", "127.0.0.1", "[::1]", "192.168.1.2"]
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "9" * 5000 + ".5", "1e308", "1e400", "-1e39"])
+@pytest.mark.parametrize("beside", ["1", "NaN"], ids=["plain", "with NaN"])
+def test_numbers_that_no_input_can_hold_are_refused(client, number, beside):
+    body = json.dumps({"instances": np.zeros((1, 16, 16, 3)).tolist()})
+    body = body.replace("0.0, 0.0", f"{number}, {beside}", 1)
+    refused = client.post(PREDICT, content=body)
+    assert refused.status_code == 400
+    assert any(word in refused.json()["error"] for word in ("too big", "infinity", "out of its range"))
+
+
+def test_nan_and_infinity_go_both_ways(client):
+    body = json.dumps({"instances": np.zeros((2, 16, 16, 3)).tolist()})
+    for word in ("NaN", "Infinity", "-Infinity"):
+        found = client.post(PREDICT, content=body.replace("0.0", word, 1))
+        assert found.status_code == 200
+        assert b"NaN" in found.content  # the embedding of what is no picture
+        assert b"null" not in found.content
+        first, second = found.json()["predictions"]
+        assert np.isnan(first).any()
+        assert np.isfinite(second).all()
+
+
+def test_gzip_bodies(client, pictures):
+    body = json.dumps({"instances": [pictures[0].tolist()]}).encode()
+    plain = client.post(PREDICT, content=body).json()
+    headers = {"Content-Encoding": "gzip"}
+    packed = gzip.compress(body)
+    assert client.post(PREDICT, content=packed, headers=headers).json() == plain
+    assert client.post("/search", content=gzip.compress(png(pictures[0])), headers=headers).status_code == 200
+    for content, code in {
+        gzip.compress(bytes(50_000_000)): 413,
+        packed[:-9]: 400,
+        packed + b"more": 400,
+        gzip.compress(b"") * 1000: 400,
+        b"": 400,
+        body: 400,
+    }.items():
+        refused = client.post(PREDICT, content=content, headers=headers)
+        assert refused.status_code == code
+        assert refused.json()["error"]
+    assert client.post(PREDICT, content=body, headers={"Content-Encoding": "br"}).status_code == 415
+
+
+def test_rows_have_a_largest_number(client):
+    rows = [{"b64": ""}] * 3000
+    refused = client.post(PREDICT, json={"signature_name": "serve_bytes", "instances": rows})
+    assert refused.status_code == 413
+    assert "2048 rows" in refused.json()["error"]
+
+
+def test_a_form_with_one_file_is_searched(client, pictures):
+    plain = client.post("/search?k=3", content=png(pictures[7])).json()["matches"]
+    files = {"image": ("red.png", png(pictures[7]), "image/png")}
+    assert client.post("/search?k=3", files=files, data={"note": "x"}).json()["matches"] == plain
+    for refused in (
+        client.post("/search", files=[("a", png(pictures[0])), ("b", png(pictures[1]))]),
+        client.post("/search", files={"image": ("a", b"")}, data={f"field{n}": "x" for n in range(50)}),
+        client.post("/search", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=a"}),
+        client.post("/search", content=b"x", headers={"Content-Type": "multipart/form-data"}),
+        client.post("/search", files={"a": (None, "text")}),
+    ):
+        assert refused.status_code == 400, refused.text
+        assert "form" in refused.json()["error"]
+    assert client.post("/search", files={"image": ("x.png", bytes(2_000_001))}).status_code == 413
+
+
+def test_pages_of_other_origins_may_read_only_where_that_is_asked_for(client, folder):
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in client.get("/health", headers=asked).headers
+    assert client.options(PREDICT, headers=asked).status_code == 405
+    settings = Settings(cors_origins=["https://shop.example"], poll=0)
+    with TestClient(create_app(ModelDirectory(folder), settings=settings), base_url="http://localhost") as open_client:
+        for found in (open_client.get("/nothing", headers=asked), open_client.options(PREDICT, headers=asked)):
+            assert found.headers["access-control-allow-origin"] == "https://shop.example"
+        other = {"Origin": "https://evil.example"}
+        assert "access-control-allow-origin" not in open_client.get("/health", headers=other).headers
+
+
+def test_limits_are_checked():
+    with pytest.raises(ValueError, match="`timeout` must be positive; received 0"):
+        Settings(timeout=0)
+    with pytest.raises(ValueError, match="`allowed_hosts` must be a list"):
+        Settings(allowed_hosts="localhost")
+    assert Settings().waiting_rows >= max(batching.SIZES)

@@ -1,0 +1,98 @@
+"""Reading what a request carries, no further than the limit: plain, compressed, or as a form."""
+
+import asyncio
+import contextlib
+import zlib
+from collections.abc import AsyncIterator
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from tf_detreg.serving.problem import BadRequest, Problem
+
+_MOST_FIELDS = 16  # of a form, beside its one file
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body, decompressed where it says that it is compressed.
+
+    Args:
+        request: The request.
+        limit: Bytes, before and after decompression.
+
+    Raises:
+        Problem: 413, if it is larger, or says so; 415, if it is compressed in a way that is not known; 400, if it is
+            damaged.
+        ClientDisconnect: If the client left.
+    """
+    declared = request.headers.get("content-length", "0")
+    _refuse_larger(int(declared) if len(declared) < 20 and declared.isdecimal() else 0, limit)
+    parts, size, more = [], 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part, more = message.get("body", b""), message.get("more_body", False)
+        parts.append(part)
+        size += len(part)
+        _refuse_larger(size, limit)
+    body = b"".join(parts)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise Problem(415, "Send the body as it is, or with Content-Encoding: gzip.")
+    return await asyncio.to_thread(gunzip, body, limit)
+
+
+def gunzip(body: bytes, limit: int) -> bytes:
+    """Decompress gzip, no further than a limit.
+
+    Raises:
+        Problem: 413, if it grows beyond the limit; 400, if it is damaged.
+
+    Example:
+        >>> import gzip
+        >>> gunzip(gzip.compress(b"text"), 100)
+        b'text'
+    """
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        content = reader.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BadRequest(f"The body is not valid gzip: {error}") from None
+    _refuse_larger(len(content), limit)
+    if not reader.eof or reader.unused_data:
+        raise BadRequest("The body is not valid gzip: it must be one stream, and whole.")
+    return content
+
+
+async def uploaded(headers: Headers, body: bytes) -> bytes:
+    """The one file of a `multipart/form-data` body; any other body is the file itself.
+
+    Raises:
+        BadRequest: If the form is damaged, or does not hold exactly one file.
+    """
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+        return body
+
+    async def once() -> AsyncIterator[bytes]:
+        yield body
+
+    try:
+        parser = MultiPartParser(headers, once(), max_files=1, max_fields=_MOST_FIELDS)  # type: ignore[arg-type]
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise BadRequest(f"The form cannot be read: {error.message}") from None
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(form.close)
+        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        if len(files) != 1:
+            raise BadRequest("The form must hold exactly one file, such as: curl -F image=@photo.jpg")
+        return await files[0].read()
+
+
+def _refuse_larger(size: int, limit: int) -> None:
+    if size > limit:
+        raise Problem(413, f"The request is larger than {limit} bytes.")

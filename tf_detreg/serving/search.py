@@ -1,0 +1,171 @@
+"""The search page and what it asks: search with a file or an item, pictures and facts of items."""
+
+import base64
+import hashlib
+import pathlib
+import re
+import time
+from collections.abc import Callable
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tf_detreg.serving.bodies import read_body, uploaded
+from tf_detreg.serving.gallery import MOST_NEIGHBORS, Gallery
+from tf_detreg.serving.predictor import Predictor
+from tf_detreg.serving.problem import BadRequest, Problem
+
+HERE = pathlib.Path(__file__).parent
+_CACHED = {"Cache-Control": "private, max-age=3600"}
+
+
+class Search:
+    """The page and its interface.
+
+    Args:
+        predictor: What embeds pictures.
+        gallery: What is searched; without it the page says how to add one.
+
+    Raises:
+        ValueError: If the gallery was made by another model.
+    """
+
+    def __init__(self, predictor: Predictor, gallery: Gallery | None):
+        self._predictor, self._gallery = predictor, gallery
+        self._page, self._policy = _page()
+        self._refuse_other_gallery()
+
+    def routes(self, wrap: Callable) -> list[Route]:
+        """Starlette's routes; `wrap(function, name)` makes an endpoint of a function."""
+        neighbors = wrap(self.neighbors, "neighbors")
+        return [
+            Route("/", wrap(self.show_page, "page"), methods=["GET"]),
+            Route("/about", wrap(self.about, "about"), methods=["GET"]),
+            Route("/search", wrap(self.search, "search"), methods=["POST"]),
+            Route("/neighbors/{item}", neighbors, methods=["GET"]),
+            Route("/neighbours/{item}", neighbors, methods=["GET"]),  # its name in 0.1.0
+            Route("/items/{item}", wrap(self.item, "items"), methods=["GET"]),
+            Route("/thumbnails/{item}", wrap(self.thumbnail, "thumbnails"), methods=["GET"]),
+            Route("/pictures/{item}", wrap(self.picture, "pictures"), methods=["GET"]),
+        ]
+
+    async def search(self, request: Request) -> Response:
+        """The nearest items of an image file, which is the body or the one file of a form."""
+        gallery, k = self._searched(), _count(request)
+        start = time.perf_counter()
+        body = await read_body(request, self._predictor.settings.max_body)
+        content = np.empty(1, object)
+        content[0] = await uploaded(request.headers, body)
+        version = self._predictor.model.current
+        outputs = await self._predictor.run(version, "serve_bytes", {"image_bytes": content})
+        if not outputs["valid"][0]:
+            millions = version.facts.get("max_pixels", 64_000_000) // 1_000_000
+            raise Problem(
+                422,
+                "This is not an image that can be read. Use a JPEG, PNG, WebP, GIF or BMP file "
+                f"of at most {millions} megapixels.",
+            )
+        matches = await self._predictor.in_thread(gallery.search, outputs["embeddings"], k)
+        return JSONResponse({"matches": matches, "milliseconds": _milliseconds(start)})
+
+    async def neighbors(self, request: Request) -> Response:
+        """The nearest items of an item, without itself."""
+        gallery, k = self._searched(), _count(request)
+        start, item = time.perf_counter(), _item(request, gallery)
+        matches = await self._predictor.in_thread(gallery.neighbors, item, k)
+        facts = gallery.facts(item)
+        return JSONResponse({"item": facts, "matches": matches, "milliseconds": _milliseconds(start)})
+
+    async def item(self, request: Request) -> Response:
+        """All that is known about an item."""
+        gallery = self._shown()
+        return JSONResponse(gallery.facts(_item(request, gallery)))
+
+    async def thumbnail(self, request: Request) -> Response:
+        """A small picture of an item."""
+        gallery = self._shown()
+        return _jpeg(gallery.thumbnail(_item(request, gallery)))
+
+    async def picture(self, request: Request) -> Response:
+        """A large picture of an item."""
+        gallery = self._shown()
+        return _jpeg(await self._predictor.in_thread(gallery.picture, _item(request, gallery)))
+
+    async def about(self, request: Request) -> Response:
+        """What the page says of itself, and where it starts."""
+        version, gallery = self._predictor.model.current, self._gallery
+        about = {"model": self._predictor.model.name, "version": version.number}
+        about["max_body"] = self._predictor.settings.max_body
+        about["items"] = len(gallery) if gallery else 0
+        about["samples"] = gallery.samples(12) if gallery else []
+        return JSONResponse(about)
+
+    async def show_page(self, request: Request) -> Response:
+        """The page itself, which loads nothing from elsewhere."""
+        headers = {"Content-Security-Policy": self._policy, "Referrer-Policy": "no-referrer"}
+        return Response(self._page, media_type="text/html", headers=headers)
+
+    def _shown(self) -> Gallery:
+        if self._gallery is None:
+            raise Problem(404, "This server has no gallery to search. Start it with an index.")
+        return self._gallery
+
+    def _searched(self) -> Gallery:
+        gallery = self._shown()
+        try:
+            self._refuse_other_gallery()
+        except ValueError as error:  # another version was taken over since
+            raise Problem(503, str(error)) from None
+        return gallery
+
+    def _refuse_other_gallery(self) -> None:
+        if self._gallery is None:
+            return
+        model = self._predictor.model
+        made_by, serving = self._gallery.fingerprint, model.current.facts.get("fingerprint")
+        if "serve_bytes" not in model.current.signatures:
+            raise ValueError(f"The model {model.name!r} has no signature serve_bytes, which searching needs.")
+        if made_by and serving and made_by != serving:
+            raise ValueError(
+                f"`index` was made by another model ({made_by}) than the one that serves ({serving}, version "
+                f"{model.current.number}): its distances mean nothing here. Embed the gallery again."
+            )
+
+
+def _page() -> tuple[str, str]:
+    """The page and the policy that lets nothing run in it but its own style and script."""
+    page, policy = (HERE / "page.html").read_text(encoding="utf-8"), "default-src 'none'; "
+    for tag, file in (("style", "page.css"), ("script", "page.js")):
+        text = (HERE / file).read_text(encoding="utf-8")
+        page = page.replace(f"<{tag}></{tag}>", f"<{tag}>{text}</{tag}>")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        policy += f"{tag}-src 'sha256-{digest}'; "
+    policy += "connect-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
+    return page, policy + "frame-ancestors 'none'"
+
+
+def _jpeg(content: bytes | None) -> Response:
+    if content is None:
+        raise Problem(404, "There is no picture of this item.")
+    return Response(content, media_type="image/jpeg", headers=_CACHED)
+
+
+def _item(request: Request, gallery: Gallery) -> int:
+    """The number of an item from the path."""
+    text = request.path_params["item"]
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) >= len(gallery):
+        raise Problem(404, f"There is no such item. There are {len(gallery)}, numbered from 0.")
+    return int(text)
+
+
+def _count(request: Request) -> int:
+    text = request.query_params.get("k", "12")
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= MOST_NEIGHBORS:
+        raise BadRequest(f"`k` must be a number from 1 to {MOST_NEIGHBORS}.")
+    return int(text)
+
+
+def _milliseconds(start: float) -> float:
+    return round(1000 * (time.perf_counter() - start), 1)

@@ -1,0 +1,58 @@
+"""Limits of the server: what a stranger may send, how much of it, and how slowly."""
+
+import dataclasses
+from collections.abc import Sequence
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Limits of the server.
+
+    Args:
+        max_body: Bytes of a request, also after decompression. Defaults to 32 MB.
+        timeout: Seconds until a request is given up. Defaults to 30.
+        batch_rows: Rows that run together. Defaults to 64.
+        waiting_rows: Rows that may wait (then the answer is 503) and rows of one request (then 413). Defaults to 2048.
+        workers: Model calls at a time. Defaults to 2.
+        poll: Seconds between looks for another version; 0 for none. Defaults to 5.
+        max_header: Bytes of a request's header (then 431). Defaults to 16 KiB.
+        header_timeout: Seconds in which a header must be complete (then 408). Defaults to 10.
+        keep_alive: Seconds until an idle connection is closed. Defaults to 15.
+        max_connections: Connections at a time (then 503). Defaults to 512.
+        allowed_hosts: Names that the `Host` header may have, without a port: `"*.example.com"` stands for every
+            subdomain, `"*"` for any name. Other names are refused: a web page could otherwise read the gallery by
+            letting its own name resolve to this machine (DNS rebinding). Defaults to the loopback names.
+        cors_origins: Origins such as `"https://example.com"` whose pages may read the answers; `"*"` for all. Defaults
+            to none.
+
+    Raises:
+        ValueError: If a limit is not positive.
+
+    Example:
+        >>> Settings(timeout=5).max_body
+        32000000
+    """
+
+    max_body: int = 32_000_000
+    timeout: float = 30.0
+    batch_rows: int = 64
+    waiting_rows: int = 2048
+    workers: int = 2
+    poll: float = 5.0
+    max_header: int = 16_384
+    header_timeout: float = 10.0
+    keep_alive: float = 15.0
+    max_connections: int = 512
+    allowed_hosts: Sequence[str] = LOOPBACK
+    cors_origins: Sequence[str] = ()
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, tuple):
+                if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+                    raise ValueError(f"`{field.name}` must be a list of names; received {value!r}.")
+            elif not value > 0 and not (field.name == "poll" and value == 0):
+                raise ValueError(f"`{field.name}` must be positive; received {value!r}.")
