@@ -212,7 +212,8 @@ def wrong_labels(row, labels):
         yield "counts", labels * 2
     else:
         yield "floats", labels.astype(np.float32)
-        yield "one-hot", np.eye(CLASSES, dtype=int)[labels]
+        yield "soft", np.full((len(labels), CLASSES), 1 / CLASSES, np.float32)
+        yield "two ones", np.minimum(1, np.eye(CLASSES, dtype=int)[labels] + np.eye(CLASSES, dtype=int)[labels - 1])
         yield "beyond int32", labels + 2**32
         yield "names", labels.astype(str)
     if row.classes:
@@ -238,7 +239,7 @@ def test_wrong_labels_give_nan_where_xla_cannot_raise(row):
     compiled = tf.function(lambda labels, x: loss(labels, x), jit_compile=True)
     assert np.isfinite(compiled(tf.constant(labels), tf.constant(x)))
     for what, bad in wrong_labels(row, labels):
-        if what in ("negative", "beyond int32", "too large") and not row.multilabel:
+        if what in ("negative", "beyond int32", "too large", "soft", "two ones") and not row.multilabel:
             assert np.isnan(compiled(tf.constant(bad), tf.constant(x))), what
 
 
@@ -267,10 +268,67 @@ def test_fit_trains_and_stops_at_wrong_labels(row):
     for old, weight in zip(before, model.trainable_variables, strict=True):
         assert np.any(weight.numpy() != old), weight.path
     for what, bad in wrong_labels(row, labels):
-        if what not in ("too few", "names"):  # Keras itself refuses these
+        if what not in ("too few", "names", "soft", "two ones"):  # Keras itself refuses the first two
             with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="labels must"):
                 model.fit(x, bad, batch_size=32, verbose=0)
                 pytest.fail(what)
+
+
+SINGLE_LABEL = [row for row in ONE_A_CLASS if not row.multilabel]
+
+
+@rows(SINGLE_LABEL)
+def test_one_hot_labels_are_taken_by_their_class(row):
+    """As `keras.utils.image_dataset_from_directory(label_mode="categorical")` gives them."""
+    labels, x = row.batch()
+    value = float(row.build()(labels, x))
+    for dtype in ("float32", "int64", "bool"):
+        assert float(row.build()(np.eye(CLASSES, dtype=dtype)[labels], x)) == value
+
+
+@pytest.mark.parametrize("loss", [losses.Contrastive, losses.ProxyAnchor])
+def test_fit_takes_one_hot_labels(loss):
+    row = next(row for row in ROWS if row.loss is loss)
+    labels, x = row.batch(size=32)
+    histories = [
+        model_with(row).fit(x, y, batch_size=32, epochs=2, shuffle=False, verbose=0).history["loss"]
+        for y in (labels, np.eye(CLASSES, dtype="float32")[labels])
+    ]
+    assert histories[0] == pytest.approx(histories[1], rel=1e-6)
+
+
+@rows(SINGLE_LABEL)
+def test_what_are_no_labels_at_all_is_said_in_a_sentence(row):
+    """The same sentence from a direct call and while a graph is being built."""
+    labels, x = row.batch()
+    ragged = tf.ragged.constant([[1], [2, 3]])
+    cases = [
+        (ragged, x[:2], "labels must have shape .* ragged"),
+        ([[1], [2, 3]], x[:2], "labels must have shape .* list"),
+        (labels.astype(complex), x, "labels must be integers .* complex128"),
+        (labels.astype(str), x, "labels must be integers .* strings"),
+        (x, labels, "labels must come first"),
+        (x, labels[:, None], "labels must come first"),
+        (labels, labels.astype(str), "embeddings must be floats, received dtype string"),
+        (labels, x.astype(complex), "embeddings must be floats, received dtype complex128"),
+        (labels[:2], tf.ragged.constant([[1.0], [2.0, 3.0]]), "embeddings must have shape .* ragged"),
+    ]
+    for wrong, embeddings, message in cases:
+        loss = row.loss(**row.options)
+        with pytest.raises(ValueError, match=message):
+            loss(wrong, embeddings)
+        if not isinstance(wrong, list):
+            with pytest.raises(ValueError, match=message):
+                tf.function(lambda y, x, loss=loss: loss(y, x))(wrong, embeddings)
+
+
+@pytest.mark.parametrize("loss", [losses.Contrastive, losses.ProxyAnchor])
+def test_strings_in_a_pipeline_stop_fit_with_the_same_sentence(loss):
+    row = next(row for row in ROWS if row.loss is loss)
+    labels, x = row.batch(size=16)
+    names = tf.data.Dataset.from_tensor_slices((x.astype("float32"), labels.astype(str))).batch(16)
+    with pytest.raises(ValueError, match=r"labels must be integers .* received strings"):
+        model_with(row).fit(names, verbose=0)
 
 
 # What Keras asks of them.

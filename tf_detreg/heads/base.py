@@ -16,6 +16,7 @@ from tf_detreg.heads.checks import (
     check_width,
 )
 from tf_detreg.heads.measures import check_measure, regularity
+from tf_detreg.vectors import unit
 
 PROJECTIONS = ("auto", "always", "never")
 
@@ -157,7 +158,7 @@ class FlowHead(keras.layers.Layer):
 
     def normalize(self, y: tf.Tensor) -> tf.Tensor:
         """Rows of `y` scaled to length 1; a zero row stays zero."""
-        return tf.math.l2_normalize(y, axis=-1, epsilon=1e-12)
+        return unit(y)
 
     def call(self, features, training=None):
         check_finite(features, self.name)

@@ -1,4 +1,4 @@
-"""What every proxy loss shares: the proxies, the check of the labels, and a numerically safe alphabet."""
+"""What every proxy loss shares: the proxies, the check of the labels, and numerically safe building blocks."""
 
 import keras
 import tensorflow as tf
@@ -6,25 +6,7 @@ import tensorflow as tf
 from tf_detreg.losses.labels import check_labels, poisoned_by_labels
 from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.options import at_least
-
-SHORTEST = 1e-12
-"""Vectors with a smaller squared length have no direction."""
-
-
-@tf.custom_gradient
-def unit(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors of length 1 along the last axis; a zero vector stays zero, with the gradient of a vector of length 1."""
-    squares = tf.reduce_sum(tf.square(vectors), axis=-1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.maximum(squares, SHORTEST))
-    units = vectors * inverse
-
-    def gradient(upstream):
-        # A million times steeper at zero, it would overflow in half precision.
-        steepness = tf.where(squares > SHORTEST, inverse, 1)
-        # The part across the vector, shortened: half the passes over the proxies that automatic differentiation makes.
-        return steepness * (upstream - units * tf.reduce_sum(units * upstream, axis=-1, keepdims=True))
-
-    return units, gradient
+from tf_detreg.vectors import unit
 
 
 def log1p_sum_exp(exponents: tf.Tensor, axis: int, offset: float = 0.0) -> tf.Tensor:

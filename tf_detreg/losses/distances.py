@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from tf_detreg.losses.base import log1p_sum_exp, unit
+from tf_detreg.losses.base import log1p_sum_exp
+from tf_detreg.vectors import unit
 
 DISTANCES = ("euclidean", "squared", "cosine")
 

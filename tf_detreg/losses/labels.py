@@ -6,7 +6,7 @@ SHAPE = "labels must have shape (batch,) or (batch, 1), one class number for eac
 
 
 def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
-    """Labels as int32 `(B,)`, or an error that says what is wrong with them.
+    """Return labels as int32 `(B,)`, or raise an error that says what is wrong with them.
 
     A wrong type or shape raises `ValueError` at once, also while a graph is being built. Values are known only when
     the graph runs: a negative or too large label raises `ValueError` eagerly and `tf.errors.InvalidArgumentError`
@@ -14,32 +14,105 @@ def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) 
     `poisoned_by_labels` makes the loss NaN.
 
     Args:
-        labels: integers, `(B,)` or `(B, 1)`.
+        labels: integers, `(B,)` or `(B, 1)`; or one-hot rows `(B, C)` of any numeric type, of which the class is taken.
         embeddings: `(B, dim)`.
         num_classes: number of known classes C. Defaults to `None`: every label that int32 holds is accepted.
 
     Raises:
-        ValueError: if labels are not integers, do not fit the embeddings, or (eagerly) are out of range.
+        ValueError: if labels are no class numbers, do not fit the embeddings, or (eagerly) are out of range.
 
     Example:
 
     >>> check_labels([[2], [0]], tf.zeros([2, 4])).numpy().tolist()
     [2, 0]
+    >>> check_labels([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], tf.zeros([2, 4])).numpy().tolist()
+    [2, 0]
     """
-    labels = tf.convert_to_tensor(labels)
+    labels = as_labels(labels)
+    embeddings = as_embeddings(embeddings)
+    refuse_swapped(labels, embeddings)
+    if _one_hot_shape(labels, num_classes):
+        return _from_one_hot(labels, embeddings, num_classes)
+    if not labels.dtype.is_integer:
+        raise ValueError(
+            f"labels must be integers (class numbers), received dtype {labels.dtype.name}. "
+            "Convert them with labels.astype('int32'). "
+            "(A loss that owns weights belongs in training.MetricModel(embedder, loss): compile(loss=...) hands it "
+            "floats, and would not train it.)"
+        )
+    return _in_range(_one_per_row(labels, embeddings), num_classes)
+
+
+def as_labels(labels) -> tf.Tensor:
+    """Return labels as a tensor of numbers, or raise a `ValueError` that says why they are none."""
+    if isinstance(labels, tf.RaggedTensor):
+        raise ValueError(f"{SHAPE}; received ragged labels. Pad them, or give each embedding one label.")
+    try:
+        labels = tf.convert_to_tensor(labels)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{SHAPE}; received {type(labels).__name__} that is no array of numbers: {_first_line(error)}"
+        ) from error
     if labels.dtype == tf.string:
         raise ValueError(
             "labels must be integers (class numbers), received strings. Number them: names, labels = "
             "np.unique(labels, return_inverse=True), or with keras.layers.StringLookup in a tf.data pipeline."
         )
-    if not labels.dtype.is_integer:
+    return labels
+
+
+def as_embeddings(embeddings) -> tf.Tensor:
+    """Return embeddings as a tensor of real numbers, or raise a `ValueError` that says why they are none."""
+    if isinstance(embeddings, tf.RaggedTensor):
+        raise ValueError("embeddings must have shape (batch, dim), received a ragged tensor.")
+    try:
+        embeddings = tf.convert_to_tensor(embeddings)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"labels must be integers (class numbers), received dtype {labels.dtype.name}. "
-            "Convert them with labels.astype('int32'), or one-hot labels with labels.argmax(axis=-1). "
-            "(A loss that owns weights belongs in training.MetricModel(embedder, loss): compile(loss=...) hands it "
-            "floats, and would not train it.)"
+            f"embeddings must have shape (batch, dim), received {type(embeddings).__name__} that is no array of "
+            f"numbers: {_first_line(error)}"
+        ) from error
+    if not (embeddings.dtype.is_floating or embeddings.dtype.is_integer):
+        raise ValueError(f"embeddings must be floats, received dtype {embeddings.dtype.name}.")
+    return embeddings
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def refuse_swapped(labels: tf.Tensor, embeddings: tf.Tensor) -> None:
+    """Raise a `ValueError` if embeddings are where the labels belong, and labels where the embeddings do."""
+    wide = labels.shape.rank == 2 and labels.shape[1] != 1 and labels.dtype.is_floating
+    flat = embeddings.shape.rank == 1 or (embeddings.shape.rank == 2 and embeddings.shape[1] == 1)
+    if wide and flat:
+        raise ValueError(
+            f"labels must come first: loss(labels, embeddings); received labels of shape {tuple(labels.shape)} and "
+            f"embeddings of shape {tuple(embeddings.shape)}, which seem to be swapped."
         )
-    return _in_range(_one_per_row(labels, embeddings), num_classes)
+
+
+def _one_hot_shape(labels: tf.Tensor, num_classes: int | None) -> bool:
+    """Whether labels are columns of numbers, one a class."""
+    if labels.shape.rank != 2 or labels.shape[1] in (None, 1) or labels.dtype.is_complex:
+        return False
+    return num_classes is None or labels.shape[1] == num_classes
+
+
+def _from_one_hot(labels: tf.Tensor, embeddings: tf.Tensor, num_classes: int | None) -> tf.Tensor:
+    values = tf.cast(labels, tf.float32)
+    rows_fit = (tf.reduce_sum(tf.cast(values == 1, tf.int32), axis=1) == 1) & (
+        tf.math.count_nonzero(values, axis=1) == 1
+    )
+    text = (
+        "labels must be class numbers, or one-hot: one 1 in each row and else 0. (Soft labels have no class; several "
+        "labels a sample are for losses.NPairsMultilabel.) Smallest and largest value received:"
+    )
+    # Where nothing can be raised, a wrong row becomes -1 and the loss NaN.
+    classes = tf.where(
+        rows_fit, tf.argmax(_guarded(tf.reduce_all(rows_fit), text, values), axis=1, output_type=tf.int32), -1
+    )
+    return _in_range(_one_per_row(classes, embeddings), num_classes)
 
 
 def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
@@ -52,7 +125,7 @@ def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
     Raises:
         ValueError: if the shape does not fit the embeddings, or (eagerly) another value than 0 or 1 occurs.
     """
-    labels = tf.convert_to_tensor(labels)
+    labels, embeddings = as_labels(labels), as_embeddings(embeddings)
     text = "labels must have shape (batch, number of labels), with a 1 for each label that a sample has; received"
     if labels.shape.rank is None:  # a tf.function that saw labels of several ranks
         with tf.control_dependencies([tf.debugging.Assert(tf.rank(labels) == 2, [text, tf.shape(labels)])]):

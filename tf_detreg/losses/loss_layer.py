@@ -1,7 +1,8 @@
 """What the losses that own weights share as Keras layers: precision, and inputs of any kind."""
 
 import keras
-import tensorflow as tf
+
+from tf_detreg.losses.labels import as_embeddings, as_labels, refuse_swapped
 
 from tf_detreg import weight_groups
 
@@ -26,7 +27,10 @@ class LossLayer(keras.layers.Layer):
 
     def __call__(self, labels, embeddings, **kwargs):
         # Keras would take a list for several inputs, and builds from the shapes of tensors alone.
-        return super().__call__(_as_tensor(labels), _as_tensor(embeddings), **kwargs)
+        if not any(isinstance(values, keras.KerasTensor) for values in (labels, embeddings)):
+            labels, embeddings = as_labels(labels), as_embeddings(embeddings)
+            refuse_swapped(labels, embeddings)  # before proxies are built of the size of a batch
+        return super().__call__(labels, embeddings, **kwargs)
 
     def add_weight(self, *args, **kwargs):
         # Read as they are stored: under a mixed policy Keras would hand them over in half precision.
@@ -36,7 +40,3 @@ class LossLayer(keras.layers.Layer):
     def precision(self) -> str:
         """Type of the computation: float64 if the layer's is, else float32."""
         return "float64" if self.compute_dtype == "float64" else "float32"
-
-
-def _as_tensor(values):
-    return values if isinstance(values, keras.KerasTensor) else tf.convert_to_tensor(values)

@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.losses import distances
-from tf_detreg.losses.labels import check_labels, poisoned_by_labels
+from tf_detreg.losses.labels import as_embeddings, as_labels, check_labels, poisoned_by_labels
 from tf_detreg.losses.pairs import Pairs, as_masks, batch_pairs, memory_pairs
+from tf_detreg.vectors import unit
 
 
 class PairLoss(keras.losses.Loss):
@@ -58,7 +59,7 @@ class PairLoss(keras.losses.Loss):
 
     def __call__(self, labels, embeddings, sample_weight=None):
         # Keras' own __call__ casts the labels to floats, which hides wrong types and loses digits of large ids.
-        labels = tf.cast(labels, tf.int32) if _is_rehearsal() else labels
+        labels = tf.cast(labels, tf.int32) if _is_rehearsal() else as_labels(labels)
         return _reduce(self.call(labels, embeddings), sample_weight, self.reduction)
 
     def call(self, labels, embeddings) -> tf.Tensor:
@@ -101,10 +102,10 @@ class PairLoss(keras.losses.Loss):
 
     def prepare(self, embeddings) -> tf.Tensor:
         """Embeddings in sufficient precision, of length 1 if asked for."""
-        embeddings = tf.convert_to_tensor(embeddings)
+        embeddings = as_embeddings(embeddings)
         if embeddings.dtype != tf.float64:
             embeddings = tf.cast(embeddings, tf.float32)
-        return distances.unit(embeddings) if self.normalize else embeddings
+        return unit(embeddings) if self.normalize else embeddings
 
     def mine(self, pairs: Pairs):
         """What the miner returns: two masks or three index vectors."""

@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-# Squared distances are held above this, so that coincident points have a finite gradient.
-FLOOR = 1e-6
+from tf_detreg.vectors import squared_chords
 
 
 def direction_cosines(similarities: tf.Tensor, own: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
@@ -28,4 +27,4 @@ def direction_cosines(similarities: tf.Tensor, own: tf.Tensor, q: tf.Tensor) -> 
 
 
 def _inverse_distance(similarities: tf.Tensor) -> tf.Tensor:
-    return tf.math.rsqrt(tf.maximum(2 - 2 * similarities, FLOOR))
+    return tf.math.rsqrt(squared_chords(similarities))

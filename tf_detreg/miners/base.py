@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from tf_detreg.losses.distances import unit
-from tf_detreg.losses.labels import check_labels
+from tf_detreg.losses.labels import as_embeddings, check_labels
 from tf_detreg.losses.pairs import MinedPairs, MinedTriplets, Pairs, batch_pairs
+from tf_detreg.vectors import unit
 
 
 class Miner:
@@ -26,7 +26,7 @@ class Miner:
     """
 
     def __call__(self, labels, embeddings) -> MinedPairs | MinedTriplets:
-        embeddings = tf.convert_to_tensor(embeddings)
+        embeddings = as_embeddings(embeddings)
         if embeddings.dtype != tf.float64:
             embeddings = tf.cast(embeddings, tf.float32)
         return self.select(batch_pairs(check_labels(labels, embeddings), embeddings))

@@ -11,11 +11,6 @@ import tensorflow as tf
 from tf_detreg.heads.checks import check_number
 
 
-def unit(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors of length 1 along the last axis; a zero vector stays zero and keeps a finite gradient."""
-    return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-12)
-
-
 def _snake_case(name: str) -> str:
     """`LogExpMean` → `log_exp_mean`, as Keras names layers."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

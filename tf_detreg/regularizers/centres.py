@@ -4,10 +4,8 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_integer
-from tf_detreg.regularizers.base import Context, Regularizer, some_rows, unit
-
-# Squared distances are held above this, so that coincident centres keep a finite energy and gradient.
-FLOOR = 1e-6
+from tf_detreg.regularizers.base import Context, Regularizer, some_rows
+from tf_detreg.vectors import unit
 
 
 def centres(context: Context, by: str, dtype="float32") -> tuple[tf.Tensor, tf.Tensor]:
@@ -56,11 +54,6 @@ class CentreSeparation(Regularizer):
 
     def get_config(self):
         return {**super().get_config(), "max_rows": self.max_rows}
-
-
-def squared_distances(cosines: tf.Tensor) -> tf.Tensor:
-    """`|c_i - c_j|² = 2 - 2 cos`, held above a floor."""
-    return tf.maximum(2 - 2 * cosines, FLOOR)
 
 
 def mean_over(values: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:

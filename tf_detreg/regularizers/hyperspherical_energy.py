@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_number
-from tf_detreg.regularizers.centres import CentreSeparation, mean_over, squared_distances
+from tf_detreg.regularizers.centres import CentreSeparation, mean_over
+from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -70,7 +71,7 @@ class HypersphericalEnergy(CentreSeparation):
         if self.angular:
             log_distances = tf.math.log(tf.acos(tf.clip_by_value(cosines, -1 + 1e-6, 1 - 1e-6)))
         else:
-            log_distances = tf.math.log(squared_distances(cosines)) / 2
+            log_distances = tf.math.log(squared_chords(cosines)) / 2
         return tf.exp(-self.power * log_distances) if self.power else -log_distances
 
     def get_config(self):

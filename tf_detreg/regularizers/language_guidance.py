@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_integer, check_number, check_positive
-from tf_detreg.regularizers.base import Context, Regularizer, some_rows, unit
+from tf_detreg.regularizers.base import Context, Regularizer, some_rows
+from tf_detreg.vectors import unit
 
 DIVERGENCES = ("backward", "forward")
 PLACES = ("auto", "batch", "proxies")

@@ -6,7 +6,8 @@ import tensorflow as tf
 from tf_detreg.heads.checks import check_integer, check_positive
 from tf_detreg.heads.conditioner import Conditioner
 from tf_detreg.heads.coupling import affine_coupling, split
-from tf_detreg.regularizers.base import Context, Regularizer, unit
+from tf_detreg.regularizers.base import Context, Regularizer
+from tf_detreg.vectors import unit
 
 # Above this negative log-likelihood the exponential goes on as a straight line, so that it cannot overflow.
 KNEE = 20.0

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_number
-from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over, squared_distances
+from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over
+from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -43,7 +44,7 @@ class PowerMean(CentreSeparation):
         self.power = check_number("power", power)
 
     def energy(self, cosines, pairs):
-        log_distances = tf.math.log(squared_distances(cosines)) / 2
+        log_distances = tf.math.log(squared_chords(cosines)) / 2
         if not self.power:
             return -tf.exp(mean_over(log_distances, pairs))
         return -tf.exp(log_mean_exp(self.power * log_distances, pairs) / self.power)

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from tf_detreg.regularizers.centres import CentreSeparation, mean_over, squared_distances
+from tf_detreg.regularizers.centres import CentreSeparation, mean_over
+from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -35,4 +36,4 @@ class UniformLoss(CentreSeparation):
     """
 
     def energy(self, cosines, pairs):
-        return mean_over(1 / (tf.sqrt(squared_distances(cosines)) + 1), pairs)
+        return mean_over(1 / (tf.sqrt(squared_chords(cosines)) + 1), pairs)

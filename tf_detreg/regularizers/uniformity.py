@@ -3,7 +3,8 @@
 import keras
 
 from tf_detreg.heads.checks import check_positive
-from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, squared_distances
+from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp
+from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -41,7 +42,7 @@ class Uniformity(CentreSeparation):
         self.temperature = check_positive("temperature", temperature)
 
     def energy(self, cosines, pairs):
-        return log_mean_exp(-self.temperature * squared_distances(cosines), pairs)
+        return log_mean_exp(-self.temperature * squared_chords(cosines), pairs)
 
     def get_config(self):
         return {**super().get_config(), "temperature": self.temperature}
