@@ -70,6 +70,13 @@ def test_default_rival_mirrors_the_main_head():
     assert mirrored == config
 
 
+def test_a_rival_may_do_without_a_penalty_and_heads_without_a_jacobian_may_pair():
+    assert heads.Dueling(heads.RealNVP(4), heads.RealNVP(4, penalty=0.0)).rival.penalty == 0
+    pair = heads.Dueling(heads.Linear(4))
+    assert type(pair.rival) is heads.Linear and pair.rival.penalty == 0
+    assert pair(features(width=8), training=True).shape == (6, 4) and not pair.losses
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"rival must have a penalty of 0 or below.*0\.1"):
         heads.Dueling(heads.RealNVP(4), heads.RealNVP(4, penalty=0.1))

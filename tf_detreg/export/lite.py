@@ -20,7 +20,7 @@ from tf_detreg.export.inference import image_size_of, inference_model
 from tf_detreg.export.joining import join
 from tf_detreg.export.savedmodel import embed, variables_read
 from tf_detreg.files import replacing
-from tf_detreg.heads.base import FlowHead
+from tf_detreg.heads.base import Head
 
 _ABSL, _ABSL_ERROR = "12lts_20250127", 2
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
@@ -113,7 +113,7 @@ def _int8(embedder: keras.Model, shape: tuple, calibration: np.ndarray, input_dt
     head = embedder.layers[-1]
     rest = None
     backbone = embedder
-    if isinstance(head, FlowHead):
+    if isinstance(head, Head):
         backbone = keras.Model(embedder.inputs, head.input)
         features_spec = tf.TensorSpec((shape[0], *head.input.shape[1:]), tf.float32, name="features")
 

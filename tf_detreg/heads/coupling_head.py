@@ -1,10 +1,12 @@
 """What the heads made of coupling layers share: their options, and a network for each layer."""
 
+from typing import Any
+
 import keras
 
-from tf_detreg.heads.base import FlowHead
 from tf_detreg.heads.checks import check_integer, check_positive, check_rate
 from tf_detreg.heads.conditioner import Conditioner
+from tf_detreg.heads.flow import FlowHead
 
 
 class CouplingHead(FlowHead):
@@ -12,20 +14,21 @@ class CouplingHead(FlowHead):
 
     def __init__(
         self,
-        dim,
-        depth=12,
-        hidden=512,
-        hidden_layers=1,
-        activation="relu",
-        conditioner_dropout=0.0,
-        scale_bound=0.5,
-        penalty=0.0,
-        measure="isometric",
-        projection="auto",
-        dropout=0.0,
-        **kwargs,
+        dim: int,
+        depth: int = 12,
+        hidden: int = 512,
+        hidden_layers: int = 1,
+        activation: Any = "relu",
+        conditioner_dropout: float = 0.0,
+        scale_bound: float = 0.5,
+        penalty: float = 0.0,
+        measure: str = "isometric",
+        projection: str = "auto",
+        dropout: float = 0.0,
+        connection: str = "rms",
+        **kwargs: Any,
     ):
-        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
+        super().__init__(dim, penalty, measure, projection, dropout, connection, **kwargs)
         self.depth = check_integer("depth", depth, 1)
         self.hidden = check_integer("hidden", hidden, 1)
         self.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)
@@ -50,7 +53,7 @@ class CouplingHead(FlowHead):
             nets.append(net)
         return nets
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "depth": self.depth,

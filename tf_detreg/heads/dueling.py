@@ -1,8 +1,10 @@
 """Two heads on one backbone that pull its features in opposite directions."""
 
+from typing import Any
+
 import keras
 
-from tf_detreg.heads.base import FlowHead
+from tf_detreg.heads.base import Head
 from tf_detreg.heads.checks import check_finite
 
 
@@ -46,9 +48,9 @@ class Dueling(keras.layers.Layer):
         "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission), equation 11.
     """
 
-    def __init__(self, main, rival=None, **kwargs):
+    def __init__(self, main: Head, rival: Head | None = None, **kwargs: Any):
         for name, head in (("main", main), ("rival", rival)):
-            if not isinstance(head, FlowHead) and not (name == "rival" and head is None):
+            if not isinstance(head, Head) and not (name == "rival" and head is None):
                 raise ValueError(f"{name} must be a head such as heads.RealNVP, received {head!r}.")
         if rival is not None and rival.penalty > 0:
             raise ValueError(f"rival must have a penalty of 0 or below (it raises R), received {rival.penalty}.")
@@ -81,7 +83,9 @@ class Dueling(keras.layers.Layer):
         return cls(**{**config, "main": deserialize(config["main"]), "rival": deserialize(config["rival"])})
 
 
-def rival_of(main: FlowHead) -> FlowHead:
-    """A second head of the same configuration with the opposite penalty."""
-    config = main.get_config()
-    return type(main).from_config({**config, "name": f"{main.name}_rival", "penalty": -main.penalty})
+def rival_of(main: Head) -> Head:
+    """Return a second head of the same configuration with the opposite penalty, if it has one."""
+    config = {**main.get_config(), "name": f"{main.name}_rival"}
+    if "penalty" in config:
+        config["penalty"] = -main.penalty
+    return type(main).from_config(config)

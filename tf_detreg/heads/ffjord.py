@@ -1,14 +1,15 @@
 """FFJORD: the flow of a differential equation."""
 
 import collections
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_detreg.heads import ode
-from tf_detreg.heads.base import FlowHead
 from tf_detreg.heads.checks import check_choice, check_integer, check_positive
 from tf_detreg.heads.field import Field
+from tf_detreg.heads.flow import FlowHead
 from tf_detreg.heads.measures import check_measure
 
 Solution = collections.namedtuple("Solution", ["states"])
@@ -49,7 +50,8 @@ class FFJORD(FlowHead):
         measure: `"isometric"` (default), `"shifted"` (the paper's) or `"log_det"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
-        **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
+        connection: Between projection and flow: `"rms"` (default) or a Keras activation, `"linear"` for nothing.
+        **kwargs: What every Keras layer takes (`name`, `dtype`).
 
     Call arguments:
         features: `(B, F)` floats, F static.
@@ -77,22 +79,23 @@ class FFJORD(FlowHead):
 
     def __init__(
         self,
-        dim,
-        hidden=512,
-        activation="tanh",
-        trace="exact",
-        solver="rk4",
-        steps=4,
-        tolerance=1e-5,
-        max_steps=100,
-        scale_bound=0.5,
-        penalty=0.0,
-        measure="isometric",
-        projection="auto",
-        dropout=0.0,
-        **kwargs,
+        dim: int,
+        hidden: int = 512,
+        activation: Any = "tanh",
+        trace: str = "exact",
+        solver: str = "rk4",
+        steps: int = 4,
+        tolerance: float = 1e-5,
+        max_steps: int = 100,
+        scale_bound: float = 0.5,
+        penalty: float = 0.0,
+        measure: str = "isometric",
+        projection: str = "auto",
+        dropout: float = 0.0,
+        connection: str = "rms",
+        **kwargs: Any,
     ):
-        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
+        super().__init__(dim, penalty, measure, projection, dropout, connection, **kwargs)
         self.hidden = check_integer("hidden", hidden, 1)
         self.activation = keras.activations.get(activation)
         self.trace = check_choice("trace", trace, ("exact", "hutchinson"))

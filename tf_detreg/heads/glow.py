@@ -1,5 +1,7 @@
 """Glow for vectors: normalise, mix by an invertible matrix, couple."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -40,7 +42,8 @@ class Glow(CouplingHead):
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
         data_dependent: Whether the first training batch sets the ActNorms. Default True.
-        **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
+        connection: Between projection and flow: `"rms"` (default) or a Keras activation, `"linear"` for nothing.
+        **kwargs: What every Keras layer takes (`name`, `dtype`).
 
     Call arguments:
         features: `(B, F)` floats, F static.
@@ -65,8 +68,38 @@ class Glow(CouplingHead):
         https://arxiv.org/abs/1807.03039
     """
 
-    def __init__(self, dim, *options, data_dependent=True, **kwargs):
-        super().__init__(dim, *options, **kwargs)
+    def __init__(
+        self,
+        dim: int,
+        depth: int = 12,
+        hidden: int = 512,
+        hidden_layers: int = 1,
+        activation: Any = "relu",
+        conditioner_dropout: float = 0.0,
+        scale_bound: float = 0.5,
+        penalty: float = 0.0,
+        measure: str = "isometric",
+        projection: str = "auto",
+        dropout: float = 0.0,
+        connection: str = "rms",
+        data_dependent: bool = True,
+        **kwargs: Any,
+    ):
+        super().__init__(
+            dim,
+            depth,
+            hidden,
+            hidden_layers,
+            activation,
+            conditioner_dropout,
+            scale_bound,
+            penalty,
+            measure,
+            projection,
+            dropout,
+            connection,
+            **kwargs,
+        )
         self.data_dependent = bool(data_dependent)
 
     def build_flow(self):

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg.heads.base import FlowHead
 from tf_detreg.heads.ffjord import FFJORD
+from tf_detreg.heads.flow import FlowHead
 from tf_detreg.heads.glow import Glow
 from tf_detreg.heads.nice import NICE
 from tf_detreg.heads.real_nvp import RealNVP

@@ -42,7 +42,8 @@ class RealNVP(CouplingHead):
         measure: `"isometric"` (default), `"shifted"` (the paper's) or `"log_det"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
-        **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
+        connection: Between projection and flow: `"rms"` (default) or a Keras activation, `"linear"` for nothing.
+        **kwargs: What every Keras layer takes (`name`, `dtype`).
 
     Call arguments:
         features: `(B, F)` floats, F static.

@@ -1,18 +1,21 @@
 """The control for studies: the same capacity and dropout without invertibility."""
 
-import keras
+from typing import Any
 
-from tf_detreg.heads.base import FlowHead
+import keras
+import tensorflow as tf
+
+from tf_detreg.heads.base import Head
 from tf_detreg.heads.checks import check_integer, check_rate
 from tf_detreg.heads.conditioner import Conditioner
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class ResidualMLP(FlowHead):
-    """`z ← z + net_t(z)`, `blocks` times, then L2: a plain residual network in a flow head's clothes.
+class ResidualMLP(Head):
+    """`z ← z + net_t(z)`, `blocks` times, then L2: a plain residual network.
 
-    It answers the question "does invertibility help, or only the additional layers?". It has no triangular Jacobian,
-    hence no log-scales and R = 0, and no inverse.
+    It answers the question "does invertibility help, or only the additional layers?". It has no
+    triangular Jacobian, hence no log-scales and no inverse.
 
     Args:
         dim: Width of the embedding, 2 or more.
@@ -21,11 +24,10 @@ class ResidualMLP(FlowHead):
             hidden 128.
         activation: Of the hidden layers. Default `"relu"`.
         conditioner_dropout: Rate after each hidden layer, while training. Default 0.
-        penalty: Accepted and without effect. Default 0.
-        measure: Accepted and without effect. Default `"isometric"`.
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the blocks.
         dropout: Rate on the incoming features, while training. Default 0.
-        **kwargs: `connection` of `FlowHead`, and what every Keras layer takes (`name`, `dtype`).
+        connection: Between projection and blocks: `"rms"` (default) or a Keras activation.
+        **kwargs: What every Keras layer takes (`name`, `dtype`).
 
     Call arguments:
         features: `(B, F)` floats, F static.
@@ -35,7 +37,7 @@ class ResidualMLP(FlowHead):
         `(B, dim)` rows of length 1.
 
     Raises:
-        ValueError: See `FlowHead`.
+        ValueError: See `Head`.
 
     Example:
         >>> ResidualMLP(dim=8, hidden=16)(tf.random.normal((3, 20))).shape
@@ -44,24 +46,23 @@ class ResidualMLP(FlowHead):
 
     def __init__(
         self,
-        dim,
-        blocks=3,
-        hidden=384,
-        activation="relu",
-        conditioner_dropout=0.0,
-        penalty=0.0,
-        measure="isometric",
-        projection="auto",
-        dropout=0.0,
-        **kwargs,
+        dim: int,
+        blocks: int = 3,
+        hidden: int = 384,
+        activation: Any = "relu",
+        conditioner_dropout: float = 0.0,
+        projection: str = "auto",
+        dropout: float = 0.0,
+        connection: str = "rms",
+        **kwargs: Any,
     ):
-        super().__init__(dim, penalty, measure, projection, dropout, **kwargs)
+        super().__init__(dim, projection, dropout, connection, **kwargs)
         self.blocks = check_integer("blocks", blocks, 1)
         self.hidden = check_integer("hidden", hidden, 1)
         self.activation = keras.activations.get(activation)
         self.conditioner_dropout = check_rate("conditioner_dropout", conditioner_dropout)
 
-    def build_flow(self):
+    def build_transform(self) -> None:
         self.nets = []
         for block in range(self.blocks):
             net = Conditioner(
@@ -75,15 +76,12 @@ class ResidualMLP(FlowHead):
             net.build((None, self.dim))
             self.nets.append(net)
 
-    def flow(self, z, training=None):
+    def transform(self, z: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         for net in self.nets:
             z = z + net(z, training=training)
-        return z, []
+        return z
 
-    def bijector(self):
-        raise NotImplementedError("ResidualMLP is not invertible. Use RealNVP, NICE, Glow or FFJORD for an inverse.")
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "blocks": self.blocks,

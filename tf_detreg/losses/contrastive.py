@@ -27,8 +27,7 @@ class Contrastive(PairLoss):
         negative_margin: m⁻. Defaults to `1.0`.
         power: k, 1 or 2. Defaults to `2`.
         average: `"nonzero"`, over the pairs with a loss above 0; `"all"` pairs; or `"anchors"`, the sum over the pairs
-        of an
-            anchor, averaged over the batch. Defaults to `"nonzero"`.
+            of an anchor, averaged over the batch. Defaults to `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
         **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
 

@@ -2,9 +2,8 @@
 
 import keras
 
-from tf_detreg.losses.labels import as_embeddings, as_labels, refuse_swapped
-
 from tf_detreg import weight_groups
+from tf_detreg.losses.labels import as_embeddings, as_labels, refuse_swapped
 
 
 class LossLayer(keras.layers.Layer):

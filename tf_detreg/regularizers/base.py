@@ -40,7 +40,7 @@ class Context:
         embeddings: unit vectors, `(B, dim)`.
         proxies: weights of a proxy loss, `(P, dim)`, not normalised.
         proxy_labels: class of each proxy, `(P,)`.
-        head: the head, a `heads.FlowHead`.
+        head: the head, a `heads.Head`.
         backbone: the model from images to features.
         gather: from rows of this replica to those of all. Defaults to `None`: they are all.
     """
