@@ -110,7 +110,7 @@ def test_gradients_agree_with_finite_differences_and_none_is_missing(name):
     assert abs(numeric - analytic) < 2e-6 * max(1.0, abs(analytic))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FLOWS)
 def test_penalty_is_weight_times_regularity_and_only_while_training(name):
     head = make(name, penalty=0.3, measure="log_det", **({"data_dependent": False} if name == "glow" else {}))
     x = features()
@@ -125,8 +125,9 @@ def test_penalty_is_weight_times_regularity_and_only_while_training(name):
 @pytest.mark.parametrize("name", ["linear", "residual_mlp"])
 def test_controls_have_no_log_scales(name):
     head = make(name)
+    head(features(), training=True)
     _, log_scales = head.flow(head.project(features()))
-    assert log_scales == [] and float(head.regularity(log_scales)) == 0.0
+    assert head.losses == [] and log_scales == [] and float(head.regularity(log_scales)) == 0.0
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -212,3 +213,19 @@ def test_coupling_bound_holds_however_large_the_weights():
         head = make(name, grow=100.0, scale_bound=0.2)
         _, log_scales = head.flow(head.project(features()))
         assert max(float(tf.reduce_max(tf.abs(s))) for s in log_scales) <= 0.2
+
+
+@pytest.mark.parametrize("name", ["ffjord", "ffjord_adaptive"])
+@pytest.mark.parametrize("bound", [0.1, 0.5])
+def test_no_point_leaves_the_bound_of_a_continuous_flow(name, bound):
+    """`|log det J| / d <= b` whatever the weights; without the bound, these weights reach far beyond it."""
+    head = make(name, grow=0.0, scale_bound=bound, hidden=7, **({"tolerance": 1e-4} if "adaptive" in name else {}))
+    field = head.field
+    field.inner.assign(np.eye(5, 7))
+    field.outer.assign(30.0 * np.eye(7, 5))
+    log_det = head.flow(head.project(1e-3 * features()))[1][0] / head.dim
+    assert float(tf.reduce_max(tf.abs(log_det))) <= bound * (1 + 1e-6)
+    assert float(tf.reduce_max(tf.abs(log_det))) > 0.2 * bound  # and the bound is what holds it
+    field.outer.assign(1e-3 * np.eye(7, 5))
+    small = field.parameters()
+    np.testing.assert_array_equal(small["outer"], field.outer.value)  # within the bound nothing is scaled

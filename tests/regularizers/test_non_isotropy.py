@@ -168,3 +168,18 @@ def test_at_its_default_weight_it_is_felt_beside_a_metric_loss():
     metric = loss(labels, x)
     context = Context(labels=labels, embeddings=x, proxies=loss.proxies.value, proxy_labels=loss.proxy_labels)
     assert float(penalty.weight * penalty.penalty(context)) > float(metric)
+
+
+def test_above_the_knee_the_exponential_continues_as_its_tangent():
+    """`e^20 (ℓ - 19)` for ℓ above 20: finite, and with a finite gradient, however unlikely a sample is."""
+    penalty = NonIsotropy(DIM, depth=1, hidden=2, hidden_layers=0, dtype="float64")
+    labels, x, proxies = batch()
+    for shift in (5.0, 100.0, 1e6):
+        penalty.nets[0].stack[-1].bias.assign(np.r_[np.full(3, shift), np.zeros(3)])
+        each = surprises(penalty, unit(x), unit(proxies)[labels])
+        assert (each > 20).any() or shift == 5.0
+        wanted = np.mean(np.where(each > 20, np.exp(20.0) * (each - 19), np.exp(np.minimum(each, 20))))
+        with tf.GradientTape() as tape:
+            value = penalty.penalty(context_of(labels, x, proxies))
+        np.testing.assert_allclose(value, wanted, rtol=1e-9)
+        assert all(np.isfinite(slope).all() for slope in tape.gradient(value, penalty.trainable_variables))
