@@ -1,9 +1,12 @@
 """A wrong option is refused by a message that names it."""
 
+import inspect
+
+import keras
 import pytest
 
 from tests.losses.table import AllTriplets
-from tf_detreg import losses
+from tf_detreg import losses, miners
 
 
 @pytest.mark.parametrize(
@@ -34,7 +37,6 @@ from tf_detreg import losses
         (losses.NTXent, {"temperature": 0}, "temperature"),
         (losses.SupCon, {"temperature": float("inf")}, "temperature"),
         (losses.MultiSimilarity, {"beta": -1}, "beta"),
-        (losses.MultiSimilarity, {"distance": "euclidean"}, "distance"),
         (losses.FastAP, {"num_bins": 0}, "num_bins"),
         (losses.FastAP, {"normalize": False}, "normalize"),
         (losses.Triplet, {"negatives": "easy"}, "negatives"),
@@ -55,3 +57,27 @@ from tf_detreg import losses
 def test_wrong_arguments_are_named(loss, options, name):
     with pytest.raises(ValueError, match=name):
         loss(**options)
+
+
+def test_a_loss_shows_its_settings():
+    assert repr(losses.NTXent()) == (
+        "NTXent(temperature=0.07, normalize=True, miner=None, reduction='sum_over_batch_size')"
+    )
+    assert repr(losses.Triplet(margin=0.3, miner=miners.SemiHard(0.1))).startswith(
+        "Triplet(margin=0.3, negatives='all'"
+    )
+    assert "miner=SemiHard(margin=0.1)" in repr(losses.Triplet(miner=miners.SemiHard(0.1)))
+    assert repr(losses.ProxyAnchor(3, alpha=16.0)).startswith(
+        "ProxyAnchor(num_classes=3, dim=None, proxies_per_class=1"
+    )
+    memory = repr(losses.CrossBatchMemory(losses.SupCon(), memory_size=8))
+    assert memory.startswith("CrossBatchMemory(loss=SupCon(temperature=0.1") and "memory_size=8" in memory
+
+
+@pytest.mark.parametrize("name", [name for name in losses.__all__ if inspect.isclass(getattr(losses, name))])
+def test_help_names_every_argument(name):
+    parameters = inspect.signature(getattr(losses, name)).parameters.values()
+    kwargs = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    assert not kwargs or issubclass(getattr(losses, name), keras.layers.Layer)  # what every Keras layer takes
+    if issubclass(getattr(losses, name), losses.PairLoss):
+        assert {"normalize", "miner", "reduction", "name"} <= {p.name for p in parameters}

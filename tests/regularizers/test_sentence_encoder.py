@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,15 @@ def test_a_word_may_be_a_line_break_of_unicode(tmp_path):
     words = (FOLDER / "vocab.txt").read_text(encoding="utf-8").split("\n")
     words[5] = "\u2028"
     (tmp_path / "bert" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    before, after = SentenceEncoder(FOLDER).vocabulary, SentenceEncoder(tmp_path / "bert").vocabulary
+    before, after = (SentenceEncoder(path).tokenizer.get_vocab() for path in (FOLDER, tmp_path / "bert"))
     assert len(after) == len(before) and after[words[6]] == before[words[6]] == 6
+
+
+@pytest.mark.parametrize("package", ["tokenizers", "safetensors"])
+def test_a_missing_package_is_named_with_its_extra(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"needs the package {package}.*tf-detreg\[text\]"):
+        SentenceEncoder(FOLDER)
 
 
 def test_missing_files_and_packages_are_named(tmp_path, monkeypatch):

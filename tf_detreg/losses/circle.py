@@ -1,5 +1,7 @@
 """Circle loss: pairs weighted by how far they are from their optimum."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -25,7 +27,10 @@ class Circle(PairLoss):
     Args:
         margin: m. Defaults to `0.4`.
         scale: γ. Defaults to `80.0`.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -43,8 +48,17 @@ class Circle(PairLoss):
     Reference: Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity Optimization", CVPR 2020.
     """
 
-    def __init__(self, margin: float = 0.4, scale: float = 80.0, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        margin: float = 0.4,
+        scale: float = 80.0,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = number("margin", margin)
         self.scale = positive("scale", scale)
 

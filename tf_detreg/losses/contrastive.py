@@ -1,5 +1,7 @@
 """Contrastive loss: positives close, negatives beyond a margin."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -29,7 +31,10 @@ class Contrastive(PairLoss):
         average: `"nonzero"`, over the pairs with a loss above 0; `"all"` pairs; or `"anchors"`, the sum over the pairs
             of an anchor, averaged over the batch. Defaults to `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -56,9 +61,13 @@ class Contrastive(PairLoss):
         power: int = 2,
         average: str = "nonzero",
         distance: str | None = None,
-        **kwargs,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
     ):
-        super().__init__(distance=distance, **kwargs)
+        super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         if power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, received {power}.")
         self.positive_margin = number("positive_margin", positive_margin)

@@ -1,5 +1,7 @@
 """FastAP: average precision made differentiable by soft histograms of distances."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -25,7 +27,10 @@ class FastAP(PairLoss):
 
     Args:
         num_bins: L. Defaults to `10`.
-        **kwargs: `miner=None`, `reduction`, `name`: see `PairLoss`. Embeddings are always scaled to length 1.
+        normalize: must be `True`. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -43,8 +48,16 @@ class FastAP(PairLoss):
     Reference: Cakir et al., "Deep Metric Learning to Rank", CVPR 2019.
     """
 
-    def __init__(self, num_bins: int = 10, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        num_bins: int = 10,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         if not self.normalize:
             raise ValueError("normalize must be True: the bins cover the distances of unit vectors.")
         self.num_bins = at_least("num_bins", num_bins, 1)

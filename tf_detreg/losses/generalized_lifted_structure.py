@@ -1,5 +1,7 @@
 """Generalised lifted structured loss: soft hardest positive and soft hardest negative of each anchor."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -24,7 +26,10 @@ class GeneralizedLiftedStructure(PairLoss):
     Args:
         margin: m. Defaults to `1.0`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -44,8 +49,17 @@ class GeneralizedLiftedStructure(PairLoss):
 
     default_distance = "euclidean"
 
-    def __init__(self, margin: float = 1.0, distance: str | None = None, **kwargs):
-        super().__init__(distance=distance, **kwargs)
+    def __init__(
+        self,
+        margin: float = 1.0,
+        distance: str | None = None,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = number("margin", margin)
 
     def per_anchor(self, pairs):

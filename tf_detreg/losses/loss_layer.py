@@ -4,6 +4,7 @@ import keras
 
 from tf_detreg import weight_groups
 from tf_detreg.losses.labels import as_embeddings, as_labels, refuse_swapped
+from tf_detreg.losses.options import described
 
 
 class LossLayer(keras.layers.Layer):
@@ -30,6 +31,9 @@ class LossLayer(keras.layers.Layer):
             labels, embeddings = as_labels(labels), as_embeddings(embeddings)
             refuse_swapped(labels, embeddings)  # before proxies are built of the size of a batch
         return super().__call__(labels, embeddings, **kwargs)
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def add_weight(self, *args, **kwargs):
         # Read as they are stored: under a mixed policy Keras would hand them over in half precision.

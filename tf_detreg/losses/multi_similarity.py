@@ -1,5 +1,7 @@
 """Multi-Similarity loss, with optional direction regularization."""
 
+from typing import Any
+
 import keras
 
 from tf_detreg.losses import distances
@@ -31,7 +33,10 @@ class MultiSimilarity(PairLoss):
         beta: β. Defaults to `50.0`.
         base: λ. Defaults to `0.5`.
         direction: γ. Defaults to `0.0`: no direction regularization.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -51,8 +56,19 @@ class MultiSimilarity(PairLoss):
         Mohan et al., "Moving in the Right Direction: A Regularization for Deep Metric Learning", CVPR 2020.
     """
 
-    def __init__(self, alpha: float = 2.0, beta: float = 50.0, base: float = 0.5, direction: float = 0.0, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        base: float = 0.5,
+        direction: float = 0.0,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.alpha = positive("alpha", alpha)
         self.beta = positive("beta", beta)
         self.base = number("base", base)

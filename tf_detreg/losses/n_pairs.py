@@ -1,5 +1,7 @@
 """N-pair loss: one positive pair from each class, the other classes' positives as negatives."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -26,7 +28,9 @@ class NPairs(PairLoss):
     Args:
         penalty: λ, against growing embeddings. Defaults to `0.0`.
         normalize: scale the embeddings to length 1 first. Defaults to `False`.
-        **kwargs: `miner=None`, `reduction`, `name`: see `PairLoss`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -44,8 +48,16 @@ class NPairs(PairLoss):
     Reference: Sohn, "Improved Deep Metric Learning with Multi-class N-pair Loss Objective", NeurIPS 2016.
     """
 
-    def __init__(self, penalty: float = 0.0, normalize: bool = False, **kwargs):
-        super().__init__(normalize=normalize, **kwargs)
+    def __init__(
+        self,
+        penalty: float = 0.0,
+        normalize: bool = False,
+        *,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.penalty = number("penalty", penalty)
 
     def per_anchor(self, pairs):

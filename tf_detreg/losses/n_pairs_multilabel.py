@@ -1,5 +1,7 @@
 """N-pair loss for samples with several labels each."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -23,7 +25,9 @@ class NPairsMultilabel(PairLoss):
 
     Args:
         normalize: scale the embeddings to length 1 first. Defaults to `False`.
-        **kwargs: `reduction`, `name`: see `PairLoss`. Mining is not defined for several labels.
+        miner: must be `None`: mining is not defined for several labels.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: zeros and ones `(B, L)`, a column for each label.
@@ -42,10 +46,17 @@ class NPairsMultilabel(PairLoss):
     TensorFlow Addons 0.23.
     """
 
-    def __init__(self, normalize: bool = False, **kwargs):
-        if kwargs.get("miner") is not None:
+    def __init__(
+        self,
+        normalize: bool = False,
+        *,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        if miner is not None:
             raise ValueError("NPairsMultilabel takes no miner: positives and negatives are a matter of degree here.")
-        super().__init__(normalize=normalize, **kwargs)
+        super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
 
     def check(self, labels, embeddings):
         return check_multilabels(labels, embeddings)

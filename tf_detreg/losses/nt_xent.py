@@ -1,5 +1,7 @@
 """Normalised temperature-scaled cross-entropy of positive pairs."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -24,7 +26,10 @@ class NTXent(PairLoss):
 
     Args:
         temperature: τ. Defaults to `0.07`.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -42,8 +47,16 @@ class NTXent(PairLoss):
     Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
     """
 
-    def __init__(self, temperature: float = 0.07, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.temperature = positive("temperature", temperature)
 
     def per_anchor(self, pairs):

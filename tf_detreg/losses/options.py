@@ -1,7 +1,9 @@
 """Checks of numbers that losses and miners are made with, in the words of `heads.checks`."""
 
+import inspect
 import math
 import numbers
+from typing import Any
 
 
 def number(name: str, value: float) -> float:
@@ -31,3 +33,15 @@ def at_least(name: str, value: int, smallest: int) -> int:
     if not fits or value != int(value) or value < smallest:
         raise ValueError(f"{name} must be a whole number, {smallest} or more, received {value!r}.")
     return int(value)
+
+
+def described(thing: Any) -> str:
+    """Return the call that makes a loss or miner, with all of its settings but its name."""
+    config = thing.get_config()
+    parts = []
+    for name in inspect.signature(type(thing)).parameters:
+        if name in config and name not in ("name", "dtype"):
+            # Losses and miners inside are shown as they are, and not as they are saved.
+            value = getattr(thing, name) if name in ("loss", "miner") else config[name]
+            parts.append(f"{name}={value!r}")
+    return f"{type(thing).__name__}({', '.join(parts)})"

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_detreg.losses import distances
 from tf_detreg.losses.labels import as_embeddings, as_labels, check_labels, poisoned_by_labels
+from tf_detreg.losses.options import described
 from tf_detreg.losses.pairs import Pairs, as_masks, batch_pairs, memory_pairs
 from tf_detreg.vectors import unit
 
@@ -123,6 +124,9 @@ class PairLoss(keras.losses.Loss):
         if self.miner is None:
             return pairs
         return pairs.restricted(as_masks(self.mine(pairs), tf.shape(pairs.positives)))
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def get_config(self):
         config = {**super().get_config(), "normalize": self.normalize}

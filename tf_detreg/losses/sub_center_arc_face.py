@@ -1,5 +1,7 @@
 """Sub-centre ArcFace: several centres per class, the nearest counts."""
 
+from typing import Any
+
 import keras
 
 from tf_detreg.losses.arc_face import ArcFace
@@ -19,7 +21,10 @@ class SubCenterArcFace(ArcFace):
         num_classes: number of classes C.
         dim: size of an embedding. Defaults to `None`: taken from the first call.
         proxies_per_class: m; K, the sub-centres. Defaults to `3`.
-        **kwargs: `scale=64.0`, `margin=0.5`, `initializer=None`: see `ArcFace`.
+        scale: σ. Defaults to `64.0`.
+        margin: m, in radians, below π. Defaults to `0.5`.
+        initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
+        **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -41,5 +46,14 @@ class SubCenterArcFace(ArcFace):
     Reference: Deng et al., "Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web Faces", ECCV 2020.
     """
 
-    def __init__(self, num_classes: int, dim: int | None = None, proxies_per_class: int = 3, **kwargs):
-        super().__init__(num_classes, dim, proxies_per_class, **kwargs)
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int | None = None,
+        proxies_per_class: int = 3,
+        scale: float = 64.0,
+        margin: float = 0.5,
+        initializer: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(num_classes, dim, proxies_per_class, scale, margin, initializer, **kwargs)

@@ -1,5 +1,7 @@
 """Supervised contrastive loss."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -24,7 +26,10 @@ class SupCon(PairLoss):
 
     Args:
         temperature: τ. Defaults to `0.1`.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -42,8 +47,16 @@ class SupCon(PairLoss):
     Reference: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020.
     """
 
-    def __init__(self, temperature: float = 0.1, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.temperature = positive("temperature", temperature)
 
     def per_anchor(self, pairs):

@@ -1,5 +1,7 @@
 """Triplet loss over all triplets of a batch, or a set of them."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -43,7 +45,10 @@ class Triplet(PairLoss):
         average: `"nonzero"`, over triplets with a loss above 0; `"all"` triplets; or `"anchors"`, the sum over the
             triplets of an anchor, averaged over the batch. Defaults to `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -74,9 +79,13 @@ class Triplet(PairLoss):
         direction: float = 0.0,
         average: str = "nonzero",
         distance: str | None = None,
-        **kwargs,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
     ):
-        super().__init__(distance=distance, **kwargs)
+        super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         if negatives not in NEGATIVES:
             raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}; received {negatives!r}.")
         self.margin = not_negative("margin", margin)

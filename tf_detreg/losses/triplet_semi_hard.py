@@ -1,5 +1,7 @@
 """Triplet loss with FaceNet's semi-hard negatives."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -27,7 +29,10 @@ class TripletSemiHard(PairLoss):
     Args:
         margin: m. Defaults to `0.2`.
         distance: `"squared"`, `"euclidean"` or `"cosine"`. Defaults to `"squared"`.
-        **kwargs: `normalize=True`, `miner=None`, `reduction`, `name`: see `PairLoss`.
+        normalize: scale the embeddings to length 1 first. Defaults to `True`.
+        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
+        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
+        name: name of the loss. Defaults to `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -47,8 +52,17 @@ class TripletSemiHard(PairLoss):
 
     default_distance = "squared"
 
-    def __init__(self, margin: float = 0.2, distance: str | None = None, **kwargs):
-        super().__init__(distance=distance, **kwargs)
+    def __init__(
+        self,
+        margin: float = 0.2,
+        distance: str | None = None,
+        *,
+        normalize: bool = True,
+        miner: Any = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+    ):
+        super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = not_negative("margin", margin)
 
     def per_anchor(self, pairs):

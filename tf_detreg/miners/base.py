@@ -5,6 +5,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from tf_detreg.losses.labels import as_embeddings, check_labels
+from tf_detreg.losses.options import described
 from tf_detreg.losses.pairs import MinedPairs, MinedTriplets, Pairs, batch_pairs
 from tf_detreg.vectors import unit
 
@@ -40,6 +41,9 @@ class Miner:
     def choose(self, pairs: Pairs) -> MinedPairs | MinedTriplets:
         """The choice, from unit vectors without gradient; `pairs.matrix` are Euclidean distances."""
         raise NotImplementedError(f"{type(self).__name__} must implement choose(pairs).")
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

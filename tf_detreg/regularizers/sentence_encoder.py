@@ -1,11 +1,11 @@
-"""A sentence encoder that needs neither a download nor PyTorch: BERT-like weights, read and run with numpy."""
+"""A sentence encoder that needs neither a download nor PyTorch: BERT-like weights, run with numpy."""
 
 import importlib.util
 import json
 import math
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class SentenceEncoder:
         folder: of the model. Defaults to `None`: the installed package named above.
 
     Raises:
-        ImportError: if no folder is given and the package is not installed.
+        ImportError: if the extra `text` is not installed, or no folder is given and the package above is not.
         FileNotFoundError: if the folder lacks one of the files.
 
     Example:
@@ -42,10 +42,8 @@ class SentenceEncoder:
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"folder {folder} has no {name}: it is not a BERT model folder.")
         self.config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        # Not `splitlines`: a word of the vocabulary may be one of Unicode's other line breaks.
-        words = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        self.vocabulary = {word: number for number, word in enumerate(words)}
-        self.weights = _read_safetensors(folder / "model.safetensors")
+        self.tokenizer = _tokenizer(folder / "vocab.txt", self.config["max_position_embeddings"])
+        self.weights = _weights(folder / "model.safetensors")
 
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
         """Unit vectors, float32 `(len(texts), size)`.
@@ -64,24 +62,8 @@ class SentenceEncoder:
         return vectors
 
     def tokens(self, text: str) -> list[int]:
-        """Numbers of the word pieces of a text, with start and end marks."""
-        pieces = [piece for word in _words(text) for piece in self._pieces(word)]
-        longest = self.config["max_position_embeddings"] - 2
-        return [self.vocabulary[name] for name in ("[CLS]", *pieces[:longest], "[SEP]")]
-
-    def _pieces(self, word: str) -> list[str]:
-        """The longest known piece from the left, then the longest that continues it, and so on."""
-        pieces, start = [], 0
-        while start < len(word):
-            for end in range(len(word), start, -1):
-                piece = ("##" if start else "") + word[start:end]
-                if piece in self.vocabulary:
-                    break
-            else:
-                return ["[UNK]"]
-            pieces.append(piece)
-            start = end
-        return pieces
+        """Return the numbers of the word pieces of a text, with start and end marks."""
+        return self.tokenizer.encode(text).ids
 
     def _forward(self, tokens: list[list[int]]) -> np.ndarray:
         longest = max(map(len, tokens))
@@ -122,13 +104,13 @@ class SentenceEncoder:
         return rows.reshape(*inputs.shape[:-1], -1)
 
     def _normal(self, name: str, inputs: np.ndarray) -> np.ndarray:
-        centred = inputs - inputs.mean(axis=-1, keepdims=True)
-        spread = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + self.config["layer_norm_eps"])
-        return centred / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+        centered = inputs - inputs.mean(axis=-1, keepdims=True)
+        spread = np.sqrt(np.mean(centered**2, axis=-1, keepdims=True) + self.config["layer_norm_eps"])
+        return centered / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
 
 
 def _installed() -> Path:
-    """Folder of the packaged model, found without importing the package (which would import PyTorch)."""
+    """Return the folder of the packaged model, without importing the package (which would import PyTorch)."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise ImportError(
@@ -138,33 +120,45 @@ def _installed() -> Path:
     return Path(found.origin).parent / "model"
 
 
-def _words(text: str) -> list[str]:
-    """Lower-case words without accents; each punctuation mark and each Chinese character is a word of its own."""
-    spaced = []
-    for character in unicodedata.normalize("NFD", text.lower()):
-        kind = unicodedata.category(character)
-        if kind == "Mn" or (kind.startswith("C") and character not in "\t\n\r"):
-            continue
-        alone = kind.startswith("P") or "CJK" in unicodedata.name(character, "") or character in "$+<=>^`|~"
-        spaced.append(f" {character} " if alone else character)
-    return "".join(spaced).split()
+def _tokenizer(path: Path, longest: int) -> Any:
+    """BERT's tokenizer: lower-case words without accents, cut into the longest known pieces."""
+    try:
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    except ImportError as error:
+        raise _missing("tokenizers") from error
+    # Read here and not by the package, whose reader takes Unicode's other line breaks for ends of words.
+    words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    marks = [(mark, vocabulary[mark]) for mark in ("[SEP]", "[CLS]")]
+    tokenizer.post_processor = processors.BertProcessing(*marks)
+    tokenizer.enable_truncation(longest)
+    return tokenizer
+
+
+def _weights(path: Path) -> dict[str, np.ndarray]:
+    """Float32 tensors by name; the prefix of a BERT inside of a larger model is left out."""
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise _missing("safetensors") from error
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    return {
+        name.removeprefix("bert."): tensor.astype(np.float32, copy=False)
+        for name, tensor in tensors.items()
+        if np.issubdtype(tensor.dtype, np.floating)
+    }
+
+
+def _missing(package: str) -> ImportError:
+    return ImportError(f"SentenceEncoder needs the package {package}. Run: pip install 'tf-detreg[text]'.")
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
     from scipy.special import erf
 
     return x * (1 + erf(x * np.float32(math.sqrt(0.5)))) / 2
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Float32 tensors by name. The file: length of a JSON header, the header, then the raw numbers."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        data = file.read()
-    tensors = {}
-    for name, entry in header.items():
-        if entry.get("dtype") == "F32":
-            start, end = entry["data_offsets"]
-            # A copy, since products of unaligned arrays are many times slower.
-            tensors[name.removeprefix("bert.")] = np.frombuffer(data[start:end], "<f4").reshape(entry["shape"]).copy()
-    return tensors
