@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_detreg import heads
+from tf_detreg import heads, regularizers
 from tf_detreg.losses import Margin, ProxyAnchor, SupCon
 from tf_detreg.training import GroupedOptimizer, MetricModel, WarmUpDecay, averaged, optimizer
 from tf_detreg.training.optimizers import inner_optimizers
@@ -270,3 +270,20 @@ def test_state_holders():
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_proxies_have_no_weight_decay_and_the_flow_of_non_isotropy_the_rate_of_heads():
+    """Only the direction of a proxy counts: a shorter one would just turn faster."""
+    keras.utils.set_random_seed(0)
+    embedder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(5), heads.Linear(4)])
+    nir = regularizers.NonIsotropy(4, depth=1, hidden=3, hidden_layers=1)
+    model = MetricModel(embedder, ProxyAnchor(3), regularizers=[nir])
+    grouped = optimizer(1e-2, 1e-2, 1.0, weight_decay=0.1)
+    model.compile(grouped)
+    grouped.build(model.trainable_variables)
+    before = [variable.numpy() for variable in model.trainable_variables]
+    grouped.apply([tf.zeros_like(variable) for variable in model.trainable_variables], model.trainable_variables)
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        kept = np.array_equal(variable.numpy(), old)
+        assert kept == ("proxies" in variable.path or not old.any()), variable.path
+    assert {grouped.group_of(variable) for variable in nir.trainable_variables} == {"head"}

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg import weight_groups
 from tf_detreg.heads.checks import check_integer, check_positive
 from tf_detreg.heads.conditioner import Conditioner
 from tf_detreg.heads.coupling import affine_coupling, split
@@ -82,6 +83,7 @@ class NonIsotropy(Regularizer):
         self.exponential = exponential
         self.nets = [self._net(layer) for layer in range(self.depth)]
         self.built = True
+        weight_groups.register(self)  # the flow learns at the rate of heads
 
     def _net(self, layer: int) -> Conditioner:
         _, read, moved = split(self.dim, layer)
