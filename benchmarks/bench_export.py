@@ -154,7 +154,9 @@ class Process:
         self.process.wait()
 
 
-def load_row(what: str, saved: pathlib.Path, contents: list[bytes], seconds: float) -> tuple[dict, str]:
+def load_row(
+    what: str, saved: pathlib.Path, contents: list[bytes], seconds: float, target: float = 0.6
+) -> tuple[dict, str]:
     """The local server under 32 clients, in turns with the model alone as the server calls it.
 
     That is the same signature on the same bytes, in the batches that 32 clients make: two calls of 16 rows at a time.
@@ -184,7 +186,7 @@ def load_row(what: str, saved: pathlib.Path, contents: list[bytes], seconds: flo
     model, model_cpu = (statistics.median(column) for column in zip(*(turn[0] for turn in turns), strict=True))
     single, single_cpu = (statistics.median(column) for column in zip(*(turn[2] for turn in turns), strict=True))
     row = {"what": f"server, {what}, 32 clients: images/s as s/image", "ours": 1 / rate, "theirs": 1 / model}
-    row |= {"peer": "the model alone, two calls of 16", "ratio": statistics.median(ratios), "target": 0.8}
+    row |= {"peer": "the model alone, two calls of 16", "ratio": statistics.median(ratios), "target": target}
     row |= {"higher_is_better": True, "spread": [ratios[0], ratios[-1]]}
     errors = {code: count for code, count in once["answers"].items() if code != "200"}
     note = (
@@ -337,7 +339,7 @@ def main() -> None:
         paths["float32"] = export.litert(photos, folder / "photos.tflite")
         photos.save(folder / "photos.keras")
         rows += latency_rows("MobileNetV2 160 px", folder / "photos.keras", paths, given.seconds / 6)
-        row, note = load_row("MobileNetV2 160 px", paths["saved_model"], encoded(pictures, "JPEG"), given.seconds)
+        row, note = load_row("MobileNetV2 160 px", paths["saved_model"], encoded(pictures, "JPEG"), given.seconds, 0.9)
         rows, notes = [*rows, row], [*notes, note]
     report(rows, notes)
 

@@ -95,6 +95,17 @@ def test_a_free_worker_waits_a_moment_while_the_other_is_busy(monkeypatch):
     assert model.sizes == [16, 4]
 
 
+def test_what_waits_fills_a_size_and_the_rest_runs_next():
+    """Seventeen single rows as 16 and 1: filled up to 24, they would cost half as much again."""
+
+    async def ask(batcher):
+        await asyncio.gather(*(batcher(row(number)) for number in range(17)))
+
+    model = Model()
+    run(model, ask, workers=1)
+    assert model.sizes == [16, 1]
+
+
 @pytest.mark.parametrize("count", [0, 1, 5, 64, 65, 1000])
 def test_a_request_of_any_number_of_rows_runs_in_the_known_sizes(count):
     model = Model()

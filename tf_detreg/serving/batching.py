@@ -95,13 +95,13 @@ class Batcher:
         self._idle += 1
 
     def _take(self) -> list[_Request]:
-        """The longest run of waiting requests that fit together; those whose client gave up are dropped."""
+        """Waiting requests that fit together, as many as fill one of the sizes; who gave up is dropped."""
         batch: list[_Request] = []
-        rows = 0
+        rows, most = 0, max(size for size in SIZES if size <= max(1, min(self.waiting, self._most)))
         while self._queue:
             request = self._queue[0]
             gone = request.done.done()
-            if not gone and batch and (rows + request.rows > self._most or not _fit(batch[0], request)):
+            if not gone and batch and (rows + request.rows > most or not _fit(batch[0], request)):
                 break
             self._queue.popleft()
             self.waiting -= request.rows
