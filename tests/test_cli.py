@@ -267,7 +267,7 @@ def test_control_c_is_a_sentence(monkeypatch, capfd):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tf_detreg.recipes.names", interrupted)
+    monkeypatch.setattr("tf_detreg.recipes.titles", interrupted)
     code, said = answer(monkeypatch, capfd, "recipes")
     assert code == 130 and "Stopped. What was finished is kept" in said and "Traceback" not in said
 
@@ -275,10 +275,10 @@ def test_control_c_is_a_sentence(monkeypatch, capfd):
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C there")
 def test_control_c_while_tensorflow_is_loaded_shows_no_traceback(tmp_path):
     (tmp_path / "keras.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
-    (tmp_path / "tf-detreg").write_text("from tf_detreg.cli import main")
+    (tmp_path / "tf-detreg").write_text("from tf_detreg.cli import main; main()")
     places = os.pathsep.join([str(tmp_path), os.path.dirname(os.path.dirname(cli.__path__[0]))])
     done = subprocess.run(
-        [sys.executable, tmp_path / "tf-detreg"],
+        [sys.executable, tmp_path / "tf-detreg", "evaluate", "run"],
         env={**os.environ, "PYTHONPATH": places},
         capture_output=True,
         # A test run in the background of a shell ignores SIGINT, and its children would, too.
@@ -288,13 +288,55 @@ def test_control_c_while_tensorflow_is_loaded_shows_no_traceback(tmp_path):
 
 
 def test_control_c_is_taken_up_again_once_the_command_runs(monkeypatch, capfd):
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    monkeypatch.delitem(sys.modules, "tf_detreg._layers")
+    monkeypatch.setattr("importlib.import_module", lambda name: handlers.append(signal.getsignal(signal.SIGINT)))
+    handlers, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        monkeypatch.setattr("tf_detreg.recipes.names", lambda: os.kill(os.getpid(), signal.SIGINT) or [])
-        code, said = answer(monkeypatch, capfd, "recipes")
+        cli.load_tensorflow()
+        handlers.append(signal.getsignal(signal.SIGINT))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert code == 130 and "Stopped." in said and "Traceback" not in said
+    assert handlers == [signal.SIG_DFL, signal.default_int_handler]
+
+
+@pytest.fixture(scope="module")
+def without_tensorflow(tmp_path_factory):
+    """Runs the command where importing TensorFlow, Keras, NumPy or Pillow is an error."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    for name in ("tensorflow", "keras", "numpy", "PIL"):
+        (folder / f"{name}.py").write_text(f"raise SystemError('{name} was imported')")
+    (folder / "tf-detreg").write_text("from tf_detreg.cli import main; main()")
+    places = os.pathsep.join([str(folder), os.path.dirname(os.path.dirname(cli.__path__[0]))])
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, folder / "tf-detreg", *arguments],
+            env={**os.environ, "PYTHONPATH": places},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["recipes"], ["train", "--help"], []], ids=" ".join)
+def test_what_needs_no_tensorflow_does_not_load_it(without_tensorflow, arguments):
+    done = without_tensorflow(*arguments)
+    assert done.returncode == (0 if arguments else 2) and "SystemError" not in done.stderr, done.stderr[-2000:]
+    assert len(done.stdout + done.stderr) > 30
+
+
+def test_a_command_that_needs_tensorflow_loads_it(without_tensorflow):
+    assert "keras was imported" in without_tensorflow("evaluate", "run").stderr
+
+
+def test_the_command_registers_our_layers_before_it_works(tmp_path):
+    code = "import tf_detreg.cli as c, sys; assert 'keras' not in sys.modules; c.load_tensorflow(); import keras\n"
+    code += "print(keras.saving.get_registered_object('tf_detreg>RealNVP'), sys.modules['tf_detreg'].heads.__name__)"
+    (tmp_path / "tf-detreg").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(cli.__path__[0]))}
+    done = subprocess.run([sys.executable, tmp_path / "tf-detreg"], env=environment, capture_output=True, text=True)
+    assert "RealNVP" in done.stdout and "tf_detreg.heads" in done.stdout, done.stderr[-2000:]
 
 
 def test_a_full_memory_is_a_sentence(photos, tmp_path, monkeypatch, capfd):

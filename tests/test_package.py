@@ -33,6 +33,11 @@ def test_modules_of_the_analysis_open_on_demand():
     assert run(code).stdout.strip() == "measure True"
 
 
+def test_tab_shows_the_api_and_nothing_else():
+    code = "import tf_detreg as dr; print(*dir(dr)); print(sorted([*dr.__all__, '__version__']) == dir(dr))"
+    assert run(code).stdout.split()[-1] == "True"
+
+
 def test_another_backend_is_refused_in_words():
     done = run("import keras; keras.backend.backend = lambda: 'jax'; import tf_detreg")
     assert done.returncode != 0 and "KERAS_BACKEND=tensorflow" in done.stderr

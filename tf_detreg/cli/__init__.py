@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import sys
 
 import typer
@@ -13,10 +12,10 @@ from tf_detreg.cli import measure  # isort: skip
 from tf_detreg.cli import publish  # isort: skip
 from tf_detreg.cli import search  # isort: skip
 from tf_detreg.cli import studies  # isort: skip
-from tf_detreg.cli.app import app
+from tf_detreg.cli.app import app, load_tensorflow
 from tf_detreg.cli.trouble import explain, show_log
 
-__all__ = ["app", "main", "measure", "publish", "search", "studies", "train"]
+__all__ = ["app", "load_tensorflow", "main", "measure", "publish", "search", "studies", "train"]
 
 
 _STOPPED = 130
@@ -28,9 +27,6 @@ def main() -> None:
         with contextlib.suppress(AttributeError):
             # A file name or a λ that the terminal cannot show must not end a run.
             stream.reconfigure(errors="backslashreplace")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        # As it was until `tf_detreg` began to load TensorFlow.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with show_log():
             app()

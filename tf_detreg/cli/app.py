@@ -1,10 +1,17 @@
 """The application itself, and what its commands share: options, progress, tables."""
 
+import contextlib
+import functools
+import importlib
 import pathlib
+import signal
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,12 +21,46 @@ app = typer.Typer(
 )
 
 
+def command(function: Command) -> Command:
+    """Register a command that needs TensorFlow, which is loaded when it runs and not for its `--help`."""
+
+    @functools.wraps(function)
+    def loaded(*arguments, **options) -> None:
+        load_tensorflow()
+        function(*arguments, **options)
+
+    app.command()(loaded)
+    return function
+
+
+def load_tensorflow() -> None:
+    """Load TensorFlow and our layers, with a line on a terminal: it takes seconds.
+
+    There is nothing to tidy up meanwhile: Ctrl-C ends the process, without a traceback.
+    """
+    if "tf_detreg._layers" in sys.modules:
+        return
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        if sys.stderr.isatty():
+            print("Loading TensorFlow …", file=sys.stderr, flush=True)
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        importlib.import_module("tf_detreg._layers")
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        names = ("tf_detreg", "tensorflow", "keras")
-        typer.echo(", ".join(f"{name} {version(name)}" for name in names))
+        from tf_detreg import __version__
+
+        others = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras"))
+        typer.echo(f"tf_detreg {__version__}, {others}")
         raise typer.Exit
 
 

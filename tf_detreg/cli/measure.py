@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from tf_detreg.cli.app import Data, Run, app
+from tf_detreg.cli.app import Data, Run, command
 
 
-@app.command()
+@command
 def evaluate(
     run: Run,
     engine: Annotated[
@@ -74,7 +74,7 @@ def _groups(name: str, found, gallery=None) -> dict:
     return {"groups": found.groups} | ({} if gallery is None else {"gallery_groups": gallery.groups})
 
 
-@app.command()
+@command
 def analyze(
     run: Run,
     samples: Annotated[int, typer.Option(min=1, help="Points at which Jacobians are measured.")] = 64,

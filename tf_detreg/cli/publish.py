@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from tf_detreg.cli.app import Data, Exports, Run, app
+from tf_detreg.cli.app import Data, Exports, Run, command
 
 
-@app.command()
+@command
 def export(
     run: Run,
     to: Exports = pathlib.Path("saved_models"),
@@ -62,7 +62,7 @@ def export(
         typer.echo(path)
 
 
-@app.command()
+@command
 def serve(
     model: Annotated[pathlib.Path, typer.Argument(help="A model's folder, as `export` writes it.")],
     index: Annotated[pathlib.Path | None, typer.Option(help="The index that the search page searches.")] = None,

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from tf_detreg.cli.app import Data, Images, Run, app
+from tf_detreg.cli.app import Data, Images, Run, command
 
 
-@app.command()
+@command
 def embed(
     run: Run,
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them; with --runner, patterns too.")],
@@ -51,7 +51,7 @@ def embed(
     typer.echo(f"{len(found.embeddings)} of {len(files)} images embedded: {out}")
 
 
-@app.command()
+@command
 def index(
     run: Run,
     images: Images,
@@ -67,7 +67,7 @@ def index(
     typer.echo(f"{len(made)} images indexed: {to}    (next: tf-detreg search {to} QUERY.jpg)")
 
 
-@app.command()
+@command
 def search(
     place: Annotated[pathlib.Path, typer.Argument(help="An index, or a run: then its own images are searched.")],
     queries: Images,

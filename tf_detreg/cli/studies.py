@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tf_detreg.cli.app import app
+from tf_detreg.cli.app import command
 
 Study = Annotated[pathlib.Path, typer.Argument(help="A study file: see `studies/` and docs/studies.md.")]
 Trials = Annotated[
@@ -14,7 +14,7 @@ Trials = Annotated[
 Smoke = Annotated[bool, typer.Option("--smoke", help="The small version, in seconds.")]
 
 
-@app.command()
+@command
 def ablate(
     study: Study,
     output: Trials = pathlib.Path("studies/out"),
@@ -27,7 +27,7 @@ def ablate(
     typer.echo(f"Page        {experiments.ablate(study, output, jobs, smoke)}")
 
 
-@app.command()
+@command
 def tune(
     study: Study,
     family: Annotated[str, typer.Argument(help="The family of recipes whose settings are searched.")],
@@ -42,7 +42,7 @@ def tune(
     typer.echo(f"Best of {best['trials']} trials: {best['value']:.4f} with {best['recipe']}")
 
 
-@app.command()
+@command
 def report(
     studies: Annotated[pathlib.Path, typer.Option(help="The folder of study files and their results.")] = pathlib.Path(
         "studies"

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from tf_detreg.cli.app import Exports, Seed, app, print_table, verbose
+from tf_detreg.cli.app import Exports, Seed, app, command, print_table, verbose
 
 
-@app.command()
+@command
 def demo(
     run: Annotated[
         pathlib.Path, typer.Option(help="The run directory; one that was cut off is resumed.")
@@ -32,7 +32,7 @@ def demo(
     typer.echo(f"Report      {result.report}    (open it in a browser)")
 
 
-@app.command()
+@command
 def train(
     data: Annotated[
         str | None,
@@ -102,8 +102,8 @@ def recipes() -> None:
     """List the recipes that `train --recipe` knows: whose they are, and what they need."""
     from tf_detreg import recipes as shelf
 
-    for name in shelf.names():
-        typer.echo(f"{name:32} {shelf.describe(name).title}")
+    for name, title in shelf.titles().items():
+        typer.echo(f"{name:32} {title}")
 
 
 def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | None):

@@ -3,12 +3,16 @@
 Each file states what it follows, where it differs and why, and is otherwise a `training.RunConfig`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import pathlib
 import tomllib
+from typing import TYPE_CHECKING
 
-from tf_detreg.training.config import RunConfig
+if TYPE_CHECKING:
+    from tf_detreg.training.config import RunConfig
 
 _FOLDER = pathlib.Path(__file__).parent
 _BENCHMARKS = ("cub", "cars", "sop", "in_shop")
@@ -41,6 +45,16 @@ def names() -> list[str]:
         True
     """
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def titles() -> dict[str, str]:
+    """Name → what each recipe trains, in a line. Loads neither Keras nor TensorFlow.
+
+    Example:
+        >>> titles()["cub-proxy-anchor"] == describe("cub-proxy-anchor").title
+        True
+    """
+    return {name: _read(name)["recipe"]["title"] for name in names()}
 
 
 def load(name: str, data: str | None = None) -> RunConfig:
@@ -87,11 +101,16 @@ def with_data(config: RunConfig, data: str) -> RunConfig:
 
 def describe(name: str) -> Recipe:
     """A recipe with its title and source."""
-    path = _FOLDER / f"{name}.toml"
+    from tf_detreg.training.config import RunConfig
+
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"There is no recipe {name!r}. {hint}There are: {', '.join(names())}.")
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    values = _read(name)
     about = values.pop("recipe")
     return Recipe(name, about["title"], about["source"], about.get("differences", ""), RunConfig.from_dict(values))
+
+
+def _read(name: str) -> dict:
+    return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
