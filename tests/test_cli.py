@@ -61,6 +61,14 @@ def test_evaluate_prints_recall_and_writes_the_report(run):
     assert "Mistakes" in (run / "report.html").read_text(encoding="utf-8")
 
 
+def test_evaluate_keeps_its_numbers(run):
+    trained = (run / "evaluation.json").read_bytes()
+    assert "evaluate.json" in command("evaluate", run, "--no-page", "--clusters")
+    kept = json.loads((run / "evaluate.json").read_text(encoding="utf-8"))
+    assert {"recall@1", "nmi", "f1"} <= kept["metrics"].keys() and kept["trained_classes"] == 0
+    assert (run / "evaluation.json").read_bytes() == trained
+
+
 def test_evaluate_takes_a_set_that_is_smaller_than_its_largest_rank(run, photos, tmp_path):
     for number in range(6):
         shutil.copytree(photos / f"Klasse {number} é", tmp_path / "few" / str(number))
@@ -79,6 +87,8 @@ def test_evaluate_across_groups_leaves_those_of_the_querys_own_out(photos, tmp_p
     command("train", tmp_path / "cameras.csv", "--run", tmp_path / "run", *SMALL)
     assert "leave-one-out" in command("evaluate", tmp_path / "run", "--no-page")
     assert "cross-group" in command("evaluate", tmp_path / "run", "--cross-group")
+    kept = json.loads((tmp_path / "run" / "evaluate-cross-group.json").read_text(encoding="utf-8"))
+    assert kept["protocol"] == "cross-group"
     assert not (tmp_path / "run" / "report.html").exists()
 
 

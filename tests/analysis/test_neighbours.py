@@ -1,7 +1,12 @@
 """Pictures of neighbours: the right ones are found, marked, and drawn where they belong."""
 
+import doctest
+import warnings
+
 import numpy as np
 import pytest
+from matplotlib import font_manager
+from matplotlib.axes import Axes
 from PIL import Image
 
 from tf_detreg.analysis import neighbours
@@ -60,6 +65,43 @@ def test_the_picture_frames_right_and_wrong(coloured, embeddings, tmp_path):
         assert (top == colour).all(axis=1).any()
 
 
+NAMES = ["Straße/größe.jpg", "a $x^2$ name that is far too long for one line.jpeg", "名前😀.png"]
+
+
+def drawn(path, names):
+    """What texts a picture shows, with an error for a character that is drawn as a box."""
+    shown = []
+    pictures = np.zeros((1, 3, 4, 4, 3), np.uint8)
+    found = neighbours.Neighbours(pictures[0, :1], pictures, np.full((1, 3), 0.5), ["query"], [names])
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text = Axes.text
+        patch.setattr(Axes, "text", lambda *args, **options: shown.append(args[3]) or text(*args, **options))
+        found.save_png(path)
+    return shown
+
+
+def test_names_are_drawn_whole_and_without_boxes(tmp_path):
+    shown = drawn(tmp_path / "grid.png", NAMES)
+    assert [text.replace("\n", "") for text in shown[1:3]] == [f"0.50 {name}" for name in NAMES[:2]]
+    assert max(len(line) for text in shown for line in text.split("\n")) <= 21
+    short = drawn(tmp_path / "short.png", ["a", "b", "c"])
+    assert Image.open(tmp_path / "grid.png").size[1] > Image.open(tmp_path / "short.png").size[1]
+    assert short == ["query", "0.50 a", "0.50 b", "0.50 c"]
+
+
+def test_characters_that_no_font_has_are_escapes(tmp_path, monkeypatch):
+    fonts = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    *_, text = drawn(tmp_path / "grid.png", NAMES)
+    assert text.replace("\n", "").startswith(r"0.50 \u{540d}\u{524d}")
+
+
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="do not fit"):
         neighbours.Neighbours(np.zeros((2, 4, 4, 3)), np.zeros((1, 3, 4, 4, 3)), np.zeros((2, 3)), ["a"] * 2, [[]] * 2)
+
+
+def test_examples():
+    result = doctest.testmod(neighbours)
+    assert result.attempted and not result.failed

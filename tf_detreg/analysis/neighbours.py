@@ -6,6 +6,7 @@ import html
 import io
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,25 +75,41 @@ class Neighbours:
             path: Where it goes; written atomically.
             tile: Side of a tile in pixels. Defaults to 128.
         """
-        from PIL import Image, ImageDraw
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
+        from PIL import Image
 
-        gap, text = 8, 16
-        width, height = tile + gap, tile + gap + text
-        q, k = self.scores.shape
-        sheet = Image.new("RGB", (gap + (k + 1) * width, gap + q * height), "white")
-        pen = ImageDraw.Draw(sheet)
+        gap, (q, k) = 8, self.scores.shape
+        texts = [[self._caption(row, column) for column in range(k + 1)] for row in range(q)]
+        fonts, unknown = _fonts("".join(text for row in texts for text in row))
+        escapes = {character: f"\\u{{{character:x}}}" for character in unknown}
+        texts = [[_wrapped(text.translate(escapes), max(4, tile // 6)) for text in row] for row in texts]
+        # Names are shown whole, in as many lines as the longest needs.
+        room = 4 + 13 * max((text.count("\n") + 1 for row in texts for text in row), default=1)
+        width, height = gap + (k + 1) * (tile + gap), gap + q * (tile + gap + room)
+        figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        axes.set_axis_off()
         for row in range(q):
             for column in range(k + 1):
-                x, y = gap + column * width, gap + row * height
+                x, y = gap + column * (tile + gap), gap + row * (tile + gap + room)
                 picture = self.queries[row] if column == 0 else self.found[row, column - 1]
-                sheet.paste(Image.fromarray(picture).resize((tile, tile)), (x, y))
-                pen.rectangle((x - 3, y - 3, x + tile + 2, y + tile + 2), outline=self._colour(row, column), width=3)
-                name = self.query_names[row] if column == 0 else self.found_names[row][column - 1]
-                score = "" if column == 0 else f"{self.scores[row, column - 1]:.2f} "
-                pen.text((x, y + tile + 2), (score + name)[: tile // 6], fill="black")
+                pixels = np.asarray(Image.fromarray(picture).resize((tile, tile)))
+                axes.imshow(pixels, extent=(x, x + tile, y + tile, y), interpolation="nearest", aspect="auto")
+                frame = {"fill": False, "edgecolor": self._colour(row, column), "linewidth": 3 * 72 / 100}
+                axes.add_patch(Rectangle((x - 1.5, y - 1.5), tile + 3, tile + 3, **frame))
+                # A dollar sign in a name is no mathematics.
+                style = {"family": fonts, "fontsize": 7.5, "va": "top", "parse_math": False}
+                axes.text(x, y + tile + 4, texts[row][column], **style)
+        axes.set(xlim=(0, width), ylim=(height, 0))
         with replacing(path) as temporary:
-            sheet.save(temporary, format="PNG")
+            figure.savefig(temporary, format="png")
         return pathlib.Path(path)
+
+    def _caption(self, row: int, column: int) -> str:
+        if column == 0:
+            return str(self.query_names[row])
+        return f"{self.scores[row, column - 1]:.2f} {self.found_names[row][column - 1]}"
 
     def _colour(self, row: int, column: int) -> str:
         if column == 0:
@@ -177,6 +194,45 @@ def thumbnail(picture: np.ndarray, kind: str, name: str, note: str) -> str:
         f'<figure class="{kind}"><img alt="{kind}: {text}" src="data:image/png;base64,{source}">'
         f"<figcaption>{html.escape(note)}<br>{text}</figcaption></figure>"
     )
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Text in lines of at most so many columns, where CJK characters and emoji take two.
+
+    Example:
+        >>> _wrapped("0.93 Straße/grün.jpg", 10).split("\\n")
+        ['0.93 Straß', 'e/grün.jpg']
+    """
+    lines, used = [""], 0
+    for character in text.replace("\n", " "):
+        size = 0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
+        if used + size > width:
+            lines.append("")
+            used = 0
+        lines[-1] += character
+        used += size
+    return "\n".join(lines)
+
+
+def _fonts(text: str) -> tuple[list[str], set[int]]:
+    """Installed fonts that have the characters of a text between them, matplotlib's own first, and what none has."""
+    from matplotlib import font_manager, ft2font
+
+    families, missing = ["DejaVu Sans"], {ord(c) for c in text if not c.isspace()}
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.name != families[0]):
+        if not missing:
+            break
+        # This font draws a box with a number for every character there is.
+        if "Last Resort" in entry.name or entry.style != "normal":
+            continue
+        try:
+            has = missing & ft2font.FT2Font(entry.fname).get_charmap().keys()
+        except (OSError, RuntimeError):
+            continue
+        if has and (entry.name == families[0] or entry.name not in families):
+            families += [entry.name] * (entry.name not in families)
+            missing -= has
+    return families, missing
 
 
 def _height_width(image_set) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """The command `tf-detreg`: each command is a few lines around a function of the library."""
 
-import contextlib
 import os
 import sys
 
@@ -13,6 +12,7 @@ from tf_detreg.cli import publish  # isort: skip
 from tf_detreg.cli import search  # isort: skip
 from tf_detreg.cli import studies  # isort: skip
 from tf_detreg.cli.app import app, load_tensorflow
+from tf_detreg.cli.output import steady_output
 from tf_detreg.cli.trouble import explain, show_log
 
 __all__ = ["app", "load_tensorflow", "main", "measure", "publish", "search", "studies", "train"]
@@ -23,10 +23,11 @@ _STOPPED = 130
 
 def main() -> None:
     """Entry point: what a user can mend is told in a line; anything else keeps its traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            # A file name or a λ that the terminal cannot show must not end a run.
-            stream.reconfigure(errors="backslashreplace")
+    with steady_output():
+        _run()
+
+
+def _run() -> None:
     try:
         with show_log():
             app()
@@ -37,10 +38,6 @@ def main() -> None:
         if end.code == _STOPPED:
             _stopped()
         raise
-    except BrokenPipeError:
-        # Who read our output, such as `head`, has gone. Python must not try once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
         text = explain(error)
         if text is None or os.environ.get("TF_DETREG_TRACEBACK"):

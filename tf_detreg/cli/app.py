@@ -94,12 +94,23 @@ def verbose() -> int:
 
 
 def print_table(title: str, rows: list[dict]) -> None:
+    """Print rows as a table, or where the terminal is too narrow for it, as a line for each entry."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
+    rows = [{key: f"{v:.2f}" if isinstance(v, float) else str(v) for key, v in row.items()} for row in rows]
     table = Table(title=title)
     for place, column in enumerate(rows[0] if rows else []):
-        table.add_column(column, justify="left" if place == 0 else "right")
+        table.add_column(escape(column), justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+        table.add_row(*map(escape, row.values()))
+    console = Console()
+    # What is measured is cut to the console that measures.
+    if Console(width=10_000).measure(table).maximum <= console.width:
+        console.print(table)
+        return
+    typer.echo(title)
+    for row in rows:
+        first, *others = row.items()
+        typer.echo("\n".join([f"{first[0]}: {first[1]}", *(f"  {column:12} {value:>7}" for column, value in others)]))

@@ -24,11 +24,16 @@ def evaluate(
     ] = False,
     data: Data = None,
 ) -> None:
-    """Measure a run on its test classes: R@k, MAP@R and more, with intervals over classes."""
+    """Measure a run on its test classes: R@k, MAP@R and more, with intervals over classes.
+
+    The numbers are printed and kept in the run's `evaluate.json`, those with `--cross-group` in
+    `evaluate-cross-group.json`; `evaluation.json` stays what training left.
+    """
     import rich
 
     from tf_detreg import retrieval, training
     from tf_detreg.demo import embed_held_back, held_back, write_report
+    from tf_detreg.files import write_json
     from tf_detreg.retrieval import checks
     from tf_detreg.retrieval.trained_classes import by_training, is_trained
 
@@ -56,6 +61,8 @@ def evaluate(
     )
     rich.print(report.to_table())
     typer.echo(parts.note())
+    name = "evaluate-cross-group.json" if cross_group else "evaluate.json"
+    typer.echo(f"Numbers     {write_json(run / name, report.as_dict() | parts.as_dict())}")
     if page and not cross_group:
         path, _ = write_report(done, splits, [found, *gallery])
         typer.echo(f"Report      {path}")

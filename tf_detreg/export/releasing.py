@@ -14,6 +14,7 @@ from tf_detreg.export.inference import image_size_of, inference_model, pixels
 from tf_detreg.export.lite import litert
 from tf_detreg.export.savedmodel import saved_model
 from tf_detreg.export.verification import Limits, Verification, verify
+from tf_detreg.progress import ticker
 
 CALIBRATION_IMAGES = 200
 FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
@@ -48,6 +49,7 @@ def release(
     limits: dict[str, Limits] | None = None,
     class_names: Sequence[str] | None = None,
     card: Mapping | None = None,
+    progress: bool | None = None,
 ) -> Release:
     """Export in several formats, run each in a clean process, and publish what is within its limits.
 
@@ -71,6 +73,7 @@ def release(
         limits: By precision, what to allow. Default: `export.LIMITS`.
         class_names: Stored in each artefact.
         card: Arguments of `export.model_card`: `data`, `recipe`, `evaluation`, `smoothness`, `licence`, `name`.
+        progress: Whether to show progress. Default None: bars in a terminal, lines in a log.
 
     Returns:
         A `Release`.
@@ -97,13 +100,20 @@ def release(
     calibration = _spread(images if calibration is None else calibration, image_size_of(embedder))
     with publishing.staging(directory) as room:
         staged = {}
-        if "saved_model" in formats:
-            staged["saved_model"] = saved_model(embedder, room / directory.resolve().name, version, labels=class_names)
-        for name in [name for name in formats if name != "saved_model"]:
-            quantize = None if name == "float32" else name
-            path = room / f"{directory.resolve().name}-v{version}-{name}.tflite"
-            staged[name] = litert(embedder, path, quantize, calibration, labels=class_names)
-        verification = verify(embedder, staged.values(), images, labels, limits=limits) if check else None
+        with ticker("Writing the files", len(formats), progress) as tick:
+            if "saved_model" in formats:
+                staged["saved_model"] = saved_model(
+                    embedder, room / directory.resolve().name, version, labels=class_names
+                )
+                tick(1)
+            for name in [name for name in formats if name != "saved_model"]:
+                quantize = None if name == "float32" else name
+                path = room / f"{directory.resolve().name}-v{version}-{name}.tflite"
+                staged[name] = litert(embedder, path, quantize, calibration, labels=class_names)
+                tick(1)
+        verification = None
+        if check:
+            verification = verify(embedder, staged.values(), images, labels, limits=limits, progress=progress)
         staged = _within_limits(staged, verification, required)
         text = model_card(embedder, verification=verification, **(card or {}))
         page = room / "README.md"

@@ -15,6 +15,7 @@ import numpy as np
 
 from tf_detreg import retrieval
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model, pixels
+from tf_detreg.progress import ticker
 
 RUNNER = pathlib.Path(__file__).with_name("runner.py")
 
@@ -48,6 +49,7 @@ class Check:
     recall_points: float | None
     latency_ms: dict[int, float]
     failures: tuple[str, ...]
+    limits: Limits | None = None
 
     @property
     def passed(self) -> bool:
@@ -80,6 +82,15 @@ class Verification:
         """What fell below its limits, and how far; empty if nothing did."""
         return "; ".join(f"{check.name}: {', '.join(check.failures)}" for check in self.checks if check.failures)
 
+    def limits(self) -> str:
+        """Return what was allowed, by precision; empty if that is not known."""
+        allowed = {check.precision: check.limits for check in self.checks if check.limits is not None}
+        texts = (
+            f"{precision} cosine min ≥ {limit.cosine}, R@1 ± {limit.recall_points} points"
+            for precision, limit in allowed.items()
+        )
+        return "Limits: " + "; ".join(texts) + "." if allowed else ""
+
     def rows(self) -> list[dict[str, str]]:
         """One mapping of column to text an artefact."""
         batches = sorted({batch for check in self.checks for batch in check.latency_ms})
@@ -106,7 +117,7 @@ class Verification:
         from rich.table import Table
 
         title = f"Against the Keras model, on {self.images} images, each artefact in its own process"
-        table = Table(title=title, box=SIMPLE, padding=0)
+        table = Table(title=title, caption=escape(self.limits()), box=SIMPLE, padding=0)
         table.add_column("artefact", overflow="fold")
         columns = [column for column in self.rows()[0] if column not in ("artefact", "run by", "within limits")]
         for column in columns:
@@ -136,6 +147,7 @@ def verify(
     repeats: int = 20,
     most: int = 2000,
     timeout: float = 600.0,
+    progress: bool | None = None,
 ) -> Verification:
     """Run artefacts in clean processes on real images and compare them with the Keras model.
 
@@ -153,6 +165,7 @@ def verify(
         repeats: Calls that are timed at each. Default 20.
         most: Images of an `ImageSet` that are used, the first ones. Default 2000.
         timeout: Seconds that a process may take. Default 600.
+        progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
     Returns:
         A `Verification`: `.passed`, `.checks`, `.to_markdown()`, `.to_json()`, and `.require()`, which raises.
@@ -175,12 +188,14 @@ def verify(
     if isinstance(artefacts, str | os.PathLike):
         artefacts = [artefacts]
     mark = fingerprint(embedder)
-    checks = []
-    for path in map(pathlib.Path, artefacts):
-        got, timings = run_artefact(path, images, latency=latency, repeats=repeats, timeout=timeout)
-        recall = None if truth is None else recall_at_1(got, np.asarray(labels))
-        change = None if recall is None else 100 * (recall - truth)
-        checks.append(_compare(path, wanted, got, change, timings, {**LIMITS, **(limits or {})}, mark))
+    checks, paths = [], [pathlib.Path(path) for path in artefacts]
+    with ticker("Checking the files", len(paths), progress) as tick:
+        for path in paths:
+            got, timings = run_artefact(path, images, latency=latency, repeats=repeats, timeout=timeout)
+            recall = None if truth is None else recall_at_1(got, np.asarray(labels))
+            change = None if recall is None else 100 * (recall - truth)
+            checks.append(_compare(path, wanted, got, change, timings, {**LIMITS, **(limits or {})}, mark))
+            tick(1)
     return Verification(tuple(checks), len(images), truth)
 
 
@@ -298,4 +313,5 @@ def _compare(path, wanted, got, change, answer, limits, mark) -> Check:
         recall_points=change,
         latency_ms={int(batch): 1000 * seconds for batch, seconds in answer["latency"].items()},
         failures=tuple(failures),
+        limits=limit,
     )
