@@ -135,3 +135,24 @@ def test_a_missing_package_is_named(monkeypatch):
         ForeignBackbone.from_config(config)
     with pytest.raises(ValueError, match="`package`"):
         ForeignBackbone(backbones.small_cnn(16, width=4), "torchvision")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("keras_cv") is None, reason="needs keras-cv")
+def test_a_preset_of_keras_cv_is_asked_of_the_family_that_has_it(monkeypatch):
+    import keras_cv
+
+    asked = []
+
+    def from_preset(preset, load_weights):
+        asked.append((preset, load_weights))
+        if load_weights:
+            raise OSError("no network")
+        return cv_densenet()
+
+    monkeypatch.setattr(keras_cv.models.MobileNetV3Backbone, "from_preset", from_preset)
+    assert backbones.build("cv:mobilenet_v3_small", image_size=32)(np.zeros((1, 32, 32, 3))).shape[0] == 1
+    with pytest.raises(ConnectionError, match=r"mobilenet_v3_small' from Kaggle, which failed: no network"):
+        backbones.build("cv:mobilenet_v3_small", image_size=32, weights="preset")
+    assert asked == [("mobilenet_v3_small", False), ("mobilenet_v3_small", True)]
+    with pytest.raises(ValueError, match=r"no preset 'mobilenet_v3_smal'.*mobilenet_v3_small"):
+        backbones.build("cv:mobilenet_v3_smal", image_size=32)

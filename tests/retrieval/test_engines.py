@@ -1,9 +1,12 @@
 """ScaNN against exact search, and the choice between them."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_detreg import retrieval
 from tf_detreg.retrieval import approximate, engines, exact, metrics, protocols, ranking
@@ -113,11 +116,21 @@ def test_auto_returns_to_exact_search_when_the_tuned_tree_is_slower(clustered, m
     assert any("would have taken" in note for note in report.notes)
 
 
-def test_where_scann_cannot_be_loaded_exact_search_answers_with_a_notice(clustered, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "scann", None)
-    report = retrieval.evaluate(*clustered, k=1, engine="scann", metrics="recall")
+@pytest.mark.parametrize(
+    "error", [ImportError("none"), OSError("no library"), tf.errors.NotFoundError(None, None, "undefined symbol")]
+)
+@pytest.mark.parametrize("engine", ["scann", "auto"])
+def test_where_scann_cannot_be_loaded_exact_search_answers_with_a_notice(clustered, monkeypatch, error, engine):
+    def find_spec(name, path=None, target=None):
+        if name == "scann":
+            raise error
+
+    monkeypatch.setattr(engines, "_NEVER_BELOW", 0.0)
+    monkeypatch.delitem(sys.modules, "scann", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [types.SimpleNamespace(find_spec=find_spec), *sys.meta_path])
+    report = retrieval.evaluate(*clustered, k=1, engine=engine, metrics="recall")
     assert report.engine == "exact"
-    assert "ScaNN cannot be loaded" in report.notes[0]
+    assert "ScaNN cannot be loaded" in (report.notes[0] if engine == "scann" else approximate.available())
 
 
 def test_a_small_gallery_is_answered_exactly_with_a_notice():

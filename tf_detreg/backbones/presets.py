@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterator
+
 from tf_detreg.backbones.foreign import ForeignBackbone, require
 
 
 def from_preset(name: str, weights: str | None) -> ForeignBackbone:
-    """A preset backbone of keras-cv, which scales its input inside.
+    """Return a preset backbone of keras-cv, which scales its input inside.
 
     Args:
-        name: "cv:PRESET".
-        weights: anything that is not None loads the preset's weights, None draws random ones.
+        name: "cv:PRESET", such as "cv:mobilenet_v3_small".
+        weights: None draws random ones; anything else loads the preset's. keras-cv downloads both the description of
+            the network and the weights from Kaggle, or reads them from Kaggle's cache.
 
     Raises:
         ImportError: without keras-cv.
-        ValueError: for another prefix.
+        ValueError: for another prefix, or a preset that keras-cv does not know.
+        ConnectionError: if Kaggle, where keras-cv keeps its presets, does not answer.
     """
     prefix, preset = name.split(":", 1)
     if prefix != "cv":
@@ -22,5 +27,24 @@ def from_preset(name: str, weights: str | None) -> ForeignBackbone:
             f"A preset is named cv:PRESET; received {name!r}. Load one of keras-hub yourself "
             "(keras_hub.models.Backbone.from_preset) and pass the model, with the `scaling` that its converter applies."
         )
-    backbone = require("keras_cv").models.Backbone
-    return ForeignBackbone(backbone.from_preset(preset, load_weights=weights is not None), "keras_cv")
+    classes = list(_below(require("keras_cv").models.Backbone))
+    # The base class knows no preset: each family has its own.
+    for kind in classes:
+        if preset in kind.presets:
+            return ForeignBackbone(_load(kind, preset, weights is not None), "keras_cv")
+    known = sorted({known for kind in classes for known in kind.presets})
+    near = difflib.get_close_matches(preset, known, n=3) or known[:3]
+    raise ValueError(f"keras-cv has no preset {preset!r}. It has {len(known)}, such as {', '.join(near)}.")
+
+
+def _load(kind: type, preset: str, weights: bool):
+    try:
+        return kind.from_preset(preset, load_weights=weights)
+    except OSError as error:
+        raise ConnectionError(f"keras-cv loads its preset {preset!r} from Kaggle, which failed: {error}") from error
+
+
+def _below(kind: type) -> Iterator[type]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from _below(below)

@@ -51,7 +51,8 @@ def available() -> str | None:
     """Why ScaNN cannot be used here; None when it can."""
     try:
         import scann  # noqa: F401
-    except (ImportError, OSError) as error:
+    except Exception as error:
+        # Beside another TensorFlow than its own, its operations fail with an error of TensorFlow's.
         return (
             f"ScaNN cannot be loaded ({error}); exact search answers instead. On Linux: pip install 'scann~=1.4.2' "
             "beside tensorflow 2.20."
