@@ -102,7 +102,7 @@ def test_an_image_set_brings_its_labels(embedder, small_file, images, labels):
     assert report.images == 40
     assert report.recall_at_1 is not None
     assert report.to_table().row_count == 1
-    assert report.limits() == "Limits: float32 cosine min ≥ 0.99999, R@1 ± 0.1 points."
+    assert report.limits() == "Limits: dynamic cosine min ≥ 0.999, R@1 ± 0.3 points."
     assert report.to_table().caption == report.limits()
     with pytest.raises(ValueError, match="one an image"):
         export.verify(embedder, small_file, images, labels[:3])
