@@ -14,7 +14,7 @@ import importlib
 import multiprocessing
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tf_detreg.models import load as load
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _LAYERS or name == "load":
         return getattr(importlib.import_module("tf_detreg._layers"), name)
     if name in _ON_DEMAND:

@@ -5,6 +5,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.progress
 
 EVERY = 10.0  # seconds between two lines in a log
 
@@ -57,7 +61,7 @@ def _is_terminal() -> bool:
     return False
 
 
-def _bar():
+def _bar() -> "rich.progress.Progress | None":
     """A bar of rich; None where rich is not installed."""
     try:
         from rich.console import Console
@@ -71,7 +75,7 @@ def _bar():
 class _Lines:
     """Progress as lines: `Embedding: 512/2,048 (25 %), 1:30 left`."""
 
-    def __init__(self, title: str, total: int):
+    def __init__(self, title: str, total: int) -> None:
         self.title, self.total, self.done, self.lines = title, total, 0, 0
         self.start = self.last = time.monotonic()
         self.lock = threading.Lock()

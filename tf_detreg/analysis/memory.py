@@ -1,6 +1,7 @@
 """Functions of rows as graphs that run on as many rows at a time as a stated memory holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -34,7 +35,7 @@ class BoundedMap:
         (2, [2, 2, 1])
     """
 
-    def __init__(self, function: Callable, *examples: tf.Tensor, memory: float = MEMORY):
+    def __init__(self, function: Callable[..., Any], *examples: tf.Tensor, memory: float = MEMORY) -> None:
         specs = [tf.TensorSpec((None, *example.shape[1:]), example.dtype) for example in examples]
         self._run = tf.function(function).get_concrete_function(*specs)
         held = peak_bytes(self._run.graph)
@@ -43,11 +44,11 @@ class BoundedMap:
         self.fits = self.needs <= memory
         self.width = getattr(self._run.structured_outputs, "shape", (None,))[-1]
 
-    def __call__(self, *rows: tf.Tensor):
+    def __call__(self, *rows: tf.Tensor) -> Any:
         """Run on rows that are `rows` at most."""
         return self._run(*rows)
 
-    def parts(self, *tensors: tf.Tensor):
+    def parts(self, *tensors: tf.Tensor) -> Iterator[Any]:
         """The tensors, as many rows at a time as may be run."""
         for first in range(0, len(tensors[0]), self.rows):
             part = tuple(tensor[first : first + self.rows] for tensor in tensors)
@@ -80,4 +81,4 @@ def _bytes(tensor: tf.Tensor) -> int:
     count = 1
     for side in tensor.shape:
         count *= 1 if side is None else side
-    return count * tensor.dtype.size
+    return int(count * tensor.dtype.size)

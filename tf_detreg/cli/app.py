@@ -25,7 +25,7 @@ def command(function: Command) -> Command:
     """Register a command that needs TensorFlow, which is loaded when it runs and not for its `--help`."""
 
     @functools.wraps(function)
-    def loaded(*arguments, **options) -> None:
+    def loaded(*arguments: object, **options: object) -> None:
         load_tensorflow()
         function(*arguments, **options)
 
@@ -93,17 +93,17 @@ def verbose() -> int:
     return 1 if sys.stdout.isatty() else 2
 
 
-def print_table(title: str, rows: list[dict]) -> None:
+def print_table(title: str, rows: list[dict[str, object]]) -> None:
     """Print rows as a table, or where the terminal is too narrow for it, as a line for each entry."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    rows = [{key: f"{v:.2f}" if isinstance(v, float) else str(v) for key, v in row.items()} for row in rows]
+    texts = [{key: f"{v:.2f}" if isinstance(v, float) else str(v) for key, v in row.items()} for row in rows]
     table = Table(title=title)
-    for place, column in enumerate(rows[0] if rows else []):
+    for place, column in enumerate(texts[0] if texts else []):
         table.add_column(escape(column), justify="left" if place == 0 else "right", no_wrap=True)
-    for row in rows:
+    for row in texts:
         table.add_row(*map(escape, row.values()))
     console = Console()
     # What is measured is cut to the console that measures.
@@ -111,6 +111,6 @@ def print_table(title: str, rows: list[dict]) -> None:
         console.print(table)
         return
     typer.echo(title)
-    for row in rows:
+    for row in texts:
         first, *others = row.items()
         typer.echo("\n".join([f"{first[0]}: {first[1]}", *(f"  {column:12} {value:>7}" for column, value in others)]))

@@ -103,7 +103,10 @@ def problems(versions: dict[str, str | None]) -> list[Problem]:
 
 
 def _minor(version: str | None) -> tuple[int, int] | None:
-    return None if version is None else tuple(int(part) for part in version.split(".")[:2])
+    if version is None:
+        return None
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _version(name: str) -> str | None:

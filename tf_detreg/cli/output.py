@@ -1,10 +1,16 @@
 """Standard output and error that stop no work, whoever reads them."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 @contextlib.contextmanager
@@ -39,7 +45,7 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
 
 
-def _steady(stream):
+def _steady(stream: TextIO | None) -> TextIO:
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")
     try:
@@ -56,7 +62,7 @@ def _steady(stream):
 class _Dropping(io.FileIO):
     """A file that writes into nothing from the first failure on."""
 
-    def write(self, data) -> int:
+    def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError:
@@ -64,4 +70,4 @@ class _Dropping(io.FileIO):
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, self.fileno())
             os.close(nothing)
-            return len(data)
+            return memoryview(data).nbytes
