@@ -16,14 +16,14 @@ def image_files(paths: Sequence[str | os.PathLike], embedder):
     Raises:
         ValueError: If a path is missing, or folders hold no image.
     """
-    from tf_detreg.datasets.scan import EXTENSIONS, is_picture_name
+    from tf_detreg.images import EXTENSIONS, is_image_name
 
     files = []
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
         if path.is_dir():
-            inside = [file for file in path.rglob("*") if is_picture_name(file.name) and not file.is_dir()]
+            inside = [file for file in path.rglob("*") if is_image_name(file.name) and not file.is_dir()]
             files += sorted(map(str, inside))
         else:
             files.append(str(path))

@@ -247,23 +247,6 @@ def test_transparent_is_white():
     np.testing.assert_allclose(datasets.decode(encoded(grey, format="PNG"), (6, 6)), 128, atol=1)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("size", [(16, 16), (160, 160)])
-def test_orientation_is_that_of_pillow(orientation, size):
-    from PIL import ImageOps
-
-    pixels = np.zeros((*size, 3), np.uint8)
-    pixels[: size[0] // 2, : size[1] // 2, 0] = 255
-    pixels[size[0] // 2 :, : size[1] // 2, 1] = 255
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(Image.fromarray(pixels), format="JPEG", exif=exif, quality=95, subsampling=0)
-    expected = np.asarray(
-        ImageOps.exif_transpose(Image.open(io.BytesIO(data))).resize((8, 8), Image.Resampling.BILINEAR)
-    )
-    np.testing.assert_allclose(datasets.decode(data, (8, 8)).astype(int), expected.astype(int), atol=70)
-
-
 def test_centre_crop_keeps_proportions():
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255

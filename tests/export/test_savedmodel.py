@@ -38,7 +38,7 @@ def test_a_process_with_tensorflow_alone_gives_the_same(exported, images, expect
 
 def test_served_bytes_and_evaluation_agree_for_photos(exported, embedder, encode):
     """A JPEG of another size through the served graph, against decode + model as `evaluate` does it."""
-    from tf_detreg.datasets.decode import decode
+    from tf_detreg.images import decode
 
     rng = np.random.default_rng(5)
     photos = [

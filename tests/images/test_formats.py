@@ -8,14 +8,13 @@ import zlib
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
+from tests.images.readers import graphs
 from tf_detreg import datasets
-from tf_detreg.datasets.jpeg import header_of
-from tf_detreg.datasets.scan import problem
-from tf_detreg.export.decoding import decode_batch
-from tf_detreg.images import MAX_PIXELS, UnreadableImage, open_image
+from tf_detreg.images import MAX_PIXELS, UnreadableImage, formats
+from tf_detreg.images.reference import problem
+from tf_detreg.images.training import header_of
 from tf_detreg.serving.gallery import thumbnail
 
 CASES = pathlib.Path(__file__).parents[1] / "data" / "images"
@@ -33,7 +32,7 @@ def readers():
     return {
         "reference": reference,
         "scan": lambda path: problem(str(path)) is None,
-        "graph": lambda path: bool(decode_batch(tf.constant([path.read_bytes()]), (8, 8))[1][0]),
+        "graph": lambda path: graphs([path.read_bytes()], (8, 8))[0] is not None,
         "training": lambda path: header_of(str(path)) is not None,
         "thumbnail": lambda path: thumbnail(path, 16) is not None,
     }
@@ -107,13 +106,13 @@ def test_too_large_is_refused_before_decoding(form, tmp_path, monkeypatch):
     assert {reader: read(path) for reader, read in readers().items()} == dict.fromkeys(readers(), False)
     assert MAX_PIXELS < 8001 * 8000
     with pytest.raises(UnreadableImage, match=r"large\.img: declares 8001 × 8000 pixels, more than the limit"):
-        open_image(path)
+        datasets.decode(path, 8)
 
 
 def test_the_largest_size_is_read(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(png(8000, 8000))
-    assert open_image(path).size == (8000, 8000)
+    assert problem(path) is None
     np.testing.assert_array_equal(datasets.decode(path, (4, 4)), 0)
 
 
@@ -122,18 +121,18 @@ def test_a_tile_larger_than_the_image_counts():
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     with pytest.raises(UnreadableImage, match="65536 × 65536"):
-        open_image(content)
+        datasets.decode(content, 8)
 
 
 def test_what_cannot_be_opened_is_named_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr("tf_detreg.images.formats.readable_formats", lambda: ("JPEG", "PNG"))
+    monkeypatch.setattr(formats, "readable_formats", lambda: ("JPEG", "PNG"))
     avif, heic = (b"\0\0\0\x18ftyp" + brand + bytes(64) for brand in (b"avif", b"heic"))
     for content, reason in {b"": "empty", b"text": "no JPEG", avif: "AVIF", heic: r"tf-detreg\[heif\]"}.items():
         with pytest.raises(UnreadableImage, match=reason):
-            open_image(content)
+            datasets.decode(content, 8)
         (tmp_path / "x.jpg").write_bytes(content)
         assert problem(str(tmp_path / "x.jpg"))
     with pytest.raises(UnreadableImage, match="not a file"):
-        open_image(tmp_path)
+        datasets.decode(tmp_path, 8)
     with pytest.raises(UnreadableImage, match=r"gone\.jpg: FileNotFoundError"):
-        open_image(tmp_path / "gone.jpg")
+        datasets.decode(tmp_path / "gone.jpg", 8)

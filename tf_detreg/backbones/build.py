@@ -10,7 +10,7 @@ from tf_detreg.backbones.foreign import PACKAGES, ForeignBackbone
 from tf_detreg.backbones.pooling import pool
 from tf_detreg.backbones.scaling import PixelScaling
 from tf_detreg.backbones.small_cnn import small_cnn
-from tf_detreg.datasets.pixels import Size, height_width
+from tf_detreg.images.geometry import Size, height_width
 
 # keras.applications' modules, by what their weights were trained on; the others scale inside the model.
 _APPLICATION_SCALING = {

@@ -33,7 +33,7 @@ def small_cnn(
     >>> backbones.small_cnn(image_size=16, width=8, pooling="avg").output_shape
     (None, 32)
     """
-    from tf_detreg.datasets.pixels import height_width
+    from tf_detreg.images.geometry import height_width
 
     inputs = keras.Input((*height_width(image_size), 3), name="images")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)

@@ -1,10 +1,10 @@
 """Labelled images: loaders that return `Splits(train, validation, test)` of `ImageSet`."""
 
+from tf_detreg.datasets import decode as _moved  # noqa: F401 - so that a later import cannot hide the function
 from tf_detreg.datasets.arrays import arrays
 from tf_detreg.datasets.cars import cars
 from tf_detreg.datasets.csv_file import csv
 from tf_detreg.datasets.cub import cub
-from tf_detreg.datasets.decode import RandomCrop, UnreadableImage, decode
 from tf_detreg.datasets.digits import digits
 from tf_detreg.datasets.feature_cache import FeatureSet, cache_features
 from tf_detreg.datasets.folder import folder
@@ -13,6 +13,7 @@ from tf_detreg.datasets.image_set import ImageSet, Splits, hold_out, split_by_cl
 from tf_detreg.datasets.in_shop import GallerySplits, in_shop
 from tf_detreg.datasets.sop import sop
 from tf_detreg.datasets.tfds import tfds
+from tf_detreg.images import RandomCrop, UnreadableImage, decode
 
 __all__ = [
     "FeatureSet",

@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_detreg.datasets.augment import augmenter
-from tf_detreg.datasets.decode import DRAWS, RandomCrop, SkipLog, decode_batch
-from tf_detreg.datasets.jpeg import JpegPlanner, decode_windows
-from tf_detreg.datasets.pixels import Size, height_width, is_grey_view
+from tf_detreg.datasets.read_files import SkipLog, decode_batch
 from tf_detreg.datasets.sampler import ClassSampler
+from tf_detreg.images.arrays import is_grey_view
+from tf_detreg.images.geometry import DRAWS, RandomCrop, Size, height_width
+from tf_detreg.images.training import JpegPlanner, decode_windows
 
 if TYPE_CHECKING:
     from tf_detreg.datasets.image_set import ImageSet

@@ -13,8 +13,9 @@ from tf_detreg.datasets.image_set import ImageSet, Size, Splits, hold_out, split
 from tf_detreg.datasets.names import normal_names, report_cases
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.datasets.repeats import report_repeats
-from tf_detreg.datasets.scan import is_picture_name, sift
+from tf_detreg.datasets.scan import sift
 from tf_detreg.files import readable
+from tf_detreg.images import is_image_name
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def _load(root: pathlib.Path, image_size: Size, name: str) -> ImageSet:
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     names = [(label, file) for label, kind in enumerate(classes) for file in _pictures(root, kind)]
     if not names:
-        loose = sum(is_picture_name(entry.name) for entry in os.scandir(root))
+        loose = sum(is_image_name(entry.name) for entry in os.scandir(root))
         hint = f" ({loose} pictures lie beside, in no class folder)" if loose else ""
         raise ValueError(f"{root} holds no pictures in class folders{hint}. Expected {root}/CLASS/picture.jpg.")
     bad = sift((os.path.join(root, file) for _, file in names), str(root))
@@ -133,5 +134,5 @@ def _pictures(root: pathlib.Path, kind: str) -> Iterator[str]:
     for where, folders, files in os.walk(root / kind):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(files):
-            if is_picture_name(file):
+            if is_image_name(file):
                 yield os.path.relpath(os.path.join(where, file), root)

@@ -11,12 +11,13 @@ import numpy as np
 
 from tf_detreg.datasets.batches import ordered_batches, training_batches
 from tf_detreg.datasets.paths import PathList
-from tf_detreg.datasets.pixels import Size, is_grey_view, three_channels
+from tf_detreg.images.arrays import is_grey_view, three_channels
+from tf_detreg.images.geometry import Size
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from tf_detreg.datasets.decode import RandomCrop
+    from tf_detreg.images.geometry import RandomCrop
 
 
 @dataclass(frozen=True, eq=False)

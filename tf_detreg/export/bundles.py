@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_detreg.export import lite, metadata, publishing
-from tf_detreg.export.decoding import decode_batch
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, variables_read
 from tf_detreg.files import readable
+from tf_detreg.images.graph import decode_batch
 from tf_detreg.retrieval import approximate
 from tf_detreg.retrieval.index import Index
 

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.export import metadata, publishing
-from tf_detreg.export.decoding import decode_batch
 from tf_detreg.export.inference import image_size_of, inference_model
+from tf_detreg.images.graph import decode_batch
 
 WARM_UP = "tf_serving_warmup_requests"
 

@@ -70,9 +70,9 @@ def _is_folder(path: str) -> bool:
 
 
 def _is_picture(path: str) -> bool:
-    from tf_detreg.datasets.scan import is_picture_name
+    from tf_detreg.images import is_image_name
 
-    return is_picture_name(FileSystems.split(path)[1])
+    return is_image_name(FileSystems.split(path)[1])
 
 
 def _patterns(path: str) -> list[str]:
@@ -102,7 +102,7 @@ class _Embed(beam.DoFn):
         self.model = self.shared.acquire(lambda: _Model(self.path))
 
     def process(self, batch):
-        from tf_detreg.datasets.decode import UnreadableImage, decode
+        from tf_detreg.images import UnreadableImage, decode
 
         kept, pixels = [], []
         for path in batch:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tf_detreg.datasets.decode import rgb
 from tf_detreg.files import readable
-from tf_detreg.images.formats import open_image
+from tf_detreg.images import UnreadableImage, reference
+from tf_detreg.images.color import rgb
 from tf_detreg.retrieval.index import Index
 
 MOST_THUMBNAILS = 50_000
@@ -115,15 +115,14 @@ def jpeg(picture: str | os.PathLike | np.ndarray | None, side: int) -> bytes | N
     Returns:
         The bytes; None where the picture cannot be read, is of another format than the documented ones, or too large.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if picture is None:
         return None
     try:
-        with Image.fromarray(picture) if isinstance(picture, np.ndarray) else open_image(picture) as image:
-            image.draft("RGB", (2 * side, 2 * side))
-            small = rgb(ImageOps.exif_transpose(image))
-    except Exception:  # Pillow's decoders raise whatever they like on broken files
+        is_array = isinstance(picture, np.ndarray)
+        small = rgb(Image.fromarray(picture)) if is_array else reference.thumbnail(picture, side)
+    except UnreadableImage:
         return None
     if max(small.size) < side // 2:
         # Tiny pictures keep their sharp pixels.

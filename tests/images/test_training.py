@@ -10,8 +10,8 @@ from PIL import Image
 
 from tf_detreg import datasets
 from tf_detreg.datasets import ImageSet, RandomCrop
-from tf_detreg.datasets.decode import DRAWS
-from tf_detreg.datasets.jpeg import JpegPlanner, decode_windows, header_of
+from tf_detreg.images.geometry import DRAWS
+from tf_detreg.images.training import JpegPlanner, decode_windows, header_of
 
 
 def scene(width, height):
@@ -80,11 +80,12 @@ def test_a_header_says_what_the_file_is(tmp_path):
         "text": b"no picture",
         "empty": b"",
         "start": content[:12],
-        "exif": content.replace(b"MM\0*", b"XX\0*"),
         "length": b"\xff\xd8\xff\xe1\0\0" + content[6:],
     }.items():
         (tmp_path / name).write_bytes(changed)
         assert header_of(str(tmp_path / name)) is None, name
+    (tmp_path / "exif").write_bytes(content.replace(b"MM\0*", b"XX\0*"))
+    assert header_of(str(tmp_path / "exif")) == (30, 20, 1)
     assert header_of(save(tmp_path / "cmyk.jpg", scene(30, 20).convert("CMYK"))) is None
     assert header_of(str(tmp_path / "nowhere.jpg")) is None
 

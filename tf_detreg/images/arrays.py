@@ -1,22 +1,12 @@
-"""Sizes of images, and arrays of them."""
+"""Images that are in memory already, as one array."""
 
 from __future__ import annotations
 
 import numpy as np
 
-Size = int | tuple[int, int]
-
-
-def height_width(image_size: Size) -> tuple[int, int]:
-    """`32` or `(32, 48)` as (height, width)."""
-    pair = image_size if isinstance(image_size, list | tuple) else (image_size, image_size)
-    if len(pair) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in pair):
-        raise ValueError(f"`image_size` must be a positive integer or (height, width); received {image_size!r}.")
-    return int(pair[0]), int(pair[1])
-
 
 def three_channels(images) -> np.ndarray:
-    """uint8 (N, H, W, 3); grey images stay one channel in memory, which a view shows three times."""
+    """Return uint8 (N, H, W, 3); grey images stay one channel in memory, which a view shows three times."""
     images = images if isinstance(images, np.ndarray) else np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]
@@ -29,5 +19,5 @@ def three_channels(images) -> np.ndarray:
 
 
 def is_grey_view(images: np.ndarray) -> bool:
-    """Whether the three channels are one channel in memory."""
+    """Return whether the three channels are one channel in memory."""
     return images.strides[-1] == 0

@@ -9,23 +9,23 @@ cannot be decoded, is left to `decode`, which alone decides what is unreadable.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Sequence
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg.datasets.decode import ORIENTATION, RandomCrop, each, place
-from tf_detreg.images.formats import MAX_PIXELS
+from tf_detreg.images import headers
+from tf_detreg.images.formats import UnreadableImage, check_pixels
+from tf_detreg.images.geometry import RandomCrop, part, shrinkage
+from tf_detreg.images.orientation import MIRRORED, UPSIDE_DOWN
+from tf_detreg.images.threads import each
 
 _RATIOS = (1, 2, 4, 8)  # by which a JPEG can be made smaller while it is decoded
 _MIXED = len(_RATIOS)
 _UNKNOWN, _NOT_PLAIN = 0, 9  # in place of an orientation
 
-# The EXIF orientations after which a picture is shown from right to left, and from bottom to top; those from 5 on are
-# transposed before.
-_MIRRORED, _UPSIDE_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
+_HEAD = 1 << 16  # bytes that hold most headers
 
 
 class Windows(NamedTuple):
@@ -77,15 +77,15 @@ class JpegPlanner:
             return 0, 0, 0, 0, 0, orientation
         turned, size = orientation >= 5, self._size
         seen = (height, width) if turned else (width, height)
-        left, top, right, bottom = place(*seen, size, self._crop, draws)
-        if orientation in _MIRRORED:
+        left, top, right, bottom = part(*seen, size, self._crop, draws)
+        if orientation in MIRRORED:
             left, right = seen[0] - right, seen[0] - left
-        if orientation in _UPSIDE_DOWN:
+        if orientation in UPSIDE_DOWN:
             top, bottom = seen[1] - bottom, seen[1] - top
         if turned:
             left, top, right, bottom = top, left, bottom, right
             size = size[::-1]
-        shrink = max((right - left) / size[1], (bottom - top) / size[0])
+        shrink = shrinkage((left, top, right, bottom), size)
         step = sum(shrink >= ratio for ratio in _RATIOS[1:])
         top, rows = _whole(top, bottom, height, step)
         left, columns = _whole(left, right, width, step)
@@ -141,7 +141,7 @@ def _cut_and_turn(content, window, size) -> tf.Tensor:
     stored = tf.where(orientation >= 5, size[::-1], size)
     picture = tf.switch_case(window[4], [lambda ratio=ratio: _cut(content, window, ratio, stored) for ratio in _RATIOS])
     picture = tf.cond(orientation >= 5, lambda: tf.transpose(picture, (1, 0, 2)), lambda: picture)
-    for orientations, axis in ((_MIRRORED, 1), (_UPSIDE_DOWN, 0)):
+    for orientations, axis in ((MIRRORED, 1), (UPSIDE_DOWN, 0)):
         there = tf.reduce_any(orientation == tf.constant(orientations))
         picture = tf.cond(there, lambda p=picture, axis=axis: tf.reverse(p, [axis]), lambda p=picture: p)
     return tf.ensure_shape(picture, (*size, 3))
@@ -156,48 +156,22 @@ def _whole(low: float, high: float, full: int, step: int) -> tuple[int, int]:
 
 
 def header_of(path: str) -> tuple[int, int, int] | None:
-    """(width, height, EXIF orientation) of a JPEG of 8 bits in grey or three colours; None of any other file.
+    """Return (width, height, orientation) of a JPEG of 8 bits in grey or three colors; None of any other file.
 
-    Also None of one that does not end as a JPEG, and may be cut off, and of one with EXIF data that make no sense.
+    Also None of one that does not end as a JPEG, and may be cut off, or that declares too many pixels.
     """
     try:
         with open(path, "rb") as file:
-            found = _header(file)
-            if found is None or found[0] * found[1] > MAX_PIXELS:
+            content = file.read(_HEAD)
+            if content[:3] != b"\xff\xd8\xff":
                 return None
+            try:
+                found = headers.jpeg(content)
+            except headers.TooShort:
+                found = headers.jpeg(content + file.read())
+            check_pixels(found.width, found.height)
             file.seek(-2, os.SEEK_END)
-            return found if file.read(2) == b"\xff\xd9" else None
-    except (OSError, struct.error, KeyError):
+            whole = file.read(2) == b"\xff\xd9" and found.components in (1, 3)
+            return (found.width, found.height, found.orientation) if whole else None
+    except (OSError, UnreadableImage):
         return None
-
-
-def _header(file: BinaryIO) -> tuple[int, int, int] | None:
-    if file.read(2) != b"\xff\xd8":
-        return None
-    orientation = 1
-    while True:
-        mark, kind, length = struct.unpack(">BBH", file.read(4))
-        if mark != 0xFF or kind == 0xFF:
-            return None
-        if kind in (0xC0, 0xC1, 0xC2):
-            depth, height, width, components = struct.unpack(">BHHB", file.read(6))
-            return (width, height, orientation) if depth == 8 and components in (1, 3) and width and height else None
-        if length < 2:
-            return None  # the length counts its own two bytes
-        if kind == 0xE1:
-            content = file.read(length - 2)
-            orientation = _orientation(content[6:]) if content[:6] == b"Exif\0\0" else orientation
-        else:
-            file.seek(length - 2, os.SEEK_CUR)
-
-
-def _orientation(tiff: bytes) -> int:
-    """Tag 0x0112 of the first directory of a TIFF block."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}[tiff[:4]]
-    (start,) = struct.unpack_from(order + "I", tiff, 4)
-    (entries,) = struct.unpack_from(order + "H", tiff, start)
-    for at in range(start + 2, start + 2 + 12 * entries, 12):
-        if struct.unpack_from(order + "H", tiff, at)[0] == ORIENTATION:
-            (value,) = struct.unpack_from(order + "H", tiff, at + 8)
-            return value if 1 <= value <= 8 else 1
-    return 1

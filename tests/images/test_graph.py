@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tf_detreg.datasets.decode import decode as evaluation_decode
-from tf_detreg.export.decoding import decode_batch
+from tf_detreg.images import decode as evaluation_decode
+from tf_detreg.images.graph import decode_batch
 
 TARGET = (32, 24)
 

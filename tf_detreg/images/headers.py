@@ -1,0 +1,312 @@
+"""What an image file says before its pixels: size, orientation, and whether it is whole as far as that can be seen.
+
+`graph/headers.py` reads the same from the same bytes in TensorFlow operations; whatever is refused here is refused
+there. That is how two decoders that forgive different faults come to the same answer.
+
+Policy: what is cut off is unreadable, also where a decoder would fill the rest. A JPEG holds 8 bits a channel, baseline
+or progressive; CMYK needs Adobe's marker, without which nothing says how its inks are stored. A PNG ends in IEND and
+its critical chunks carry their checksums. A GIF's canvas counts, and of several frames the first.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+from tf_detreg.images import orientation
+from tf_detreg.images.formats import UnreadableImage
+
+MOST_SEGMENTS = 1024  # of a JPEG or WebP, before the pixels
+MOST_CHUNKS = 1 << 14  # of a PNG; a GIF may have eight times as many blocks
+MOST_BLOCKS = 1 << 17
+JUNK = 1024  # bytes between two segments of a JPEG that are passed over in one step
+PNG_START, PNG_CRITICAL = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by the kind of color
+
+
+@dataclass(frozen=True)
+class Header:
+    """The size of an image as stored, before any turning, and its orientation.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+        orientation: 1..8, as EXIF numbers them. Defaults to 1.
+        components: Channels of a JPEG. Defaults to 0.
+        frame: (left, top, width, height) of a GIF's first frame on its canvas. Defaults to None.
+        transparent: The one transparent index of a GIF, or grey of a PNG. Defaults to None.
+        colors: Of a GIF's or BMP's palette; 0 without one. Defaults to 0.
+        palette: Of a BMP, three bytes a color. Defaults to None.
+        content: The bytes to decode, where not all should reach a decoder. Defaults to None.
+    """
+
+    width: int
+    height: int
+    orientation: int = 1
+    components: int = 0
+    frame: tuple[int, int, int, int] | None = None
+    transparent: int | None = None
+    colors: int = 0
+    palette: bytes | None = None
+    content: bytes | None = None
+
+
+class TooShort(UnreadableImage):
+    """The bytes end within the header."""
+
+
+def jpeg(content: bytes) -> Header:
+    """Read the segments of a JPEG up to its first scan.
+
+    Raises:
+        TooShort: If more bytes are needed.
+        UnreadableImage: If it is none that is read here.
+    """
+    at, frame, block, adobe = 2, None, None, False
+    for _ in range(MOST_SEGMENTS):
+        if at + 2 > len(content):
+            raise TooShort("the JPEG is cut off")
+        kind = content[at + 1]
+        if content[at] != 0xFF:
+            found = content.find(b"\xff", at, at + JUNK)
+            at = found if found >= 0 else at + JUNK
+        elif kind == 0xFF:
+            at += 1
+        elif kind in (0x00, 0x01) or 0xD0 <= kind <= 0xD7:
+            at += 2
+        elif kind == 0xDA:
+            if frame is None:
+                break
+            depth, height, width, components = frame
+            if depth != 8 or components not in (1, 3, 4):
+                raise UnreadableImage(f"a JPEG of {components} channels of {depth} bits")
+            if components == 4 and not adobe:
+                raise UnreadableImage("a CMYK JPEG that does not say how its inks are stored (no Adobe marker)")
+            return Header(width, height, orientation.of_exif(block or b""), components)
+        elif kind < 0xC0 or kind == 0xD8 or kind == 0xD9:
+            break
+        else:
+            if at + 4 > len(content):
+                raise TooShort("the JPEG is cut off")
+            (length,) = struct.unpack_from(">H", content, at + 2)
+            body = content[at + 4 : at + 2 + length]
+            if length < 2:
+                break
+            if at + 2 + length > len(content):
+                raise TooShort("the JPEG is cut off")
+            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+                if kind > 0xC2 or len(body) < 6 or frame is not None:
+                    raise UnreadableImage("a JPEG that is neither baseline nor progressive")
+                frame = struct.unpack_from(">BHHB", body)
+            if kind == 0xE1 and block is None and body.startswith(orientation.PREFIX):
+                block = body
+            adobe |= kind == 0xEE and body.startswith(b"Adobe") and len(body) >= 12
+            at += 2 + length
+    raise UnreadableImage("no JPEG image: its segments lead to no pixels")
+
+
+def png(content: bytes) -> Header:
+    """Read the chunks of a PNG, all to the end, and keep of them what makes the first image.
+
+    Raises:
+        UnreadableImage: If it is cut off, or a critical chunk is unknown or has a wrong checksum.
+    """
+    chunks = list(_png_chunks(content))
+    kinds = [kind for kind, _, _ in chunks]
+    if kinds[:1] != [b"IHDR"] or b"IDAT" not in kinds or kinds.count(b"IHDR") != 1:
+        raise UnreadableImage("the PNG lacks its header or its pixels")
+    head = chunks[0][1]
+    if len(head) != 13:
+        raise UnreadableImage("the PNG's header has a wrong length")
+    width, height, depth, kind, packing, filtering, interlace = struct.unpack(">IIBBBBB", head)
+    if depth not in PNG_DEPTHS.get(kind, ()) or packing or filtering or interlace > 1:
+        raise UnreadableImage("the PNG's header makes no sense")
+    first = kinds.index(b"IDAT")
+    palette = [(at, body) for at, (name, body, good) in enumerate(chunks[:first]) if name == b"PLTE" and good]
+    if kind == 3 and (len(palette) != 1 or kinds.count(b"PLTE") != 1 or not _palette_fits(palette[0][1])):
+        raise UnreadableImage("the PNG's palette is missing or damaged")
+    clear = None
+    if kind in (0, 2, 3):
+        begin = palette[0][0] if kind == 3 else 0
+        keys = [(body, good) for name, body, good in chunks[begin:first] if name == b"tRNS"]
+        if keys and kind == 2 and depth == 16:
+            raise UnreadableImage("a PNG of 16 bits with a transparent color")
+        most = len(palette[0][1]) // 3 if kind == 3 else 0
+        clear = next((body for body, good in keys if good and _key_fits(body, kind, most)), None)
+    parts = [(b"IHDR", head)]
+    if kind == 3:
+        parts.append((b"PLTE", palette[0][1][: 3 << depth].ljust(3 << depth, b"\0")))
+    if clear is not None and kind == 2:
+        clear = bytes(byte * (at % 2) for at, byte in enumerate(clear))  # of 16 stored bits the low eight count
+    if clear is not None and kind != 0:
+        parts.append((b"tRNS", clear))
+    parts += [(name, body) for name, body, _ in chunks if name == b"IDAT"]
+    kept = PNG_START + b"".join(_png_chunk(*one) for one in parts) + _png_chunk(b"IEND", b"")
+    grey = None
+    if clear is not None and kind == 0:
+        # As it comes out of a decoder: fewer bits than eight spread over 0..255.
+        grey = int.from_bytes(clear) & (1 << depth) - 1
+        grey = grey * 255 // ((1 << depth) - 1) if depth < 8 else grey
+    return Header(width, height, _png_orientation(chunks), transparent=grey, content=kept)
+
+
+def _png_chunks(content: bytes):
+    at = len(PNG_START)
+    for _ in range(MOST_CHUNKS):
+        if at + 12 > len(content):
+            raise UnreadableImage("the PNG is cut off")
+        length, kind = struct.unpack_from(">I4s", content, at)
+        end = at + 12 + length
+        if end > len(content):
+            raise UnreadableImage("the PNG is cut off")
+        body = content[at + 8 : end - 4]
+        good = zlib.crc32(body, zlib.crc32(kind)) == struct.unpack_from(">I", content, end - 4)[0]
+        if not kind.isalpha() or (kind[:1].isupper() and kind not in PNG_CRITICAL):
+            raise UnreadableImage(f"the PNG has an unknown critical chunk {kind!r}")
+        if not good and kind in (b"IHDR", b"IDAT", b"IEND"):
+            raise UnreadableImage(f"the checksum of the PNG's {kind.decode()} is wrong")
+        yield kind, body, good
+        if kind == b"IEND":
+            return
+        at = end
+    raise UnreadableImage(f"the PNG has more than {MOST_CHUNKS:,} chunks")
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def _palette_fits(body: bytes) -> bool:
+    return 0 < len(body) <= 768 and len(body) % 3 == 0
+
+
+def _key_fits(body: bytes, kind: int, most: int) -> bool:
+    return 0 < len(body) <= most if kind == 3 else len(body) == (2 if kind == 0 else 6)
+
+
+def _png_orientation(chunks) -> int:
+    for kind, body, _ in chunks:
+        if kind == b"eXIf":
+            return orientation.of_exif(body)
+    for kind, body, _ in chunks:
+        for keyword in orientation.RAW_PROFILES:
+            if kind in (b"tEXt", b"zTXt") and body.startswith(keyword) and len(body) <= orientation.LONGEST_PROFILE:
+                return orientation.of_raw_profile(body[len(keyword) :], kind == b"zTXt")
+    return 1
+
+
+def webp(content: bytes) -> Header:
+    """Read size and EXIF of a WebP.
+
+    Raises:
+        UnreadableImage: If it is cut off.
+    """
+    (size,) = struct.unpack_from("<I", content, 4)
+    if len(content) < 30 or size + 8 > len(content):
+        raise UnreadableImage("the WebP is cut off")
+    kind = content[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(content[at : at + 3], "little") for at in (24, 27))
+        return Header(width, height, _webp_orientation(content, size + 8) if content[20] & 8 else 1)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return Header(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+    width, height = struct.unpack_from("<HH", content, 26)
+    return Header(width & 0x3FFF, height & 0x3FFF)
+
+
+def _webp_orientation(content: bytes, end: int) -> int:
+    at = 12
+    for _ in range(MOST_SEGMENTS):
+        if at + 8 > end:
+            return 1
+        kind, length = struct.unpack_from("<4sI", content, at)
+        if kind == b"EXIF":
+            return orientation.of_exif(content[at + 8 : min(at + 8 + length, end)])
+        at += 8 + length + length % 2
+    return 1
+
+
+def gif(content: bytes) -> Header:
+    """Read a GIF up to the end of its first frame.
+
+    Raises:
+        UnreadableImage: If it is cut off before, has no frame, or a frame without colors.
+    """
+    if len(content) < 13:
+        raise UnreadableImage("the GIF is cut off")
+    width, height, flags = struct.unpack_from("<HHB", content, 6)
+    colors = 2 << (flags & 7) if flags & 0x80 else 0
+    at, clear = 13 + 3 * colors, None
+    for _ in range(MOST_BLOCKS):
+        mark = content[at : at + 1]
+        if mark == b"!":
+            control = content[at + 1 : at + 3] == b"\xf9\x04" and content[at + 3 : at + 8]
+            if control and len(control) == 5:
+                clear = control[3] if control[0] & 1 else None
+            at = _gif_blocks(content, at + 2)
+        elif mark == b"," and at + 10 <= len(content):
+            left, top, columns, rows, local = struct.unpack_from("<HHHHB", content, at + 1)
+            start = at + 10
+            if local & 0x80:
+                colors, start = 2 << (local & 7), start + 3 * (2 << (local & 7))
+            end = _gif_blocks(content, start + 1)
+            if not colors or not columns or not rows:
+                raise UnreadableImage("the GIF's first frame has no colors or no pixels")
+            if clear is not None and clear >= colors:
+                clear = None
+            size = max(width, left + columns), max(height, top + rows)
+            frame = (left, top, columns, rows)
+            return Header(*size, frame=frame, transparent=clear, colors=colors, content=content[:end] + b";")
+        else:
+            break
+    raise UnreadableImage("the GIF is cut off, or has no frame")
+
+
+def _gif_blocks(content: bytes, at: int) -> int:
+    """Return where a chain of blocks, each behind its length and the last one empty, ends."""
+    for _ in range(MOST_BLOCKS):
+        if at >= len(content):
+            break
+        length = content[at]
+        at += 1 + length
+        if length == 0:
+            return at
+    raise UnreadableImage("the GIF is cut off")
+
+
+def bmp(content: bytes) -> Header:
+    """Read the header and the palette of a BMP.
+
+    A palette is taken out of `content`: Pillow takes some for grey, and then misreads the pixels.
+
+    Raises:
+        UnreadableImage: If it is cut off or its palette is too long.
+    """
+    if len(content) < 26:
+        raise UnreadableImage("the BMP is cut off")
+    offset, size = struct.unpack_from("<II", content, 10)
+    width, height, _, depth = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", content, 18)
+    if depth not in (1, 4, 8):
+        return Header(width, abs(height))
+    if (size != 12 and not 40 <= size <= 124) or len(content) < 14 + size:
+        raise UnreadableImage("the BMP is cut off, or has an unknown header")
+    entry, colors = 4, 1 << depth
+    if size == 12:
+        entry = 3
+    else:
+        colors = struct.unpack_from("<I", content, 46)[0] or colors
+    if colors > 1 << depth:
+        raise UnreadableImage(f"the BMP has {colors} colors for pixels of {depth} bits")
+    start = 14 + size
+    behind = start + entry * colors
+    palette = content[start:behind]
+    if len(palette) < entry * colors:
+        raise UnreadableImage("the BMP is cut off")
+    info = content[14:start] if size == 12 else content[14:46] + struct.pack("<I", 1 << depth) + content[50:start]
+    marks = b"\xff\0\xff\0"[:entry] * (1 << depth)
+    kept = content[:10] + struct.pack("<I", start + len(marks)) + info + marks
+    kept += content[offset if offset > start else behind :]
+    rgb = b"".join(palette[at : at + 3][::-1] for at in range(0, len(palette), entry))
+    return Header(width, abs(height), colors=colors, palette=rgb, content=kept)
