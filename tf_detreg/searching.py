@@ -3,7 +3,7 @@
 import os
 import pathlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,29 +16,45 @@ def image_files(paths: Sequence[str | os.PathLike], embedder):
     Raises:
         ValueError: If a path is missing, or folders hold no image.
     """
-    from tf_detreg.images import EXTENSIONS, is_image_name
+    from tf_detreg.datasets.scan import passed_over, sift
+    from tf_detreg.images import EXTENSIONS
 
-    files = []
+    files, skipped = [], {}
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
         if path.is_dir():
-            inside = [file for file in path.rglob("*") if is_image_name(file.name) and not file.is_dir()]
-            files += sorted(map(str, inside))
+            visible = sorted(str(file) for file in path.rglob("*") if _is_visible(file, path))
+            left_out = passed_over(visible, str(path))
+            left_out |= sift((file for file in visible if file not in left_out), str(path))
+            files += [file for file in visible if file not in left_out]
+            skipped |= left_out
         else:
             files.append(str(path))
     files = list(dict.fromkeys(files))
     if not files:
         known = ", ".join(sorted(EXTENSIONS))
         raise ValueError(f"No image in {', '.join(map(str, paths))}: known endings are {known}.")
-    return _unlabelled(files, embedder)
+    return _unlabelled(files, embedder, skipped)
 
 
-def _unlabelled(files: Sequence[str], embedder):
+def _is_visible(file: pathlib.Path, folder: pathlib.Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return not hidden and not file.is_dir()
+
+
+def _unlabelled(files: Sequence[str], embedder, skipped: Mapping[str, str] | None = None):
     from tf_detreg.datasets import ImageSet
 
     size = tuple(embedder.input_shape[1:3])
-    return ImageSet(labels=[0] * len(files), class_names=["?"], paths=files, image_size=size, name="the files")
+    return ImageSet(
+        labels=[0] * len(files),
+        class_names=["?"],
+        paths=files,
+        image_size=size,
+        name="the files",
+        skipped=tuple((skipped or {}).items()),
+    )
 
 
 def search_run(

@@ -249,6 +249,7 @@ def jpegs() -> Iterator[tuple[str, bytes, str]]:
     yield "jpeg cmyk without a marker", cmyk[:at] + cmyk[at + 16 :], NONE
     plain = jpeg()
     yield "jpeg trailing", plain + b"more" * 50, ALL
+    yield "jpeg no end", plain[:-2], NONE
     yield "jpeg junk between", plain[:2] + bytes(500) + plain[2:], NONE  # three bytes say what a file is
     at = plain.index(b"\xff\xdb")
     yield "jpeg junk between segments", plain[:at] + bytes(1500) + plain[at:], ALL

@@ -7,8 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.images import corpus, readers
+from tf_detreg.images import formats
 from tf_detreg.images.geometry import center_box, part, scaled
 from tf_detreg.images.graph import reader as graph_reader
 from tf_detreg.images.reference import decode, problem, thumbnail
@@ -107,6 +109,30 @@ def test_thumbnails_are_turned_and_lie_on_white_as_well(tmp_path):
         small = np.asarray(thumbnail(content, 160))
         whole = decode(content, small.shape[:2])
         np.testing.assert_array_equal(small, whole, err_msg=f"{name}: {orientation}")
+
+
+def images_that_need_a_decoder():
+    image = Image.fromarray(corpus.scene(64, 48))
+    yield "AVIF", corpus.saved(image, "AVIF", quality=100)
+    formats.readable_formats()
+    yield "HEIF", corpus.saved(image, "HEIF", quality=100)
+    for orientation in (3, 6):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        yield "AVIF", corpus.saved(image, "AVIF", quality=100, exif=exif)
+        yield "HEIF", corpus.saved(image, "HEIF", quality=100, exif=exif)
+
+
+def test_avif_and_heic_are_read_where_a_decoder_is_installed(tmp_path):
+    if not {"AVIF", "HEIF"} <= set(formats.readable_formats()):
+        pytest.skip("needs a Pillow with AVIF, and pillow-heif")
+    found = answers(images_that_need_a_decoder(), tmp_path, (48, 48))
+    turns = (1, 1, 3, 3, 6, 6)
+    for (name, reference, graph, training), turn in zip(found, turns, strict=True):
+        assert graph is None and (training == reference).all(), name
+        scene = TURNS[turn](corpus.scene(64, 48))
+        wanted = decode(corpus.saved(np.ascontiguousarray(scene), "PNG"), (48, 48)).astype(int)
+        assert np.abs(reference - wanted).mean() < 4, (name, turn)
 
 
 def test_kept_cases(tmp_path):

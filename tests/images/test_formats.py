@@ -15,7 +15,7 @@ from tf_detreg import datasets
 from tf_detreg.images import MAX_PIXELS, UnreadableImage, formats
 from tf_detreg.images.reference import problem
 from tf_detreg.images.training import header_of
-from tf_detreg.serving.gallery import thumbnail
+from tf_detreg.serving.gallery import jpeg
 
 CASES = pathlib.Path(__file__).parents[1] / "data" / "images"
 
@@ -34,7 +34,7 @@ def readers():
         "scan": lambda path: problem(str(path)) is None,
         "graph": lambda path: graphs([path.read_bytes()], (8, 8))[0] is not None,
         "training": lambda path: header_of(str(path)) is not None,
-        "thumbnail": lambda path: thumbnail(path, 16) is not None,
+        "thumbnail": lambda path: jpeg(path, 16) is not None,
     }
 
 

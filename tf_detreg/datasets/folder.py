@@ -13,7 +13,7 @@ from tf_detreg.datasets.image_set import ImageSet, Size, Splits, hold_out, split
 from tf_detreg.datasets.names import normal_names, report_cases
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.datasets.repeats import report_repeats
-from tf_detreg.datasets.scan import sift
+from tf_detreg.datasets.scan import passed_over, sift
 from tf_detreg.files import readable
 from tf_detreg.images import is_image_name
 
@@ -37,8 +37,8 @@ def folder(
 
     Folders whose names differ in white space or Unicode form only are one class. The log names classes that differ in
     upper and lower case only, and pictures that are there again: as links or copies, under two classes, in two parts.
-    Files that are no pictures are left out, counted, named in the log and listed in `skipped`. A class of one image
-    stays and is reported: as a query it has nothing to find.
+    Files that are no images are left out, counted, named in the log and listed in `skipped` with the reason. A class of
+    one image stays and is reported: as a query it has nothing to find.
 
     Args:
         path: the folder.
@@ -84,12 +84,14 @@ def _given_parts(root: pathlib.Path) -> dict[str, pathlib.Path] | None:
 
 def _load(root: pathlib.Path, image_size: Size, name: str) -> ImageSet:
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    names = [(label, file) for label, kind in enumerate(classes) for file in _pictures(root, kind)]
+    files = [(label, file) for label, kind in enumerate(classes) for file in _files(root, kind)]
+    names = [(label, file) for label, file in files if is_image_name(os.path.basename(file))]
     if not names:
         loose = sum(is_image_name(entry.name) for entry in os.scandir(root))
         hint = f" ({loose} pictures lie beside, in no class folder)" if loose else ""
         raise ValueError(f"{root} holds no pictures in class folders{hint}. Expected {root}/CLASS/picture.jpg.")
     bad = sift((os.path.join(root, file) for _, file in names), str(root))
+    bad |= passed_over((os.path.join(root, file) for _, file in files), str(root))
     kept = [(label, file) for label, file in names if os.path.join(root, file) not in bad]
     return _assemble(root, classes, kept, bad, image_size, name)
 
@@ -129,10 +131,10 @@ def report_counts(classes, counts: np.ndarray, what: str) -> None:
             logger.warning("%s: %d of %d classes %s: %s", what, len(found), len(classes), remark, shown)
 
 
-def _pictures(root: pathlib.Path, kind: str) -> Iterator[str]:
-    """Picture files below a class folder, relative to `root`, in a fixed order."""
+def _files(root: pathlib.Path, kind: str) -> Iterator[str]:
+    """Files below a class folder that are not hidden, relative to `root`, in a fixed order."""
     for where, folders, files in os.walk(root / kind):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(files):
-            if is_image_name(file):
+            if not file.startswith("."):
                 yield os.path.relpath(os.path.join(where, file), root)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from tf_detreg.images import is_image_name
 from tf_detreg.images.reference import problem
 from tf_detreg.progress import ticker
 
@@ -28,3 +31,16 @@ def sift(paths: Iterable[str], what: str, look: Callable[[str], str | None] = pr
             "%s: left out %d of %d files that are no pictures:\n  %s%s", what, len(bad), len(paths), shown, more
         )
     return bad
+
+
+def passed_over(paths: Iterable[str], what: str) -> dict[str, str]:
+    """Return path → reason of the files that are no images by their names; logs how many there are of each ending."""
+    found = {path: "no image by its name" for path in paths if not is_image_name(os.path.basename(path))}
+    endings = Counter(os.path.splitext(path)[1].lower() or "no ending" for path in found)
+    if found:
+        shown = ", ".join(f"{count} × {ending}" for ending, count in endings.most_common(10))
+        first = ", ".join(list(found)[:5]) + (", …" if len(found) > 5 else "")
+        logger.warning(
+            "%s: left out %d files that are no images by their names (%s): %s", what, len(found), shown, first
+        )
+    return found

@@ -20,6 +20,7 @@ from tf_detreg.images.geometry import DRAWS, RandomCrop, Size, height_width, par
 Source = str | os.PathLike | bytes
 
 _PARSERS = {"JPEG": headers.jpeg, "PNG": headers.png, "WEBP": headers.webp, "GIF": headers.gif, "BMP": headers.bmp}
+_JPEG_END = b"\xff\xd9"
 _HEAD = 1 << 16  # bytes that hold most headers
 _LARGEST_FILE = 1 << 30
 _TIFF_ORIENTATION, _TIFF_TILE = 274, (322, 323)  # tags; a decoder allocates a tile whatever the image's size
@@ -165,6 +166,8 @@ def _open(source: Source, max_pixels: int):
     form = format_of(content[:16])
     known = readable_formats()
     header = _PARSERS[form](content) if form in _PARSERS else None
+    if form == "JPEG" and _JPEG_END not in content:
+        raise UnreadableImage("the JPEG is cut off")  # a decoder may have all pixels without it
     if header is not None:
         check_pixels(header.width, header.height, max_pixels)
         content = header.content or content
