@@ -78,7 +78,8 @@ def read(
         box = part(*seen, size, crop, draws)
         enough = shrinkage(box, size)
         # A JPEG decodes at 1/2, 1/4 or 1/8 of its size for a fraction of the cost, where that leaves enough pixels.
-        image.draft(None, (max(1, int(full[0] / enough)), max(1, int(full[1] / enough))))
+        if header.components:
+            image.draft(None, (max(1, int(full[0] / enough)), max(1, int(full[1] / enough))))
         shown = orientation.upright(_pixels(image, header), header.orientation)
         box = scaled(box, seen, shown.size)
         return np.asarray(shown.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
@@ -95,7 +96,8 @@ def thumbnail(source: Source, side: int):
         UnreadableImage: With the file's name and the reason.
     """
     with _reasons(source), _open(source, MAX_PIXELS) as (image, header):
-        image.draft("RGB", (2 * side, 2 * side))
+        if header.components:
+            image.draft("RGB", (2 * side, 2 * side))
         return orientation.upright(_pixels(image, header), header.orientation)
 
 
