@@ -1,47 +1,51 @@
 """A study from its file to its page, on the embedded digits: choice, test, resumption, pages."""
 
-import io
+import dataclasses
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tf_detreg import regularizers
-from tf_detreg.experiments import ablation, data, pages, runner, study, table, texts, trial, tuning
+from tf_detreg import datasets
+from tf_detreg.experiments import ablation, cost, data, pages, runner, study, table, trial, tuning
+from tf_detreg.training import RunConfig
 
+ROOT = pathlib.Path(__file__).parents[2]
 TEXT = """
 name = "tiny"
 kind = "choice"
 title = "Tiny"
 question = "Does it run?"
-[data]
-source = "digits"
-features = "pixels"
+[run]
+data = "digits"
+backbone = { name = "small_cnn", width = 4, blocks = 2 }
+features = true
+head = { name = "Linear", dim = 8 }
+classes = 0
+images = 64
+epochs = 1
+k = [1, 2]
 [protocol]
 test = 0.4
 splits = [0, 1]
 seeds = [0, 1]
-recall_at = [1, 2]
 smoothness = true
 baselines = ["linear"]
 contrasts = [["flow", "linear"]]
-[recipe]
-dim = 8
-epochs = 1
-batch = 64
 [families.linear]
 grid = { "head.dropout" = [0.0, 0.2] }
 [families.flow]
-head = { kind = "RealNVP", depth = 2, hidden = 8, penalty = 0.1, measure = "isometric" }
+head = { name = "RealNVP", depth = 2, hidden = 8, penalty = 0.1, measure = "isometric" }
 grid = { "loss.alpha" = [16.0, 32.0] }
 """
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv(data.CACHE_VARIABLE, str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("TF_DETREG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture
@@ -58,9 +62,8 @@ def quick(monkeypatch):
 
     def pretend(job, folder):
         seen.append(job)
-        value = (
-            50.0 + job["seed"] + (job["recipe"]["head"]["kind"] == "RealNVP") + job["recipe"]["head"].get("dropout", 0)
-        )
+        head = job["config"]["head"]
+        value = 50.0 + job["seed"] + (head["name"] == "RealNVP") + head.get("dropout", 0)
         metrics = {"recall@1": value, "recall@2": value, "seconds": 1.0, "parameters": 10, "train_recall@1": 90.0}
         record = {**job, "metrics": metrics, "versions": {"keras": "3"}, "machine": "m", "finished": "now"}
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -71,6 +74,14 @@ def quick(monkeypatch):
     return seen
 
 
+def silent(text):
+    """Take a line of progress."""
+
+
+def table_of(rows, tmp_path):
+    return table.read(table.write(table.tidy(rows), tmp_path / "rows.csv"))
+
+
 def test_classes_of_the_parts_are_disjoint_and_test_does_not_depend_on_the_share():
     whole = data.deal(100, 1 / 3, 0.5, seed=3)
     assert sorted(np.concatenate(whole)) == list(range(100))
@@ -78,14 +89,52 @@ def test_classes_of_the_parts_are_disjoint_and_test_does_not_depend_on_the_share
     assert set(small[0]) < set(whole[0])
     np.testing.assert_array_equal(small[2], whole[2])
     assert not np.array_equal(data.deal(100, 1 / 3, 0.5, seed=4)[2], whole[2])
+    with pytest.raises(ValueError, match="fewer than 2 classes"):
+        data.deal(4, 0.1, 0.5, seed=0)
+
+
+def test_the_parts_of_a_loader_are_dealt_as_one_set():
+    splits = datasets.digits()
+    whole = data.join(splits)
+    assert len(whole) == sum(map(len, splits)) and whole.num_classes == 10
+    np.testing.assert_array_equal(whole.images[-len(splits.test) :], splits.test.images)
+    np.testing.assert_array_equal(whole.labels[-len(splits.test) :], splits.test.labels)
+    others = dataclasses.replace(splits.test, class_names=[f"other {name}" for name in splits.test.class_names])
+    assert data.join([splits.train, others]).num_classes == 20
+    protocol = {**study.PROTOCOL, "test": 0.4, "images_per_class": 3}
+    train, unseen, gallery = data.parts(RunConfig(data="digits"), protocol, 0, "validation")
+    assert not set(train.class_names) & set(unseen.class_names) and gallery is None
+    assert set(np.bincount(train.labels)) == {3}
+    both, tested, _ = data.parts(RunConfig(data="digits"), protocol, 0, "test")
+    assert set(both.class_names) == {*train.class_names, *unseen.class_names}
+    assert not set(both.class_names) & set(tested.class_names)
+
+
+def test_the_candidate_with_the_best_mean_is_chosen_in_each_split(tiny):
+    """Not the one with the best single seed, nor the best of another split, family or stage."""
+    found = study.read(tiny)
+    one, two = found.families["linear"]
+    values = {(0, 0): ([50, 90], [71, 72]), (0, 1): ([60, 61], [59, 58])}
+
+    def row(recipe, stage, split, seed, value, family="linear"):
+        job = runner.describe(found, stage, recipe, split, seed)
+        return {**job, "family": family, "metrics": {"recall@1": value}}
+
+    rows = [row(found.families["flow"][0], "validation", 0, 0, 99, "flow"), row(one, "test", 0, 0, 100)]
+    for (_, split), scores in values.items():
+        for recipe, seeds in zip((one, two), scores, strict=True):
+            rows += [row(recipe, "validation", split, seed, value) for seed, value in enumerate(seeds)]
+    assert runner.choose(found, rows, "linear", 0) == two
+    assert runner.choose(found, rows, "linear", 1) == one
 
 
 def test_choice_looks_at_validation_and_tests_the_chosen_alone(tiny, tmp_path, quick):
     found = study.read(tiny)
-    rows = runner.run(found, tmp_path, jobs=0, log=lambda text: None)
+    rows = runner.run(found, tmp_path, jobs=0, log=silent)
     tests = [job for job in quick if job["stage"] == "test"]
     assert len(tests) == 2 * 2 * 2
-    assert {job["recipe"]["head"].get("dropout") for job in tests if job["recipe"]["head"]["kind"] == "Linear"} == {0.2}
+    heads = [job["config"]["head"] for job in tests]
+    assert {head.get("dropout") for head in heads if head["name"] == "Linear"} == {0.2}
     compared = {entry["name"]: entry for entry in table.compare(found, table_of(rows, tmp_path))}
     assert compared["linear"]["is_baseline"]
     assert compared["flow"]["difference"].mean == pytest.approx(0.8)
@@ -95,13 +144,24 @@ def test_choice_looks_at_validation_and_tests_the_chosen_alone(tiny, tmp_path, q
     assert contrast.mean == pytest.approx(0.9) and contrast.count == 4
 
 
+def test_a_table_measures_every_candidate_on_test_classes_beside_published_figures(tiny, tmp_path, quick):
+    figures = '[[papers]]\ncandidate = "flow: loss.alpha 16.0"\nsource = "a paper"\n"recall@1" = 12.5\n'
+    tiny.write_text(TEXT.replace('kind = "choice"', 'kind = "table"') + figures)
+    found = study.read(tiny)
+    rows = runner.run(found, tmp_path, jobs=0, log=silent)
+    assert {job["stage"] for job in quick} == {"test"} and len(quick) == 4 * 2 * 2
+    page = pages.study_section(found, table_of(rows, tmp_path))
+    assert "| flow: loss.alpha 16.0 | 12.5 | 51.50 ± 0.58 | a paper |" in page
+    assert "nothing was chosen" in page and page.count("12.5") == 1
+
+
 def test_a_killed_study_goes_on_where_it_stopped(tiny, tmp_path, quick):
     found = study.read(tiny)
-    runner.run(found, tmp_path, jobs=0, log=lambda text: None)
+    runner.run(found, tmp_path, jobs=0, log=silent)
     done = len(quick)
     lost = sorted((tmp_path / "runs").glob("*.json"))[0]
     lost.unlink()
-    runner.run(found, tmp_path, jobs=0, log=lambda text: None)
+    runner.run(found, tmp_path, jobs=0, log=silent)
     assert len(quick) == done + 1 and lost.exists()
 
 
@@ -112,209 +172,126 @@ def test_key_changes_with_what_the_numbers_depend_on_and_with_nothing_else(tiny)
     assert key != runner.describe(found, "test", recipe, 0, 0)["key"]
     assert key != runner.describe(found, "validation", recipe, 1, 0)["key"]
     assert key != runner.describe(found, "validation", {**recipe, "epochs": 2}, 0, 0)["key"]
+    assert key != runner.describe(found, "validation", {**recipe, "data": {"name": "glyphs"}}, 0, 0)["key"]
     found.protocol["seeds"].append(7)
-    assert key == runner.describe(found, "validation", recipe, 0, 0)["key"]
+    assert key == runner.describe(found, "validation", {**recipe, "strategy": "mirrored"}, 0, 0)["key"]
 
 
 def test_report_lists_what_was_run_and_what_was_not(tiny, tmp_path, quick):
-    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=lambda text: None)
+    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=silent)
     waiting = TEXT.replace('"tiny"', '"later"').replace('"Tiny"', '"Later"')
     (tmp_path / "later.toml").write_text(waiting, encoding="utf-8")
     text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
     assert "## Tiny" in text and "+0.80" in text and "Not run yet" in text and "later.toml" in text
     assert (tmp_path / "plot.svg").read_text().lstrip().startswith("<?xml")
     assert "<table>" in (tmp_path / "out" / "tiny" / "report.html").read_text()
-
-
-def test_picture_keeps_to_headline_studies(tiny, tmp_path, quick):
-    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=lambda text: None)
     (tmp_path / "aside.toml").write_text(
         "headline = false\n" + TEXT.replace('"tiny"', '"aside"').replace('"Tiny"', '"Aside"')
     )
-    ablation.ablate(tmp_path / "aside.toml", tmp_path / "out", jobs=0, log=lambda text: None)
+    ablation.ablate(tmp_path / "aside.toml", tmp_path / "out", jobs=0, log=silent)
     text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
     assert "## Tiny" in text and "## Aside" in text
     assert "Tiny" in (picture := (tmp_path / "plot.svg").read_text()) and "Aside" not in picture
-
-
-def test_report_asks_for_the_families_that_a_study_got_since(tiny, tmp_path, quick):
-    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=lambda text: None)
-    tiny.write_text(TEXT.replace("[families.flow]", '[families.new]\nhead = { kind = "NICE" }\n[families.flow]'))
+    tiny.write_text(TEXT.replace("[families.flow]", '[families.new]\nhead = "NICE"\n[families.flow]'))
     with pytest.raises(ValueError, match=r"lacks \['new'\].*ablate"):
         pages.report(tmp_path, tmp_path / "results.md")
 
 
 def test_a_real_trial_repeats_to_the_bit_and_measures_smoothness(tiny):
     found = study.read(tiny)
-    arrays = data.load(found.data)
-    train, validation, _ = data.deal(arrays.num_classes, 1 / 3, 0.4, 0)
-    recipe = found.families["flow"][0]
-    one, two = (trial.run(recipe, arrays.select(train), arrays.select(validation), 0, found.protocol) for _ in range(2))
+    flow, linear = (RunConfig.from_dict(found.families[name][0]) for name in ("flow", "linear"))
+    one, two = (trial.run(flow, found.protocol, 0, "validation") for _ in range(2))
     for name in ("recall@1", "metric_loss", "spectral", "secant_within_unseen"):
         assert one[name] == two[name]
     assert one["spectral"] >= one["frobenius"] > 0.5
     assert 0 < one["abs_log_scale"] < 0.5
+    identity = trial.run(linear, found.protocol, 0, "validation")
+    assert (identity["spectral"], identity["frobenius"]) == pytest.approx((1.0, 1.0))
+    assert identity["log_det"] == 0.0
+    assert identity["secant_between_unseen"] == pytest.approx(1.0)
 
 
-def test_smoothness_of_a_linear_head_is_one(tiny):
-    found = study.read(tiny)
-    arrays = data.load(found.data)
-    recipe = found.families["linear"][0]
-    measured = trial.run(recipe, arrays.select([0, 1, 2, 3]), arrays.select([4, 5]), 0, found.protocol)
-    assert (measured["spectral"], measured["frobenius"]) == pytest.approx((1.0, 1.0))
-    assert measured["log_det"] == 0.0
-    assert measured["secant_between_unseen"] == pytest.approx(1.0)
+def test_a_trial_in_a_directory_equals_one_in_memory_and_is_not_trained_twice(tiny, tmp_path, monkeypatch):
+    config = RunConfig.from_dict({**study.read(tiny).families["linear"][0], "features": False, "images": 32})
+    protocol = {**study.PROTOCOL, "test": 0.4, "images_per_class": 20}
+    here = trial.run(config, protocol, 0, "validation")
+    kept = trial.run(config, protocol, 0, "validation", tmp_path / "kept")
+    for name in ("recall@1", "map@r", "train_recall@1", "parameters"):
+        assert here[name] == kept[name]
+    monkeypatch.setattr("tf_detreg.training.stages.fit", lambda *args: pytest.fail("trained again"))
+    assert trial.run(config, protocol, 0, "validation", tmp_path / "kept")["recall@1"] == kept["recall@1"]
 
 
-def test_balanced_batches_hold_so_many_classes_and_differ_from_epoch_to_epoch():
-    labels = np.repeat(np.arange(10), 12).astype("int32")
-    arrays = data.Arrays(np.arange(120.0)[:, None], labels, None, tuple("abcdefghij"))
-    batches = trial._batches(arrays, 20, seed=0, classes=5)
-    assert int(batches.cardinality()) == 6
-    first, second = ([(x.numpy().ravel(), y.numpy()) for x, y in batches] for _ in range(2))
-    assert all(np.bincount(y, minlength=10).max() == 4 and len(np.unique(y)) == 5 for _, y in first)
-    assert all((labels[x.astype(int)] == y).all() for x, y in first)
-    assert any((a[0] != b[0]).any() for a, b in zip(first, second, strict=True))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"head": {"kind": "RealNVP", "depth": 2, "hidden": 8}, "rival": {"penalty": -0.1, "loss_weight": 0.5}},
-        {"head": {"kind": "RealNVP", "depth": 2, "hidden": 8, "penalty": 0.1}, "interpolation": 0.4, "classes": 4},
-        {"loss": {"kind": "TripletSemiHard"}},
-        {"head": {"kind": "ResidualMLP", "blocks": 1, "hidden": 8}},
-    ],
-    ids=["dueling", "interpolation", "pair loss", "residual"],
-)
-def test_recipes_train(tiny, change):
-    found = study.read(tiny)
-    arrays = data.load(found.data)
-    recipe = {**found.families["linear"][0], **change}
-    protocol = {**found.protocol, "smoothness": False}
-    measured = trial.run(recipe, arrays.select([0, 1, 2, 3]), arrays.select([4, 5]), 0, protocol)
-    assert 0 <= measured["recall@1"] <= 100 and measured["parameters"] > 0
-
-
-def test_unknown_parts_are_named(tiny):
-    found = study.read(tiny)
-    arrays = data.load(found.data)
-    recipe = {**found.families["linear"][0], "head": {"kind": "Magic"}}
-    with pytest.raises(ValueError, match="Magic"):
-        trial.run(recipe, arrays.select([0, 1]), arrays.select([2, 3]), 0, found.protocol)
-
-
-def test_missing_data_says_where_to_put_it(monkeypatch):
-    monkeypatch.setenv("TF_DETREG_DATA", "/nonexistent")
-    with pytest.raises(ValueError, match="TF_DETREG_DATA"):
-        data.load({"source": "emoji", "features": "pixels"})
-    with pytest.raises(ValueError, match=r"data\.source"):
-        data.load({"source": "elsewhere"})
-
-
-def test_a_second_head_of_any_kind_gets_its_loss(tiny):
-    found = study.read(tiny)
-    arrays = data.load(found.data).select([0, 1, 2, 3])
-    head = {"kind": "ResidualMLP", "blocks": 1, "hidden": 8}
-    for rival in ({"loss_weight": 0.5}, {"penalty": 0.0, "loss_weight": 0.5}):
-        model = trial.build({**found.families["linear"][0], "head": head, "rival": rival}, arrays)
-        assert type(model.rival).__name__ == "ResidualMLP" and model.rival_loss_weight == 0.5
-
-
-def test_the_rival_may_have_proxies_of_its_own(tiny):
-    found = study.read(tiny)
-    arrays = data.load(found.data).select([0, 1, 2, 3])
-    recipe = {**found.families["linear"][0], "loss": {"kind": "ProxyAnchor"}}
-    shared, own = (
-        trial.build({**recipe, "rival": {"loss_weight": 1.0, **more}}, arrays) for more in ({}, {"proxies": "own"})
+def test_health_numbers_are_those_of_the_last_epoch_and_warnings_are_counted(tmp_path):
+    # Nothing pushes: all embeddings run into one point.
+    collapsing = RunConfig.from_dict(
+        {
+            "data": "digits",
+            "backbone": {"name": "small_cnn", "width": 4, "blocks": 2},
+            "head": {"name": "Linear", "dim": 4},
+            "loss": {"name": "Contrastive", "negative_margin": 0.0},
+            "optimizer": {"backbone_rate": 0.1, "head_rate": 0.1, "weight_decay": 0.0, "decay": "none"},
+            "health": True,
+            "classes": 2,
+            "images": 2,
+            "epochs": 4,
+            "k": [1],
+        }
     )
-    assert shared.rival_loss is shared.loss_function
-    assert own.rival_loss is not own.loss_function
-
-
-def test_a_backbone_starts_from_a_weights_file_among_the_data(tmp_path, monkeypatch):
-    monkeypatch.setenv("TF_DETREG_DATA", str(tmp_path))
-    assert data.weights(None) is None
-    assert data.weights("imagenet") == "imagenet"
-    with pytest.raises(ValueError, match="TF_DETREG_DATA"):
-        data.weights("trained.npz")
-    (tmp_path / "trained.npz").touch()
-    assert data.weights("trained.npz") == str(tmp_path / "trained.npz")
-
-
-def test_emoji_images_come_at_the_size_asked_for(tmp_path):
-    write_emoji(tmp_path / "set.npz", np.arange(4 * 8 * 8 * 3, dtype="uint8").reshape(4, 8, 8, 3))
-    whole, half = (
-        data.load({"source": "emoji", "path": str(tmp_path / "set.npz"), "without": ["copy"], **size})
-        for size in ({}, {"image_size": 4})
-    )
-    assert whole.inputs.shape == (4, 8, 8, 3) and whole.names == ("cat", "dog") and list(whole.groups) == [0, 1, 0, 1]
-    blocks = whole.inputs.reshape(4, 4, 2, 4, 2, 3).astype(float).mean(axis=(2, 4))
-    np.testing.assert_allclose(half.inputs, blocks, atol=1.0)
-
-
-def write_emoji(path, images):
-    """A set of two classes in two styles of different families, and a style without images."""
-    png = []
-    for image in images:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        png.append(np.frombuffer(buffer.getvalue(), "uint8"))
-    styles = [{"name": name, "family": family} for name, family in (("a", "A"), ("b", "B"), ("copy", "A"))]
-    info = {"classes": [{"label": "cat"}, {"label": "dog"}], "styles": styles}
-    np.savez(
-        path,
-        png=np.concatenate(png),
-        offset=np.cumsum([0, *map(len, png)]),
-        label=np.array([0, 0, 1, 1], "int16"),
-        style=np.array([0, 1, 0, 1], "int16"),
-        info=np.frombuffer(json.dumps(info).encode(), "uint8"),
-    )
+    protocol = {**study.PROTOCOL, "test": 0.4}
+    with pytest.warns(RuntimeWarning, match="Epoch"):
+        found = trial.run(collapsing, protocol, 0, "validation")
+    assert found["health_within_between_ratio"] > 0.5 and found["health_effective_rank"] >= 1
+    assert 1 <= found["health_first_warning"] <= found["health_last_warning"] <= 4
+    assert found["health_warnings"] >= 1
 
 
 def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):
     pytest.importorskip("optuna")
-    best = tuning.tune(tiny, "linear", trials=4, output=tmp_path, jobs=0, log=lambda text: None)
+    best = tuning.tune(tiny, "linear", trials=4, output=tmp_path, jobs=0, log=silent)
     assert best["recipe"]["head"]["dropout"] == 0.2 and best["value"] == pytest.approx(50.2)
     assert {job["stage"] for job in quick} == {"validation"}
-    again = tuning.tune(tiny, "linear", trials=2, output=tmp_path, jobs=0, log=lambda text: None)
+    again = tuning.tune(tiny, "linear", trials=2, output=tmp_path, jobs=0, log=silent)
     assert again["trials"] >= best["trials"]
     with pytest.raises(ValueError, match="family"):
         tuning.tune(tiny, "cubic", output=tmp_path)
 
 
-def table_of(rows, tmp_path):
-    return table.read(table.write(table.tidy(rows), tmp_path / "rows.csv"))
-
-
 def test_workers_of_a_pool_do_the_same_as_this_process(tiny, tmp_path):
     found = study.read(tiny)
-    recipe = found.families["linear"][0]
-    job = runner.describe(found, "validation", recipe, 0, 0)
-    here, there = (
-        runner.complete([job], tmp_path / str(jobs), jobs, lambda text: None)[0]["metrics"] for jobs in (0, 1)
-    )
+    job = runner.describe(found, "validation", found.families["linear"][0], 0, 0)
+    here, there = (runner.complete([job], tmp_path / str(jobs), jobs, silent)[0]["metrics"] for jobs in (0, 1))
     assert here["recall@1"] == pytest.approx(there["recall@1"], abs=1.0)
 
 
-TINY_BERT = pathlib.Path(__file__).parents[1] / "data" / "tiny_bert"
-STUDIES = sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml"))
+def test_cost_counts_epochs_times_images_of_every_trial(tiny):
+    found = study.read(tiny)
+    counted = cost.estimate(found, 10.0, count=lambda config, protocol, split, stage: 100 if stage == "test" else 60)
+    # 4 candidates × 2 splits × 1 seed on validation classes, then 2 families × 2 splits × 2 seeds on test classes.
+    assert (counted.trials, counted.images) == (8 + 8, 8 * 60 + 8 * 100)
+    assert counted.hours == pytest.approx(counted.images / 10 / 3600)
+    assert cost.estimate(found).images > 10_000
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
-def test_every_family_of_the_repository_s_studies_can_be_built(path, monkeypatch):
-    # A stand-in of the same kind: its vectors are no matter here, and the real one is a package of its own.
-    monkeypatch.setattr(texts, "sentence_encoder", lambda: regularizers.SentenceEncoder(TINY_BERT))
-    monkeypatch.setattr(data, "weights", lambda name: None)  # a file among the data, which are not at hand
-    found = study.read(path)
-    shape = (24, 32, 32, 3) if "features" not in found.data else (24, 12)
-    arrays = data.Arrays(np.zeros(shape, "float32"), np.repeat(np.arange(6), 4).astype("int32"), None, tuple("abcdef"))
-    for recipes in found.families.values():
-        assert trial.build({**recipes[-1], "dim": 8}, arrays).embedder.output_shape == (None, 8)
+OLD = sorted((ROOT / "studies" / "results").glob("*.csv"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
-def test_smoke_version_of_every_study_runs(path, tmp_path):
-    page = ablation.ablate(path, tmp_path, jobs=0, smoke=True)
-    assert "<table>" in page.read_text()
+@pytest.mark.parametrize("path", OLD, ids=lambda p: p.stem)
+def test_tables_of_version_0_1_belong_to_their_studies(path):
+    """Every row of every table is one of its study's candidates, and every candidate has rows."""
+    found = study.read(ROOT / "studies" / f"{path.stem}.toml")
+    rows = table.read(path, found)
+    known = {study.signature(recipe): family for family, recipes in found.families.items() for recipe in recipes}
+    assert {study.signature(row["recipe"]) for row in rows} == set(known)
+    assert all(known[study.signature(row["recipe"])] == row["family"] or found.kind == "ablation" for row in rows)
+
+
+def test_the_page_of_results_and_its_conclusions_follow_from_the_tables(tmp_path):
+    written = pages.report(ROOT / "studies", tmp_path / "results.md").read_text(encoding="utf-8")
+    kept = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    numbers = lambda text: [line for line in text.splitlines() if line.startswith("| ")]  # noqa: E731
+    assert numbers(written) == numbers(kept)
+    said = subprocess.run(
+        [sys.executable, ROOT / "studies" / "conclusions.py"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "glyphs-heads: R@1 on validation classes" in said and said.count("pairs") > 50

@@ -4,9 +4,10 @@ import pathlib
 
 import pytest
 
-from tf_detreg.experiments import study
+from tf_detreg.experiments import study, table
 
-STUDIES = sorted((pathlib.Path(__file__).parents[2] / "studies").glob("*.toml"))
+STUDIES = sorted((pathlib.Path(__file__).parents[2] / "studies").rglob("*.toml"))
+BASE = {"head": {"name": "Linear", "dim": 8}}
 
 
 def write(tmp_path, text):
@@ -16,8 +17,8 @@ def write(tmp_path, text):
 
 
 def test_grid_makes_every_combination_and_budget_draws_from_them():
-    family = {"head": {"kind": "RealNVP", "depth": 2}, "grid": {"head.penalty": [0.1, 0.2, 0.3], "epochs": [1, 2]}}
-    recipes = list(study.candidates(study.RECIPE, family))
+    family = {"head": {"name": "RealNVP", "depth": 2}, "grid": {"head.penalty": [0.1, 0.2, 0.3], "epochs": [1, 2]}}
+    recipes = list(study.candidates(BASE, family))
     assert [(r["head"]["penalty"], r["epochs"]) for r in recipes] == [
         (0.1, 1),
         (0.1, 2),
@@ -26,30 +27,48 @@ def test_grid_makes_every_combination_and_budget_draws_from_them():
         (0.3, 1),
         (0.3, 2),
     ]
-    assert all(r["head"]["kind"] == "RealNVP" and r["head"]["depth"] == 2 for r in recipes)
-    drawn = list(study.candidates(study.RECIPE, family, budget=4))
-    assert len(drawn) == 4 and drawn == list(study.candidates(study.RECIPE, family, budget=4))
+    assert all(r["head"]["name"] == "RealNVP" and r["head"]["depth"] == 2 for r in recipes)
+    drawn = list(study.candidates(BASE, family, budget=4))
+    assert len(drawn) == 4 and drawn == list(study.candidates(BASE, family, budget=4))
     assert all(r in recipes for r in drawn)
 
 
 def test_candidates_leave_the_base_alone():
-    base = {**study.RECIPE, "head": {"kind": "Linear"}}
+    base = {"head": {"name": "Linear", "dim": 8}}
     list(study.candidates(base, {"grid": {"head.dropout": [0.5]}}))
-    assert base["head"] == {"kind": "Linear"}
+    assert base == {"head": {"name": "Linear", "dim": 8}}
 
 
-def test_another_kind_replaces_a_table_and_the_same_kind_extends_it():
-    base = {"loss": {"kind": "ProxyAnchor", "alpha": 16.0}}
-    assert study.merge(base, {"loss": {"kind": "SoftTriple"}})["loss"] == {"kind": "SoftTriple"}
+def test_another_name_replaces_a_table_and_the_same_name_extends_it():
+    base = {"loss": {"name": "ProxyAnchor", "alpha": 16.0}}
+    assert study.merge(base, {"loss": {"name": "SoftTriple"}})["loss"] == {"name": "SoftTriple"}
     assert study.merge(base, {"loss": {"margin": 0.2}})["loss"]["alpha"] == 16.0
     backbone = {"backbone": {"name": "efficientnet_lite0", "weights": "imagenet"}}
     assert study.merge(backbone, {"backbone": {"name": "small_cnn"}})["backbone"] == {"name": "small_cnn"}
     assert study.merge(backbone, {"backbone": {"trainable": False}})["backbone"]["weights"] == "imagenet"
 
 
+def test_another_head_keeps_the_width():
+    base = {"head": {"name": "RealNVP", "dim": 32, "depth": 2}}
+    for head in ({"name": "Linear"}, "Linear"):
+        assert study.merge(base, {"head": head})["head"] == {"name": "Linear", "dim": 32}
+    assert study.merge(base, {"head": {"name": "Linear", "dim": 4}})["head"]["dim"] == 4
+
+
+def test_names_with_a_comma_change_together():
+    family = {"grid": {"classes, images": [[0, 128], [64, 2]], "head.dropout": [0.0, 0.1]}}
+    found = list(study.candidates(BASE, family))
+    assert [(r["classes"], r["images"], r["head"]["dropout"]) for r in found] == [
+        (0, 128, 0.0),
+        (0, 128, 0.1),
+        (64, 2, 0.0),
+        (64, 2, 0.1),
+    ]
+
+
 def test_hash_ignores_the_order_of_keys_and_sees_every_value():
-    assert study.recipe_hash({"a": 1, "b": {"c": 2, "d": 3}}) == study.recipe_hash({"b": {"d": 3, "c": 2}, "a": 1})
-    assert study.recipe_hash({"a": 1}) != study.recipe_hash({"a": 2})
+    assert study.digest({"a": 1, "b": {"c": 2, "d": 3}}) == study.digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert study.digest({"a": 1}) != study.digest({"a": 2})
 
 
 @pytest.mark.parametrize(
@@ -59,7 +78,8 @@ def test_hash_ignores_the_order_of_keys_and_sees_every_value():
         ("colour = 1\n[families.a]", "colour"),
         ('kind = "guess"\n[families.a]', "guess"),
         ("[protocol]\nseed = [1]\n[families.a]", "seed"),
-        ("[recipe]\ndepth = 1\n[families.a]", "depth"),
+        ("[run]\ndepth = 1\n[families.a]", "depth"),
+        ("[recipe]\ndim = 1\n[families.a]", r"version 0\.1.*docs/studies\.md"),
         ("[families.a]\nhaed = {}", "haed"),
         ("title = 'x'", "families"),
         ('[protocol]\nbaselines = ["b"]\n[families.a]', "'b'"),
@@ -80,6 +100,7 @@ def test_a_missing_file_is_named():
 def test_the_studies_of_the_repository_are_readable(path, smoke):
     found = study.read(path, smoke)
     assert found.question and found.title and found.families
+    assert {entry["candidate"] for entry in found.papers} <= set(table.labels(found)) or smoke
     assert found.name.endswith("-smoke") == smoke
     if found.kind == "choice":
         counts = {len(recipes) for recipes in found.families.values()}

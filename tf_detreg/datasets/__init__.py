@@ -2,10 +2,12 @@
 
 from tf_detreg.datasets import decode as _moved  # noqa: F401 - so that a later import cannot hide the function
 from tf_detreg.datasets.arrays import arrays
+from tf_detreg.datasets.cache import find_data
 from tf_detreg.datasets.cars import cars
 from tf_detreg.datasets.csv_file import csv
 from tf_detreg.datasets.cub import cub
 from tf_detreg.datasets.digits import digits
+from tf_detreg.datasets.emoji import emoji, emoji_images
 from tf_detreg.datasets.feature_cache import FeatureSet, cache_features
 from tf_detreg.datasets.folder import folder
 from tf_detreg.datasets.glyphs import glyphs
@@ -29,6 +31,9 @@ __all__ = [
     "cub",
     "decode",
     "digits",
+    "emoji",
+    "emoji_images",
+    "find_data",
     "folder",
     "glyphs",
     "hold_out",

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_detreg.datasets.augment import augmenter
 from tf_detreg.datasets.read_files import SkipLog, decode_batch
-from tf_detreg.datasets.sampler import ClassSampler
+from tf_detreg.datasets.sampler import ClassSampler, ShuffledSampler, sampler
 from tf_detreg.images.arrays import is_grey_view
 from tf_detreg.images.geometry import DRAWS, RandomCrop, Size, height_width
 from tf_detreg.images.training import JpegPlanner, decode_windows
@@ -42,7 +42,8 @@ def training_batches(
 
     Args:
         image_set: what to draw from.
-        classes: P; lowered, with a warning, to the number of classes there are.
+        classes: P; lowered, with a warning, to the number of classes there are. 0: batches of `images` images in a
+            random order, whatever their classes.
         images: K.
         seed: of everything random.
         augment: a Keras preprocessing layer, a `keras.Sequential` of them, or a function of (images, seed (2,) int32).
@@ -62,11 +63,13 @@ def training_batches(
         source = _MemoryPixels(image_set, image_size)
     else:
         source = _TrainingFiles(image_set, image_size, crop, max_unreadable)
-    sampler = ClassSampler(image_set.labels, classes, images, seed)
-    return epoch_batches(sampler, source, augmenter(augment), first_epoch)
+    drawn = sampler(image_set.labels, classes, images, seed)
+    return epoch_batches(drawn, source, augmenter(augment), first_epoch)
 
 
-def epoch_batches(sampler: ClassSampler, source: RowSource, transform: Callable, first_epoch: int) -> tf.data.Dataset:
+def epoch_batches(
+    sampler: ClassSampler | ShuffledSampler, source: RowSource, transform: Callable, first_epoch: int
+) -> tf.data.Dataset:
     """What `training_batches` describes, for rows of any kind.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where things that can be made again are kept."""
+"""Where data files are looked for, and where things that can be made again are kept."""
 
 from __future__ import annotations
 
@@ -25,3 +25,22 @@ def cache_folder() -> pathlib.Path:
         base = os.environ.get("XDG_CACHE_HOME", "")
         base = base if os.path.isabs(base) else pathlib.Path.home() / ".cache"
     return pathlib.Path(base) / "tf_detreg"
+
+
+def find_data(name: str) -> pathlib.Path:
+    """Return a data file by its name: as given, or in the folder that `$TF_DETREG_DATA` names.
+
+    Args:
+        name: A path, or a name in that folder.
+
+    Raises:
+        ValueError: If it is in neither.
+    """
+    folder = os.environ.get("TF_DETREG_DATA", "")
+    for path in (pathlib.Path(name), pathlib.Path(folder or ".") / name):
+        if path.exists():
+            return path
+    raise ValueError(
+        f"{name!r} is neither here nor in TF_DETREG_DATA={folder!r}. Set TF_DETREG_DATA to the folder that holds it; "
+        "examples/rebuild_emoji_set.py makes an emoji set."
+    )

@@ -66,10 +66,11 @@ class FeatureSet:
     def batches(self, classes: int = 32, images: int = 4, seed: int = 0, *, first_epoch: int = 0) -> tf.data.Dataset:
         """(features float32 (P·K, F), labels int32) with the same order as `ImageSet.batches`."""
         from tf_detreg.datasets.batches import epoch_batches
-        from tf_detreg.datasets.sampler import ClassSampler
+        from tf_detreg.datasets.sampler import sampler
 
-        sampler = ClassSampler(self.labels, classes, images, seed)
-        return epoch_batches(sampler, _Rows(self), lambda rows, seed: rows, first_epoch)
+        return epoch_batches(
+            sampler(self.labels, classes, images, seed), _Rows(self), lambda rows, seed: rows, first_epoch
+        )
 
     def ordered(self, batch_size: int = 128) -> tf.data.Dataset:
         """(features, labels) in order, every row once."""
@@ -89,6 +90,14 @@ class FeatureSet:
         indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
         groups = None if self.groups is None else self.groups[indices]
         return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
+
+    def select_classes(self, ids, name: str | None = None) -> FeatureSet:
+        """The rows of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`; nothing is copied."""
+        new_label = np.full(self.num_classes, -1, np.int32)
+        new_label[ids] = np.arange(len(ids), dtype=np.int32)
+        kept = self.subset(new_label[self.labels] >= 0)
+        names = tuple(self.class_names[i] for i in ids)
+        return replace(kept, labels=new_label[kept.labels], class_names=names, name=name or self.name)
 
 
 class _Rows:

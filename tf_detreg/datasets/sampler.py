@@ -103,6 +103,49 @@ class ClassSampler:
         return np.concatenate(picked)
 
 
+class ShuffledSampler:
+    """Draws batches of images whatever their classes: each once an epoch, in a fresh order.
+
+    What does not fill a batch is left out of the epoch. Everything follows from (`seed`, epoch).
+
+    Args:
+        labels: Integers (N,).
+        batch_size: Lowered to N.
+        seed: Of everything random.
+
+    Raises:
+        ValueError: For an empty set or a batch size below 1.
+
+    Example:
+        >>> [sorted(batch.indices.tolist()) for batch in ShuffledSampler([0, 0, 1, 1], batch_size=4).epoch(0)]
+        [[0, 1, 2, 3]]
+    """
+
+    def __init__(self, labels, batch_size: int, seed: int = 0):
+        if not len(labels):
+            raise ValueError("Cannot draw batches from a set without images.")
+        if batch_size < 1:
+            raise ValueError(f"`images` must be 1 or more; received {batch_size}.")
+        self.count, self.seed = len(labels), int(seed)
+        self.batch_size = min(int(batch_size), self.count)
+        self.steps = self.count // self.batch_size
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch."""
+        rng = np.random.default_rng([self.seed, int(epoch)])
+        order = rng.permutation(self.count)
+        for first in range(0, self.steps * self.batch_size, self.batch_size):
+            indices = order[first : first + self.batch_size].astype(np.int64)
+            yield Batch(indices, rng.integers(2**31 - 1, size=2, dtype=np.int32))
+
+
+def sampler(labels, classes: int, images: int, seed: int) -> ClassSampler | ShuffledSampler:
+    """Return the sampler of P classes × K images, or with P = 0 of K images whatever their classes."""
+    if classes == 0:
+        return ShuffledSampler(labels, images, seed)
+    return ClassSampler(labels, classes, images, seed)
+
+
 def _pieces(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Parts of the labels, each with the index of its first: what numpy makes of one is small."""
     for begin in range(0, len(labels), _PIECE):

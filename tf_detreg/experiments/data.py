@@ -1,90 +1,113 @@
-"""The data of a study: images or cached features of every class, dealt into train, validation and test by class."""
+"""The classes of a trial: every loader's images, or a frozen backbone's features of them, dealt by class."""
 
 import dataclasses
-import inspect
-import os
-import pathlib
-from collections.abc import Mapping
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
-from tf_detreg import files
-from tf_detreg.experiments import emoji_set
-from tf_detreg.experiments.study import recipe_hash
+from tf_detreg.training import RunConfig, assembly
 
-CACHE_VARIABLE = "TF_DETREG_CACHE"
+OFFICIAL = "official"
 
 
-@dataclasses.dataclass(frozen=True)
-class Arrays:
-    """What a trial reads: inputs (features `(N, F)` or images `(N, H, W, 3)`), labels from 0, groups or None."""
+def parts(config: RunConfig, protocol: Mapping[str, Any], split: int, stage: str) -> tuple[Any, Any, Any]:
+    """Return what a trial trains on, what it is measured on, and the gallery that is searched, or None.
 
-    inputs: np.ndarray
-    labels: np.ndarray
-    groups: np.ndarray | None
-    names: tuple[str, ...]
+    Args:
+        config: Of the trial.
+        protocol: Of the study, see `experiments.study.PROTOCOL`.
+        split: Number of the deal.
+        stage: `"validation"`, or `"test"`, where train and validation classes are trained on.
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.names)
-
-    def select(self, classes: np.ndarray) -> "Arrays":
-        """The rows of these classes, relabelled from 0."""
-        new = np.full(self.num_classes, -1, np.int32)
-        new[classes] = np.arange(len(classes), dtype=np.int32)
-        rows = np.flatnonzero(new[self.labels] >= 0)
-        groups = None if self.groups is None else self.groups[rows]
-        return Arrays(self.inputs[rows], new[self.labels[rows]], groups, tuple(self.names[c] for c in classes))
-
-
-def load(table: Mapping) -> Arrays:
-    """The data of a study's `[data]` table.
-
-    Keys: `source` ("glyphs", "digits", "emoji", "folder"), `features` (a backbone's name, or "pixels"; they are
-    computed once and cached; without it trials get images), `weights` (of that backbone), `image_size`, and for the
-    sources: `path`, `without`, `max_classes`.
+    Returns:
+        Image or feature sets, with labels from 0.
 
     Raises:
-        ValueError: for an unknown source, or files that are not there.
+        ValueError: If the data are not there or have too few classes.
     """
-    if "features" not in table:
-        images = _images(table, table.get("image_size"))
-        return Arrays(images.images, images.labels, images.groups, tuple(images.class_names))
-    folder = cache_folder() / f"features-{fingerprint(table)}"
-    if not folder.is_dir():
-        _extract(table, folder)
-    with np.load(folder / "labels.npz", allow_pickle=False) as file:
-        groups = file["groups"] if "groups" in file.files else None
-        return Arrays(np.load(folder / "features.npy", mmap_mode="r"), file["labels"], groups, tuple(file["names"]))
+    known, test, gallery = load(config, protocol["test"] == OFFICIAL)
+    share = 0.0 if test is not None else protocol["test"]
+    limit = protocol["max_classes"] or known.num_classes
+    train, validation, tested = deal(
+        min(limit, known.num_classes), protocol["validation"], share, split, protocol["train_share"]
+    )
+    if stage == "validation":
+        learned, unseen, gallery = train, known.select_classes(validation), None
+    else:
+        learned = np.concatenate([validation, train])
+        unseen = known.select_classes(tested) if test is None else test
+    return _thin(known.select_classes(learned), protocol["images_per_class"]), unseen, gallery
 
 
-def fingerprint(table: Mapping) -> str:
-    """A short name of the data's table. Files count by name and size, not by where they lie."""
-    content = dict(table)
-    for key in ("path", "weights"):
-        if isinstance(content.get(key), str) and key in content:
-            place = _place(content[key])
-            content[key] = (
-                [place.name, place.stat().st_size] if place and place.is_file() else pathlib.Path(content[key]).name
+def load(config: RunConfig, official: bool) -> tuple[Any, Any, Any]:
+    """Return the set whose classes are dealt, and the loader's test set and gallery where it has official ones.
+
+    One data set is kept, since the trials of a process mostly share it.
+    """
+    wanted = {"data": config.data, "image_size": config.image_size}
+    if config.features:
+        wanted |= {"backbone": config.backbone, "features": True}
+    return _load(json.dumps(wanted, sort_keys=True), official)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(wanted: str, official: bool) -> tuple[Any, Any, Any]:
+    config = RunConfig.from_dict(json.loads(wanted))
+    splits = assembly.load_splits(config)
+    sets = [join(splits), None, None]
+    if official:
+        sets = [join(splits[:2]), splits.test, getattr(splits, "gallery", None)]
+    if not config.features:
+        return tuple(sets)
+    from tf_detreg.datasets import cache_features
+
+    keras.utils.set_random_seed(config.seed)
+    backbone = assembly.build_backbone(config, sets[0].image_size)
+    return tuple(None if part is None else cache_features(backbone, part) for part in sets)
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """Return image sets as one, with the classes of the first part first; a class of several parts, by name, is one."""
+    parts = [part for part in parts if len(part)]
+    numbers: dict[tuple[str, int], int] = {}
+    labels = [_numbered(part.class_names, numbers)[part.labels] for part in parts]
+    fields: dict[str, Any] = {"labels": np.concatenate(labels), "class_names": [name for name, _ in numbers]}
+    for name in ("images", "groups"):
+        if getattr(parts[0], name) is not None:
+            fields[name] = (
+                np.concatenate([getattr(part, name) for part in parts]) if parts[1:] else getattr(parts[0], name)
             )
-    return recipe_hash(content)
+    if parts[0].paths is not None:
+        fields["paths"] = [path for part in parts for path in part.paths]
+    return dataclasses.replace(parts[0], **fields, name=parts[0].name.split("/")[0])
 
 
-def cache_folder() -> pathlib.Path:
-    """Where features are kept: `TF_DETREG_CACHE`, else the user's cache folder."""
-    fallback = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "tf_detreg"
-    return pathlib.Path(os.environ.get(CACHE_VARIABLE, fallback))
+def _numbered(names: Sequence[str], numbers: dict[tuple[str, int], int]) -> np.ndarray:
+    """Return the number of each class, and put new ones down; classes of one part stay apart whatever their names."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(numbers.setdefault((name, seen[name]), len(numbers)))
+    return np.array(found, np.int32)
 
 
 def deal(num_classes: int, validation: float, test: float, seed: int, share: float = 1.0) -> tuple[np.ndarray, ...]:
-    """Class numbers of train, validation and test.
+    """Return the class numbers of train, validation and test.
 
     Args:
-        num_classes: how many there are.
-        validation: share of the non-test classes.
-        test: share of all classes.
-        seed: of the deal: the split.
-        share: of the train classes that are kept, for small-data studies.
+        num_classes: How many there are.
+        validation: Share of the non-test classes.
+        test: Share of all classes; 0 for none, where the data set has official test classes.
+        seed: Of the deal: the split.
+        share: Of the train classes that are kept, for small-data studies. Default 1.
+
+    Raises:
+        ValueError: If a part gets fewer than two classes.
     """
     order = np.random.default_rng(seed).permutation(num_classes)
     n_test = round(test * num_classes)
@@ -92,83 +115,18 @@ def deal(num_classes: int, validation: float, test: float, seed: int, share: flo
     n_validation = round(validation * len(rest))
     train = rest[n_validation:]
     train = train[: max(2, round(share * len(train)))]
-    if n_validation < 2 or n_test < 2 or len(train) < 2:
+    if (validation and n_validation < 2) or (test and n_test < 2) or len(train) < 2:
         raise ValueError(
             f"{num_classes} classes with validation={validation} and test={test} leave fewer than 2 classes in a part."
         )
     return train, rest[:n_validation], order[:n_test]
 
 
-def _images(table: Mapping, emoji_size: int | None = None):
-    """The source's images; those of the emoji set at `emoji_size`, or as stored for a backbone that resizes them."""
-    from tf_detreg import datasets
-
-    source = table.get("source")
-    if source == "emoji":
-        return emoji_set.emoji(
-            table.get("path", "emoji_styles_96.npz"), tuple(table.get("without", ())), image_size=emoji_size
-        )
-    if source == "folder":
-        image_set = _whole(datasets.folder(emoji_set.find(table["path"]), image_size=table["image_size"]))
-        pixels = np.concatenate([x.numpy() for x, _ in image_set.ordered()])
-        return dataclasses.replace(image_set, images=pixels.astype("uint8"), paths=None)
-    if source not in ("glyphs", "digits"):
-        raise ValueError(f"data.source must be glyphs, digits, emoji or folder, received {source!r}.")
-    loader = getattr(datasets, source)
-    known = inspect.signature(loader).parameters
-    image_set = _whole(loader(**{k: v for k, v in table.items() if k in known and k not in ("source", "features")}))
-    limit = table.get("max_classes")
-    return image_set.select_classes(np.arange(min(limit, image_set.num_classes))) if limit else image_set
-
-
-def _whole(splits):
-    """The three sets of a loader as one, classes numbered on from part to part."""
-    labels, offset = [], 0
-    for part in splits:
-        labels.append(part.labels + offset)
-        offset += part.num_classes
-    first = splits[0]
-    join = lambda field: (  # noqa: E731
-        None if getattr(first, field) is None else np.concatenate([np.asarray(getattr(p, field)) for p in splits])
-    )
-    paths = join("paths")
-    return dataclasses.replace(
-        first,
-        labels=np.concatenate(labels),
-        class_names=[name for part in splits for name in part.class_names],
-        images=join("images"),
-        paths=None if paths is None else list(paths),
-        groups=join("groups"),
-        name=first.name.split("/")[0],
-    )
-
-
-def _extract(table: Mapping, folder: pathlib.Path) -> None:
-    """Compute the features of all images once and put them beside their labels."""
-    image_set = _images(table)
-    if table["features"] == "pixels":
-        features = image_set.images.reshape(len(image_set), -1).astype("float32") / 255.0
-    else:
-        from tf_detreg import backbones
-
-        size = table.get("image_size", image_set.image_size)
-        backbone = backbones.build(table["features"], size, weights=weights(table.get("weights")), trainable=False)
-        batches = image_set.ordered(batch_size=64, image_size=size).map(lambda x, _: x)
-        features = backbone.predict(batches, verbose=0).astype("float32")
-    with files.replacing(folder) as room:
-        room.mkdir()
-        np.save(room / "features.npy", features)
-        more = {} if image_set.groups is None else {"groups": image_set.groups}
-        np.savez(room / "labels.npz", labels=image_set.labels, names=np.array(image_set.class_names), **more)
-
-
-def weights(name: str | None) -> str | None:
-    """What `backbones.build` takes: a weights file is looked for as data are, another name stays as it is."""
-    return str(emoji_set.find(name)) if name and name.endswith(".npz") else name
-
-
-def _place(name: str) -> pathlib.Path | None:
-    try:
-        return emoji_set.find(name)
-    except ValueError:
-        return None
+def _thin(train: Any, most: int) -> Any:
+    """Return the first `most` images of each class; 0: all."""
+    if not most:
+        return train
+    order = np.argsort(train.labels, kind="stable")
+    labels = train.labels[order]
+    rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
+    return train.subset(np.sort(order[rank < most]))

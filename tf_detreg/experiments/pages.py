@@ -6,8 +6,10 @@ import os
 import pathlib
 
 from tf_detreg import files
-from tf_detreg.experiments import collapse, plots, table
-from tf_detreg.experiments.study import Study, flat, read
+from tf_detreg.experiments import plots, table
+from tf_detreg.experiments.data import OFFICIAL
+from tf_detreg.experiments.study import Study, flat, read, recipe_of
+from tf_detreg.experiments.trial import HEALTH as MEASURES
 
 SMOOTHNESS = (
     "spectral",
@@ -19,7 +21,7 @@ SMOOTHNESS = (
     "secant_between_unseen",
 )
 
-HEALTH = tuple(f"health_{name}" for name in (*collapse.MEASURES, "warnings", "first_warning", "last_warning"))
+HEALTH = tuple(f"health_{name}" for name in (*MEASURES, "warnings", "first_warning", "last_warning"))
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
@@ -33,7 +35,7 @@ def study_section(study: Study, rows: list[dict]) -> str:
     """One study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
     compared = table.compare(study, rows)
     parts = [f"## {study.title}", study.question, _protocol(study, rows), _results(study, compared)]
-    parts += [_smoothness(compared), _health(compared)]
+    parts += [_papers(study, compared), _smoothness(compared), _health(compared)]
     if study.kind == "choice":
         parts += [_chosen(study, rows), "**All candidates, on the validation classes:**"]
         candidates = table.compare(*_as_ablation(study, rows))
@@ -92,7 +94,7 @@ def report(
 
 
 def _rows(study: Study, path: pathlib.Path) -> list[dict]:
-    rows = table.read(path)
+    rows = table.read(path, study)
     missing = sorted(set(study.families) - {row["family"] for row in rows})
     if missing:
         raise ValueError(f"{path} lacks {missing} of {study.path}. Run `tf-detreg ablate {study.path}` again.")
@@ -104,15 +106,18 @@ def _protocol(study: Study, rows: list[dict]) -> str:
     seconds = sum(row.get("metric.seconds") or 0.0 for row in rows)
     run = f"{len(rows)} trials, {seconds / 60:.0f} minutes of training on one thread ({rows[0]['machine']}; "
     versions = ", ".join(f"{k[8:]} {v}" for k, v in rows[0].items() if k.startswith("version."))
-    what = (
-        "every candidate on the validation classes; no test class was looked at"
-        if study.kind == "ablation"
-        else f"in each split and family the candidate best on validation classes (seeds {p['choice_seeds']}, "
-        "the table's candidates) was trained again on train and validation classes and tested once"
-    )
+    what = {
+        "ablation": "every candidate on the validation classes; no test class was looked at",
+        "choice": "in each split and family the candidate best on validation classes "
+        f"(seeds {p['choice_seeds']}, the table's candidates) was trained again on train and validation classes and "
+        "tested once",
+        "table": "every candidate was trained on train and validation classes and measured on the test classes, as "
+        "papers do; nothing was chosen by it",
+    }[study.kind]
+    test = "its official test classes" if p["test"] == OFFICIAL else f"{p['test']:.0%} of the classes for test"
     return (
         f"*Protocol*: {len(p['splits'])} class splits × {_count(len(p['seeds']), 'seed')}; {what}. Data: "
-        f"`{study.data['source']}`, {p['test']:.0%} of the classes for test, {p['validation']:.0%} of the rest for "
+        f"`{study.base['data']['name']}`, {test}, {p['validation']:.0%} of the rest for "
         f"validation. {run}{versions}). Reproduce: `tf-detreg ablate {study.path.as_posix()}`."
     )
 
@@ -123,7 +128,7 @@ def _count(number: int, what: str) -> str:
 
 def _results(study: Study, compared: list[dict]) -> str:
     main = study.protocol["metric"]
-    wanted = [main, "cross_recall@1", *(f"recall@{k}" for k in study.protocol["recall_at"]), "map@r", "train_recall@1"]
+    wanted = [main, "cross_recall@1", *(f"recall@{k}" for k in study.ranks), "map@r", "train_recall@1"]
     columns = [m for m in dict.fromkeys(wanted) if any(m in e["metrics"] for e in compared)]
     to_whom = "" if study.baselines or study.kind == "choice" else " to the family's first"
     head = ["", *columns, f"Δ {main}{to_whom} [t] / [bootstrap]", "training s", "parameters"]
@@ -139,6 +144,23 @@ def _results(study: Study, compared: list[dict]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     note = "Mean ± standard deviation over splits × seeds, in percent; the best in bold."
     return "\n".join(lines) + "\n\n" + note
+
+
+def _papers(study: Study, compared: list[dict]) -> str:
+    """Return published figures with what was measured here beside them."""
+    if not study.papers:
+        return ""
+    here = {entry["name"]: entry["metrics"] for entry in compared}
+    metrics = [f"recall@{k}" for k in study.ranks if any(f"recall@{k}" in figures for figures in study.papers)]
+    head = ["", *(f"{metric}: {who}" for metric in metrics for who in ("published", "here")), "source"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for figures in study.papers:
+        measured = here.get(figures["candidate"], {})
+        cells = [figures["candidate"]]
+        for metric in metrics:
+            cells += [str(figures.get(metric, "")), table.show(measured.get(metric))]
+        lines.append("| " + " | ".join([*cells, figures["source"]]) + " |")
+    return "\n".join(lines)
 
 
 def _as_ablation(study: Study, rows: list[dict]) -> tuple[Study, list[dict]]:
@@ -157,7 +179,7 @@ def _chosen(study: Study, rows: list[dict]) -> str:
 
 
 def _settings(recipe: dict, recipes: tuple[dict, ...]) -> str:
-    mine, others = flat(recipe), [flat(r) for r in recipes]
+    mine, others = flat(recipe_of(recipe)), [flat(recipe_of(r)) for r in recipes]
     return ", ".join(f"{k} {v}" for k, v in mine.items() if any(o.get(k) != v for o in others)) or "as given"
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -12,21 +13,9 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("ablation", "choice")
+from tf_detreg.training import RunConfig
 
-RECIPE = {
-    "dim": 512,
-    "head": {"kind": "Linear"},
-    "loss": {"kind": "ProxyAnchor"},
-    "regularizers": [],
-    "rival": {},
-    "interpolation": 0.0,
-    "epochs": 30,
-    "batch": 128,
-    "classes": 0,
-    "rates": {"head_rate": 1e-3, "proxy_factor": 10.0, "weight_decay": 1e-4},
-    "backbone": {},
-}
+KINDS = ("ablation", "choice", "table")
 
 PROTOCOL = {
     "test": 0.5,
@@ -35,170 +24,218 @@ PROTOCOL = {
     "seeds": [0, 1, 2],
     "choice_seeds": [0],
     "metric": "recall@1",
-    "recall_at": [1, 10, 100],
     "budget": 0,
     "baselines": [],
     "contrasts": [],
+    "max_classes": 0,
     "train_share": 1.0,
+    "images_per_class": 0,
     "smoothness": False,
-    "health": False,
+    "directories": False,
 }
+# What says where and how fast a trial runs and changes none of its numbers; its seed is the trial's.
+_NO_PART_OF_A_RECIPE = ("data", "seed", "strategy", "steps_per_execution")
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A parsed study file.
+    """A parsed study file: a base `training.RunConfig`, families of changes to it with their grids, and a protocol.
 
-    Two kinds. An **ablation** trains every candidate on the train classes and measures it on the validation classes,
+    Three kinds. An **ablation** trains every candidate on the train classes and measures it on the validation classes,
     over all splits and seeds; no test class is touched. A **choice** picks, within each split and family, the candidate
     that is best on that split's validation classes, trains it again on train and validation classes together, and
-    measures it once on the test classes, over all seeds.
+    measures it once on the test classes, over all seeds. A **table** trains every candidate on train and validation
+    classes together and measures it on the test classes, as papers do; nothing may be chosen by it.
 
     Attributes:
-        name: also the name of its results.
-        kind: `"ablation"` or `"choice"`.
-        title: for reports.
-        question: what the study asks, in a sentence or two.
-        data: the data's table, see `experiments.data.load`.
-        protocol: splits, seeds, shares, metric, budget; `PROTOCOL` holds the defaults.
-        families: candidates by family name; each candidate is a whole recipe.
-        headline: whether the overview picture shows the study.
-        path: the file.
+        name: Also the name of its results.
+        kind: `"ablation"`, `"choice"` or `"table"`.
+        title: For reports.
+        question: What the study asks, in a sentence or two.
+        protocol: Splits, seeds, shares, metric, budget; `PROTOCOL` holds the defaults.
+        families: Candidates by family name, each the entries of a `RunConfig`.
+        papers: Published figures: `candidate`, the label or family that they belong to, `source`, and metrics by name.
+        headline: Whether the overview picture shows the study.
+        path: The file.
     """
 
     name: str
     kind: str
     title: str
     question: str
-    data: Mapping[str, Any]
     protocol: Mapping[str, Any]
     families: Mapping[str, tuple[dict, ...]]
+    papers: tuple[dict, ...]
     headline: bool
     path: pathlib.Path
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The families that the others are compared with."""
+        """Return the families that the others are compared with."""
         return tuple(self.protocol["baselines"])
 
+    @property
+    def base(self) -> dict:
+        """Return the first candidate, which stands for what all share: data, image size, backbone."""
+        return next(iter(self.families.values()))[0]
 
-def read(path, smoke: bool = False) -> Study:
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Return the ranks of the recall."""
+        return tuple(self.base["k"])
+
+
+def read(path: str | os.PathLike, smoke: bool = False) -> Study:
     """Read and check a study file.
 
     Args:
-        path: a TOML file; `studies/` has examples, `docs/studies.md` explains the keys.
-        smoke: apply the file's `[smoke]` table, which shrinks the study to seconds.
+        path: A TOML file; `studies/` has examples, `docs/studies.md` explains the keys.
+        smoke: Shrink the study to seconds, see `experiments.smoke`. Default false.
 
     Raises:
-        ValueError: for a file that is not there or keys that are unknown or contradict each other.
+        ValueError: For a file that is not there or keys that are unknown or contradict each other.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"path={str(path)!r} is not a study file. The repository's are in studies/.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from error
-    shrink = content.pop("smoke", {})
-    if smoke:
-        # Other data altogether, not the study's with some keys changed.
-        content = merge(content, shrink) | ({"data": shrink["data"]} if "data" in shrink else {})
-    known = {"name", "kind", "title", "question", "headline", "data", "protocol", "recipe", "families"}
-    _no_others(content, known, str(path))
+    content = _content(path)
     kind = content.get("kind", "ablation")
     if kind not in KINDS:
-        raise ValueError(f"kind must be one of {KINDS}, received {kind!r} in {path}.")
+        raise ValueError(f"`kind` must be one of {KINDS}, received {kind!r} in {path}.")
     _no_others(content.get("protocol", {}), set(PROTOCOL), f"[protocol] of {path}")
-    _no_others(content.get("recipe", {}), set(RECIPE), f"[recipe] of {path}")
-    protocol = merge(PROTOCOL, content.get("protocol", {}))
-    base = merge(RECIPE, content.get("recipe", {}))
-    families = {}
-    for family, table in content.get("families", {}).items():
-        families[family] = tuple(candidates(base, table, protocol["budget"]))
+    protocol = PROTOCOL | content.get("protocol", {})
+    base = RunConfig.from_dict(content.get("run", {})).to_dict()
+    families = {
+        family: tuple(candidates(base, table, protocol["budget"]))
+        for family, table in content.get("families", {}).items()
+    }
     if not families:
         raise ValueError(f"{path} has no [families.NAME] table: give at least one, with its head.")
     for key in ("baselines", "contrasts"):
         named = protocol[key] if key == "baselines" else [name for pair in protocol[key] for name in pair]
         missing = sorted(set(named) - set(families))
         if missing:
-            raise ValueError(f"{key} names {missing}, which are not families of {path}: {sorted(families)}.")
+            raise ValueError(f"`{key}` names {missing}, which are not families of {path}: {sorted(families)}.")
     name = content.get("name", path.stem)
-    return Study(
-        name=f"{name}-smoke" if smoke else name,
+    study = Study(
+        name=name,
         kind=kind,
         title=content.get("title", name),
         question=" ".join(content.get("question", "").split()),
-        data=content.get("data", {"source": "glyphs"}),
         protocol=protocol,
         families=families,
+        papers=tuple(content.get("papers", ())),
         headline=content.get("headline", True),
         path=path,
     )
+    if smoke:
+        from tf_detreg.experiments.smoke import shrink
+
+        return shrink(study)
+    return study
 
 
 def candidates(base: Mapping, family: Mapping, budget: int = 0) -> Iterator[dict]:
-    """The recipes of one family: its own settings over the base, times its grid.
+    """Return the configurations of one family: its entries over the base, times its grid.
 
     Args:
-        base: a whole recipe.
-        family: overrides, and perhaps `grid`: dotted names to lists of values, of which every combination is made.
-        budget: at most this many combinations, drawn with a fixed seed, so that families with large and small grids
-            are tuned equally. 0 (default): all.
+        base: Entries of a `RunConfig`.
+        family: Further ones, and perhaps `grid`: dotted names to lists of values, of which every combination is made.
+            Names with a comma between them change together: `"classes, images" = [[32, 4], [64, 2]]`.
+        budget: At most this many combinations, drawn with a fixed seed, so that families with large and small grids
+            are tuned equally. Default 0: all.
+
+    Yields:
+        All entries of a `RunConfig`.
+
+    Raises:
+        ValueError: For an entry that `RunConfig` does not have or refuses.
     """
     family = dict(family)
     grid = family.pop("grid", {})
-    _no_others(family, set(RECIPE), "a family")
-    own = merge(base, family)
+    combined = merge(base, family)
     combinations = list(itertools.product(*grid.values()))
     if budget and len(combinations) > budget:
         drawn = np.random.default_rng(0).choice(len(combinations), budget, replace=False)
         combinations = [combinations[i] for i in sorted(drawn)]
     for values in combinations:
-        recipe = copy.deepcopy(own)
-        for name, value in zip(grid, values, strict=True):
-            put(recipe, name, value)
-        _no_others(recipe, set(RECIPE), "a grid")
-        yield recipe
+        recipe = copy.deepcopy(combined)
+        for names, value in zip(grid, values, strict=True):
+            joined = names.split(", ")
+            for name, each in zip(joined, value if len(joined) > 1 else [value], strict=True):
+                put(recipe, name, each)
+        yield RunConfig.from_dict(recipe).to_dict()
 
 
 def merge(base: Mapping, over: Mapping) -> dict:
-    """`over` on top of `base`, table by table. A table of another `kind` or `name` replaces the base's as a whole."""
+    """Return `over` on top of `base`, table by table.
+
+    A table of another `name` replaces the base's as a whole; a head's `dim` stays all the same, unless it is given.
+    """
     result = copy.deepcopy(dict(base))
-    for name, value in over.items():
-        old = result.get(name)
-        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _another(value, old):
-            result[name] = merge(old, value)
+    for key, value in over.items():
+        old = result.get(key)
+        tables = isinstance(value, Mapping) and isinstance(old, Mapping)
+        if tables and value.get("name", old.get("name")) == old.get("name"):
+            result[key] = merge(old, value)
         else:
-            result[name] = copy.deepcopy(value)
+            result[key] = copy.deepcopy(value)
+            if key == "head" and isinstance(old, Mapping) and "dim" in old:
+                result[key] = {"dim": old["dim"]} | ({"name": value} if isinstance(value, str) else result[key])
     return result
 
 
-def _another(table: Mapping, old: Mapping) -> bool:
-    return any(key in table and table[key] != old.get(key) for key in ("kind", "name"))
-
-
-def put(recipe: dict, dotted: str, value) -> None:
+def put(recipe: dict, dotted: str, value: Any) -> None:
     """Set `recipe["a"]["b"]` by the name `"a.b"`."""
     *parents, last = dotted.split(".")
     for parent in parents:
-        recipe = recipe.setdefault(parent, {})
-    recipe[last] = value
+        if isinstance(recipe.get(parent), str):
+            recipe[parent] = {"name": recipe[parent]}
+        if not isinstance(recipe.get(parent), dict):
+            recipe[parent] = {}
+        recipe = recipe[parent]
+    recipe[last] = copy.deepcopy(value)
 
 
 def flat(recipe: Mapping, prefix: str = "") -> dict:
-    """A nested recipe as one level of dotted names."""
+    """Return nested entries as one level of dotted names."""
     result = {}
     for name, value in recipe.items():
         if isinstance(value, Mapping):
             result.update(flat(value, f"{prefix}{name}."))
-        else:
+        elif value is not None:
             result[prefix + name] = value
     return result
 
 
-def recipe_hash(content) -> str:
-    """Twelve hexadecimal digits that stand for a recipe (or anything of JSON), whatever the order of its keys."""
+def recipe_of(config: Mapping) -> dict:
+    """Return what of a configuration makes a recipe: all but data, seed, and where and how fast it runs."""
+    return {key: value for key, value in config.items() if key not in _NO_PART_OF_A_RECIPE}
+
+
+def signature(config: Mapping) -> str:
+    """Return a text that two configurations of the same recipe share, whatever the order of their keys."""
+    return json.dumps(recipe_of(config), sort_keys=True)
+
+
+def digest(content: Any) -> str:
+    """Return twelve hexadecimal digits that stand for anything of JSON, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _content(path: pathlib.Path) -> dict:
+    if not path.is_file():
+        raise ValueError(f"path={str(path)!r} is not a study file. The repository's are in studies/.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    if "recipe" in content or "source" in content.get("data", {}):
+        raise ValueError(
+            f"{path} is a study of version 0.1: its [data] and [recipe] are one table [run] now, the entries of a "
+            "training.RunConfig, and --smoke needs no table. docs/studies.md shows both forms side by side."
+        )
+    known = {"name", "kind", "title", "question", "headline", "run", "protocol", "families", "papers"}
+    _no_others(content, known, str(path))
+    return content
 
 
 def _no_others(table: Mapping, known: set, where: str) -> None:

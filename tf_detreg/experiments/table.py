@@ -9,9 +9,12 @@ import statistics
 from collections.abc import Iterable
 
 from tf_detreg import files
+from tf_detreg.experiments import old_tables
 from tf_detreg.experiments.statistics import Interval, interval, paired
-from tf_detreg.experiments.study import RECIPE, Study, flat
+from tf_detreg.experiments.study import Study, flat, recipe_of, signature
 
+# What stands in a label for a setting that one candidate has and another leaves out.
+_OFF = {"interpolation.epsilon": 0.0}
 FIXED = ("study", "stage", "family", "recipe_hash", "split", "seed")
 
 
@@ -20,7 +23,7 @@ def tidy(rows: Iterable[dict]) -> list[dict]:
     result = []
     for row in rows:
         line = {name: row[name] for name in FIXED}
-        line["recipe"] = json.dumps(row["recipe"], sort_keys=True)
+        line["recipe"] = json.dumps(recipe_of(row["config"]), sort_keys=True)
         line |= {f"metric.{name}": round(value, 5) for name, value in row["metrics"].items()}
         line |= {f"version.{name}": value for name, value in row["versions"].items()}
         result.append(line | {"machine": row["machine"], "finished": row["finished"]})
@@ -38,12 +41,20 @@ def write(rows: Iterable[dict], path: os.PathLike) -> pathlib.Path:
     return files.write_text(path, text.getvalue())
 
 
-def read(path: os.PathLike) -> list[dict]:
-    """Read what `write` wrote: numbers as numbers, the recipe as a dict."""
+def read(path: os.PathLike, study: Study | None = None) -> list[dict]:
+    """Read what `write` wrote: numbers as numbers, the recipe as a dict.
+
+    Args:
+        path: The table.
+        study: Its study, which the recipes of tables of version 0.1 need to be understood. Default: none, and they
+            stay as they are.
+    """
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         row["split"], row["seed"], row["recipe"] = int(row["split"]), int(row["seed"]), json.loads(row["recipe"])
+        if study is not None and old_tables.is_old(row["recipe"]):
+            row["recipe"] = old_tables.upgrade(row["recipe"], study.base)
         row |= {k: float(v) for k, v in row.items() if k.startswith("metric.") and v != ""}
     return rows
 
@@ -56,7 +67,7 @@ def values(rows: Iterable[dict], metric: str) -> dict[tuple[int, int], float]:
 
 
 def groups(study: Study, rows: list[dict]) -> dict[str, list[dict]]:
-    """What a study's table compares: the candidates by label (ablation), or the families' test trials (choice)."""
+    """Return what a study's table compares: the candidates by label, or for a choice the families' test trials."""
     if study.kind == "choice":
         return {f: [r for r in rows if r["family"] == f and r["stage"] == "test"] for f in study.families}
     result = {}
@@ -64,9 +75,8 @@ def groups(study: Study, rows: list[dict]) -> dict[str, list[dict]]:
         names = _labels(family, recipes)
         for row in rows:
             if row["family"] == family:
-                result.setdefault(names[json.dumps(row["recipe"], sort_keys=True)], []).append(row)
-    order = [name for family, recipes in study.families.items() for name in _labels(family, recipes).values()]
-    return {name: result[name] for name in order if name in result}
+                result.setdefault(names[signature(row["recipe"])], []).append(row)
+    return {name: result[name] for name in labels(study) if name in result}
 
 
 def baseline(study: Study, groups_: dict[str, list[dict]], rows: list[dict]) -> str | None:
@@ -78,7 +88,7 @@ def baseline(study: Study, groups_: dict[str, list[dict]], rows: list[dict]) -> 
 
     def score(name):
         family = groups_[name][0]["family"]
-        if study.kind == "ablation":
+        if study.kind != "choice":
             return statistics.fmean(values(groups_[name], metric).values())
         by_recipe = {}
         for row in rows:
@@ -94,7 +104,7 @@ def baseline(study: Study, groups_: dict[str, list[dict]], rows: list[dict]) -> 
 def compare(study: Study, rows: list[dict]) -> list[dict]:
     """One entry for each thing compared: its intervals per metric, and its difference to the baseline.
 
-    Without `baselines`, each candidate of an ablation is compared with the first candidate of its own family.
+    Without `baselines`, each candidate is compared with the first candidate of its own family.
 
     Returns:
         Dicts with `name`, `rows`, `metrics` (name → `Interval`), `difference` (`Interval` or None), `is_baseline`.
@@ -126,8 +136,8 @@ def compare(study: Study, rows: list[dict]) -> list[dict]:
 
 
 def _firsts(study: Study, compared: dict[str, list[dict]]) -> dict[str, str]:
-    """The name of the first candidate of each family that has several, of an ablation."""
-    if study.kind != "ablation":
+    """Return the name of the first candidate of each family that has several, but for a choice."""
+    if study.kind == "choice":
         return {}
     names = {}
     for name, mine in compared.items():
@@ -136,21 +146,16 @@ def _firsts(study: Study, compared: dict[str, list[dict]]) -> dict[str, str]:
 
 
 def contrast(study: Study, rows: list[dict], one: str, other: str, metric: str) -> Interval:
-    """One family minus another on the validation classes, candidate by candidate of their grids.
+    """Return one family minus another, candidate by candidate of their grids; but for a table, on validation classes.
 
     The n-th candidate of one is paired with the n-th of the other in the same split and seed, so the families' grids
     must be the same.
     """
     found = []
     for family in (one, other):
-        number = {json.dumps(r, sort_keys=True): n for n, r in enumerate(study.families[family])}
-        mine = [r for r in rows if r["family"] == family and r["stage"] == "validation"]
-        found.append(
-            {
-                (r["split"], (r["seed"], number[json.dumps(r["recipe"], sort_keys=True)])): r[f"metric.{metric}"]
-                for r in mine
-            }
-        )
+        number = {signature(r): n for n, r in enumerate(study.families[family])}
+        mine = [r for r in rows if r["family"] == family and (r["stage"] == "validation") != (study.kind == "table")]
+        found.append({(r["split"], (r["seed"], number[signature(r["recipe"])])): r[f"metric.{metric}"] for r in mine})
     return paired(*found)
 
 
@@ -172,23 +177,28 @@ def show_difference(found: Interval | None) -> str:
     return f"{found.mean:+.2f} [{a:+.2f}, {b:+.2f}] / [{c:+.2f}, {d:+.2f}]"
 
 
+def labels(study: Study) -> list[str]:
+    """Return the labels of all candidates, in the file's order."""
+    return [name for family, recipes in study.families.items() for name in _labels(family, recipes).values()]
+
+
 def _labels(family: str, recipes: tuple[dict, ...]) -> dict[str, str]:
     """A short name for each recipe of a family: the family, and the settings in which its recipes differ."""
-    levels = [flat(recipe) for recipe in recipes]
+    levels = [flat(recipe_of(recipe)) for recipe in recipes]
     names = sorted({name for level in levels for name in level})
     differing = [n for n in names if len({json.dumps(level.get(n), sort_keys=True) for level in levels}) > 1]
     result = {}
     for recipe, level in zip(recipes, levels, strict=True):
-        settings = ", ".join(f"{_short(n)} {_value(level.get(n, flat(RECIPE).get(n, '–')))}" for n in differing)
-        result[json.dumps(recipe, sort_keys=True)] = f"{family}: {settings}" if settings else family
+        settings = ", ".join(f"{_short(n)} {_value(level.get(n, _OFF.get(n, '–')))}" for n in differing)
+        result[signature(recipe)] = f"{family}: {settings}" if settings else family
     return result
 
 
 def _short(name: str) -> str:
-    return name.removeprefix("head.").removeprefix("rates.").replace("_", " ")
+    return name.removeprefix("head.").removeprefix("optimizer.").removesuffix(".epsilon").replace("_", " ")
 
 
 def _value(value) -> str:
     if isinstance(value, list):
         return ", ".join(_value(entry) for entry in value) or "none"
-    return f"{value['kind']} {value.get('weight', '')}".strip() if isinstance(value, dict) else str(value)
+    return f"{value['name']} {value.get('weight', '')}".strip() if isinstance(value, dict) else str(value)

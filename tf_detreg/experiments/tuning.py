@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable
 
 from tf_detreg import files
-from tf_detreg.experiments import data as data_module
 from tf_detreg.experiments import runner
 from tf_detreg.experiments.study import Study, flat, put, read
 
@@ -60,7 +59,6 @@ def tune(
         raise ValueError(f"search is empty and family {family!r} of {study_file} has no grid: nothing to search.")
     output = pathlib.Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    data_module.load(study.data)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = f"{study.name}-{family}"
     searching = optuna.create_study(

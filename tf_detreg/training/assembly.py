@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tf_detreg import heads, losses, miners, regularizers
+from tf_detreg.training import texts
 from tf_detreg.training.config import Part, RunConfig
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 # and "why does a second linear head help?" in docs/results.md.
 FROM_NOTHING = {"backbone_rate": 1e-2, "clipnorm": 1.0}
 _BEFORE_THE_FALL = ("warmup", "backbone_delay")
-LOADERS = ("glyphs", "digits", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
+LOADERS = ("glyphs", "digits", "emoji", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 
 
 def load_splits(config: RunConfig):
@@ -73,7 +74,11 @@ def check_batches(config: RunConfig, train) -> None:
     name = config.loss["name"]
     if not issubclass(_find("loss", losses, name), losses.PairLoss | losses.Margin):
         return
-    for field, lack in (("images", "no two images of one class"), ("classes", "images of one class only")):
+    lacks = {"images": "no two images of one class", "classes": "images of one class only"}
+    if config.classes == 0:
+        # Shuffled batches hold pairs by chance.
+        lacks = {"images": "one image"}
+    for field, lack in lacks.items():
         if getattr(config, field) < 2:
             raise ValueError(
                 f"{field} must be 2 or more for loss={name!r}, which compares the images of a batch with each other; "
@@ -90,17 +95,29 @@ def check_batches(config: RunConfig, train) -> None:
 
 def build_embedder(config: RunConfig, image_size: int | tuple[int, int]) -> keras.Model:
     """Backbone and main head as an untrained `keras.Sequential`, images → unit vectors."""
-    from tf_detreg import backbones
-
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    backbone = build_backbone(config, size)
+    return keras.Sequential([keras.Input((*size, 3)), backbone, _make("head", heads, config.head)], name="embedder")
+
+
+def build_backbone(config: RunConfig, image_size: tuple[int, int]) -> keras.Model:
+    """Return the backbone of a configuration; a weights file is looked for as data are, see `datasets.find_data`."""
+    from tf_detreg import backbones
+    from tf_detreg.datasets import find_data
+
     options = dict(config.backbone)
     name = options.pop("name")
-    square = size[0] if size[0] == size[1] else size
+    square = image_size[0] if image_size[0] == image_size[1] else tuple(image_size)
+    if str(options.get("weights", "")).endswith(".npz"):
+        options["weights"] = str(find_data(options["weights"]))
     if name == "small_cnn":
-        backbone = backbones.small_cnn(square, **options)
-    else:
-        backbone = backbones.build(name, square, **options)
-    return keras.Sequential([keras.Input((*size, 3)), backbone, _make("head", heads, config.head)], name="embedder")
+        return backbones.small_cnn(square, **options)
+    return backbones.build(name, square, **options)
+
+
+def build_head(config: RunConfig, width: int) -> keras.Model:
+    """Return the head alone, as an untrained model from features of this width to unit vectors."""
+    return keras.Sequential([keras.Input((width,)), _make("head", heads, config.head)], name="embedder")
 
 
 def head_on_features(embedder: keras.Model) -> keras.Model:
@@ -131,7 +148,7 @@ def build_model(config: RunConfig, train, embedder: keras.Model, steps: int) -> 
         interpolation=Interpolation(**config.interpolation) if config.interpolation is not None else 0.0,
         regularizers=[_make("regularizers", regularizers, part, **_texts(part, train)) for part in config.regularizers],
     )
-    model.compile(build_optimizer(config, steps))
+    model.compile(build_optimizer(config, steps), steps_per_execution=min(config.steps_per_execution, max(steps, 1)))
     return model
 
 
@@ -190,15 +207,15 @@ def _texts(part: Part, train) -> dict:
     """Language guidance takes one text embedding a class; a configuration says where they come from."""
     if not isinstance(part.get("texts"), str):
         return {}
-    if part["texts"] == "class names":
-        return {"texts": regularizers.embed_names(train.class_names, regularizers.SentenceEncoder())}
+    if part["texts"] in texts.SOURCES:
+        return {"texts": texts.embeddings(part["texts"], train.class_names)}
     try:
         with np.load(part["texts"], allow_pickle=False) as file:
             return {"texts": np.stack([file[name] for name in train.class_names])}
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f'regularizers: texts={part["texts"]!r} must be "class names", or an .npz file that holds the text '
-            f"embedding of each class under the class's name; see docs/training.md ({error})."
+            f"regularizers: texts={part['texts']!r} must be one of {texts.SOURCES}, or an .npz file that holds the "
+            f"text embedding of each class under the class's name; see docs/training.md ({error})."
         ) from error
 
 
@@ -211,6 +228,8 @@ def build_optimizer(config: RunConfig, steps: int):
             if f"{name}_epochs" in options:
                 options[name] = round(options.pop(f"{name}_epochs") * steps)
         before = sum(options.get(name, 0) for name in _BEFORE_THE_FALL)
+        if options.get("clipnorm") == 0:
+            options["clipnorm"] = None
         falls = options["steps"] is not None and options.get("decay", "linear") in ("linear", "cosine")
         if falls and before >= options["steps"]:
             given = [f"{name}={value}" for name, value in config.optimizer.items() if name.startswith(_BEFORE_THE_FALL)]
@@ -252,9 +271,11 @@ def data_facts(splits) -> dict:
     for name, part in zip(splits._fields, splits, strict=True):
         digest = hashlib.sha256(part.labels.tobytes())
         digest.update("\0".join(part.class_names).encode(errors="surrogateescape"))
-        if part.images is not None and len(part):
+        if hasattr(part, "features"):
+            digest.update(part.features[part.rows[:: max(1, len(part) // 64)]].tobytes())
+        elif part.images is not None and len(part):
             digest.update(part.images[:: max(1, len(part) // 64)].tobytes())
-        for path in list(part.paths or ())[:: max(1, len(part) // 1024)]:
+        for path in list(getattr(part, "paths", None) or ())[:: max(1, len(part) // 1024)]:
             digest.update(os.fsencode(os.path.basename(path)))
         facts[name] = {"images": len(part), "classes": part.num_classes, "fingerprint": digest.hexdigest()[:16]}
     return facts

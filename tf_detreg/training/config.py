@@ -34,15 +34,19 @@ class RunConfig:
             a negative one), `loss_weight` and `proxies` are `rival_loss_weight` and `rival_proxies` of `MetricModel`,
             all else replaces options of the head.
         loss: Of `tf_detreg.losses`; `miner` in it is a table too. `num_classes` is filled in. Default `ProxyAnchor`.
-        interpolation: Arguments of `training.Interpolation`. Default: none.
+        interpolation: Arguments of `training.Interpolation`. Default: none; nor with `epsilon = 0`.
         regularizers: Of `tf_detreg.regularizers`. Default: none.
-        classes: P, classes in a batch. Default 32.
+        classes: P, classes in a batch. Default 32. 0: batches of `images` images in a random order, whatever their
+            classes.
         images: K, images of each. Default 4.
         epochs: Passes over the training set. Default 20.
         optimizer: Arguments of `training.optimizer`, with `warmup_epochs`, `backbone_delay_epochs` and
             `decay_every_epochs` in place of numbers of steps. Default: that function's, but for
-            `small_cnn`, which starts from nothing, `backbone_rate` 1e-2 and `clipnorm` 1.0.
+            `small_cnn`, which starts from nothing, `backbone_rate` 1e-2 and `clipnorm` 1.0. `clipnorm = 0`
+            is no clipping.
         unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
+        health: Whether `callbacks.Health` watches some 512 training images of whole classes: the columns `health_*` of
+            `history.csv`, and warnings of a collapse. Default false.
         monitor: What the best epoch has most of: `"recall@1"`, `"map@r"` … on the validation classes. Default
             `"recall@1"`.
         patience: Evaluations without a new best after which training stops. Default 0: never.
@@ -51,6 +55,8 @@ class RunConfig:
         seed: Of weights, batches and augmentation. Default 0.
         deterministic: Whether TensorFlow must take reproducible kernels. Only with it does a resumed run equal an
             unbroken one to the bit. Default true.
+        steps_per_execution: Batches in one call of the compiled step: fewer returns to Python, which small heads gain
+            by; the weights are the same. Default 1.
         precision: Keras dtype policy, such as `"mixed_bfloat16"`. Heads stay in float32. Default `"float32"`.
         strategy: `""` (default: this process), `"mirrored"` or `"multiworker"`.
 
@@ -79,12 +85,14 @@ class RunConfig:
     epochs: int = 20
     optimizer: Part = dataclasses.field(default_factory=dict)
     unfreezing: Part | None = None
+    health: bool = False
     monitor: str = "recall@1"
     patience: int = 0
     k: tuple[int, ...] = (1, 2, 4, 8)
     evaluate_every: int = 1
     seed: int = 0
     deterministic: bool = True
+    steps_per_execution: int = 1
     precision: str = "float32"
     strategy: str = ""
 
@@ -105,13 +113,23 @@ class RunConfig:
                 f"optimizer must be a table of arguments of training.optimizer, received {self.optimizer!r}."
             )
         self._set("k", tuple(self.k))
-        for field, least in (("classes", 1), ("images", 1), ("epochs", 1), ("patience", 0), ("evaluate_every", 1)):
+        if self.interpolation is not None and self.interpolation.get("epsilon") == 0:
+            self._set("interpolation", None)
+        least_of = {
+            "classes": 0,
+            "images": 1,
+            "epochs": 1,
+            "patience": 0,
+            "evaluate_every": 1,
+            "steps_per_execution": 1,
+        }
+        for field, least in least_of.items():
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{field} must be a whole number, {least} or more; received {value!r}.")
         if not self.k or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.k):
             raise ValueError(f"k must be a list of whole numbers, 1 or more; received {list(self.k)!r}.")
-        for field in ("features", "deterministic"):
+        for field in ("features", "health", "deterministic"):
             if not isinstance(getattr(self, field), bool):
                 raise ValueError(f"{field} must be true or false; received {getattr(self, field)!r}.")
         if self.features and (self.crop is not None or self.augment or self.unfreezing is not None):

@@ -16,6 +16,7 @@ from tf_detreg.training import assembly, checkpoint
 from tf_detreg.training.config import RunConfig
 from tf_detreg.training.distribution import Place
 from tf_detreg.training.guard import NaNGuard, TrainingDiverged
+from tf_detreg.training.health import Health
 from tf_detreg.training.keeper import FIRST_NOTES, Keeper
 from tf_detreg.training.metric_model import MetricModel
 from tf_detreg.training.retrieval_evaluation import final_evaluation, has_pairs
@@ -54,6 +55,11 @@ class Data:
     config: RunConfig
     splits: Any
     place: Place
+
+    @property
+    def holds_features(self) -> bool:
+        """Whether the sets are features already, on which a head trains alone."""
+        return hasattr(self.splits.train, "features")
 
     @functools.cached_property
     def record(self) -> dict[str, dict]:
@@ -100,6 +106,9 @@ def build_embedder(data: Data) -> Embedder:
     assembly.check_batches(data.config, data.splits.train)
     keras.utils.set_random_seed(data.config.seed)
     with data.place.strategy.scope():
+        if data.holds_features:
+            head = assembly.build_head(data.config, data.splits.train.dim)
+            return Embedder(data, head, head)
         whole = assembly.build_embedder(data.config, data.splits.train.image_size)
         if not data.config.features:
             return Embedder(data, whole, whole)
@@ -110,6 +119,8 @@ def with_features(data: Data, embedder: keras.Model) -> Data:
     """Replace the images of data by the features that an embedder's backbone makes of them, which are kept on disk."""
     from tf_detreg.datasets.feature_cache import cache_features
 
+    if data.holds_features:
+        return data
     # The backbone itself: what `split_embedder` makes is named anew each time, and the cache goes by names too.
     return dataclasses.replace(data, splits=cache_features(embedder.layers[0], data.splits))
 
@@ -122,6 +133,7 @@ class Assembled:
         data: See `Embedder`.
         embedder: Images → unit vectors; it shares its layers with `model`.
         model: Compiled, its optimizer built.
+        callbacks: Those that the configuration names.
         batches: Makes the training batches, from `first_epoch` on.
         steps: Batches in an epoch.
     """
@@ -129,8 +141,37 @@ class Assembled:
     data: Data
     embedder: keras.Model
     model: MetricModel
+    callbacks: list[keras.callbacks.Callback]
     batches: Callable[..., tf.data.Dataset]
     steps: int
+
+    def fit(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+        first_epoch: int = 0,
+    ) -> keras.callbacks.History:
+        """Train for the configuration's epochs; nothing is written.
+
+        Args:
+            callbacks: After those that the configuration names. Default: none.
+            verbose: Of `keras.Model.fit`. Default `"auto"`.
+            first_epoch: Number of epochs that are done. Default 0.
+
+        Returns:
+            What each epoch logged.
+        """
+        config, place = self.data.config, self.data.place
+        with settings(config):
+            return self.model.fit(
+                place.distribute(self.batches(first_epoch=first_epoch)),
+                epochs=config.epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=self.steps if place.strategy.num_replicas_in_sync > 1 else None,
+                shuffle=False,
+                callbacks=[*self.callbacks, *callbacks],
+                verbose=verbose,
+            )
 
 
 def build_model(embedder: Embedder) -> Assembled:
@@ -142,13 +183,17 @@ def build_model(embedder: Embedder) -> Assembled:
     data = embedder.data
     config, train = data.config, data.splits.train
     with data.place.strategy.scope():
-        batches = functools.partial(
-            train.batches, config.classes, config.images, seed=config.seed, **assembly.image_options(config)
-        )
+        options = {} if data.holds_features else assembly.image_options(config)
+        batches = functools.partial(train.batches, config.classes, config.images, seed=config.seed, **options)
         steps = int(batches().cardinality())
         model = assembly.build_model(config, train, embedder.trained, steps)
         model.optimizer.build(model.trainable_variables)
-    return Assembled(data, embedder.whole, model, batches, steps)
+    callbacks: list[keras.callbacks.Callback] = []
+    if config.unfreezing is not None:
+        callbacks.append(GradualUnfreezing(**config.unfreezing))
+    if config.health:
+        callbacks.append(Health.of(train, seed=config.seed))
+    return Assembled(data, embedder.whole, model, callbacks, batches, steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,17 +229,8 @@ def fit(
     guard = NaNGuard()
     embedder = assembled.embedder if config.features else model.embedder
     keeper = Keeper(directory, config, embedder, data.splits.validation, notes, place.chief)
-    unfreezing = [GradualUnfreezing(**config.unfreezing)] if config.unfreezing is not None else []
     if not keeper.patience_is_over():
-        model.fit(
-            place.distribute(assembled.batches(first_epoch=notes["epoch"])),
-            epochs=config.epochs,
-            initial_epoch=notes["epoch"],
-            steps_per_epoch=assembled.steps if place.strategy.num_replicas_in_sync > 1 else None,
-            shuffle=False,
-            callbacks=[guard, *unfreezing, keeper, *callbacks],
-            verbose=verbose,
-        )
+        assembled.fit([guard, keeper, *callbacks], verbose, notes["epoch"])
     if place.chief and not (directory / BEST).is_file():
         with naming_the_last_checkpoint(directory):
             keeper.save_embedder()

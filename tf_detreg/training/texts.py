@@ -1,4 +1,4 @@
-"""Text embeddings of the classes for trials with language guidance, by the name of their source."""
+"""Text embeddings of the classes for language guidance, by the name of their source."""
 
 import functools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ SOURCES = ("class names", "character trigrams")
 
 
 def embeddings(source: str, names: Sequence[str]) -> np.ndarray:
-    """One text embedding a class, as `regularizers.LanguageGuidance` takes them.
+    """Return one text embedding a class, as `regularizers.LanguageGuidance` takes them.
 
     Args:
         source: `"class names"`: the sentence encoder on "a photo of a NAME", as in a run's configuration;
@@ -34,11 +34,11 @@ def embeddings(source: str, names: Sequence[str]) -> np.ndarray:
         return _sentences(tuple(names))
     if source == "character trigrams":
         return regularizers.embed_names(names, character_trigrams, template="{}")
-    raise ValueError(f"regularizers: texts must be one of {SOURCES}, received {source!r}.")
+    raise ValueError(f"`source` must be one of {SOURCES}, received {source!r}.")
 
 
 def character_trigrams(texts: Sequence[str]) -> np.ndarray:
-    """How often each run of three characters that any of the texts has occurs in each text, `(n, e)`.
+    """Count how often each run of three characters that any of the texts has occurs in each text, `(n, e)`.
 
     A space is put at both ends, so that the ends of words count and a text of one character has a trigram.
     """
@@ -52,14 +52,14 @@ def character_trigrams(texts: Sequence[str]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _sentences(names: tuple[str, ...]) -> np.ndarray:
-    """Kept, since the trials of a split share their classes, and encoding them takes as long as a short training."""
+    """Return the encoded names, kept, since encoding them takes as long as a short training."""
     from tf_detreg import regularizers
 
     return regularizers.embed_names(names, sentence_encoder())
 
 
 def sentence_encoder():
-    """The installed sentence encoder."""
+    """Return the installed sentence encoder."""
     from tf_detreg.regularizers import SentenceEncoder
 
     return SentenceEncoder()

@@ -2,33 +2,43 @@
 
 import io
 import json
-import os
-import pathlib
 
 import numpy as np
 
-from tf_detreg.datasets.image_set import ImageSet
-
-FOLDER_VARIABLE = "TF_DETREG_DATA"
-
-
-def find(name: str) -> pathlib.Path:
-    """A data file by its name: as given, or in the folder that the environment variable `TF_DETREG_DATA` names.
-
-    Raises:
-        ValueError: if it is in neither place.
-    """
-    places = [pathlib.Path(name), pathlib.Path(os.environ.get(FOLDER_VARIABLE, ".")) / name]
-    for place in places:
-        if place.exists():
-            return place
-    raise ValueError(
-        f"{name!r} is neither here nor in {FOLDER_VARIABLE}={os.environ.get(FOLDER_VARIABLE, '')!r}. Set "
-        f"{FOLDER_VARIABLE} to the folder that holds it; examples/rebuild_emoji_set.py makes an emoji set."
-    )
+from tf_detreg.datasets.cache import find_data
+from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
 
 
 def emoji(
+    path: str = "emoji_styles_96.npz",
+    without: tuple[str, ...] = (),
+    min_images: int = 2,
+    image_size: int | None = None,
+    validation: float = 0.2,
+    test: float = 0.3,
+    seed: int = 0,
+) -> Splits:
+    """Load an emoji set, its classes dealt into train, validation and test.
+
+    Args:
+        path: As for `emoji_images`.
+        without: As for `emoji_images`.
+        min_images: As for `emoji_images`. Default 2.
+        image_size: As for `emoji_images`. Default: as they are in the file.
+        validation: Share of the classes for validation. Default 0.2.
+        test: Share of the classes for testing. Default 0.3.
+        seed: Of the deal. Default 0.
+
+    Returns:
+        Three sets whose `groups` are the design families.
+
+    Raises:
+        ValueError: If the file is not there.
+    """
+    return split_by_class(emoji_images(path, without, min_images, image_size), validation, test, seed)
+
+
+def emoji_images(
     path: str = "emoji_styles_96.npz",
     without: tuple[str, ...] = (),
     min_images: int = 2,
@@ -37,7 +47,7 @@ def emoji(
     """Load an emoji set as written by `examples/rebuild_emoji_set.py`.
 
     Args:
-        path: the `.npz` file, looked for with `find`.
+        path: the `.npz` file, looked for with `datasets.find_data`.
         without: styles to leave out, by name. `("fluent-emoji-flat", "fluent-3d")` removes near copies. Styles that
             the set does not hold are no error: sets can be rebuilt with fewer.
         min_images: classes with fewer images are dropped. Default 2.
@@ -49,7 +59,7 @@ def emoji(
     Raises:
         ValueError: if the file is not there.
     """
-    with np.load(find(path), allow_pickle=False) as file:
+    with np.load(find_data(path), allow_pickle=False) as file:
         png, offset = file["png"], file["offset"]
         label, style = file["label"].astype(np.int32), file["style"].astype(np.int32)
         info = json.loads(file["info"].tobytes())

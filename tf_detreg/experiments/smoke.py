@@ -1,0 +1,75 @@
+"""A study shrunk to seconds: the same families, heads and losses, on the embedded digits or on data that are given."""
+
+import dataclasses
+import re
+
+from tf_detreg.experiments.study import Study, signature
+from tf_detreg.training import RunConfig
+
+BENCHMARKS = ("cub", "cars", "sop", "in_shop")
+_SMALLER = {"dim": 8, "depth": 2, "hidden": 8, "blocks": 1, "steps": 2}
+
+
+def shrink(study: Study, keep_data: bool = False) -> Study:
+    """Return a study's small version: one split, one seed, one epoch of a few steps, small nets.
+
+    Args:
+        study: As read from its file.
+        keep_data: Whether the data stay as they are, at 16 pixels. Default false: the digits.
+
+    Returns:
+        A study of another name, with the last candidate of each family, and one that differs from it in more than
+        numbers. A choice has the last alone, so that there is one number of candidates for all.
+    """
+    families = {}
+    for family, recipes in study.families.items():
+        kept = [recipe for recipe in recipes[:-1] if _but_for_numbers(recipe) != _but_for_numbers(recipes[-1])][:1]
+        kept = recipes[-1:] if study.kind == "choice" else (*kept, recipes[-1])
+        families[family] = tuple(_small(recipe, keep_data) for recipe in kept)
+    protocol = {"splits": [0], "seeds": [0], "choice_seeds": [0], "train_share": 1.0, "max_classes": 0}
+    protocol |= {"images_per_class": 8, "directories": False}
+    if not keep_data:
+        protocol |= {"test": 0.4, "validation": 1 / 3}
+    return dataclasses.replace(
+        study, name=f"{study.name}-smoke", families=families, protocol={**study.protocol, **protocol}
+    )
+
+
+def _small(recipe: dict, keep_data: bool) -> dict:
+    """Return one candidate's configuration, made small."""
+    smaller = {key: min(value, _SMALLER[key]) for key, value in recipe["head"].items() if key in _SMALLER}
+    backbone = {"name": "small_cnn", "width": 4, "blocks": 2}
+    backbone |= {key: value for key, value in recipe["backbone"].items() if key == "pooling"}
+    # Steps that are counted at the start must leave some to learn in.
+    early = ("warmup", "backbone_delay", "warmup_epochs", "backbone_delay_epochs", "decay_every_epochs")
+    optimizer = {key: 1 if key in early[:2] else 0.2 for key in recipe["optimizer"] if key in early}
+    changes = {
+        "head": {**recipe["head"], **smaller},
+        "backbone": backbone,
+        "optimizer": {**recipe["optimizer"], **optimizer},
+        "regularizers": [_without_packages(part, smaller["dim"]) for part in recipe["regularizers"]],
+        "classes": min(recipe["classes"], 4),
+        "images": min(recipe["images"], 2 if recipe["classes"] else 8),
+        "epochs": 1,
+        "k": [1, 2],
+        "monitor": "recall@1",
+        "image_size": 16,
+        "precision": "float32",
+        "strategy": "",
+    }
+    if not keep_data:
+        changes |= {"data": {"name": "digits"}, "image_size": None, "crop": None, "augment": []}
+    elif recipe["data"]["name"] in BENCHMARKS:
+        # A tree of a few images in the official layout will do.
+        changes |= {"data": {**recipe["data"], "check": False}}
+    return RunConfig.from_dict({**recipe, **changes}).to_dict()
+
+
+def _but_for_numbers(recipe: dict) -> str:
+    return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "0", signature(recipe))
+
+
+def _without_packages(part: dict, dim: int) -> dict:
+    """Return a regularizer's table at another width, and without a sentence encoder, which is a package of its own."""
+    part = {**part, "dim": dim} if "dim" in part else part
+    return {**part, "texts": "character trigrams"} if isinstance(part.get("texts"), str) else part
