@@ -17,16 +17,17 @@ import numpy as np
 import tf_detreg
 from tf_detreg import datasets, retrieval, training
 from tf_detreg.analysis.neighbours import Neighbours, pixels
+from tf_detreg.index import Index
 
 
-def open_or_build(place: pathlib.Path, pictures: datasets.ImageSet, embed, fingerprint: str) -> retrieval.Index:
+def open_or_build(place: pathlib.Path, pictures: datasets.ImageSet, embed, fingerprint: str) -> Index:
     """The index at `place`, or a new one. `row` in an item's metadata is its number among the pictures."""
     if place.exists():
-        return retrieval.Index.load(place)
+        return Index.load(place)
     found = embed(pictures)  # pictures that cannot be read are left out
     ids = [pictures.paths[i] if pictures.paths is not None else f"picture {i}" for i in found.indices]
     items = [{"label": pictures.class_names[pictures.labels[i]], "row": int(i)} for i in found.indices]
-    index = retrieval.Index(found.embeddings, ids, items, fingerprint)
+    index = Index(found.embeddings, ids, items, fingerprint)
     index.save(place)
     return index
 

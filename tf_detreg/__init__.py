@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 _LAYERS = ("backbones", "heads", "losses", "miners", "regularizers", "training")
-_ON_DEMAND = ("analysis", "callbacks", "datasets", "experiments", "export", "images", "recipes", "retrieval", "serving")
+_ON_DEMAND = (
+    "analysis",
+    "callbacks",
+    "datasets",
+    "experiments",
+    "export",
+    "images",
+    "index",
+    "recipes",
+    "retrieval",
+    "serving",
+)
 
 __all__ = [*_LAYERS, "load", *_ON_DEMAND]
 

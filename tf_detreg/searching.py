@@ -96,7 +96,7 @@ def search_run(
 
 
 def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike]):
-    """A `retrieval.Index` of image files, embedded by a run's model.
+    """A `index.Index` of image files, embedded by a run's model.
 
     Args:
         directory: The run.
@@ -107,6 +107,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
         inside a given one, its `label`: the name of that inner folder.
     """
     from tf_detreg import retrieval, training
+    from tf_detreg.index import Index
     from tf_detreg.serving.gallery import MOST_NEIGHBORS
 
     run = training.load_run(directory)
@@ -118,7 +119,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
     metadata = [
         {"path": str(pathlib.Path(name).resolve()), "run": run_path, **folder_label(name, folders)} for name in names
     ]
-    made = retrieval.Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
+    made = Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
     made.tune(min(MOST_NEIGHBORS, len(made)))  # a large catalogue keeps its ScaNN tree, as deep as the server asks
     return made
 
@@ -165,8 +166,9 @@ def search_index(
         ValueError: If the index is damaged, or another model made it, or its run is not where it was.
     """
     from tf_detreg import retrieval, training
+    from tf_detreg.index import Index
 
-    index = retrieval.Index.load(place)
+    index = Index.load(place)
     directory = directory or index.metadata(index.ids[0]).get("run")
     if directory is None:
         raise ValueError(f"The index {str(place)!r} does not say which run made it: give run=… (--run).")

@@ -270,7 +270,7 @@ def test_names_that_are_no_unicode_are_answered(folder, index):
 
 def test_no_request_builds_a_tree(folder, pictures, embedder, monkeypatch):
     pytest.importorskip("scann")
-    monkeypatch.setattr("tf_detreg.retrieval.index._SCANN_FROM", 1000)
+    monkeypatch.setattr("tf_detreg.index.searching.SCANN_FROM", 1000)
     rows = np.random.default_rng(0).standard_normal((1500, 8))
     large = retrieval.Index(rows, fingerprint=export.fingerprint(embedder))
     large.tune()  # for 10 neighbours, as by default

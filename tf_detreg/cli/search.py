@@ -58,7 +58,7 @@ def index(
     to: Annotated[pathlib.Path, typer.Option(help="The index's folder.")] = pathlib.Path("index"),
 ) -> None:
     """Build an index of images that `search` and `serve` read. Unreadable files are counted and named."""
-    from tf_detreg.retrieval import Index
+    from tf_detreg.index import Index
     from tf_detreg.searching import index_files
 
     Index.check_place(to)

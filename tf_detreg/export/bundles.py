@@ -14,8 +14,8 @@ from tf_detreg.export.inference import fingerprint, image_size_of, inference_mod
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, variables_read
 from tf_detreg.files import readable
 from tf_detreg.images.graph import decode_batch
+from tf_detreg.index import Index
 from tf_detreg.retrieval import approximate
-from tf_detreg.retrieval.index import Index
 
 LARGEST_MOBILE_BYTES = 1_500_000_000
 _SAMPLE = 512  # gallery items, slightly moved: a ScaNN searcher is tuned on half of them and measured on the others
@@ -46,7 +46,7 @@ def retrieval_saved_model(
 
     Args:
         embedder: The plain inference model.
-        gallery: `(N, dim)` unit vectors, made with this very embedder, or a `retrieval.Index` of them.
+        gallery: `(N, dim)` unit vectors, made with this very embedder, or a `index.Index` of them.
         directory: The model's folder.
         version: Its number. Default: the next free one.
         ids: N names of the items, answered as strings. Default: the index's own, or their row numbers.
@@ -127,7 +127,7 @@ def retrieval_litert(
 
     Args:
         embedder: The plain inference model.
-        gallery: `(N, dim)` unit vectors, made with this very embedder, or a `retrieval.Index` of them. 100,000 items
+        gallery: `(N, dim)` unit vectors, made with this very embedder, or a `index.Index` of them. 100,000 items
             are well tested.
         path: The `.tflite` file.
         ids: N names of the items, without line breaks. Default: the index's own, or their row numbers.

@@ -22,7 +22,7 @@ TRIAL_SHARES = (0.05, 0.2)
 SAMPLE = 1_000  # queries to tune on, and as many again to measure on
 TRAINING = 100_000
 _BATCH = 8_192
-_ROUNDING = 1e-6  # between the float32 scores of ScaNN and of exact search
+ROUNDING = 1e-6  # between the float32 scores of ScaNN and of exact search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +118,20 @@ class Tree:
         return cls(searcher, gallery.shape, layout)
 
     def search(
-        self, queries: np.ndarray, k: int, own: np.ndarray | None = None, progress: bool | None = False
+        self,
+        queries: np.ndarray,
+        k: int,
+        own: np.ndarray | None = None,
+        progress: bool | None = False,
+        wider: float = 1.0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """ids (Q, k) and scores (Q, k), best first. An item that was not found is -1 with a score of minus infinity."""
+        """ids (Q, k) and scores (Q, k), best first. An item that was not found is -1 with a score of minus infinity.
+
+        `wider` times as many leaves are visited, and candidates rescored, as the tree was tuned to.
+        """
+        visited, rescored = (
+            min(most, round(wider * tuned)) for tuned, most in ((self.visited, self.leaves), (self.rescored, self.size))
+        )
         more = k + (own is not None)
         ids = np.empty((len(queries), more), np.int64)
         scores = np.empty((len(queries), more), np.float32)
@@ -129,7 +140,7 @@ class Tree:
                 rows = slice(start, start + _BATCH)
                 block = np.ascontiguousarray(queries[rows])
                 ids[rows], scores[rows] = self.searcher.search_batched_parallel(
-                    block, more, max(more, self.rescored), self.visited
+                    block, more, max(more, rescored), visited
                 )
                 tick(len(block))
         missing = ~np.isfinite(scores)
@@ -142,7 +153,7 @@ class Tree:
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
         """(Q,) share of each query's k true neighbours that a search finds."""
-        return (self.search(queries, k, own)[1] >= kth[:, None] - _ROUNDING).mean(axis=1)
+        return (self.search(queries, k, own)[1] >= kth[:, None] - ROUNDING).mean(axis=1)
 
     def tune(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray, target: float) -> None:
         """Find the fewest visited leaves, then the fewest rescored candidates, that reach the target on a sample.

@@ -13,7 +13,7 @@ class Matches:
     Args:
         ids: Q lists of k ids.
         scores: (Q, k) cosines.
-        places: (Q, k) row numbers in the index.
+        places: (Q, k) positions among the index's ids.
         metadata: Q lists of k mappings.
         engine: `"exact"` or `"scann"`.
         neighbour_recall: Measured share of the true neighbours that the engine finds; 1 for exact search.

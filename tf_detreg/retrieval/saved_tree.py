@@ -6,6 +6,7 @@ tree reads those of the index.
 """
 
 import importlib.metadata
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -72,7 +73,7 @@ def load(
 
     Args:
         folder: Holds the files.
-        vectors: The `.npy` file of the vectors, in the folder above.
+        vectors: The `.npy` file of the vectors, on the same disk.
         shape: Of the vectors.
         facts: What `save` returned.
 
@@ -88,7 +89,7 @@ def load(
     from scann.scann_ops.py import scann_ops_pybind
 
     parts = {name: _PARTS[name] for name in files(layout.soar) if name != _CONFIG}
-    parts[f"../{vectors.name}"] = "DATASET_NPY"
+    parts[pathlib.PurePath(os.path.relpath(vectors, folder)).as_posix()] = "DATASET_NPY"
     listed = "\n".join(f'assets {{ asset_type: {kind} asset_path: "{name}" }}' for name, kind in parts.items())
     searcher = scann_ops_pybind.ScannSearcher(scann_ops_pybind.scann_pybind.ScannNumpy(str(folder), listed))
     tree = approximate.Tree(searcher, shape, layout, *tuning)

@@ -10,7 +10,7 @@ import numpy as np
 from tf_detreg.files import readable
 from tf_detreg.images import UnreadableImage, reference
 from tf_detreg.images.color import rgb
-from tf_detreg.retrieval.index import Index
+from tf_detreg.index import Index
 
 MOST_THUMBNAILS = 50_000
 MOST_NEIGHBORS = 100
@@ -25,7 +25,7 @@ class Gallery:
     brings none that is tuned for as many neighbors as can be asked for: no request waits for it.
 
     Args:
-        index: A `retrieval.Index`.
+        index: A `index.Index`.
         pictures: One an item: file names, or uint8 images `(N, H, W, 3)`. Defaults to the `path` in each item's
             metadata where there is one.
         side: Largest side of a thumbnail in pixels. Defaults to 240.

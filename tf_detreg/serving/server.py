@@ -36,7 +36,7 @@ def serve(
 
     Args:
         directory: The model's folder, with numbered versions, from `export.saved_model`.
-        index: A `retrieval.Index`, or the folder of a saved one, for the search page. Defaults to none.
+        index: A `index.Index`, or the folder of a saved one, for the search page. Defaults to none.
         name: The model's name in the API. Defaults to the folder's.
         pictures: What to show of the index's items: file names, or uint8 images. Defaults to `path` in their metadata.
         host: Address to listen on. Defaults to `127.0.0.1`: this machine alone.
@@ -61,7 +61,7 @@ def serve(
         from starlette.applications import Starlette  # noqa: F401
     except ImportError as error:
         raise ImportError(f"The server needs the extra `serve` ({error}): pip install 'tf-detreg[serve]'.") from error
-    from tf_detreg.retrieval.index import Index
+    from tf_detreg.index import Index
     from tf_detreg.serving.app import Settings, create_app
     from tf_detreg.serving.gallery import Gallery
     from tf_detreg.serving.model import ModelDirectory

@@ -1,0 +1,93 @@
+"""Ids and metadata of items: checks, and the forms in which they are stored."""
+
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+Id = str | int
+_LIMIT = 2**63
+
+
+def plain_ids(ids: Iterable[Id], count: int | None = None) -> list[Id]:
+    """Return ids as a list of Python's own strings and integers.
+
+    Args:
+        ids: The ids.
+        count: How many there must be. Default: any number.
+
+    Raises:
+        ValueError: If there are too many or too few, one is neither, or two are the same.
+    """
+    plain = [id.item() if isinstance(id, np.generic) else id for id in ids]
+    if count is not None and len(plain) != count:
+        raise ValueError(f"`ids` must hold one id for each of the {count} vectors; received {len(plain)}.")
+    wrong = next((id for id in plain if isinstance(id, bool) or not isinstance(id, str | int)), None)
+    if wrong is not None:
+        raise ValueError(f"`ids` must be strings or integers; received {wrong!r}.")
+    large = next((id for id in plain if isinstance(id, int) and not -_LIMIT <= id < _LIMIT), None)
+    if large is not None:
+        raise ValueError(f"`ids` must be integers of at most 64 bits, or strings; received {large!r}.")
+    if len(set(plain)) != len(plain):
+        seen: set[Id] = set()
+        for id in plain:
+            if id in seen:
+                raise ValueError(f"`ids` must all differ; {id!r} occurs twice.")
+            seen.add(id)
+    return plain
+
+
+def is_id(id: object) -> bool:
+    """Return whether an index could hold this id."""
+    return isinstance(id, str) or (isinstance(id, int) and not isinstance(id, bool) and -_LIMIT <= id < _LIMIT)
+
+
+def metadata_texts(metadata: Sequence[Mapping[str, object]] | None, count: int) -> list[str]:
+    """Return metadata as JSON, one text an item.
+
+    Args:
+        metadata: Mappings with strings as keys. None stands for empty ones.
+        count: How many there must be.
+
+    Raises:
+        ValueError: If there are too many or too few, or JSON cannot hold one.
+    """
+    if metadata is None:
+        return ["{}"] * count
+    if len(metadata) != count:
+        raise ValueError(f"`metadata` must hold one mapping for each of the {count} vectors; received {len(metadata)}.")
+    texts = []
+    for row, item in enumerate(metadata):
+        if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
+            raise ValueError(f"`metadata` must be mappings whose keys are strings; received {item!r} (row {row}).")
+        try:
+            texts.append(json.dumps(dict(item), allow_nan=False))  # ASCII: the name of any file can be written
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"`metadata` holds something that JSON cannot (row {row}): {error}.") from error
+    return texts
+
+
+def bound(id: Id) -> str | int | bytes:
+    """Return an id as SQLite takes it: text that is no UTF-8, as Python reads some file names, as bytes."""
+    if isinstance(id, str):
+        try:
+            id.encode()
+        except UnicodeEncodeError:
+            return id.encode("utf-8", "surrogatepass")
+    return id
+
+
+def unbound(id: str | int | bytes) -> Id:
+    """Return the id that `bound` was given.
+
+    Example:
+        >>> unbound(bound("\\udcff.jpg")) == "\\udcff.jpg", unbound(bound(7))
+        (True, 7)
+    """
+    return id.decode("utf-8", "surrogatepass") if isinstance(id, bytes) else id
+
+
+def crc_of(id: str | int | bytes, metadata: str) -> int:
+    """Return the checksum of an item as it is stored."""
+    return zlib.crc32(metadata.encode(), zlib.crc32(repr(id).encode()))

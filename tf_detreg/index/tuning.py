@@ -1,0 +1,124 @@
+"""The tree of an index through its changes: when it is built, kept, used, and how good it still is."""
+
+import threading
+
+import numpy as np
+
+from tf_detreg.index import changes, nearest, segments, trees
+from tf_detreg.index.segments import Segment
+from tf_detreg.index.store import Snapshot, Store
+from tf_detreg.retrieval import approximate
+
+_SHALLOWEST = 10  # neighbors it is tuned for at least, so that a search a little deeper does not build it again
+_MOST = 0.9  # share of the items that one segment must hold for a tree over it to be worth while
+_WORN = 0.01  # share of the items that may change before the recall is measured again
+_SAMPLE = 200
+
+
+class Tuner:
+    """Builds the tree of an index and keeps it in memory and on disk.
+
+    Args:
+        store: Of the index.
+    """
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._lock = threading.Lock()
+        self._loaded: dict[str, approximate.Calibrated | None] = {}
+        self._measured: dict[tuple[str, int], float] = {}
+
+    def ready(self, state: Snapshot, k: int, progress: bool | None) -> tuple[approximate.Calibrated, Segment, Snapshot]:
+        """Return a tree that is deep enough, the segment that it sorts, and a state of the index that has both.
+
+        Args:
+            state: The state that the search began with.
+            k: How many neighbors are asked for.
+            progress: Whether to show progress where a tree must be built; None shows it in a terminal.
+        """
+        with self._lock:
+            tuned, base = self.present(state), self.base(state)
+            depth = min(max(k, _SHALLOWEST), state.live - 1)
+            if tuned is None or base is None or tuned.depth < min(k, depth):
+                state = self._in_one_piece(state)
+                base = max(state.parts, key=lambda part: part.count)
+                tuned = trees.build(base, min(depth, base.count - 1), progress)
+                self.keep(tuned)
+                state = self._store.snapshot()
+            return tuned, base, state
+
+    def present(self, state: Snapshot) -> approximate.Calibrated | None:
+        """Return the tree that the index has; None where it has none, or none that can be used here."""
+        base = self.base(state)
+        if base is None or state.tree is None:
+            return None
+        key = str(state.tree["folder"])
+        if key not in self._loaded:
+            loaded = None
+            if self._store.directory is not None and approximate.available() is None:
+                loaded = trees.load(self._store.directory, base, state.tree)
+            self._loaded = {key: loaded}
+        return self._loaded[key]
+
+    def base(self, state: Snapshot) -> Segment | None:
+        """Return the segment that the tree sorts."""
+        number = None if state.tree is None else state.tree["segment"]
+        return next((part for part in state.parts if part.number == number), None)
+
+    def keep(self, tuned: approximate.Calibrated) -> None:
+        """Store a tree over the largest segment with the index."""
+        directory = self._store.directory
+        with self._store.changing() as change:
+            state = change.before
+            base = max(state.parts, key=lambda part: part.count)
+            facts = {"segment": base.number, "folder": f"{base.number}-{tuned.depth}", "depth": tuned.depth}
+            if directory is not None:
+                facts = trees.save(directory, base, tuned)
+            change.set("tree", {**facts, "live": state.live, "end": state.end})
+        self._loaded = {str(facts["folder"]): tuned}
+        if directory is not None:
+            trees.drop_others(directory, facts)
+
+    def forget(self) -> None:
+        """Drop the tree that is in memory, and the files that the index no longer names."""
+        self._loaded = {}
+        if self._store.directory is not None:
+            trees.drop_others(self._store.directory, self._store.snapshot().tree)
+
+    def recall(self, state: Snapshot, tuned: approximate.Calibrated, base: Segment) -> float:
+        """Return the share of the true neighbors that are found.
+
+        What was measured when the tree was tuned holds until a hundredth of the items has changed; then it is measured
+        again.
+        """
+        if state.tree is None:
+            return tuned.recall
+        added = state.end - int(state.tree["end"])
+        removed = int(state.tree["live"]) + added - state.live
+        step = int((added + removed) / max(_WORN * state.live, 1))
+        if step == 0:
+            return tuned.recall
+        key = (str(state.tree["folder"]), step)
+        if key not in self._measured:
+            self._measured = {key: _measure(state, tuned, base)}
+        return self._measured[key]
+
+    def _in_one_piece(self, state: Snapshot) -> Snapshot:
+        """Merges the segments, where no one of them holds most of the items."""
+        if max(part.count for part in state.parts) < _MOST * state.live:
+            with self._store.changing() as change:
+                changes.merge(change, change.before.parts)
+        return self._store.snapshot()
+
+
+def _measure(state: Snapshot, tuned: approximate.Calibrated, base: Segment) -> float:
+    """What share of their true neighbors some items find, apart from themselves."""
+    rows = np.concatenate([some for some, _ in segments.live_blocks(state.parts)])
+    chosen = np.sort(np.random.default_rng(0).permutation(rows)[:_SAMPLE])
+    sample = segments.take(state.parts, chosen)
+    k = min(tuned.depth + 1, state.live)
+    found = nearest.by_tree(tuned.tree, state.parts, base, sample, k)
+    if found is None:
+        return 0.0
+    kth = nearest.exactly(state.parts, sample, k).scores[:, -1:]
+    return float(((found.scores >= kth - approximate.ROUNDING).sum(axis=1) - 1).mean() / max(k - 1, 1))
