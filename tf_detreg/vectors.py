@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no stubs
 def unit(vectors: tf.Tensor) -> tf.Tensor:
     r"""Scale vectors to length 1 along the last axis, exactly at every scale.
 
@@ -32,7 +32,7 @@ def unit(vectors: tf.Tensor) -> tf.Tensor:
     inverse = tf.math.rsqrt(tf.maximum(tf.reduce_sum(tf.square(scaled), axis=-1, keepdims=True), 1))
     units = scaled * inverse
 
-    def gradient(upstream):
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
         # Half the passes over the vectors that automatic differentiation makes.
         across = upstream - units * tf.reduce_sum(units * upstream, axis=-1, keepdims=True)
         return tf.clip_by_value(across * inverse / divisor, vectors.dtype.min, vectors.dtype.max)

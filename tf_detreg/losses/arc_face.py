@@ -1,6 +1,7 @@
 """ArcFace: a margin on the angle."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -59,8 +60,8 @@ class ArcFace(ProxyLoss):
         proxies_per_class: int = 1,
         scale: float = 64.0,
         margin: float = 0.5,
-        initializer=None,
-        **kwargs,
+        initializer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         if not 0 <= margin < math.pi:
@@ -68,17 +69,17 @@ class ArcFace(ProxyLoss):
         self.scale = positive("scale", scale)
         self.margin = margin
 
-    def objective(self, labels, z, q):
+    def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         cosines = self.class_similarities(z, q)
         where = at_label(labels)
         target = self.widened(tf.gather_nd(cosines, where))
         return cross_entropy(labels, self.scale * tf.tensor_scatter_nd_update(cosines, where, target))
 
     def widened(self, cosine: tf.Tensor) -> tf.Tensor:
-        """`cos(θ + m)` from `cos θ`, continued by a falling branch beyond `θ = π - m`."""
+        """Return `cos(θ + m)` from `cos θ`, continued by a falling branch beyond `θ = π - m`."""
         cosine = tf.clip_by_value(cosine, -1 + 1e-7, 1 - 1e-7)
         turned = cosine * math.cos(self.margin) - tf.sqrt(1 - tf.square(cosine)) * math.sin(self.margin)
         return tf.where(cosine > -math.cos(self.margin), turned, cosine - self.margin * math.sin(self.margin))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale, "margin": self.margin}

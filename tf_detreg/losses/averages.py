@@ -6,30 +6,30 @@ AVERAGES = ("nonzero", "all", "anchors")
 
 
 def check_average(average: str) -> str:
-    """The name of an average, or a `ValueError` that lists the known ones."""
+    """Return the name of an average, or raise a `ValueError` that lists the known ones."""
     if average not in AVERAGES:
         raise ValueError(f"`average` must be one of {', '.join(map(repr, AVERAGES))}; received {average!r}.")
     return average
 
 
 def average(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Values of anchors `(B,)` scaled so that their mean over the batch is their sum over `count`; 0 if that is 0."""
+    """Scale values of anchors `(B,)` so that their mean over the batch is their sum over `count`; 0 if that is 0."""
     batch = tf.cast(tf.size(values), values.dtype)
     return tf.math.divide_no_nan(values * batch, tf.cast(count, values.dtype))
 
 
-def count_true(mask: tf.Tensor, dtype) -> tf.Tensor:
-    """How many entries of a boolean tensor are True, as a float."""
+def count_true(mask: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Return how many entries of a boolean tensor are True, as a float."""
     return tf.reduce_sum(tf.cast(mask, dtype))
 
 
 def anchor_average(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Values `(B,)` whose mean over the batch is the mean over the anchors in a mask `(B,)`."""
+    """Return values `(B,)` whose mean over the batch is the mean over the anchors in a mask `(B,)`."""
     return average(tf.where(mask, values, 0), count_true(mask, values.dtype))
 
 
 def pair_average(values: tf.Tensor, mask: tf.Tensor, kind: str = "all") -> tf.Tensor:
-    """Values `(B,)` whose mean over the batch is the average of `values (B, M)` over a mask.
+    """Return values `(B,)` whose mean over the batch is the average of `values (B, M)` over a mask.
 
     Args:
         values: loss of each pair.

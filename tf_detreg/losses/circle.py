@@ -9,6 +9,7 @@ from tf_detreg.losses.averages import average, count_true
 from tf_detreg.losses.distances import masked_logsumexp
 from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -62,7 +63,7 @@ class Circle(PairLoss):
         self.margin = number("margin", margin)
         self.scale = positive("scale", scale)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         similarities = pairs.similarities
         fixed = tf.stop_gradient(similarities)
         pull = -self.scale * tf.nn.relu(1 + self.margin - fixed) * (similarities - (1 - self.margin))
@@ -72,5 +73,5 @@ class Circle(PairLoss):
         losses = tf.where(usable, tf.nn.softplus(tf.where(usable, logits, 0)), 0)
         return average(losses, count_true(losses > 0, losses.dtype))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin, "scale": self.scale}

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tf_detreg.losses.averages import check_average, pair_average
 from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -75,18 +76,18 @@ class Contrastive(PairLoss):
         self.power = power
         self.average = check_average(average)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         matrix = pairs.matrix
         pull = self.raised(matrix - self.positive_margin)
         push = self.raised(self.negative_margin - matrix)
         return pair_average(pull, pairs.positives, self.average) + pair_average(push, pairs.negatives, self.average)
 
     def raised(self, violation: tf.Tensor) -> tf.Tensor:
-        """`[v]₊^k / k`."""
+        """Return `[v]₊^k / k`."""
         hinge = tf.nn.relu(violation)
         return hinge if self.power == 1 else tf.square(hinge) / 2
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "positive_margin": self.positive_margin,

@@ -1,5 +1,7 @@
 """CosFace: a margin on the cosine."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -51,17 +53,17 @@ class CosFace(ProxyLoss):
         proxies_per_class: int = 1,
         scale: float = 64.0,
         margin: float = 0.35,
-        initializer=None,
-        **kwargs,
+        initializer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.scale = positive("scale", scale)
         self.margin = number("margin", margin)
 
-    def objective(self, labels, z, q):
+    def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         logits = self.scale * self.class_similarities(z, q)
         target = tf.fill(tf.shape(labels), tf.constant(self.scale * self.margin, logits.dtype))
         return cross_entropy(labels, tf.tensor_scatter_nd_sub(logits, at_label(labels), target))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale, "margin": self.margin}

@@ -1,5 +1,7 @@
 """Cross-batch memory: compare a batch with the embeddings of many earlier batches."""
 
+from typing import Any, Self
+
 import keras
 import tensorflow as tf
 
@@ -7,6 +9,7 @@ from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.margin import Margin
 from tf_detreg.losses.options import at_least, number
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -58,7 +61,9 @@ class CrossBatchMemory(LossLayer):
     Reference: Wang et al., "Cross-Batch Memory for Embedding Learning", CVPR 2020.
     """
 
-    def __init__(self, loss, memory_size: int = 1024, start: int = 0, batch_weight: float = 0.0, **kwargs):
+    def __init__(
+        self, loss: PairLoss | Margin, memory_size: int = 1024, start: int = 0, batch_weight: float = 0.0, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         if not isinstance(loss, PairLoss | Margin):
             raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")
@@ -71,7 +76,7 @@ class CrossBatchMemory(LossLayer):
         self.start = at_least("start", start, 0)
         self.batch_weight = number("batch_weight", batch_weight)
 
-    def build(self, labels_shape, embeddings_shape):
+    def build(self, labels_shape: Shape, embeddings_shape: Shape) -> None:
         if embeddings_shape[-1] is None:
             raise ValueError(f"embeddings must have a static last dimension, received shape {embeddings_shape}.")
         if isinstance(self.loss, keras.layers.Layer) and not self.loss.built:
@@ -85,11 +90,11 @@ class CrossBatchMemory(LossLayer):
         self.built = True
 
     @property
-    def miner(self):
-        """Which pairs or triplets of batch and memory count."""
+    def miner(self) -> Any:
+        """Return which pairs or triplets of batch and memory count."""
         return self.loss.miner
 
-    def call(self, labels, embeddings, training=None):
+    def call(self, labels: tf.Tensor, embeddings: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         embeddings = tf.cast(embeddings, self.precision)
         labels = self.loss.check(labels, embeddings)  # before wrong ones reach the memory
         if training is False:
@@ -102,7 +107,7 @@ class CrossBatchMemory(LossLayer):
             lambda: self._within(labels, embeddings),
         )
 
-    def fill(self, labels, embeddings) -> None:
+    def fill(self, labels: Any, embeddings: Any) -> None:
         """Write embeddings into the memory, over its oldest entries, as if they were earlier batches.
 
         Before training, for instance with the embeddings of the training images, `memory.fill(labels,
@@ -135,18 +140,18 @@ class CrossBatchMemory(LossLayer):
             )
         self._write(labels[-self.memory_size :], embeddings[-self.memory_size :])
 
-    def _within(self, labels, embeddings) -> tf.Tensor:
-        """The mean loss of the batch compared with itself."""
+    def _within(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+        """Return the mean loss of the batch compared with itself."""
         return tf.cast(tf.reduce_mean(self.loss.call(labels, embeddings)), self.precision)
 
-    def _check_size(self, embeddings):
+    def _check_size(self, embeddings: tf.Tensor) -> None:
         size, text = embeddings.shape[0], f"memory_size={self.memory_size} must be at least the batch size"
         if size is None:
             tf.debugging.assert_less_equal(tf.shape(embeddings)[0], self.memory_size, text)
         elif size > self.memory_size:
             raise ValueError(f"{text}, received {size} samples.")
 
-    def _write(self, labels, embeddings) -> tf.Tensor:
+    def _write(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
         """Replace the oldest entries by the batch; return their slots, `(B,)`."""
         count = tf.shape(embeddings)[0]
         slots = (self.cursor.value + tf.range(count)) % self.memory_size
@@ -159,7 +164,7 @@ class CrossBatchMemory(LossLayer):
         self.filled.assign(tf.minimum(self.filled.value + count, self.memory_size))
         return slots
 
-    def _remembered(self, labels, embeddings, slots) -> tf.Tensor:
+    def _remembered(self, labels: tf.Tensor, embeddings: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
         places = tf.range(self.memory_size)[None, :]
         valid = (places < self.filled.value) & (places != slots[:, None])
         losses = self.loss.against(labels, embeddings, self.memory_labels.value, self.memory.value, valid)
@@ -168,11 +173,11 @@ class CrossBatchMemory(LossLayer):
             loss += self.batch_weight * self._within(labels, embeddings)
         return loss
 
-    def _state(self, name: str, shape: tuple, value: float, dtype: str):
+    def _state(self, name: str, shape: tuple[int, ...], value: float, dtype: str) -> keras.Variable:
         start = keras.initializers.Constant(value)
         return self.add_weight(name=name, shape=shape, initializer=start, trainable=False, dtype=dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "loss": keras.saving.serialize_keras_object(self.loss),
@@ -182,5 +187,5 @@ class CrossBatchMemory(LossLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})

@@ -7,7 +7,7 @@ from tf_detreg.losses.pairs import Pairs
 
 
 def cosine_at_anchor(an: tf.Tensor, ap: tf.Tensor, pn: tf.Tensor) -> tf.Tensor:
-    """`cos(n - a, p - a)` from the three *squared* distances of a triangle, by the law of cosines.
+    """Return `cos(n - a, p - a)` from the three *squared* distances of a triangle, by the law of cosines.
 
     0, with gradient 0, where the positive or the negative coincides with the anchor and no direction exists.
     """
@@ -17,7 +17,7 @@ def cosine_at_anchor(an: tf.Tensor, ap: tf.Tensor, pn: tf.Tensor) -> tf.Tensor:
 
 
 def hardest_positive_direction(pairs: Pairs, similarities: tf.Tensor) -> tf.Tensor:
-    """`cos(f_n - f_i, f_p* - f_i)` for each anchor and reference, `(B, M)`, with `p*` the least similar positive.
+    """Return `cos(f_n - f_i, f_p* - f_i)` of each anchor and reference, `(B, M)`; `p*` is the least similar positive.
 
     0 in the rows of anchors without a positive.
     """

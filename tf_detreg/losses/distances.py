@@ -8,20 +8,20 @@ from tf_detreg.vectors import unit
 DISTANCES = ("euclidean", "squared", "cosine")
 
 
-def check_distance(distance: str) -> str:
-    """The name of a distance, or a `ValueError` that lists the known ones."""
-    if distance not in DISTANCES:
+def check_distance(distance: str | None) -> str:
+    """Return the name of a distance, or raise a `ValueError` that lists the known ones."""
+    if distance is None or distance not in DISTANCES:
         raise ValueError(f"distance must be one of {', '.join(DISTANCES)}; received {distance!r}.")
     return distance
 
 
 def similarities(anchors: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
-    """All inner products, `(B, M)`: cosine similarities if the rows have length 1."""
+    """Return all inner products, `(B, M)`: cosine similarities if the rows have length 1."""
     return tf.matmul(anchors, references, transpose_b=True)
 
 
 def squared_distances(anchors: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
-    """All `||a - b||²`, `(B, M)`, by the Gram formula.
+    """Return all `||a - b||²`, `(B, M)`, by the Gram formula.
 
     What is smaller than the rounding error of that formula is set to 0, with gradient 0: duplicates have distance
     exactly 0, and a square root of the result has a bounded gradient.
@@ -34,13 +34,13 @@ def squared_distances(anchors: tf.Tensor, references: tf.Tensor) -> tf.Tensor:
 
 
 def root(squares: tf.Tensor) -> tf.Tensor:
-    """Square roots, with gradient 0 instead of infinity at 0."""
+    """Return square roots, with gradient 0 instead of infinity at 0."""
     positive = squares > 0
     return tf.where(positive, tf.sqrt(tf.where(positive, squares, 1)), 0)
 
 
-def distances(anchors: tf.Tensor, references: tf.Tensor, distance: str) -> tf.Tensor:
-    """All distances between two sets of vectors, `(B, M)`.
+def distances(anchors: tf.Tensor, references: tf.Tensor, distance: str | None) -> tf.Tensor:
+    """Return all distances between two sets of vectors, `(B, M)`.
 
     Args:
         anchors: `(B, dim)`.
@@ -54,7 +54,7 @@ def distances(anchors: tf.Tensor, references: tf.Tensor, distance: str) -> tf.Te
 
 
 def masked_logsumexp(values: tf.Tensor, mask: tf.Tensor, axis: int = 1) -> tf.Tensor:
-    """`log Σ exp(v)` over the entries of a mask; where it is empty a very small finite number."""
+    """Return `log Σ exp(v)` over the entries of a mask; where it is empty a very small finite number."""
     lowest = tf.constant(values.dtype.min / 4, values.dtype)
     peak = tf.reduce_max(tf.where(mask, values, lowest), axis=axis, keepdims=True)
     peak = tf.stop_gradient(tf.where(peak > lowest, peak, 0))
@@ -64,17 +64,17 @@ def masked_logsumexp(values: tf.Tensor, mask: tf.Tensor, axis: int = 1) -> tf.Te
 
 
 def masked_log1p_sum_exp(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """`log(1 + Σ exp(v))` over the entries of a mask in each row, `(B,)`; 0 where it is empty."""
+    """Return `log(1 + Σ exp(v))` over the entries of a mask in each row, `(B,)`; 0 where it is empty."""
     return log1p_sum_exp(tf.where(mask, values, float("-inf")), axis=1)
 
 
 def masked_min(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Smallest entry of each row inside a mask, `(B, 1)`; infinity where it is empty."""
+    """Return the smallest entry of each row inside a mask, `(B, 1)`; infinity where it is empty."""
     return tf.reduce_min(tf.where(mask, values, float("inf")), axis=1, keepdims=True)
 
 
 def masked_max(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Largest entry of each row inside a mask, `(B, 1)`; minus infinity where it is empty."""
+    """Return the largest entry of each row inside a mask, `(B, 1)`; minus infinity where it is empty."""
     return tf.reduce_max(tf.where(mask, values, float("-inf")), axis=1, keepdims=True)
 
 

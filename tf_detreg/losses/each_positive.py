@@ -7,8 +7,10 @@ import tensorflow as tf
 from tf_detreg.losses.pairs import Pairs
 
 
-def sum_over_positives(pairs: Pairs, tensors: Sequence[tf.Tensor], term: Callable) -> tuple[tf.Tensor, tf.Tensor]:
-    """Sums a function of each (anchor, positive) pair and all the anchor's negatives.
+def sum_over_positives(
+    pairs: Pairs, tensors: Sequence[tf.Tensor], term: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sum a function of each (anchor, positive) pair and all the anchor's negatives.
 
     Step k takes the k-th positive of every anchor, so that tensors are `(B, M)` instead of `(B, M, M)`; there are as
     many steps as the largest number of positives. The backward pass goes through the steps again instead of keeping
@@ -29,22 +31,22 @@ def sum_over_positives(pairs: Pairs, tensors: Sequence[tf.Tensor], term: Callabl
     steps = tf.reduce_max(counts)
     kind = tensors[0].dtype
 
-    def step(number, matrix, *others):
+    def step(number: tf.Tensor, matrix: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         chosen = numbers == number
         far = tf.reduce_sum(tf.where(chosen, matrix, 0), axis=1, keepdims=True)
         return term(chosen, counts >= number, far, matrix, *others)
 
-    def loop(body, start):
-        return tf.while_loop(lambda number, *_: number <= steps, body, (1, *start))[1:]
+    def loop(body: Callable[..., tuple[tf.Tensor, ...]], start: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        return tuple(tf.while_loop(lambda number, *_: number <= steps, body, (1, *start))[1:])
 
-    @tf.custom_gradient
-    def summed(*tensors):
-        def forward(number, sums, count):
+    @tf.custom_gradient  # type: ignore[untyped-decorator]  # TensorFlow has no stubs
+    def summed(*tensors: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], Callable[..., tuple[tf.Tensor, ...]]]:
+        def forward(number: tf.Tensor, sums: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, ...]:
             losses, counted = step(number, *tensors)
             return number + 1, sums + losses, count + counted
 
-        def gradient(upstream, _):
-            def backward(number, *slopes):
+        def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            def backward(number: tf.Tensor, *slopes: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 with tf.GradientTape() as tape:
                     tape.watch(tensors)
                     weighted = tf.reduce_sum(step(number, *tensors)[0] * upstream)
@@ -55,4 +57,5 @@ def sum_over_positives(pairs: Pairs, tensors: Sequence[tf.Tensor], term: Callabl
 
         return loop(forward, (tf.zeros_like(tensors[0][:, 0]), tf.zeros([], kind))), gradient
 
-    return summed(*tensors)
+    sums, count = summed(*tensors)
+    return sums, count

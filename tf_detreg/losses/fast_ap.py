@@ -9,6 +9,7 @@ from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import squared_distances
 from tf_detreg.losses.options import at_least
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -62,7 +63,7 @@ class FastAP(PairLoss):
             raise ValueError("normalize must be True: the bins cover the distances of unit vectors.")
         self.num_bins = at_least("num_bins", num_bins, 1)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         places = squared_distances(pairs.anchors, pairs.references) * (self.num_bins / 4)
         zero = tf.zeros([], places.dtype)
         outside = tf.constant(-2.0, places.dtype)  # reached by no bin
@@ -77,5 +78,5 @@ class FastAP(PairLoss):
         counts = tf.reduce_sum(tf.cast(pairs.positives, places.dtype), axis=1)
         return anchor_average(1 - tf.math.divide_no_nan(precision, counts), counts > 0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_bins": self.num_bins}

@@ -9,6 +9,7 @@ from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import masked_logsumexp
 from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -62,11 +63,11 @@ class GeneralizedLiftedStructure(PairLoss):
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = number("margin", margin)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         matrix = pairs.matrix
         energy = masked_logsumexp(matrix, pairs.positives) + masked_logsumexp(self.margin - matrix, pairs.negatives)
         usable = tf.reduce_any(pairs.positives, axis=1) & tf.reduce_any(pairs.negatives, axis=1)
         return anchor_average(tf.nn.relu(energy), usable)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin}

@@ -1,11 +1,13 @@
 """One check of labels for every loss and miner, so that a wrong label never turns into a silently wrong number."""
 
+from typing import Any
+
 import tensorflow as tf
 
 SHAPE = "labels must have shape (batch,) or (batch, 1), one class number for each embedding"
 
 
-def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
+def check_labels(labels: Any, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
     """Return labels as int32 `(B,)`, or raise an error that says what is wrong with them.
 
     A wrong type or shape raises `ValueError` at once, also while a graph is being built. Values are known only when
@@ -43,7 +45,7 @@ def check_labels(labels, embeddings: tf.Tensor, num_classes: int | None = None) 
     return _in_range(_one_per_row(labels, embeddings), num_classes)
 
 
-def as_labels(labels) -> tf.Tensor:
+def as_labels(labels: Any) -> tf.Tensor:
     """Return labels as a tensor of numbers, or raise a `ValueError` that says why they are none."""
     if isinstance(labels, tf.RaggedTensor):
         raise ValueError(f"{SHAPE}; received ragged labels. Pad them, or give each embedding one label.")
@@ -61,7 +63,7 @@ def as_labels(labels) -> tf.Tensor:
     return labels
 
 
-def as_embeddings(embeddings) -> tf.Tensor:
+def as_embeddings(embeddings: Any) -> tf.Tensor:
     """Return embeddings as a tensor of real numbers, or raise a `ValueError` that says why they are none."""
     if isinstance(embeddings, tf.RaggedTensor):
         raise ValueError("embeddings must have shape (batch, dim), received a ragged tensor.")
@@ -93,7 +95,7 @@ def refuse_swapped(labels: tf.Tensor, embeddings: tf.Tensor) -> None:
 
 
 def _one_hot_shape(labels: tf.Tensor, num_classes: int | None) -> bool:
-    """Whether labels are columns of numbers, one a class."""
+    """Return whether labels are columns of numbers, one a class."""
     if labels.shape.rank != 2 or labels.shape[1] in (None, 1) or labels.dtype.is_complex:
         return False
     return num_classes is None or labels.shape[1] == num_classes
@@ -115,8 +117,8 @@ def _from_one_hot(labels: tf.Tensor, embeddings: tf.Tensor, num_classes: int | N
     return _in_range(_one_per_row(classes, embeddings), num_classes)
 
 
-def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
-    """Zeros and ones `(B, L)`, one column a label, as booleans; or an error as from `check_labels` (none under XLA).
+def check_multilabels(labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
+    """Return zeros and ones `(B, L)`, one column a label, as booleans; or raise as `check_labels` (never under XLA).
 
     Args:
         labels: booleans, or numbers of which only 0 and 1 may occur, `(B, L)`.
@@ -140,7 +142,7 @@ def check_multilabels(labels, embeddings: tf.Tensor) -> tf.Tensor:
 
 
 def poisoned_by_labels(loss: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """A loss, or NaN without a gradient if `check_labels` found a wrong label where nothing could be raised."""
+    """Return the loss, or NaN without a gradient if `check_labels` found a wrong label where it could not raise."""
     return tf.where(tf.reduce_all(labels >= 0), loss, float("nan")) if labels.dtype.is_integer else loss
 
 
@@ -177,7 +179,7 @@ def _in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
 
 
 def _guarded(fine: tf.Tensor, text: str, values: tf.Tensor) -> tf.Tensor:
-    """`values`, if `fine`; else an error with the text and the range of the values."""
+    """Return `values` if `fine`; else raise an error with the text and the range of the values."""
     if tf.executing_eagerly():
         if not fine:
             raise ValueError(f"{text} {tf.reduce_min(values).numpy()}, {tf.reduce_max(values).numpy()}.")

@@ -9,6 +9,7 @@ from tf_detreg.losses.averages import pair_average
 from tf_detreg.losses.distances import masked_logsumexp
 from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -63,7 +64,7 @@ class LiftedStructure(PairLoss):
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = number("margin", margin)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         matrix = pairs.matrix
         rows = masked_logsumexp(self.margin - matrix, pairs.negatives, axis=1)[:, None]
         columns = masked_logsumexp(self.margin - matrix, pairs.negatives, axis=0)[None, :]
@@ -71,5 +72,5 @@ class LiftedStructure(PairLoss):
         energy = peak + tf.math.log(tf.exp(rows - peak) + tf.exp(columns - peak)) + matrix
         return pair_average(tf.square(tf.nn.relu(energy)) / 2, pairs.positives)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin}

@@ -1,6 +1,9 @@
 """What the losses that own weights share as Keras layers: precision, and inputs of any kind."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from tf_detreg import weight_groups
 from tf_detreg.losses.labels import as_embeddings, as_labels, refuse_swapped
@@ -20,12 +23,12 @@ class LossLayer(keras.layers.Layer):
         embeddings: `(B, dim)`, any float type.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)
         weight_groups.register(self)
 
-    def __call__(self, labels, embeddings, **kwargs):
+    def __call__(self, labels: Any, embeddings: Any, **kwargs: Any) -> tf.Tensor:
         # Keras would take a list for several inputs, and builds from the shapes of tensors alone.
         if not any(isinstance(values, keras.KerasTensor) for values in (labels, embeddings)):
             labels, embeddings = as_labels(labels), as_embeddings(embeddings)
@@ -35,11 +38,11 @@ class LossLayer(keras.layers.Layer):
     def __repr__(self) -> str:
         return described(self)
 
-    def add_weight(self, *args, **kwargs):
+    def add_weight(self, *args: Any, **kwargs: Any) -> keras.Variable:
         # Read as they are stored: under a mixed policy Keras would hand them over in half precision.
         return super().add_weight(*args, autocast=False, **kwargs)
 
     @property
     def precision(self) -> str:
-        """Type of the computation: float64 if the layer's is, else float32."""
+        """Return the type of the computation: float64 if the layer's is, else float32."""
         return "float64" if self.compute_dtype == "float64" else "float32"

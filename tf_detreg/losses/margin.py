@@ -1,5 +1,7 @@
 """Margin loss with a learnable boundary between positives and negatives."""
 
+from typing import Any, Self
+
 import keras
 import tensorflow as tf
 
@@ -9,6 +11,7 @@ from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.options import at_least, number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedPairs, Pairs, occurrences
+from tf_detreg.shapes import Shape
 
 
 class _Boundary(PairLoss):
@@ -16,21 +19,21 @@ class _Boundary(PairLoss):
 
     default_distance = "euclidean"
 
-    def __init__(self, num_classes: int | None, alpha: float, nu: float, **kwargs):
+    def __init__(self, num_classes: int | None, alpha: float, nu: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.alpha = alpha
         self.nu = nu
         self.beta = None
 
-    def check(self, labels, embeddings):
+    def check(self, labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
         return check_labels(labels, embeddings, self.num_classes)
 
-    def mined(self, pairs):
-        """Triplets cannot be put as masks: `per_anchor` asks the miner itself."""
+    def mined(self, pairs: Pairs) -> Pairs:
+        """Return the pairs as they are: triplets cannot be put as masks, and `per_anchor` asks the miner itself."""
         return pairs
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         matrix = pairs.matrix
         beta = tf.cast(self.beta, matrix.dtype)
         beta = tf.gather(beta, pairs.labels) if self.num_classes else tf.repeat(beta, tf.size(pairs.labels))
@@ -43,9 +46,11 @@ class _Boundary(PairLoss):
         count = tf.reduce_sum(tf.where(pull > 0, positives, 0) + tf.where(push > 0, negatives, 0))
         return average(sums, count)
 
-    def weights(self, pairs: Pairs, dtype) -> tuple[tf.Tensor, tf.Tensor]:
-        """How often each positive and each negative pair counts, `(B, M)`."""
-        mined = self.mine(pairs) if self.miner is not None else (pairs.positives, pairs.negatives)
+    def weights(self, pairs: Pairs, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return how often each positive and each negative pair counts, `(B, M)`."""
+        if self.miner is None:
+            return tf.cast(pairs.positives, dtype), tf.cast(pairs.negatives, dtype)
+        mined = self.mine(pairs)
         if len(mined) == 3:
             anchors, positives, negatives = mined
             shape = tf.shape(pairs.positives)
@@ -104,8 +109,8 @@ class Margin(LossLayer):
         learn: bool = True,
         distance: str = "euclidean",
         normalize: bool = True,
-        miner=None,
-        **kwargs,
+        miner: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if num_classes is not None:
@@ -117,7 +122,7 @@ class Margin(LossLayer):
         self.learn = learn
         self.rule = _Boundary(num_classes, alpha, nu, distance=distance, normalize=normalize, miner=miner)
 
-    def build(self, labels_shape=None, embeddings_shape=None):
+    def build(self, labels_shape: Shape | None = None, embeddings_shape: Shape | None = None) -> None:
         start = keras.initializers.Constant(self.beta_start)
         self.beta = self.add_weight(
             name="beta", shape=(self.num_classes or 1,), initializer=start, trainable=self.learn
@@ -125,25 +130,27 @@ class Margin(LossLayer):
         self.built = True
 
     @property
-    def miner(self):
-        """Which pairs or triplets count."""
+    def miner(self) -> Any:
+        """Return which pairs or triplets count."""
         return self.rule.miner
 
-    def call(self, labels, embeddings):
+    def call(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
         self.rule.beta = tf.convert_to_tensor(self.beta)
         return tf.reduce_mean(self.rule.call(labels, tf.cast(embeddings, self.precision)))
 
-    def check(self, labels, embeddings: tf.Tensor) -> tf.Tensor:
-        """The labels as int32 `(B,)`, or an error."""
+    def check(self, labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
+        """Return the labels as int32 `(B,)`, or raise an error."""
         return self.rule.check(labels, embeddings)
 
-    def against(self, labels, embeddings, reference_labels, references, valid=None) -> tf.Tensor:
-        """One value for each anchor, `(B,)`, compared with other vectors, as in `PairLoss.against`."""
+    def against(
+        self, labels: Any, embeddings: Any, reference_labels: Any, references: Any, valid: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Return one value for each anchor, `(B,)`, compared with other vectors, as in `PairLoss.against`."""
         self.rule.beta = tf.convert_to_tensor(self.beta)
         embeddings, references = (tf.cast(vectors, self.precision) for vectors in (embeddings, references))
         return self.rule.against(labels, embeddings, reference_labels, references, valid)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         rule = self.rule.get_config()
         return {
             **super().get_config(),
@@ -156,7 +163,7 @@ class Margin(LossLayer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         if isinstance(config.get("miner"), dict):
             config["miner"] = keras.saving.deserialize_keras_object(config["miner"])

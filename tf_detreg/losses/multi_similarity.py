@@ -3,11 +3,13 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_detreg.losses import distances
 from tf_detreg.losses.direction import hardest_positive_direction
 from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -74,7 +76,7 @@ class MultiSimilarity(PairLoss):
         self.base = number("base", base)
         self.direction = number("direction", direction)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         similarities = pairs.similarities
         pull = distances.masked_log1p_sum_exp(-self.alpha * (similarities - self.base), pairs.positives)
         push = similarities - self.base
@@ -82,7 +84,7 @@ class MultiSimilarity(PairLoss):
             push -= self.direction * hardest_positive_direction(pairs, similarities)
         return pull / self.alpha + distances.masked_log1p_sum_exp(self.beta * push, pairs.negatives) / self.beta
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "alpha": self.alpha,

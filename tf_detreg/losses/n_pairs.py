@@ -60,7 +60,7 @@ class NPairs(PairLoss):
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.penalty = number("penalty", penalty)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         anchors, positives = chosen_pairs(pairs)
         logits = similarities(*chosen_vectors(pairs, anchors, positives))
         # The fused operation: on so few pairs, each further one costs as much as the loss.
@@ -73,12 +73,12 @@ class NPairs(PairLoss):
             losses += self.penalty * tf.reduce_sum(tf.square(pairs.anchors), axis=1)
         return losses
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "penalty": self.penalty}
 
 
 def chosen_pairs(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
-    """The first anchor of each class that has a positive, and its first positive: two index vectors."""
+    """Return the first anchor of each class that has a positive, and its first positive: two index vectors."""
     first = tf.argmax(tf.cast(pairs.positives, tf.int8), axis=1, output_type=tf.int32)
     size = tf.size(pairs.labels)
     found = tf.gather_nd(pairs.positives, tf.stack([tf.range(size), first], axis=1))
@@ -87,15 +87,15 @@ def chosen_pairs(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def chosen_vectors(pairs: Pairs, anchors: tf.Tensor, positives: tf.Tensor) -> list[tf.Tensor]:
-    """The embeddings at two index vectors: of the anchors, and of the references."""
+    """Return the embeddings at two index vectors: of the anchors, and of the references."""
     # The products keep the gradient a dense tensor, as every other loss's is; a bare gather would make it sparse.
     if pairs.within:
-        return tf.unstack(tf.gather(pairs.anchors * 1, tf.stack([anchors, positives])))
+        return list(tf.unstack(tf.gather(pairs.anchors * 1, tf.stack([anchors, positives]))))
     return [tf.gather(pairs.anchors * 1, anchors), tf.gather(pairs.references * 1, positives)]
 
 
 def first_of_each(labels: tf.Tensor, found: tf.Tensor) -> tf.Tensor:
-    """Where each label occurs first among the rows in a mask, int32; labels without such a row are left out."""
+    """Return where each label occurs first among the rows in a mask, int32; labels without such a row are left out."""
     size = tf.size(labels)
     # Of all labels, not of those in the mask: XLA pads what has no fixed length, and `unique` counts the padding.
     _, place = tf.unique(labels)

@@ -58,24 +58,39 @@ class NPairsMultilabel(PairLoss):
             raise ValueError("NPairsMultilabel takes no miner: positives and negatives are a matter of degree here.")
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
 
-    def check(self, labels, embeddings):
+    def check(self, labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
         return check_multilabels(labels, embeddings)
 
-    def build_pairs(self, labels, embeddings):
+    def build_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
         others = ~tf.eye(tf.shape(embeddings)[0], dtype=tf.bool)
         return self.overlapping(labels, embeddings, labels, embeddings, others, True)
 
-    def build_memory_pairs(self, labels, embeddings, reference_labels, references, valid):
+    def build_memory_pairs(
+        self,
+        labels: tf.Tensor,
+        embeddings: tf.Tensor,
+        reference_labels: tf.Tensor,
+        references: tf.Tensor,
+        valid: tf.Tensor | None,
+    ) -> Pairs:
         return self.overlapping(labels, embeddings, reference_labels, references, valid, False)
 
-    def overlapping(self, labels, anchors, reference_labels, references, valid, within: bool) -> Pairs:
-        """Pairs that share a label are positives, all others negatives."""
+    def overlapping(
+        self,
+        labels: tf.Tensor,
+        anchors: tf.Tensor,
+        reference_labels: tf.Tensor,
+        references: tf.Tensor,
+        valid: tf.Tensor | None,
+        within: bool,
+    ) -> Pairs:
+        """Return pairs of which those that share a label are positives, and all others negatives."""
         shared = tf.linalg.matmul(tf.cast(labels, tf.int32), tf.cast(reference_labels, tf.int32), transpose_b=True)
         valid = tf.ones_like(shared, tf.bool) if valid is None else valid
         positives, negatives = (shared > 0) & valid, (shared == 0) & valid
         return Pairs(labels, anchors, reference_labels, references, positives, negatives, None, within)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         logits = pairs.similarities
         shared = tf.matmul(
             tf.cast(pairs.labels, logits.dtype), tf.cast(pairs.reference_labels, logits.dtype), transpose_b=True

@@ -1,6 +1,9 @@
 """Normalised softmax: classification by cosine similarity."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from tf_detreg.losses.base import ProxyLoss, cross_entropy
 from tf_detreg.losses.options import positive
@@ -48,14 +51,14 @@ class NormalizedSoftmax(ProxyLoss):
         dim: int | None = None,
         proxies_per_class: int = 1,
         temperature: float = 0.05,
-        initializer=None,
-        **kwargs,
+        initializer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.temperature = positive("temperature", temperature)
 
-    def objective(self, labels, z, q):
+    def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         return cross_entropy(labels, self.class_similarities(z, q) / self.temperature)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

@@ -9,6 +9,7 @@ from tf_detreg.losses.averages import pair_average
 from tf_detreg.losses.distances import masked_logsumexp
 from tf_detreg.losses.options import positive
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -59,10 +60,10 @@ class NTXent(PairLoss):
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.temperature = positive("temperature", temperature)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         logits = pairs.similarities / self.temperature
         others = masked_logsumexp(logits, pairs.negatives)[:, None]
         return pair_average(tf.nn.softplus(others - logits), pairs.positives)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

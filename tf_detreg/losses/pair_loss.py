@@ -1,5 +1,7 @@
 """What every pair loss shares: checked labels, precision, normalisation, mining, and Keras' reductions."""
 
+from typing import Any, Self
+
 import keras
 import tensorflow as tf
 
@@ -46,7 +48,7 @@ class PairLoss(keras.losses.Loss):
         self,
         distance: str | None = None,
         normalize: bool = True,
-        miner=None,
+        miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
     ):
@@ -58,19 +60,21 @@ class PairLoss(keras.losses.Loss):
         self.normalize = normalize
         self.miner = miner
 
-    def __call__(self, labels, embeddings, sample_weight=None):
+    def __call__(self, labels: Any, embeddings: Any, sample_weight: Any = None) -> tf.Tensor:
         # Keras' own __call__ casts the labels to floats, which hides wrong types and loses digits of large ids.
         labels = tf.cast(labels, tf.int32) if _is_rehearsal() else as_labels(labels)
         return _reduce(self.call(labels, embeddings), sample_weight, self.reduction)
 
-    def call(self, labels, embeddings) -> tf.Tensor:
-        """One value for each anchor, `(B,)`."""
+    def call(self, labels: Any, embeddings: Any) -> tf.Tensor:
+        """Return one value for each anchor, `(B,)`."""
         embeddings = self.prepare(embeddings)
         labels = self.check(labels, embeddings)
         return _poisoned(self.per_anchor(self.mined(self.build_pairs(labels, embeddings))), labels, embeddings)
 
-    def against(self, labels, embeddings, reference_labels, references, valid=None) -> tf.Tensor:
-        """One value for each anchor, `(B,)`, compared with other vectors, such as a memory, instead of the batch.
+    def against(
+        self, labels: Any, embeddings: Any, reference_labels: Any, references: Any, valid: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Return a value for each anchor, `(B,)`, compared with other vectors, such as a memory, instead of the batch.
 
         Args:
             labels: integers `(B,)`.
@@ -86,30 +90,37 @@ class PairLoss(keras.losses.Loss):
         return _poisoned(self.per_anchor(self.mined(pairs)), labels, embeddings)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
-        """The loss of each anchor, `(B,)`; written by each loss."""
+        """Return the loss of each anchor, `(B,)`; written by each loss."""
         raise NotImplementedError(f"{type(self).__name__} must implement per_anchor(pairs).")
 
     def build_pairs(self, labels: tf.Tensor, embeddings: tf.Tensor) -> Pairs:
-        """All pairs of a batch."""
+        """Return all pairs of a batch."""
         return batch_pairs(labels, embeddings, self.distance)
 
-    def build_memory_pairs(self, labels, embeddings, reference_labels, references, valid) -> Pairs:
-        """All pairs of a batch and other vectors."""
+    def build_memory_pairs(
+        self,
+        labels: tf.Tensor,
+        embeddings: tf.Tensor,
+        reference_labels: tf.Tensor,
+        references: tf.Tensor,
+        valid: tf.Tensor | None,
+    ) -> Pairs:
+        """Return all pairs of a batch and other vectors."""
         return memory_pairs(labels, embeddings, reference_labels, references, valid, self.distance)
 
-    def check(self, labels, embeddings: tf.Tensor) -> tf.Tensor:
-        """The labels in the form that `per_anchor` needs."""
+    def check(self, labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
+        """Return the labels in the form that `per_anchor` needs."""
         return check_labels(labels, embeddings)
 
-    def prepare(self, embeddings) -> tf.Tensor:
-        """Embeddings in sufficient precision, of length 1 if asked for."""
+    def prepare(self, embeddings: Any) -> tf.Tensor:
+        """Return embeddings in sufficient precision, of length 1 if asked for."""
         embeddings = as_embeddings(embeddings)
         if embeddings.dtype != tf.float64:
             embeddings = tf.cast(embeddings, tf.float32)
         return unit(embeddings) if self.normalize else embeddings
 
-    def mine(self, pairs: Pairs):
-        """What the miner returns: two masks or three index vectors."""
+    def mine(self, pairs: Pairs) -> Any:
+        """Return what the miner chooses: two masks or three index vectors."""
         if hasattr(self.miner, "select"):
             return self.miner.select(pairs)
         if not pairs.within:
@@ -120,7 +131,7 @@ class PairLoss(keras.losses.Loss):
         return self.miner(pairs.labels, tf.stop_gradient(pairs.anchors))
 
     def mined(self, pairs: Pairs) -> Pairs:
-        """The pairs that the miner keeps."""
+        """Return the pairs that the miner keeps."""
         if self.miner is None:
             return pairs
         return pairs.restricted(as_masks(self.mine(pairs), tf.shape(pairs.positives)))
@@ -128,7 +139,7 @@ class PairLoss(keras.losses.Loss):
     def __repr__(self) -> str:
         return described(self)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "normalize": self.normalize}
         if self.distance is not None:
             config["distance"] = self.distance
@@ -136,7 +147,7 @@ class PairLoss(keras.losses.Loss):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         if isinstance(config.get("miner"), dict):
             config["miner"] = keras.saving.deserialize_keras_object(config["miner"])
@@ -144,7 +155,7 @@ class PairLoss(keras.losses.Loss):
 
 
 def _is_rehearsal() -> bool:
-    """Whether Keras, before it trains on several replicas, runs the loss on the *mean* of their batches for its shape.
+    """Return whether Keras runs the loss on the *mean* of several replicas' batches, for its shape, before training.
 
     The mean of labels is no label, and a float.
     """
@@ -152,12 +163,12 @@ def _is_rehearsal() -> bool:
 
 
 def _poisoned(values: tf.Tensor, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
-    """NaN everywhere if any embedding is not finite, which masks and comparisons would hide, or any label is wrong."""
+    """Return NaN everywhere if an embedding is not finite, which masks would hide, or a label is wrong."""
     fine = tf.reduce_all(tf.math.is_finite(embeddings))
     return poisoned_by_labels(tf.where(fine, values, float("nan")), labels)
 
 
-def _reduce(values: tf.Tensor, sample_weight, reduction: str | None) -> tf.Tensor:
+def _reduce(values: tf.Tensor, sample_weight: Any, reduction: str | None) -> tf.Tensor:
     if sample_weight is not None:
         # One weight for each anchor, as a vector or a column, or one for all.
         sample_weight = tf.reshape(tf.cast(sample_weight, values.dtype), [-1])

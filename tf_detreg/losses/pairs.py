@@ -23,6 +23,10 @@ class MinedTriplets(NamedTuple):
     negatives: tf.Tensor
 
 
+Mined = MinedPairs | MinedTriplets
+"""What a miner returns: two masks, or three index vectors."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """All pairs of B anchors with M references. In a plain batch both are the same vectors.
@@ -49,26 +53,26 @@ class Pairs:
 
     @property
     def similarities(self) -> tf.Tensor:
-        """Inner products, `(B, M)`."""
+        """Return inner products, `(B, M)`."""
         return distances.similarities(self.anchors, self.references)
 
     @property
     def matrix(self) -> tf.Tensor:
-        """Distances of anchors and references, `(B, M)`."""
+        """Return distances of anchors and references, `(B, M)`."""
         return distances.distances(self.anchors, self.references, self.distance)
 
     @property
     def reference_matrix(self) -> tf.Tensor:
-        """Distances among the references, `(M, M)`."""
+        """Return distances among the references, `(M, M)`."""
         return distances.distances(self.references, self.references, self.distance)
 
     def restricted(self, mined: MinedPairs) -> "Pairs":
-        """The same batch with only those pairs that a miner kept."""
+        """Return the same batch with only those pairs that a miner kept."""
         return replace(self, positives=self.positives & mined.positives, negatives=self.negatives & mined.negatives)
 
 
 def batch_pairs(labels: tf.Tensor, embeddings: tf.Tensor, distance: str | None = None) -> Pairs:
-    """All pairs within a batch, without each sample's pair with itself."""
+    """Return all pairs within a batch, without each sample's pair with itself."""
     same = labels[:, None] == labels[None, :]
     return Pairs(
         labels=labels,
@@ -89,7 +93,7 @@ def memory_pairs(
     valid: tf.Tensor | None = None,
     distance: str | None = None,
 ) -> Pairs:
-    """All pairs of a batch with other vectors; `valid`, a boolean `(B, M)` or `(1, M)`, says which of them count."""
+    """Return all pairs of a batch with other vectors; `valid`, a boolean `(B, M)` or `(1, M)`, says which count."""
     same = labels[:, None] == reference_labels[None, :]
     valid = tf.ones_like(same) if valid is None else valid
     return Pairs(
@@ -104,8 +108,8 @@ def memory_pairs(
     )
 
 
-def as_masks(mined, shape: tf.Tensor) -> MinedPairs:
-    """What a miner returned, as masks of a given shape; triplets count with their two pairs."""
+def as_masks(mined: tuple[tf.Tensor, ...], shape: tf.Tensor) -> MinedPairs:
+    """Return what a miner chose as masks of a given shape; triplets count with their two pairs."""
     if len(mined) == 2:
         return MinedPairs(*mined)
     if len(mined) != 3:
@@ -119,7 +123,7 @@ def as_masks(mined, shape: tf.Tensor) -> MinedPairs:
     )
 
 
-def occurrences(rows, columns, shape: tf.Tensor, dtype) -> tf.Tensor:
-    """How often each pair (row, column) is listed, in a matrix of a given shape."""
+def occurrences(rows: tf.Tensor, columns: tf.Tensor, shape: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Return how often each pair (row, column) is listed, in a matrix of a given shape."""
     places = tf.stack([tf.cast(rows, tf.int32), tf.cast(columns, tf.int32)], axis=1)
     return tf.scatter_nd(places, tf.ones(tf.shape(places)[:1], dtype), shape)

@@ -1,5 +1,7 @@
 """Proxy-Anchor: each proxy is an anchor and looks at the whole batch."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -64,15 +66,15 @@ class ProxyAnchor(ProxyLoss):
         alpha: float = 32.0,
         margin: float = 0.1,
         direction: float = 0.0,
-        initializer=None,
-        **kwargs,
+        initializer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.alpha = positive("alpha", alpha)
         self.margin = number("margin", margin)
         self.direction = number("direction", direction)
 
-    def objective(self, labels, z, q):
+    def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         # α goes into the embeddings, δ into the sums: a pass over (B, dim) or (C,) instead of (B, C).
         similarities = tf.matmul(self.alpha * z, q, transpose_b=True)
         own = self.own_proxies(labels)
@@ -83,11 +85,11 @@ class ProxyAnchor(ProxyLoss):
         return pull + tf.reduce_mean(log1p_sum_exp(others, axis=0, offset=self.alpha * self.margin))
 
     def pull(self, labels: tf.Tensor, mine: tf.Tensor) -> tf.Tensor:
-        """The positive term, from α × each sample's similarities `(B, m)` to the proxies of its class."""
+        """Return the positive term, from α × each sample's similarities `(B, m)` to the proxies of its class."""
         present, slot = tf.unique(labels)
-        mates = slot[None, :] == tf.range(tf.size(present))[:, None]
-        exponents = tf.where(mates[:, :, None], -mine[None], float("-inf"))
+        positives = slot[None, :] == tf.range(tf.size(present))[:, None]
+        exponents = tf.where(positives[:, :, None], -mine[None], float("-inf"))
         return tf.reduce_mean(log1p_sum_exp(exponents, axis=1, offset=self.alpha * self.margin))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "alpha": self.alpha, "margin": self.margin, "direction": self.direction}

@@ -6,7 +6,7 @@ from tf_detreg.vectors import squared_chords
 
 
 def direction_cosines(similarities: tf.Tensor, own: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
-    """`r_ij = cos(q_j - z_i, q_y - z_i)` of every sample i and proxy j, `(B, P)`; `q_y` is i's nearest own proxy.
+    """Return `r_ij = cos(q_j - z_i, q_y - z_i)` of each sample i and proxy j, `(B, P)`; `q_y` is i's nearest own proxy.
 
     All vectors have length 1, so that `(q_j - z_i)·(q_y - z_i) = q_j·q_y - s_ij - s_iy + 1` and
     `|q_j - z_i|² = 2 - 2 s_ij`: one more matrix product, and no `(B, P, dim)` tensor. At coincident points r is 0.

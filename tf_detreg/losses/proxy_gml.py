@@ -1,6 +1,7 @@
 """ProxyGML: a graph between samples and their nearest proxies."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -63,8 +64,8 @@ class ProxyGML(ProxyLoss):
         proxies_per_class: int = 12,
         ratio: float = 0.05,
         proxy_weight: float = 0.3,
-        initializer=None,
-        **kwargs,
+        initializer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         if not 0 < ratio <= 1:
@@ -72,13 +73,13 @@ class ProxyGML(ProxyLoss):
         self.ratio = ratio
         self.proxy_weight = number("proxy_weight", proxy_weight)
 
-    def objective(self, labels, z, q):
+    def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         similarities = tf.matmul(z, q, transpose_b=True)
         loss = cross_entropy(labels, self.logits(similarities, self.own_proxies(labels)))
         return loss + self.proxy_weight * self.proxy_loss(q) if self.proxy_weight else loss
 
     def logits(self, similarities: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-        """`ℓ`, `(B, C)`, with `-inf` for classes that no edge reaches."""
+        """Return `ℓ`, `(B, C)`, with `-inf` for classes that no edge reaches."""
         n = self.proxies_per_class
         total = self.num_classes * n
         foreign = min(max(math.ceil(self.ratio * total), n + 1), total) - n
@@ -90,9 +91,9 @@ class ProxyGML(ProxyLoss):
         return tf.where(tf.reduce_any(edges, axis=-1), tf.reduce_sum(kept, axis=-1), float("-inf"))
 
     def proxy_loss(self, q: tf.Tensor) -> tf.Tensor:
-        """Cross-entropy of the proxies themselves: each should find its own class."""
+        """Return the cross-entropy of the proxies themselves: each should find its own class."""
         sums = tf.reduce_sum(tf.reshape(q, (self.num_classes, self.proxies_per_class, -1)), axis=1)
         return cross_entropy(self.proxy_labels, tf.matmul(q, sums, transpose_b=True))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "ratio": self.ratio, "proxy_weight": self.proxy_weight}

@@ -1,5 +1,7 @@
 """ProxyNCA: neighbourhood component analysis against proxies instead of samples."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -61,14 +63,14 @@ class ProxyNCA(ProxyLoss):
         proxies_per_class: int = 1,
         scale: float = 1.0,
         direction: float = 0.0,
-        initializer=None,
-        **kwargs,
+        initializer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.scale = positive("scale", scale)
         self.direction = number("direction", direction)
 
-    def objective(self, labels, z, q):
+    def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         similarities = tf.matmul(z, q, transpose_b=True)
         own = self.own_proxies(labels)
         mine, others = set_apart(similarities, own)
@@ -78,5 +80,5 @@ class ProxyNCA(ProxyLoss):
         mine = self.scale * (2 - 2 * tf.reduce_max(mine, axis=1))
         return tf.reduce_mean(mine + tf.reduce_logsumexp(-self.scale * distances, axis=1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "scale": self.scale, "direction": self.direction}

@@ -1,5 +1,7 @@
 """SoftTriple: several centres per class, softly assigned."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -60,8 +62,8 @@ class SoftTriple(ProxyLoss):
         gamma: float = 0.1,
         margin: float = 0.01,
         tau: float = 0.2,
-        initializer=None,
-        **kwargs,
+        initializer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
         self.scale = positive("scale", scale)
@@ -69,27 +71,27 @@ class SoftTriple(ProxyLoss):
         self.margin = number("margin", margin)
         self.tau = number("tau", tau)
 
-    def objective(self, labels, z, q):
+    def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         logits = self.scale * self.soft_similarities(z, q)
         target = tf.fill(tf.shape(labels), tf.constant(self.scale * self.margin, logits.dtype))
         loss = cross_entropy(labels, tf.tensor_scatter_nd_sub(logits, at_label(labels), target))
         return loss + self.tau * self.spread(q) if self.tau and self.proxies_per_class > 1 else loss
 
     def soft_similarities(self, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
-        """`S`, `(B, C)`."""
+        """Return `S`, `(B, C)`."""
         similarities = tf.matmul(z, q, transpose_b=True)
         similarities = tf.reshape(similarities, (-1, self.num_classes, self.proxies_per_class))
         return tf.reduce_sum(tf.nn.softmax(similarities / self.gamma) * similarities, axis=-1)
 
     def spread(self, q: tf.Tensor) -> tf.Tensor:
-        """Mean distance between the centres of a class, halved: `1/(C·K·(K-1)) Σ_c Σ_{s<t} distance`."""
+        """Return the mean distance between the centres of a class, halved: `1/(C·K·(K-1)) Σ_c Σ_{s<t} distance`."""
         k = self.proxies_per_class
         centres = tf.reshape(q, (self.num_classes, k, -1))
         distances = tf.sqrt(2 + 1e-5 - 2 * tf.matmul(centres, centres, transpose_b=True))
         later = tf.linalg.set_diag(tf.linalg.band_part(tf.ones((k, k), q.dtype), 0, -1), tf.zeros(k, q.dtype))
         return tf.reduce_sum(distances * later) / (self.num_classes * k * (k - 1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "scale": self.scale,

@@ -9,6 +9,7 @@ from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import masked_logsumexp, masked_sum
 from tf_detreg.losses.options import positive
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -59,12 +60,12 @@ class SupCon(PairLoss):
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.temperature = positive("temperature", temperature)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         logits = pairs.similarities / self.temperature
         normalizers = masked_logsumexp(logits, pairs.positives | pairs.negatives)
         counts = tf.reduce_sum(tf.cast(pairs.positives, logits.dtype), axis=1)
         means = tf.math.divide_no_nan(masked_sum(logits, pairs.positives), counts)
         return anchor_average(normalizers - means, counts > 0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_detreg.losses.averages import average, check_average, count_true
 from tf_detreg.losses.direction import cosine_at_anchor
+from tf_detreg.losses.distances import check_distance
 from tf_detreg.losses.each_positive import sum_over_positives
 from tf_detreg.losses.options import not_negative, number
 from tf_detreg.losses.pair_loss import PairLoss
@@ -95,11 +96,11 @@ class Triplet(PairLoss):
         self.direction = number("direction", direction)
         self.average = check_average(average)
 
-    def mined(self, pairs):
-        """Triplets cannot be put as masks: `per_anchor` asks the miner itself."""
+    def mined(self, pairs: Pairs) -> Pairs:
+        """Return the pairs as they are: triplets cannot be put as masks, and `per_anchor` asks the miner itself."""
         return pairs
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         if self.miner is None:
             return self.over_batch(pairs)
         mined = self.mine(pairs)
@@ -108,11 +109,13 @@ class Triplet(PairLoss):
         return self.over_batch(pairs.restricted(as_masks(mined, tf.shape(pairs.positives))))
 
     def over_batch(self, pairs: Pairs) -> tf.Tensor:
-        """The loss of each anchor over all triplets of the masks, `(B,)`."""
+        """Return the loss of each anchor over all triplets of the masks, `(B,)`."""
         third = self.swap or self.direction
         apart = [pairs.reference_matrix] if third and not pairs.within else []
 
-        def triplets(chosen, exists, ap, an, among=None):
+        def triplets(
+            chosen: tf.Tensor, exists: tf.Tensor, ap: tf.Tensor, an: tf.Tensor, among: tf.Tensor | None = None
+        ) -> tuple[tf.Tensor, tf.Tensor]:
             among = an if among is None else among  # within a batch one matrix holds all distances
             pn = tf.gather(among, tf.argmax(tf.cast(chosen, tf.int8), axis=1)) if third else None
             losses, counted = self.term(ap, an, pn)
@@ -122,7 +125,7 @@ class Triplet(PairLoss):
         return self.averaged(*sum_over_positives(pairs, [pairs.matrix, *apart], triplets))
 
     def over_given(self, pairs: Pairs, mined: MinedTriplets) -> tf.Tensor:
-        """The loss of each anchor over triplets that a miner chose, `(B,)`."""
+        """Return the loss of each anchor over triplets that a miner chose, `(B,)`."""
         anchors, positives, negatives = (tf.cast(index, tf.int32) for index in mined)
         matrix = pairs.matrix
         losses, counted = self.term(
@@ -134,11 +137,11 @@ class Triplet(PairLoss):
         return self.averaged(sums, count_true(counted, matrix.dtype))
 
     def averaged(self, sums: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """Values `(B,)` whose mean over the batch is the loss, from the sum of each anchor and the number of terms."""
+        """Return values `(B,)` whose mean over the batch is the loss, from each anchor's sum and the count of terms."""
         return sums if self.average == "anchors" else average(sums, count)
 
     def term(self, ap: tf.Tensor, an: tf.Tensor, pn: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Loss of triplets from their distances, and which of them the average counts."""
+        """Return the loss of triplets from their distances, and which of them the average counts."""
         inside = tf.ones_like(an - ap, tf.bool)
         if self.negatives == "hard":
             inside = an <= ap
@@ -146,12 +149,12 @@ class Triplet(PairLoss):
             inside = (an > ap) & (an <= ap + self.margin)
         gaps = ap - (tf.minimum(an, pn) if self.swap else an)
         if self.direction:
-            square = SQUARES[self.distance]
+            square = SQUARES[check_distance(self.distance)]
             gaps -= self.direction * cosine_at_anchor(square(an), square(ap), square(pn))
         losses = tf.where(inside, tf.nn.softplus(gaps) if self.soft else tf.nn.relu(gaps + self.margin), 0)
         return losses, losses > 0 if self.average == "nonzero" else inside
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "margin": self.margin,

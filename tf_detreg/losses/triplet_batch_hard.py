@@ -9,6 +9,7 @@ from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import masked_max, masked_min
 from tf_detreg.losses.options import not_negative
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -65,12 +66,12 @@ class TripletBatchHard(PairLoss):
         self.margin = not_negative("margin", margin)
         self.soft = soft
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         matrix = pairs.matrix
         usable = tf.reduce_any(pairs.positives, axis=1) & tf.reduce_any(pairs.negatives, axis=1)
         gaps = (masked_max(matrix, pairs.positives) - masked_min(matrix, pairs.negatives))[:, 0]
         gaps = tf.where(usable, gaps, 0)
         return anchor_average(tf.nn.softplus(gaps) if self.soft else tf.nn.relu(gaps + self.margin), usable)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin, "soft": self.soft}

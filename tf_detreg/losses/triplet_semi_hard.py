@@ -10,6 +10,7 @@ from tf_detreg.losses.distances import masked_max, masked_min
 from tf_detreg.losses.each_positive import sum_over_positives
 from tf_detreg.losses.options import not_negative
 from tf_detreg.losses.pair_loss import PairLoss
+from tf_detreg.losses.pairs import Pairs
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -65,10 +66,10 @@ class TripletSemiHard(PairLoss):
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = not_negative("margin", margin)
 
-    def per_anchor(self, pairs):
+    def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         some = tf.reduce_any(pairs.negatives, axis=1, keepdims=True)
 
-        def hinge(chosen, exists, ap, an):
+        def hinge(chosen: tf.Tensor, exists: tf.Tensor, ap: tf.Tensor, an: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             outside = pairs.negatives & (an > ap)
             nearest, farthest = masked_min(an, outside), masked_max(an, pairs.negatives)
             usable = exists & some
@@ -78,5 +79,5 @@ class TripletSemiHard(PairLoss):
 
         return average(*sum_over_positives(pairs, [pairs.matrix], hinge))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin}
