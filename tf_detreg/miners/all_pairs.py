@@ -2,7 +2,7 @@
 
 import keras
 
-from tf_detreg.losses.pairs import MinedPairs
+from tf_detreg.losses.pairs import Mined, MinedPairs, Pairs
 from tf_detreg.miners.base import Miner
 
 
@@ -27,5 +27,5 @@ class AllPairs(Miner):
     [[False, True, False], [True, False, False], [False, False, False]]
     """
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         return MinedPairs(pairs.positives, pairs.negatives)

@@ -1,10 +1,12 @@
 """Triplets with a wide angle at the negative."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tf_detreg.losses.pairs import Mined, Pairs
 from tf_detreg.miners.base import Miner
 from tf_detreg.miners.triplets import list_triplets
 
@@ -48,17 +50,17 @@ class Angular(Miner):
             raise ValueError(f"angle must lie between 0 and 90 degrees, received {angle}.")
         self.angle = angle
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         squares = tf.square(pairs.matrix)
         among = squares if pairs.within else tf.square(pairs.reference_matrix)
         slope = math.tan(math.radians(self.angle))
 
-        def condition(anchors, positives):
+        def condition(anchors: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
             ap = tf.gather_nd(squares, tf.stack([anchors, positives], axis=1))[:, None]
             to_centre = (tf.gather(squares, anchors) + tf.gather(among, positives)) / 2 - ap / 4
             return ap > 4 * slope**2 * to_centre
 
         return list_triplets(pairs, condition)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"angle": self.angle}

@@ -1,12 +1,13 @@
 """What every miner shares."""
 
 from dataclasses import replace
+from typing import Any, Self
 
 import tensorflow as tf
 
 from tf_detreg.losses.labels import as_embeddings, check_labels
 from tf_detreg.losses.options import described
-from tf_detreg.losses.pairs import MinedPairs, MinedTriplets, Pairs, batch_pairs
+from tf_detreg.losses.pairs import Mined, Pairs, batch_pairs
 from tf_detreg.vectors import unit
 
 
@@ -26,30 +27,30 @@ class Miner:
         ValueError: for labels of a wrong type, shape or range.
     """
 
-    def __call__(self, labels, embeddings) -> MinedPairs | MinedTriplets:
+    def __call__(self, labels: Any, embeddings: Any) -> Mined:
         embeddings = as_embeddings(embeddings)
         if embeddings.dtype != tf.float64:
             embeddings = tf.cast(embeddings, tf.float32)
         return self.select(batch_pairs(check_labels(labels, embeddings), embeddings))
 
-    def select(self, pairs: Pairs) -> MinedPairs | MinedTriplets:
-        """The choice among pairs that a loss has prepared, within a batch or with a memory."""
+    def select(self, pairs: Pairs) -> Mined:
+        """Return the choice among pairs that a loss has prepared, within a batch or with a memory."""
         anchors = tf.stop_gradient(unit(pairs.anchors))
         references = anchors if pairs.within else tf.stop_gradient(unit(pairs.references))
         return self.choose(replace(pairs, anchors=anchors, references=references, distance="euclidean"))
 
-    def choose(self, pairs: Pairs) -> MinedPairs | MinedTriplets:
-        """The choice, from unit vectors without gradient; `pairs.matrix` are Euclidean distances."""
+    def choose(self, pairs: Pairs) -> Mined:
+        """Return the choice, from unit vectors without gradient; `pairs.matrix` are Euclidean distances."""
         raise NotImplementedError(f"{type(self).__name__} must implement choose(pairs).")
 
     def __repr__(self) -> str:
         return described(self)
 
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
         return {}
 
     @classmethod
-    def from_config(cls, config: dict):
-        """A miner from its configuration."""
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return a miner of a configuration."""
         return cls(**config)

@@ -1,10 +1,12 @@
 """One positive and one negative for each anchor: the easiest, the hardest, or a semi-hard one."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tf_detreg.losses.distances import masked_max, masked_min
-from tf_detreg.losses.pairs import MinedPairs
+from tf_detreg.losses.pairs import Mined, MinedPairs, Pairs
 from tf_detreg.miners.base import Miner
 
 STRATEGIES = ("easy", "hard", "semi_hard", "all")
@@ -60,7 +62,7 @@ class BatchEasyHard(Miner):
         self.positives = positives
         self.negatives = negatives
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         matrix = pairs.matrix
         positives, negatives = pairs.positives, pairs.negatives
         if self.positives == "semi_hard":
@@ -80,12 +82,12 @@ class BatchEasyHard(Miner):
         both = tf.reduce_any(positives, axis=1, keepdims=True) & tf.reduce_any(negatives, axis=1, keepdims=True)
         return MinedPairs(positives & both, negatives & both)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"positives": self.positives, "negatives": self.negatives}
 
 
 def _one(matrix: tf.Tensor, mask: tf.Tensor, nearest: bool) -> tf.Tensor:
-    """The nearest or farthest entry of each row of a mask; of equal ones the first."""
+    """Return the nearest or farthest entry of each row of a mask; of equal ones the first."""
     key = tf.where(mask, matrix if nearest else -matrix, float("inf"))
     place = tf.argmin(key, axis=1, output_type=tf.int32)
     return mask & (tf.range(tf.shape(matrix)[1])[None, :] == place[:, None])

@@ -2,6 +2,7 @@
 
 import keras
 
+from tf_detreg.losses.pairs import Mined, Pairs
 from tf_detreg.miners.base import Miner
 from tf_detreg.miners.batch_easy_hard import BatchEasyHard
 
@@ -31,5 +32,5 @@ class BatchHard(Miner):
     Reference: Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification", 2017.
     """
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         return BatchEasyHard("hard", "hard").choose(pairs)

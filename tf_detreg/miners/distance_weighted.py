@@ -1,10 +1,12 @@
 """Negatives drawn so that all distances are about equally likely."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tf_detreg.losses.options import positive
-from tf_detreg.losses.pairs import MinedTriplets
+from tf_detreg.losses.pairs import Mined, MinedTriplets, Pairs
 from tf_detreg.miners.base import Miner
 
 
@@ -64,8 +66,8 @@ class DistanceWeighted(Miner):
         # Keras' generator, not TensorFlow's: its state can be kept with a model's.
         self.draws = keras.random.SeedGenerator() if seed is None else None
 
-    def log_weights(self, pairs) -> tf.Tensor:
-        """Logarithm of each pair's weight up to a constant, `(B, M)`; minus infinity where it is never drawn."""
+    def log_weights(self, pairs: Pairs) -> tf.Tensor:
+        """Return the logarithm of each pair's weight up to a constant, `(B, M)`; minus infinity where never drawn."""
         matrix = pairs.matrix
         dim = tf.cast(tf.shape(pairs.anchors)[1], matrix.dtype)
         floored = tf.maximum(matrix, self.cutoff)
@@ -76,7 +78,7 @@ class DistanceWeighted(Miner):
             drawn &= matrix < self.nonzero_loss_cutoff
         return tf.where(drawn, weights, float("-inf"))
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         weights = self.log_weights(pairs)
         usable = tf.reduce_any(tf.math.is_finite(weights), axis=1, keepdims=True)
         listed = tf.cast(tf.where(pairs.positives & usable), tf.int32)
@@ -88,5 +90,5 @@ class DistanceWeighted(Miner):
     def _seed(self) -> tf.Tensor:
         return tf.constant([self.seed, 0]) if self.draws is None else self.draws.next()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"cutoff": self.cutoff, "nonzero_loss_cutoff": self.nonzero_loss_cutoff, "seed": self.seed}

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_detreg.losses.pairs import Mined, Pairs
 from tf_detreg.miners.base import Miner
 from tf_detreg.miners.triplets import list_triplets
 
@@ -31,10 +32,10 @@ class Hard(Miner):
     [[0, 1], [1, 0], [2, 2]]
     """
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         matrix = pairs.matrix
 
-        def condition(anchors, positives):
+        def condition(anchors: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
             far = tf.gather_nd(matrix, tf.stack([anchors, positives], axis=1))[:, None]
             return tf.gather(matrix, anchors) <= far
 

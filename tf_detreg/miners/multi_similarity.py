@@ -1,10 +1,12 @@
 """Pairs that are harder than the hardest pair of the other kind, within a margin."""
 
+from typing import Any
+
 import keras
 
 from tf_detreg.losses.distances import masked_max, masked_min
 from tf_detreg.losses.options import number
-from tf_detreg.losses.pairs import MinedPairs
+from tf_detreg.losses.pairs import Mined, MinedPairs, Pairs
 from tf_detreg.miners.base import Miner
 
 
@@ -46,7 +48,7 @@ class MultiSimilarity(Miner):
     def __init__(self, epsilon: float = 0.1):
         self.epsilon = number("epsilon", epsilon)
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         similarities = pairs.similarities
         lowest = masked_min(similarities, pairs.positives)
         highest = masked_max(similarities, pairs.negatives)
@@ -55,5 +57,5 @@ class MultiSimilarity(Miner):
             negatives=pairs.negatives & (similarities + self.epsilon > lowest),
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon}

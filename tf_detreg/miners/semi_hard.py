@@ -1,9 +1,12 @@
 """Triplets whose negative is farther than the positive, but by less than a margin."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tf_detreg.losses.options import not_negative
+from tf_detreg.losses.pairs import Mined, Pairs
 from tf_detreg.miners.base import Miner
 from tf_detreg.miners.triplets import list_triplets
 
@@ -42,14 +45,14 @@ class SemiHard(Miner):
     def __init__(self, margin: float = 0.2):
         self.margin = not_negative("margin", margin)
 
-    def choose(self, pairs):
+    def choose(self, pairs: Pairs) -> Mined:
         matrix = pairs.matrix
 
-        def condition(anchors, positives):
+        def condition(anchors: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
             gaps = tf.gather(matrix, anchors) - tf.gather_nd(matrix, tf.stack([anchors, positives], axis=1))[:, None]
             return (gaps > 0) & (gaps <= self.margin)
 
         return list_triplets(pairs, condition)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"margin": self.margin}

@@ -7,8 +7,8 @@ import tensorflow as tf
 from tf_detreg.losses.pairs import MinedTriplets, Pairs
 
 
-def list_triplets(pairs: Pairs, condition: Callable) -> MinedTriplets:
-    """Lists the triplets for which a condition holds.
+def list_triplets(pairs: Pairs, condition: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> MinedTriplets:
+    """List the triplets for which a condition holds.
 
     Memory grows with (number of positive pairs) × M, which for P classes × K images is K/B of B³. What XLA compiles
     (`jit_compile=True`) has fixed sizes, and takes all of B × M × M.
@@ -30,7 +30,7 @@ def _positive_pairs(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _every_pair(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
-    """All pairs in a fixed order: of a list that is made from a list, XLA loses entries without a word."""
+    """Return all pairs in a fixed order: from a list that is made from a list, XLA loses entries without a word."""
     rows, columns = tf.meshgrid(*(tf.range(size) for size in tf.unstack(tf.shape(pairs.positives))), indexing="ij")
     return tf.reshape(rows, [-1]), tf.reshape(columns, [-1])
 
@@ -38,4 +38,4 @@ def _every_pair(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
 def _compiled_by_xla() -> bool:
     from tensorflow.python.ops import control_flow_util
 
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
