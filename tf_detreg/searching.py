@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tf_detreg import retrieval
 from tf_detreg.analysis import neighbours
+from tf_detreg.retrieval import deciding
+from tf_detreg.retrieval.decision import decision_of
+
+if TYPE_CHECKING:
+    from tf_detreg.index import Index
 
 
 def image_files(paths: Sequence[str | os.PathLike], embedder):
@@ -74,7 +80,7 @@ def search_run(
     Raises:
         ValueError: If no query can be read.
     """
-    from tf_detreg import retrieval, training
+    from tf_detreg import training
 
     run = training.load_run(directory, data)
     asked = image_files(queries, run.embedder)
@@ -85,6 +91,7 @@ def search_run(
     where = [(n, i) for n, part in enumerate(embedded) for i in part.indices]
     ids, scores = retrieval.search(found.embeddings, gallery, min(k, len(gallery)))
     names = [[parts[n].class_names[parts[n].labels[i]] for n, i in (where[j] for j in row)] for row in ids]
+    decision = decision_of(directory)
     pictures = np.stack([neighbours.pixels(parts[where[j][0]], [where[j][1]])[0] for j in ids.ravel()])
     return neighbours.Neighbours(
         queries=neighbours.pixels(asked, found.indices),
@@ -92,7 +99,16 @@ def search_run(
         scores=scores,
         query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
         found_names=names,
+        **_decided(decision, run.embedder, scores),
     )
+
+
+def _decided(decision: retrieval.Decision | None, embedder, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """What a decision on the nearest cosine says about scores (Q, k); empty without one."""
+    if decision is None or decision.score != "nearest":
+        return {}
+    decision.refuse_other_model(retrieval.fingerprint(embedder))
+    return {"accepted": decision.accepted(scores), "probabilities": decision.probability(scores)}
 
 
 def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike]):
@@ -106,7 +122,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
         The index: each item's id is its file; its metadata say where file and run are and, for a file in a folder
         inside a given one, its `label`: the name of that inner folder.
     """
-    from tf_detreg import retrieval, training
+    from tf_detreg import training
     from tf_detreg.index import Index
     from tf_detreg.serving.gallery import MOST_NEIGHBORS
 
@@ -165,22 +181,12 @@ def search_index(
     Raises:
         ValueError: If the index is damaged, or another model made it, or its run is not where it was.
     """
-    from tf_detreg import retrieval, training
-    from tf_detreg.index import Index
+    from tf_detreg import training
 
-    index = Index.load(place)
-    directory = directory or index.metadata(index.ids[0]).get("run")
-    if directory is None:
-        raise ValueError(f"The index {str(place)!r} does not say which run made it: give run=… (--run).")
-    if not (pathlib.Path(directory) / "config.json").is_file():
-        raise ValueError(
-            f"The run {str(directory)!r}, whose model made the index {str(place)!r}, is not there. Give its "
-            "new place: run=… (--run)."
-        )
-    run = training.load_run(directory)
+    index, run, decision = open_index(place, directory)
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
-    matches = index.search(found.embeddings, min(k, len(index)), fingerprint=retrieval.fingerprint(run.embedder))
+    matches = _matches(index, found.embeddings, k, retrieval.fingerprint(run.embedder), decision)
     files = [
         [str(item.get("path", id)) for id, item in zip(*row, strict=True)]
         for row in zip(matches.ids, matches.metadata, strict=True)
@@ -193,4 +199,47 @@ def search_index(
         scores=matches.scores,
         query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
         found_names=[[os.path.join(*pathlib.Path(str(name)).parts[-2:]) for name in row] for row in matches.ids],
+        accepted=matches.accepted,
+        probabilities=matches.probabilities,
     )
+
+
+def _matches(
+    index: "Index", embeddings: np.ndarray, k: int, fingerprint: str, decision: retrieval.Decision | None
+) -> retrieval.Matches:
+    """The k nearest items, with what a decision says about them."""
+    k = min(k, len(index))
+    if decision is None:
+        return index.search(embeddings, k, fingerprint=fingerprint)
+    decision.refuse_other_model(fingerprint)
+    found = index.search(embeddings, deciding.depth(decision, k, len(index)), fingerprint=fingerprint)
+    return deciding.decided(found, decision, k)
+
+
+def open_index(place: str | os.PathLike, directory: str | os.PathLike | None = None):
+    """Open an index, the run whose model made it, and the decision of the index or else of the run.
+
+    Args:
+        place: The index's folder.
+        directory: The run. Defaults to None: as the index noted.
+
+    Returns:
+        The index, the `training.Run`, and a `retrieval.Decision` or None.
+
+    Raises:
+        ValueError: If the index is damaged, or its run is not known or not where it was.
+    """
+    from tf_detreg import training
+    from tf_detreg.index import Index
+
+    index = Index.load(place)
+    directory = directory or index.metadata(index.ids[0]).get("run")
+    if directory is None:
+        raise ValueError(f"The index {str(place)!r} does not say which run made it: give run=… (--run).")
+    if not (pathlib.Path(directory) / "config.json").is_file():
+        raise ValueError(
+            f"The run {str(directory)!r}, whose model made the index {str(place)!r}, is not there. Give its "
+            "new place: run=… (--run)."
+        )
+    run = training.load_run(directory)
+    return index, run, getattr(index, "decision", None) or decision_of(directory)

@@ -37,6 +37,8 @@ class Neighbours:
         query_names: Q texts, such as class names.
         found_names: Q lists of k texts.
         right: bool `(Q, k)`, or None where the truth is not known.
+        accepted: bool `(Q, k)`, whether a match counts; None without a decision.
+        probabilities: `(Q, k)`, that it is of the query's class; None without a decision.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -48,6 +50,8 @@ class Neighbours:
     query_names: Sequence[str]
     found_names: Sequence[Sequence[str]]
     right: np.ndarray | None = None
+    accepted: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
     def __post_init__(self):
         shape = np.shape(self.scores)
@@ -67,6 +71,34 @@ class Neighbours:
                 tiles.append(thumbnail(picture, kind, self.found_names[q][n], f"{kind}, {self.scores[q, n]:.2f}"))
             rows.append(f'<div class="row">{"".join(tiles)}</div>')
         return f'<div class="neighbours">{"".join(rows)}</div>'
+
+    def texts(self) -> list[str]:
+        """One line a query: its matches with their scores; with a decision, which count and how probable they are."""
+        lines = []
+        for q, names in enumerate(self.found_names):
+            cells = [f"{name} {self.scores[q, n]:.3f}" for n, name in enumerate(names)]
+            if self.accepted is None:
+                lines.append(f"{self.query_names[q]}: {', '.join(cells)}")
+                continue
+            cells = [f"{cell} ({100 * self.probabilities[q, n]:.0f} %)" for n, cell in enumerate(cells)]
+            counting = [cell for n, cell in enumerate(cells) if self.accepted[q, n]]
+            others = [cell for n, cell in enumerate(cells) if not self.accepted[q, n]]
+            below = f"; below the threshold: {', '.join(others)}" if others else ""
+            lines.append(f"{self.query_names[q]}: {', '.join(counting) or 'no match'}{below}")
+        return lines
+
+    def rows(self) -> list[dict[str, object]]:
+        """One mapping a query for JSON: `query`, `match` (null without a decision) and its `neighbors`."""
+        rows = []
+        for q, names in enumerate(self.found_names):
+            neighbors = [{"name": name, "score": round(float(self.scores[q, n]), 6)} for n, name in enumerate(names)]
+            if self.accepted is not None:
+                for n, one in enumerate(neighbors):
+                    one["probability"] = round(float(self.probabilities[q, n]), 4)
+                    one["accepted"] = bool(self.accepted[q, n])
+            match = None if self.accepted is None else bool(self.accepted[q].any())
+            rows.append({"query": self.query_names[q], "match": match, "neighbors": neighbors})
+        return rows
 
     def save_png(self, path: str | os.PathLike, tile: int = 128) -> pathlib.Path:
         """One picture: a query a row, framed blue, then its neighbours, framed green (right), red (wrong) or grey.

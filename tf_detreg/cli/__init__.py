@@ -8,6 +8,7 @@ import typer
 # Importing a module registers its commands, in the order of `--help`.
 from tf_detreg.cli import train  # isort: skip
 from tf_detreg.cli import measure  # isort: skip
+from tf_detreg.cli import decide  # isort: skip
 from tf_detreg.cli import publish  # isort: skip
 from tf_detreg.cli import search  # isort: skip
 from tf_detreg.cli import studies  # isort: skip
@@ -16,7 +17,7 @@ from tf_detreg.cli.app import app, load_tensorflow
 from tf_detreg.cli.output import steady_output
 from tf_detreg.cli.trouble import explain, show_log
 
-__all__ = ["app", "doctor", "load_tensorflow", "main", "measure", "publish", "search", "studies", "train"]
+__all__ = ["app", "decide", "doctor", "load_tensorflow", "main", "measure", "publish", "search", "studies", "train"]
 
 
 _STOPPED = 130

@@ -23,6 +23,13 @@ def evaluate(
         ),
     ] = False,
     data: Data = None,
+    open_set: Annotated[
+        bool,
+        typer.Option(
+            "--open-set",
+            help="Also hold classes out of the gallery: how well do scores tell that a query's class is not there?",
+        ),
+    ] = False,
 ) -> None:
     """Measure a run on its test classes: R@k, MAP@R and more, with intervals over classes.
 
@@ -63,6 +70,13 @@ def evaluate(
     typer.echo(parts.note())
     name = "evaluate-cross-group.json" if cross_group else "evaluate.json"
     typer.echo(f"Numbers     {write_json(run / name, report.as_dict() | parts.as_dict())}")
+    if open_set:
+        from tf_detreg.calibrating import open_set_run
+        from tf_detreg.files import write_text
+
+        known = open_set_run(done, held_back(splits), found)
+        typer.echo(known.to_markdown())
+        typer.echo(f"Open set    {write_text(run / 'open_set.json', known.to_json())}")
     if page and not cross_group:
         path, _ = write_report(done, splits, [found, *gallery])
         typer.echo(f"Report      {path}")

@@ -77,8 +77,17 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each query, as far as there are so many.")] = 8,
     picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbours.png"),
     data: Data = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON a query; `match` is false where nothing is accepted.")
+    ] = False,
 ) -> None:
-    """Find the nearest images of each query, print them with their scores, and draw them."""
+    """Find the nearest images of each query, print them with their scores, and draw them.
+
+    With a decision (`tf-detreg calibrate`) each match has a probability, and a query whose class is not in the
+    catalogue has `no match`.
+    """
+    import json
+
     from tf_detreg.files import check_file
     from tf_detreg.searching import search_index, search_run
 
@@ -87,9 +96,12 @@ def search(
     if data is not None and not is_run:
         raise ValueError(f"--data says where a run's images are, and {str(place)!r} is no run.")
     found = search_run(place, queries, k, data) if is_run else search_index(place, run, queries, k)
-    for query, names, scores in zip(found.query_names, found.found_names, found.scores, strict=True):
-        typer.echo(f"{query}: " + ", ".join(f"{name} {score:.3f}" for name, score in zip(names, scores, strict=True)))
-    typer.echo(f"Picture     {found.save_png(picture)}")
+    drawn = found.save_png(picture)
+    if as_json:
+        typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in found.rows()))
+        return
+    typer.echo("\n".join(found.texts()))
+    typer.echo(f"Picture     {drawn}")
 
 
 def _bulk_embed(run, images: list[str], out: str, options: list[str]) -> str:

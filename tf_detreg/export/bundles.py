@@ -9,13 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg.export import lite, metadata, publishing
+from tf_detreg.export import deciding, lite, metadata, publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, variables_read
 from tf_detreg.files import readable
 from tf_detreg.images.graph import decode_batch
 from tf_detreg.index import Index
 from tf_detreg.retrieval import approximate
+from tf_detreg.retrieval.decision import Decision
 
 LARGEST_MOBILE_BYTES = 1_500_000_000
 _SAMPLE = 512  # gallery items, slightly moved: a ScaNN searcher is tuned on half of them and measured on the others
@@ -37,6 +38,7 @@ def retrieval_saved_model(
     neighbour_recall: float = 0.95,
     card: str | None = None,
     warm_up: bool | None = None,
+    decision: Decision | None = None,
 ) -> pathlib.Path:
     """Write a SavedModel that takes images and answers with the ids and scores of the k nearest gallery items.
 
@@ -60,12 +62,14 @@ def retrieval_saved_model(
             stored in `metadata.json`. Default 0.95.
         card: Markdown of the model card.
         warm_up: Whether to write warm-up requests. Default: if `tensorflow-serving-api` is installed.
+        decision: From which score on a match counts, as `retrieval.calibrate` finds it: adds the outputs
+            `probabilities` and `accepted`, both `(B, k)`. Default: that of the index, if it has one.
 
     Returns:
         The path of the numbered folder.
 
     Raises:
-        ValueError: If gallery, ids, k and embedder do not fit together, or ScaNN misses `neighbour_recall`.
+        ValueError: If gallery, ids, k, decision and embedder do not fit together, or ScaNN misses `neighbour_recall`.
         ImportError: If ScaNN is asked for and not installed.
         OSError: If the disk is full or not writable.
 
@@ -80,6 +84,7 @@ def retrieval_saved_model(
     """
     embedder = inference_model(embedder)
     size = image_size_of(embedder, image_size)
+    decision = deciding.decision_for(embedder, gallery, decision)
     gallery, ids = check_gallery(embedder, gallery, ids, k, gallery_model)
     if engine not in ("exact", "scann"):
         raise ValueError(f'engine must be "exact" or "scann", received {engine!r}.')
@@ -91,9 +96,16 @@ def retrieval_saved_model(
         find = _exact(module, k)
     else:
         find, measured = _scann(module, gallery, k, neighbour_recall)
-    signatures = _signatures(module, embedder, find, size, gallery.shape[1], max_pixels)
+    signatures = _signatures(module, embedder, find, size, gallery.shape[1], max_pixels, decision)
     facts = metadata.facts(
-        embedder, size, engine=engine, gallery_items=len(gallery), k=k, signatures=sorted(signatures), **measured
+        embedder,
+        size,
+        engine=engine,
+        gallery_items=len(gallery),
+        k=k,
+        signatures=sorted(signatures),
+        **measured,
+        **deciding.facts(decision),
     )
     options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann"] if engine == "scann" else [])
 
@@ -117,6 +129,7 @@ def retrieval_litert(
     gallery_model: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     input_dtype: str = "float32",
+    decision: Decision | None = None,
 ) -> pathlib.Path:
     """Write a `.tflite` file that searches offline: image in, positions and scores of the k nearest items out.
 
@@ -135,6 +148,8 @@ def retrieval_litert(
         gallery_model: `fingerprint` of the model that made the gallery (an index knows it); another one is refused.
         image_size: Side or (height, width). Default: the model's input size.
         input_dtype: `"float32"` (default) or `"uint8"`.
+        decision: From which score on a match counts, as `retrieval.calibrate` finds it: adds the outputs
+            `probabilities` and `accepted`, both `(1, k)`. Default: that of the index, if it has one.
 
     Returns:
         The path of the file.
@@ -154,6 +169,7 @@ def retrieval_litert(
     lite.check_input_dtype(input_dtype)
     embedder = inference_model(embedder)
     size = image_size_of(embedder, image_size)
+    decide = deciding.outputs(decision := deciding.decision_for(embedder, gallery, decision))
     gallery, ids = check_gallery(embedder, gallery, ids, k, gallery_model)
     if gallery.nbytes > LARGEST_MOBILE_BYTES:
         raise ValueError(
@@ -165,11 +181,17 @@ def retrieval_litert(
     def serving_default(images):
         embeddings = embed(embedder, tf.cast(images, tf.float32))
         scores, indices = tf.math.top_k(tf.matmul(embeddings, gallery, transpose_b=True), k)
-        return {"indices": indices, "scores": scores}
+        return {"indices": indices, "scores": scores, **decide(scores)}
 
     model = lite.convert(serving_default, embedder, "dynamic")
     facts = metadata.facts(
-        embedder, size, quantization="dynamic", input_dtype=input_dtype, gallery_items=len(gallery), k=k
+        embedder,
+        size,
+        quantization="dynamic",
+        input_dtype=input_dtype,
+        gallery_items=len(gallery),
+        k=k,
+        **deciding.facts(decision),
     )
     files = metadata.extra_files(facts) | {"ids.txt": metadata.one_a_line("ids", ids)}
     return lite.write(path, model, files)
@@ -213,11 +235,13 @@ def check_gallery(
     return gallery, ids
 
 
-def _signatures(module: tf.Module, embedder: keras.Model, find, size, dim: int, max_pixels: int) -> dict:
+def _signatures(module: tf.Module, embedder: keras.Model, find, size, dim: int, max_pixels: int, decision) -> dict:
+    decide = deciding.outputs(decision)
+
     @tf.function(input_signature=[tf.TensorSpec((None, dim), tf.float32, name="embeddings")])
     def serve_embeddings(embeddings):
         indices, scores = find(tf.math.l2_normalize(embeddings, axis=-1))
-        return {"ids": tf.gather(module.ids, indices), "scores": scores}
+        return {"ids": tf.gather(module.ids, indices), "scores": scores, **decide(scores)}
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.float32, name="images")])
     def serving_default(images):
@@ -227,8 +251,8 @@ def _signatures(module: tf.Module, embedder: keras.Model, find, size, dim: int, 
     def serve_bytes(image_bytes):
         images, valid = decode_batch(image_bytes, size, max_pixels=max_pixels)
         found = serve_embeddings(embed_any(embedder, images))
-        ids = tf.where(valid[:, None], found["ids"], "")
-        return {"ids": ids, "scores": tf.where(valid[:, None], found["scores"], 0.0), "valid": valid}
+        nothing = {"ids": "", "scores": 0.0, "probabilities": 0.0, "accepted": False}
+        return {name: tf.where(valid[:, None], found[name], nothing[name]) for name in found} | {"valid": valid}
 
     functions = {
         "serving_default": serving_default,

@@ -10,10 +10,12 @@ import keras
 from tf_detreg.export.inference import fingerprint, inference_model
 from tf_detreg.export.verification import Verification
 from tf_detreg.files import read_json
+from tf_detreg.retrieval.decision import decision_of
 from tf_detreg.retrieval.report import label
 from tf_detreg.retrieval.trained_classes import sentence, titled
 
 UNKNOWN = "Not recorded."
+NO_DECISION = "No threshold was fitted: the nearest items are returned, however far they are."
 
 
 def model_card(
@@ -26,6 +28,7 @@ def model_card(
     smoothness: object | None = None,
     verification: Verification | None = None,
     licence: str = UNKNOWN,
+    decision: object | None = None,
 ) -> str:
     """A page of Markdown that lies beside an export as its `README.md`.
 
@@ -38,6 +41,8 @@ def model_card(
         smoothness: The Lipschitz summary: a report with `to_markdown()`, a mapping, or text.
         verification: What `export.verify` found.
         licence: Of the weights and the data.
+        decision: A `retrieval.Decision`, or text: the score from which on a match counts, its target and what it was
+            measured to do. Default: none.
 
     Returns:
         The text.
@@ -59,6 +64,7 @@ def model_card(
         "## Data\n\n" + data,
         "## Recipe\n\n" + _text(recipe),
         "## Retrieval\n\n" + _text(evaluation),
+        "## From which score on a match counts\n\n" + _text(NO_DECISION if decision is None else decision),
         "## Smoothness\n\n" + _text(smoothness),
     ]
     if verification is not None:
@@ -69,23 +75,24 @@ def model_card(
             + verification.to_markdown().rstrip()
         )
     parts += [
-        "## Use\n\nFor finding similar images. A score is no probability, and no threshold holds for all classes: "
-        "measure on images of your own. Vectors of different models, or of different versions of one, must not be "
-        "compared: embed the gallery again with each new version. Do not use it to identify people.",
+        "## Use\n\nFor finding similar images. A score by itself is no probability, and a threshold holds for data "
+        "like that it was measured on: measure on images of your own. Vectors of different models, or of different "
+        "versions of one, must not be compared: embed the gallery again with each new version. Do not use it to "
+        "identify people.",
         "## Licence\n\n" + licence,
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def run_results(directory: str | os.PathLike) -> dict[str, str]:
-    """What a run directory says about its embedder, as the arguments `evaluation` and `smoothness` of `model_card`.
+    """What a run directory says about its embedder: arguments `evaluation`, `smoothness`, `decision` of `model_card`.
 
     Args:
-        directory: Of the run. `evaluation.json` is left by training, `lipschitz.json` by `tf-detreg analyze`; for one
-            that is missing, the text says which command makes it.
+        directory: Of the run. `evaluation.json` is left by training, `lipschitz.json` by `tf-detreg analyze`,
+            `decision.json` by `tf-detreg calibrate`; for one that is missing, the text says which command makes it.
 
     Returns:
-        Two texts of Markdown.
+        Three texts of Markdown.
 
     Raises:
         ValueError: If one of the files is damaged.
@@ -100,9 +107,12 @@ def run_results(directory: str | os.PathLike) -> dict[str, str]:
     smoothness = _read(directory / "lipschitz.json", analyze)
     unfinished = f"Not measured: the run has not ended. {train} ends it."
     unknown = f"Not measured. {analyze} measures it; then export again."
+    decision = decision_of(directory)
+    calibrate = f"{NO_DECISION} `tf-detreg calibrate {directory}` fits one; then export again."
     return {
         "evaluation": recall_table(evaluation) if evaluation else unfinished,
         "smoothness": smoothness_table(smoothness) if smoothness else unknown,
+        "decision": calibrate if decision is None else decision.to_markdown().rstrip(),
     }
 
 

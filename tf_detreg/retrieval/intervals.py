@@ -43,7 +43,17 @@ def over_classes(
         size = min(step, resamples - start)
         draws = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=size)
         means.append((draws @ sums) / (draws @ counts))
-    low, high = np.quantile(np.concatenate(means), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return central(np.concatenate(means))
+
+
+def central(values: np.ndarray) -> tuple[float, float]:
+    """Return the range that holds the central 95 % of some values; NaN is left out.
+
+    Example:
+        >>> central(np.arange(101.0))
+        (2.5, 97.5)
+    """
+    low, high = np.nanquantile(values, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return float(low), float(high)
 
 

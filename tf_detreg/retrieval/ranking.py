@@ -151,7 +151,15 @@ def positive_ranks(
     return metrics.Ranks(position, wrong + ranks.place, relevant, tied)
 
 
-def _settle(block, position, column, low, high, between, same_columns) -> tuple[np.ndarray, np.ndarray]:
+def _settle(
+    block: Block,
+    position: np.ndarray,
+    column: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    between: np.ndarray,
+    same_columns: list[np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
     """How many irrelevant items with scores in low..high are nearer than each relevant item or tie, and how many tie.
 
     Args:

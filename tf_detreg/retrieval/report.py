@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -169,6 +169,17 @@ class RetrievalReport:
         return Group(table, self.summary(), *map(escape, self.notes))
 
 
+def plain_json(report: object, without: Sequence[str] = ()) -> str:
+    """Return JSON text of a dataclass; numbers that are not finite become null.
+
+    Args:
+        report: The dataclass.
+        without: Fields to leave out.
+    """
+    names = [field.name for field in dataclasses.fields(report) if field.name not in without]
+    return json.dumps(_plain({name: getattr(report, name) for name in names}), indent=2, ensure_ascii=False) + "\n"
+
+
 def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.2f}"
 
@@ -182,4 +193,6 @@ def _plain(value):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, np.integer):
         return int(value)
+    if dataclasses.is_dataclass(value):
+        return _plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     return value

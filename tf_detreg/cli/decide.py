@@ -1,0 +1,54 @@
+"""`calibrate`, `monitor`: from which score on a match counts, and whether that still holds."""
+
+import pathlib
+from typing import Annotated, Literal
+
+import typer
+
+from tf_detreg.cli.app import Data, Images, Run, app
+
+
+@app.command()
+def calibrate(
+    run: Run,
+    target: Annotated[
+        float, typer.Option(help="Largest share of queries whose class is not in the catalogue that may be accepted.")
+    ] = 0.01,
+    score: Annotated[
+        Literal["nearest", "margin", "mean"], typer.Option(help="What is compared with the threshold.")
+    ] = "nearest",
+    bound: Annotated[
+        Literal["upper", "point"],
+        typer.Option(help="`upper`: classes never seen keep the target too; `point`: the validation classes do."),
+    ] = "upper",
+    data: Data = None,
+) -> None:
+    """Find the score from which on a match counts, on validation classes; report it on test classes.
+
+    Writes `decision.json` and `reliability.png` into the run; `search`, `serve` and `export` use it from then on.
+    """
+    from tf_detreg import training
+    from tf_detreg.calibrating import calibrate_run
+
+    done = training.load_run(run, data)
+    decision = calibrate_run(done, target, score=score, bound=bound)
+    typer.echo(decision.to_markdown())
+    typer.echo(f"Decision    {run / 'decision.json'}")
+    decision.plot_reliability(run / "reliability.png")
+    typer.echo(f"Picture     {run / 'reliability.png'}")
+
+
+@app.command()
+def monitor(
+    index: Annotated[pathlib.Path, typer.Argument(help="An index.")],
+    queries: Images,
+    run: Annotated[
+        pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare the scores of new queries with those at calibration, and say when to fit the threshold again."""
+    from tf_detreg.calibrating import monitor_index
+
+    found = monitor_index(index, queries, run)
+    typer.echo(found.to_json().rstrip() if as_json else found.summary())
