@@ -105,9 +105,7 @@ def split_once(embeddings, classes, density, seed: int) -> list[dict]:
                     threshold = calibration.lowest_threshold(validation, score, target, drawn, quantile)
                 except ValueError:
                     continue  # no threshold reaches the target with this score
-                span = intervals.central(
-                    calibration.shares(validation.unknown[score] >= threshold, validation.classes, half)
-                )
+                span = intervals.central(calibration.shares(validation, validation.unknown[score] >= threshold, half))
                 false = float((test.unknown[score] >= threshold).mean())
                 right = float((test.right & (test.known[score] >= threshold))[test.has_positive].mean())
                 found.append(
