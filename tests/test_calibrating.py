@@ -54,7 +54,7 @@ def decided(run, photos, tmp_path_factory):
     """The run with a decision, and an index of half the test classes that keeps it."""
     place = tmp_path_factory.mktemp("index") / "shop"
     command("index", run, *[photos / "test" / f"c{label}" for label in range(40, 50)], "--to", place)
-    said = command("calibrate", run, "--target", "0.1")
+    said = command("calibrate", run, "--target", "0.1", "--index", place)
     assert "Fitted on 20 classes, 160 images" in said and "On other classes: 20 classes" in said
     assert (run / "decision.json").is_file() and (run / "reliability.png").stat().st_size > 1000
     return place
@@ -80,6 +80,7 @@ def test_a_run_uses_its_decision_and_without_one_says_nothing(decided, run, phot
     (run / "decision.json").rename(run / "aside.json")
     try:
         assert "%)" not in command("search", run, known, "-k", 1, "--picture", tmp_path / "n.png")
+        assert "%)" in command("search", decided, known, "-k", 1, "--picture", tmp_path / "n.png")
         row = json.loads(command("search", run, known, "-k", 1, "--picture", tmp_path / "n.png", "--json"))
         assert row["match"] is None and set(row["neighbors"][0]) == {"name", "score"}
     finally:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from tf_detreg.retrieval import RetrievalReport
 
+TARGET = 0.01  # share of queries of unknown characters that may be taken for a known one
+
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
@@ -43,11 +45,15 @@ def demo(
         Results and places.
     """
     from tf_detreg import export, recipes
+    from tf_detreg.calibrating import calibrate_run
+    from tf_detreg.retrieval.calibration import enough_images
     from tf_detreg.training import train
 
     config = recipes.load("glyphs").replace(seed=seed, **changes)
     run = train(config, directory, resume=True, verbose=verbose)
     page, reports = write_report(run)
+    if enough_images(len(run.splits().validation), TARGET):
+        calibrate_run(run, TARGET)
     exports = pathlib.Path(exports)
     card = export.model_card(
         run.embedder,

@@ -9,11 +9,7 @@ import numpy as np
 
 from tf_detreg import retrieval
 from tf_detreg.analysis import neighbours
-from tf_detreg.retrieval import deciding
 from tf_detreg.retrieval.decision import decision_of
-
-if TYPE_CHECKING:
-    from tf_detreg.index import Index
 
 
 def image_files(paths: Sequence[str | os.PathLike], embedder):
@@ -136,6 +132,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
         {"path": str(pathlib.Path(name).resolve()), "run": run_path, **folder_label(name, folders)} for name in names
     ]
     made = Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
+    made.decision = decision_of(directory)
     made.tune(min(MOST_NEIGHBORS, len(made)))  # a large catalogue keeps its ScaNN tree, as deep as the server asks
     return made
 
@@ -186,7 +183,9 @@ def search_index(
     index, run, decision = open_index(place, directory)
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
-    matches = _matches(index, found.embeddings, k, retrieval.fingerprint(run.embedder), decision)
+    matches = index.search(
+        found.embeddings, min(k, len(index)), fingerprint=retrieval.fingerprint(run.embedder), decision=decision
+    )
     files = [
         [str(item.get("path", id)) for id, item in zip(*row, strict=True)]
         for row in zip(matches.ids, matches.metadata, strict=True)
@@ -202,18 +201,6 @@ def search_index(
         accepted=matches.accepted,
         probabilities=matches.probabilities,
     )
-
-
-def _matches(
-    index: "Index", embeddings: np.ndarray, k: int, fingerprint: str, decision: retrieval.Decision | None
-) -> retrieval.Matches:
-    """The k nearest items, with what a decision says about them."""
-    k = min(k, len(index))
-    if decision is None:
-        return index.search(embeddings, k, fingerprint=fingerprint)
-    decision.refuse_other_model(fingerprint)
-    found = index.search(embeddings, deciding.depth(decision, k, len(index)), fingerprint=fingerprint)
-    return deciding.decided(found, decision, k)
 
 
 def open_index(place: str | os.PathLike, directory: str | os.PathLike | None = None):
@@ -242,4 +229,4 @@ def open_index(place: str | os.PathLike, directory: str | os.PathLike | None = N
             "new place: run=… (--run)."
         )
     run = training.load_run(directory)
-    return index, run, getattr(index, "decision", None) or decision_of(directory)
+    return index, run, index.decision or decision_of(directory)

@@ -12,6 +12,7 @@ from tf_detreg import export, retrieval
 from tf_detreg.export import deciding
 from tf_detreg.export.inference import fingerprint
 from tf_detreg.export.verification import run_job
+from tf_detreg.index import Index
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,9 @@ def test_the_graph_gives_the_probabilities_of_python(decision, steep):
 
 
 def test_a_saved_model_says_what_is_accepted(embedder, expected, images, encode, decision, tmp_path):
-    path = export.retrieval_saved_model(embedder, expected, tmp_path / "search", k=5, warm_up=False, decision=decision)
+    index = Index(expected, fingerprint=fingerprint(embedder))
+    index.decision = decision
+    path = export.retrieval_saved_model(embedder, index, tmp_path / "search", k=5, warm_up=False)
     contents = np.array([encode(image) for image in images[:6]] + [b"no image"])
     names = ("scores", "probabilities", "accepted", "valid")
     found, answer = run_job(path, contents, engine="session", signature="serve_bytes", outputs=names)

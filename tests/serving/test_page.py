@@ -1,11 +1,15 @@
 """The search page in a real browser: by pointer, by keyboard alone, and at a phone's width."""
 
+import dataclasses
 import os
 import shutil
 
+import numpy as np
 import pytest
 
-from tests.serving.conftest import png
+from tests.serving.conftest import listening, png
+from tf_detreg import retrieval
+from tf_detreg.index import Index
 
 webdriver = pytest.importorskip(
     "selenium.webdriver", reason="selenium is not installed: the page's browser test cannot run"
@@ -79,6 +83,32 @@ def test_a_chosen_file_finds_its_class(browser, address, photo):
     loaded = "return [...document.images].filter((i) => !i.hidden && i.complete && i.naturalWidth == 0).length"
     until(browser, lambda: browser.execute_script(loaded) == 0)
     shoot(browser, "desktop")
+
+
+def test_a_picture_of_noise_is_not_in_the_catalogue(browser, folder, index, embedder, pictures, settings, tmp_path):
+    from tf_detreg.serving.app import create_app
+    from tf_detreg.serving.gallery import Gallery
+    from tf_detreg.serving.model import ModelDirectory
+
+    vectors = np.asarray(embedder(pictures.astype(np.float32)))
+    made = retrieval.calibrate(vectors, np.arange(40) // 5, target=0.3, bound="point", resamples=20)
+    decided = Index(vectors, metadata=[{"label": n // 5} for n in range(40)], fingerprint=index.fingerprint)
+    decided.decision = dataclasses.replace(made, threshold=0.95)
+    noise = tmp_path / "noise.png"
+    noise.write_bytes(png(np.random.default_rng(0).integers(0, 256, (16, 16, 3))))
+    known = tmp_path / "known.png"
+    known.write_bytes(png(pictures[7]))
+    with listening(create_app(ModelDirectory(folder), Gallery(decided), settings), settings) as address:
+        opened(browser, address)
+        find(browser, "#file")[0].send_keys(str(noise))
+        until(browser, lambda: find(browser, "#heading")[0].text == "Not in the catalogue")
+        assert len(find(browser, "#results .item.below")) == len(labels(browser)) == 12
+        assert "similar enough" in find(browser, "#status")[0].text
+        shoot(browser, "unknown")
+        find(browser, "#file")[0].send_keys(str(known))
+        until(browser, lambda: find(browser, "#heading")[0].text == "Most similar pictures")
+        first = find(browser, "#results .item")[0]
+        assert "below" not in first.get_attribute("class") and "%" in first.text
 
 
 DROP = """

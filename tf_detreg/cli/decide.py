@@ -21,6 +21,9 @@ def calibrate(
         Literal["upper", "point"],
         typer.Option(help="`upper`: classes never seen keep the target too; `point`: the validation classes do."),
     ] = "upper",
+    index: Annotated[
+        pathlib.Path | None, typer.Option(help="An index of this model that is to keep the decision too.")
+    ] = None,
     data: Data = None,
 ) -> None:
     """Find the score from which on a match counts, on validation classes; report it on test classes.
@@ -29,13 +32,20 @@ def calibrate(
     """
     from tf_detreg import training
     from tf_detreg.calibrating import calibrate_run
+    from tf_detreg.index import Index
 
     done = training.load_run(run, data)
+    catalogue = None if index is None else Index.load(index)
     decision = calibrate_run(done, target, score=score, bound=bound)
     typer.echo(decision.to_markdown())
     typer.echo(f"Decision    {run / 'decision.json'}")
     decision.plot_reliability(run / "reliability.png")
     typer.echo(f"Picture     {run / 'reliability.png'}")
+    if catalogue is not None:
+        decision.refuse_other_model(catalogue.fingerprint)
+        catalogue.decision = decision
+        catalogue.save(index)  # an index of version 0.1 was read into memory
+        typer.echo(f"Index       {index}")
 
 
 @app.command()

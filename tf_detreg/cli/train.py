@@ -30,6 +30,7 @@ def demo(
     for path in result.lite:
         typer.echo(f"LiteRT      {path}")
     typer.echo(f"Report      {result.report}    (open it in a browser)")
+    typer.echo(f"Next: tf-detreg search {run} PICTURE.png    (a picture of noise has no match)")
 
 
 @command

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_detreg.export.inference import fingerprint
+from tf_detreg.index import Index
 from tf_detreg.retrieval.decision import Decision
 
 _LEAST_STEP = 1e-5  # of scores between knots: closer ones are no different scores in float32
@@ -19,7 +20,7 @@ def decision_for(embedder: keras.Model, gallery: object, decision: Decision | No
         ValueError: If it is another model's, or not on the nearest cosine.
     """
     if decision is None:
-        decision = getattr(gallery, "decision", None)  # an index may have one
+        decision = gallery.decision if isinstance(gallery, Index) else None
     if decision is None:
         return None
     if not isinstance(decision, Decision):

@@ -88,8 +88,8 @@ def copy(change: Change, source: Store) -> None:
     state, start = source.snapshot(), change.before.end
     change.connection.execute("DELETE FROM items")
     change.drop_segments(change.before.parts)
-    for name in ("dimension", "model"):
-        change.set(name, state.facts[name])
+    for name in ("dimension", "model", "decision"):
+        change.set(name, state.facts.get(name))
     change.set("tree", None)
     if state.live:
         change.add_segment(start, state.live, (vectors for _, vectors in segments.live_blocks(state.parts)))

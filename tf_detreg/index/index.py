@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tf_detreg.files import check_file, replacing
-from tf_detreg.index import changes, integrity, searching, segments
+from tf_detreg.index import changes, decisions, integrity, searching, segments
 from tf_detreg.index.filters import parse
 from tf_detreg.index.items import Id, bound, crc_of, is_id, metadata_texts, plain_ids, unbound
 from tf_detreg.index.store import FILE, Change, Store
 from tf_detreg.index.tuning import Tuner
-from tf_detreg.retrieval import approximate, checks, index_folder
+from tf_detreg.retrieval import approximate, checks, deciding, index_folder
+from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.matches import Matches
 
 _OLD_FILE = "manifest.json"
@@ -69,7 +70,7 @@ class Index:
     def _use(self, store: Store) -> None:
         self._store = store
         self._tuner = Tuner(store)
-        self._searcher = searching.Searcher(store, self._tuner)
+        self._decider = decisions.Decider(store, searching.Searcher(store, self._tuner))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], dimension: int, fingerprint: str | None = None) -> "Index":
@@ -199,6 +200,15 @@ class Index:
     def fingerprint(self) -> str | None:
         """What identifies the model; None where it is unknown."""
         return cast(str | None, self._store.snapshot().facts["model"])
+
+    @property
+    def decision(self) -> Decision | None:
+        """From which score on a match counts; None where every match does. Setting it writes it into the index."""
+        return self._decider.decision
+
+    @decision.setter
+    def decision(self, decision: Decision | None) -> None:
+        self._decider.keep(decision)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -370,6 +380,7 @@ class Index:
         fingerprint: str | None = None,
         engine: str = "auto",
         progress: bool | None = None,
+        decision: Decision | None = None,
     ) -> Matches:
         """Find the k nearest items of each query.
 
@@ -382,17 +393,55 @@ class Index:
             engine: `"auto"`, the default: ScaNN from 50,000 items on, exact search otherwise and where a filter keeps
                 few. Or `"exact"` or `"scann"`.
             progress: Whether to show a progress bar. None, the default, shows it in a terminal.
+            decision: From which score on a match counts, as `retrieval.calibrate` finds it. Default: the index's own.
 
         Returns:
-            A `Matches`; its `places` are positions among `ids` and `embeddings`.
+            A `Matches`; its `places` are positions among `ids` and `embeddings`. With a decision, `accepted` and
+            `probabilities` are filled.
 
         Raises:
-            ValueError: If queries do not fit, the model is another one, or `k` is larger than what can be found.
+            ValueError: If queries do not fit, the model or the decision's is another one, or `k` is larger than what
+                can be found.
         """
         asked = np.asarray(queries)
         vectors, _ = checks.unit_rows(asked[None] if asked.ndim == 1 else asked, "queries")
         self._check(vectors.shape[1], "queries", fingerprint)
-        return self._searcher.search(vectors, k, where, engine, progress)
+        return self._decider.search(vectors, k, where, engine, progress, decision)
+
+    def classify(
+        self,
+        queries: ArrayLike,
+        k: int = 5,
+        *,
+        label: str = "label",
+        where: Where | None = None,
+        fingerprint: str | None = None,
+        decision: Decision | None = None,
+    ) -> deciding.Classified:
+        """Give each query the class that most of its k nearest items have; none where a decision accepts none of them.
+
+        Args:
+            queries: (Q, dim), or (dim,) for one query.
+            k: Default 5; the whole index where that is smaller.
+            label: The metadata that names an item's class. Default `"label"`.
+            where: As for `search`.
+            fingerprint: As for `search`.
+            decision: As for `search`.
+
+        Returns:
+            `labels`, `probabilities` and `votes` of the queries.
+
+        Raises:
+            ValueError: As `search`, and if an item has no such metadata.
+
+        Example:
+            >>> index = Index([[1, 0], [1, 0.1], [0, 1]], metadata=[{"label": "a"}, {"label": "a"}, {"label": "b"}])
+            >>> index.classify([[1.0, 0.2]], k=3).labels
+            ['a']
+        """
+        (k,) = checks.ranks_at(min(k, len(self)) if isinstance(k, int) else k, len(self))
+        found = self.search(queries, k, where=where, fingerprint=fingerprint, progress=False, decision=decision)
+        return deciding.vote(found, label)
 
     def tune(self, k: int = 10, progress: bool | None = None) -> float | None:
         """Build and tune the ScaNN tree now, so that it is kept and no search has to wait for it.

@@ -176,8 +176,18 @@ def _refuse_options(bound: str, method: str, unknown_share: float) -> None:
         raise ValueError(f"`unknown_share` must be a number from 0 to below 1; received {unknown_share!r}.")
 
 
+def enough_images(images: int, target: float) -> bool:
+    """Return whether a false-accept rate can be stated from so many images: ten are expected.
+
+    Example:
+        >>> enough_images(1000, 0.01), enough_images(999, 0.01)
+        (True, False)
+    """
+    return images * target >= LEAST_ERRORS - 1e-9
+
+
 def _refuse_few(queries: int, target: float) -> None:
-    if queries * target < LEAST_ERRORS:
+    if not enough_images(queries, target):
         raise ValueError(
             f"`target`={target:g} needs at least {int(np.ceil(LEAST_ERRORS / target)):,} images (ten false accepts); "
             f"there "

@@ -60,10 +60,14 @@ class Gallery:
         return jpeg(self._pictures[item], FULL_SIDE) if 0 <= item < len(self) else None
 
     def search(self, embeddings: np.ndarray, k: int) -> list[dict]:
-        """The k nearest items of one embedding, ready for JSON."""
+        """The k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
         found = self.index.search(embeddings, k=min(k, len(self)))
         rows = zip(found.places[0], found.scores[0], found.metadata[0], strict=True)
-        return [{**self._summary(int(item), facts), "score": round(float(score), 4)} for item, score, facts in rows]
+        matches = [{**self._summary(int(item), facts), "score": round(float(score), 4)} for item, score, facts in rows]
+        if found.accepted is not None and found.probabilities is not None:
+            for match, accepted, probability in zip(matches, found.accepted[0], found.probabilities[0], strict=True):
+                match |= {"accepted": bool(accepted), "probability": round(float(probability), 4)}
+        return matches
 
     def neighbors(self, item: int, k: int) -> list[dict]:
         """The k nearest items of an item, without itself; one less than `MOST_NEIGHBORS` at most."""

@@ -118,10 +118,12 @@ function showAnswer(question, answer) {
     file.address ??= URL.createObjectURL(file);
     showQuery(file.address, file.name || "pasted picture");
   }
-  at("heading").textContent = "Most similar pictures";
+  const nothing = matches.length > 0 && matches.every((match) => match.accepted === false);
+  at("heading").textContent = nothing ? "Not in the catalogue" : "Most similar pictures";
   at("show").hidden = at("meaning").hidden = false;
   list(matches, matchCard);
-  say(`${matches.length} nearest of the gallery, in ${answer.milliseconds} ms.`);
+  const below = nothing ? " None of them is similar enough to count as a match." : "";
+  say(`${matches.length} nearest of the gallery, in ${answer.milliseconds} ms.${below}`);
 }
 
 function showQuery(source, caption) {
@@ -170,7 +172,14 @@ function matchCard(match, row) {
   track.append(fill);
   score.append(track, match.score.toFixed(3));
   button.append(score);
-  button.setAttribute("aria-label", `${title(match)}, similarity ${match.score.toFixed(3)}. Show it.`);
+  let decided = "";
+  if (match.accepted !== undefined) {
+    const percent = Math.round(100 * match.probability) + " %";
+    score.append(make("span", "probability", percent));
+    decided = match.accepted ? `, a match with probability ${percent}` : ", no match";
+    button.classList.toggle("below", !match.accepted);
+  }
+  button.setAttribute("aria-label", `${title(match)}, similarity ${match.score.toFixed(3)}${decided}. Show it.`);
   button.addEventListener("click", () => open(row));
   const more = make("button", "like");
   more.type = "button";
@@ -206,15 +215,18 @@ async function showDetail(item) {
   if (!at("detail").open) at("detail").showModal();
   try {
     const facts = await get("items/" + item);
-    if (Number(at("detail").dataset.item) === item) showFacts(facts, row < 0 ? undefined : matches[row].score);
+    if (Number(at("detail").dataset.item) === item) showFacts(facts, row < 0 ? undefined : matches[row]);
   } catch (error) {
     at("detail-title").textContent = error.message;
   }
 }
 
-function showFacts(facts, score) {
+function showFacts(facts, match) {
   const rows = [];
-  if (score !== undefined) rows.push(["Similarity", score.toFixed(4)]);
+  if (match !== undefined) rows.push(["Similarity", match.score.toFixed(4)]);
+  if (match?.accepted !== undefined) {
+    rows.push(["Match", `${match.accepted ? "yes" : "no"}, probability ${Math.round(100 * match.probability)} %`]);
+  }
   if (facts.label !== null) rows.push(["Label", facts.label], ["File", facts.name]);
   if (facts.path === null || facts.id !== facts.path) rows.push(["Id", String(facts.id)]);
   rows.push(...Object.entries(facts.metadata));
