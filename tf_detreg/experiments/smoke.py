@@ -27,7 +27,7 @@ def shrink(study: Study, keep_data: bool = False) -> Study:
         kept = recipes[-1:] if study.kind == "choice" else (*kept, recipes[-1])
         families[family] = tuple(_small(recipe, keep_data) for recipe in kept)
     protocol = {"splits": [0], "seeds": [0], "choice_seeds": [0], "train_share": 1.0, "max_classes": 0}
-    protocol |= {"images_per_class": 8, "directories": False}
+    protocol |= {"images_per_class": 4, "directories": False}
     if not keep_data:
         protocol |= {"test": 0.4, "validation": 1 / 3}
     return dataclasses.replace(
@@ -41,8 +41,14 @@ def _small(recipe: dict, keep_data: bool) -> dict:
     backbone = {"name": "small_cnn", "width": 4, "blocks": 2}
     backbone |= {key: value for key, value in recipe["backbone"].items() if key == "pooling"}
     # Steps that are counted at the start must leave some to learn in.
-    early = ("warmup", "backbone_delay", "warmup_epochs", "backbone_delay_epochs", "decay_every_epochs")
-    optimizer = {key: 1 if key in early[:2] else 0.2 for key in recipe["optimizer"] if key in early}
+    early = {
+        "warmup": 1,
+        "backbone_delay": 0,
+        "warmup_epochs": 0.5,
+        "backbone_delay_epochs": 0,
+        "decay_every_epochs": 0.5,
+    }
+    optimizer = {key: value for key, value in early.items() if key in recipe["optimizer"]}
     changes = {
         "head": {**recipe["head"], **smaller},
         "backbone": backbone,
