@@ -98,7 +98,7 @@ def test_a_picture_of_noise_is_not_in_the_catalogue(browser, folder, index, embe
     noise.write_bytes(png(np.random.default_rng(0).integers(0, 256, (16, 16, 3))))
     known = tmp_path / "known.png"
     known.write_bytes(png(pictures[7]))
-    with listening(create_app(ModelDirectory(folder), Gallery(decided), settings), settings) as address:
+    with listening(create_app(ModelDirectory(folder), Gallery(decided, pictures), settings), settings) as address:
         opened(browser, address)
         find(browser, "#file")[0].send_keys(str(noise))
         until(browser, lambda: find(browser, "#heading")[0].text == "Not in the catalogue")
