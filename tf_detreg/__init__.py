@@ -1,7 +1,7 @@
 """tf_detreg: deep metric learning for Keras with determinant regularization.
 
 Images go in, unit vectors come out whose nearest neighbours are the right ones, also for classes never seen before.
-The rooms of the package stand in the order in which data flows through them::
+These are its packages, in the order in which data flows through them::
 
     datasets -> backbones -> heads -> losses + miners + regularizers -> training -> retrieval -> analysis / export
 

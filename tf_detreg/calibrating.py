@@ -4,15 +4,19 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from tf_detreg import retrieval, training
 from tf_detreg.retrieval.decision import FILE
 from tf_detreg.retrieval.trained_classes import is_trained
 
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
+
 TRAINED_ON = "The classes it was fitted on were trained on too: classes that are new will be accepted more often."
 
 
-def calibrate_run(run: training.Run, target: float = 0.01, **options) -> retrieval.Decision:
+def calibrate_run(run: training.Run, target: float = 0.01, **options: Any) -> retrieval.Decision:
     """Fit a decision on a run's validation classes, report it on its test classes, and keep it as `decision.json`.
 
     Args:
@@ -36,14 +40,14 @@ def calibrate_run(run: training.Run, target: float = 0.01, **options) -> retriev
     validation, trained = _unseen(splits.validation, splits.train.class_names)
     test, _ = _unseen(splits.test, splits.train.class_names) if len(splits.test) else (None, False)
     embedded = training.embed(run.embedder, validation, progress=None)
-    there = {} if test is None else {"test": training.embed(run.embedder, test, progress=None)}
+    measured = None if test is None else training.embed(run.embedder, test, progress=None)
     decision = retrieval.calibrate(
         embedded.embeddings,
         [validation.class_names[label] for label in embedded.labels],
         target=target,
         fingerprint=retrieval.fingerprint(run.embedder),
         seed=run.config.seed,
-        **{name: (found.embeddings, found.labels) for name, found in there.items()},
+        test=None if measured is None else (measured.embeddings, measured.labels),
         **options,
     )
     if trained:
@@ -52,7 +56,9 @@ def calibrate_run(run: training.Run, target: float = 0.01, **options) -> retriev
     return decision
 
 
-def open_set_run(run: training.Run, images, embedded, **options) -> retrieval.OpenSetReport:
+def open_set_run(
+    run: training.Run, images: "ImageSet", embedded: training.Embedded, **options: Any
+) -> retrieval.OpenSetReport:
     """Measure open-set identification on images of a run, the density of its head included where it has one.
 
     Args:
@@ -97,8 +103,8 @@ def monitor_index(
     return retrieval.monitor(decision, matches.scores[:, 0])
 
 
-def _unseen(images, trained_names: Sequence[str]) -> tuple[object, bool]:
-    """The images of classes that were not trained on, or all of them where there are none; and whether that is so."""
+def _unseen(images: "ImageSet", trained_names: Sequence[str]) -> "tuple[ImageSet, bool]":
+    """Return the images of classes that were not trained on, or all where there are none; and whether that is so."""
     trained = is_trained(images.class_names, trained_names)
     if trained.all():
         return images, True

@@ -3,9 +3,14 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tf_detreg.retrieval import RetrievalReport
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet, Splits
+    from tf_detreg.training import Embedded, Run
 
 TARGET = 0.01  # share of queries of unknown characters that may be taken for a known one
 
@@ -30,7 +35,11 @@ class Demo:
 
 
 def demo(
-    directory: str | os.PathLike, exports: str | os.PathLike, seed: int = 0, verbose: int | str = "auto", **changes
+    directory: str | os.PathLike[str],
+    exports: str | os.PathLike[str],
+    seed: int = 0,
+    verbose: int | str = "auto",
+    **changes: Any,
 ) -> Demo:
     """Train on characters as fonts draw them, evaluate on characters never seen, export and show.
 
@@ -55,12 +64,13 @@ def demo(
     if enough_images(len(run.splits().validation), TARGET):
         calibrate_run(run, TARGET)
     exports = pathlib.Path(exports)
+    results: dict[str, Any] = {**export.run_results(run.directory)}
     card = export.model_card(
         run.embedder,
         name="Characters",
         data="Characters as the fonts inside matplotlib draw them.",
         recipe=config.to_dict(),
-        **export.run_results(run.directory),
+        **results,
     )
     model = export.saved_model(run.embedder, exports / "demo", card=card)
     lite = tuple(
@@ -70,8 +80,8 @@ def demo(
     return Demo(reports, run.directory, page, model, lite)
 
 
-def held_back(splits):
-    """The test classes of a data set, or where it has none those for validation.
+def held_back(splits: "Splits") -> "ImageSet":
+    """Return the test classes of a data set, or where it has none those for validation.
 
     Raises:
         ValueError: If it has neither.
@@ -85,7 +95,9 @@ def held_back(splits):
     return part
 
 
-def write_report(run, splits=None, embedded=None) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
+def write_report(
+    run: "Run", splits: "Splits | None" = None, embedded: "Sequence[Embedded] | None" = None
+) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
     """Evaluate a run on its test classes, beside raw pixels and the untrained embedder, and write its `report.html`.
 
     Args:
@@ -106,7 +118,9 @@ def write_report(run, splits=None, embedded=None) -> tuple[pathlib.Path, dict[st
     after = embed_held_back(run, splits) if embedded is None else embedded
     shown = [part.subset(found.indices) for part, found in zip(_measured_on(splits), after, strict=True)]
     keras.utils.set_random_seed(run.config.seed)
-    untrained = build_embedder(run.config, shown[0].image_size)
+    size = shown[0].image_size
+    assert size is not None  # an image set takes it from its images if it is not given
+    untrained = build_embedder(run.config, size)
     final = [found.embeddings for found in after]
     embeddings = {
         "raw pixels": [run_page.raw_pixels(part) for part in shown],
@@ -128,8 +142,8 @@ def write_report(run, splits=None, embedded=None) -> tuple[pathlib.Path, dict[st
     return page, reports
 
 
-def embed_held_back(run, splits, progress: bool | None = False) -> list:
-    """What `training.embed` makes of the images to measure on, and where the data set has one, of their gallery.
+def embed_held_back(run: "Run", splits: "Splits", progress: bool | None = False) -> "list[Embedded]":
+    """Return what `training.embed` makes of the images to measure on, and where the data set has one, of their gallery.
 
     Args:
         run: `training.Run`.
@@ -141,7 +155,7 @@ def embed_held_back(run, splits, progress: bool | None = False) -> list:
     return [embed(run.embedder, part, progress=progress) for part in _measured_on(splits)]
 
 
-def _measured_on(splits) -> list:
-    """The test images, and their gallery where the data set has one."""
+def _measured_on(splits: "Splits") -> "list[ImageSet]":
+    """Return the test images, and their gallery where the data set has one."""
     gallery = getattr(splits, "gallery", None)
     return [held_back(splits)] + ([] if gallery is None else [gallery])

@@ -8,11 +8,12 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A temporary path that takes the place of `path` when the block ends well, and vanishes when it does not.
+def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yield a temporary path that replaces `path` when the block ends well, and vanishes when it does not.
 
     Works for files and for folders. A folder that is already there is moved aside first and removed last, so that a
     failure at any point leaves either the old or the new one whole.
@@ -24,7 +25,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         A path beside it, with the same ending, that does not exist yet.
 
     Raises:
-        OSError: If the place cannot be written to; the message says which.
+        OSError: If the directory cannot be written to; the message says which.
 
     Example:
         >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -34,23 +35,23 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         ['note.txt']
     """
     path = pathlib.Path(path)
-    room = _room_beside(path)
+    scratch = _scratch_beside(path)
     try:
-        yield room / path.name
-        if (room / path.name).is_file() and path.is_dir():
+        yield scratch / path.name
+        if (scratch / path.name).is_file() and path.is_dir():
             raise _is_a_folder(path)
-        if (room / path.name).is_dir() and path.exists():
-            path.rename(room / "replaced")
-        (room / path.name).replace(path)
+        if (scratch / path.name).is_dir() and path.exists():
+            path.rename(scratch / "replaced")
+        (scratch / path.name).replace(path)
     except OSError as error:
         if error.errno == errno.ENOSPC and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def check_file(path: str | os.PathLike) -> None:
+def check_file(path: str | os.PathLike[str]) -> None:
     """Raise now what writing a file there would raise in the end, after hours of work perhaps.
 
     Args:
@@ -62,11 +63,11 @@ def check_file(path: str | os.PathLike) -> None:
     path = pathlib.Path(path)
     if path.is_dir():
         raise _is_a_folder(path)
-    _room_beside(path).rmdir()
+    _scratch_beside(path).rmdir()
 
 
-def _room_beside(path: pathlib.Path) -> pathlib.Path:
-    """A new folder for what is half written."""
+def _scratch_beside(path: pathlib.Path) -> pathlib.Path:
+    """Return a new folder for what is half written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A part of the name will do: the whole of a long one and what is added would be too long.
@@ -79,15 +80,15 @@ def _is_a_folder(path: pathlib.Path) -> OSError:
     return IsADirectoryError(errno.EISDIR, "A folder is in the way of this file. Choose another name", str(path))
 
 
-def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
+def write_text(path: str | os.PathLike[str], text: str) -> pathlib.Path:
     """Write a UTF-8 text file atomically and return its path."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return pathlib.Path(path)
 
 
-def read_json(path: str | os.PathLike) -> dict:
-    """The object `{…}` in a UTF-8 JSON file.
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the object `{…}` in a UTF-8 JSON file.
 
     Raises:
         ValueError: If the file holds anything else, with its name.
@@ -101,13 +102,13 @@ def read_json(path: str | os.PathLike) -> dict:
     return content
 
 
-def write_json(path: str | os.PathLike, content: object) -> pathlib.Path:
+def write_json(path: str | os.PathLike[str], content: object) -> pathlib.Path:
     """Write a JSON file atomically and return its path. What JSON does not know is written as its string."""
     return write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def readable(name: str) -> str:
-    r"""A file's name as text that can be written down, also where its bytes are no UTF-8.
+    r"""Return a file's name as text that can be written down, also where its bytes are no UTF-8.
 
     Example:
         >>> print(readable(os.fsdecode(b"caf\xe9.jpg")))

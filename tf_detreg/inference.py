@@ -2,15 +2,18 @@
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-_GRAPHS = weakref.WeakKeyDictionary()
+Graph = Callable[[tf.Tensor], tf.Tensor]
+
+_GRAPHS: weakref.WeakKeyDictionary[keras.Model, tuple[list[keras.Variable], Graph]] = weakref.WeakKeyDictionary()
 
 
-def traced(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`model(inputs, training=False)` as a graph that is kept as long as the model.
+def traced(model: keras.Model) -> Graph:
+    """Return `model(inputs, training=False)` as a graph that is kept as long as the model.
 
     A `tf.function` made anew for each set of images is traced anew, and once more for a last, smaller batch: seconds a
     time for a deep model, and TensorFlow's warnings of retracing. This one is traced once for each shape of an item.
@@ -27,7 +30,7 @@ def traced(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         >>> run(tf.ones((3, 2))).shape, run(tf.ones((1, 2))).shape, traced(double) is run
         (TensorShape([3, 2]), TensorShape([1, 2]), True)
     """
-    variables, run = _GRAPHS.get(model, ([], None))
+    variables, run = _GRAPHS.get(model) or ([], None)
     now = model.variables
     # Other variables, as after `quantize`, make it another graph.
     if run is None or len(now) != len(variables) or any(a is not b for a, b in zip(now, variables, strict=True)):
@@ -36,11 +39,11 @@ def traced(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     return run
 
 
-def _graph(model: weakref.ref) -> Callable:
-    """The graph of a model that it does not keep alive."""
+def _graph(model: Callable[[], keras.Model]) -> Graph:
+    """Return the graph of a model, given as a weak reference: the graph does not keep it alive."""
     function = tf.function(lambda inputs: model()(inputs, training=False))
 
-    def run(inputs):
+    def run(inputs: Any) -> tf.Tensor:
         inputs = tf.convert_to_tensor(inputs)
         return function.get_concrete_function(tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype))(inputs)
 

@@ -7,7 +7,7 @@ import zipfile
 import keras
 
 
-def load(path: str | os.PathLike) -> keras.Model:
+def load(path: str | os.PathLike[str]) -> keras.Model:
     """Load an embedder that was written with ``embedder.save("x.keras")``.
 
     The same as ``keras.models.load_model`` with ``safe_mode`` on, in a process where our layers are registered: no code

@@ -62,7 +62,7 @@ def _is_terminal() -> bool:
 
 
 def _bar() -> "rich.progress.Progress | None":
-    """A bar of rich; None where rich is not installed."""
+    """Return a bar of rich, or None where rich is not installed."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -91,7 +91,7 @@ class _Lines:
             self._say("" if left is None else f", {_clock(left)} left")
 
     def end(self) -> None:
-        """The last line, where work took long enough for one."""
+        """Write the last line, where work took long enough for one."""
         if self.lines or time.monotonic() - self.start >= EVERY:
             self._say(f", {_clock(time.monotonic() - self.start)}")
 
@@ -103,7 +103,7 @@ class _Lines:
 
 
 def _clock(seconds: float) -> str:
-    """Minutes and seconds, or hours, minutes and seconds.
+    """Return minutes and seconds, or hours, minutes and seconds.
 
     Example:
         >>> _clock(83), _clock(7325)

@@ -4,6 +4,7 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,9 +12,16 @@ from tf_detreg import retrieval
 from tf_detreg.analysis import neighbours
 from tf_detreg.retrieval.decision import decision_of
 
+if TYPE_CHECKING:
+    import keras
 
-def image_files(paths: Sequence[str | os.PathLike], embedder):
-    """Files, and what is named like a picture inside folders, as an unlabelled `ImageSet` of the embedder's size.
+    from tf_detreg.datasets import ImageSet
+    from tf_detreg.index import Index
+    from tf_detreg.training import Run
+
+
+def image_files(paths: Sequence[str | os.PathLike[str]], embedder: "keras.Model") -> "ImageSet":
+    """Return files, and what is named like a picture inside folders, as an unlabelled `ImageSet` of an embedder's size.
 
     Raises:
         ValueError: If a path is missing, or folders hold no image.
@@ -21,7 +29,8 @@ def image_files(paths: Sequence[str | os.PathLike], embedder):
     from tf_detreg.datasets.scan import passed_over, sift
     from tf_detreg.images import EXTENSIONS
 
-    files, skipped = [], {}
+    files: list[str] = []
+    skipped: dict[str, str] = {}
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise ValueError(f"There is no file or folder {str(path)!r}.")
@@ -45,12 +54,12 @@ def _is_visible(file: pathlib.Path, folder: pathlib.Path) -> bool:
     return not hidden and not file.is_dir()
 
 
-def _unlabelled(files: Sequence[str], embedder, skipped: Mapping[str, str] | None = None):
+def _unlabelled(files: Sequence[str], embedder: "keras.Model", skipped: Mapping[str, str] | None = None) -> "ImageSet":
     from tf_detreg.datasets import ImageSet
 
     size = tuple(embedder.input_shape[1:3])
     return ImageSet(
-        labels=[0] * len(files),
+        labels=np.zeros(len(files), np.int32),
         class_names=["?"],
         paths=files,
         image_size=size,
@@ -59,8 +68,14 @@ def _unlabelled(files: Sequence[str], embedder, skipped: Mapping[str, str] | Non
     )
 
 
+def _paths(images: "ImageSet") -> Sequence[str]:
+    """Return the files of a set of files."""
+    assert images.paths is not None
+    return images.paths
+
+
 def search_run(
-    directory: str | os.PathLike, queries: Sequence[str | os.PathLike], k: int = 8, data: str | None = None
+    directory: str | os.PathLike[str], queries: Sequence[str | os.PathLike[str]], k: int = 8, data: str | None = None
 ) -> neighbours.Neighbours:
     """Find the nearest images of a run's data set for each query image.
 
@@ -88,27 +103,27 @@ def search_run(
     ids, scores = retrieval.search(found.embeddings, gallery, min(k, len(gallery)))
     names = [[parts[n].class_names[parts[n].labels[i]] for n, i in (where[j] for j in row)] for row in ids]
     decision = decision_of(directory)
-    pictures = np.stack([neighbours.pixels(parts[where[j][0]], [where[j][1]])[0] for j in ids.ravel()])
+    pictures = np.stack([neighbours.pixels(parts[where[j][0]], np.array([where[j][1]]))[0] for j in ids.ravel()])
     return neighbours.Neighbours(
         queries=neighbours.pixels(asked, found.indices),
         found=pictures.reshape(*ids.shape, *pictures.shape[1:]),
         scores=scores,
-        query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
+        query_names=[pathlib.Path(_paths(asked)[i]).name for i in found.indices],
         found_names=names,
         **_decided(decision, run.embedder, scores),
     )
 
 
-def _decided(decision: retrieval.Decision | None, embedder, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """What a decision on the nearest cosine says about scores (Q, k); empty without one."""
+def _decided(decision: retrieval.Decision | None, embedder: "keras.Model", scores: np.ndarray) -> dict[str, Any]:
+    """Return what a decision on the nearest cosine says about scores (Q, k); empty without one."""
     if decision is None or decision.score != "nearest":
         return {}
     decision.refuse_other_model(retrieval.fingerprint(embedder))
     return {"accepted": decision.accepted(scores), "probabilities": decision.probability(scores)}
 
 
-def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike]):
-    """A `index.Index` of image files, embedded by a run's model.
+def index_files(directory: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> "Index":
+    """Return an `index.Index` of image files, embedded by a run's model.
 
     Args:
         directory: The run.
@@ -125,7 +140,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
     run = training.load_run(directory)
     files = image_files(images, run.embedder)
     found = training.embed(run.embedder, files, progress=None)
-    names = [files.paths[i] for i in found.indices]
+    names = [_paths(files)[i] for i in found.indices]
     run_path = str(pathlib.Path(directory).resolve())
     folders = [pathlib.Path(path) for path in images if pathlib.Path(path).is_dir()]
     metadata = [
@@ -137,7 +152,7 @@ def index_files(directory: str | os.PathLike, images: Sequence[str | os.PathLike
     return made
 
 
-def folder_label(file: str | os.PathLike, folders: Sequence[pathlib.Path]) -> dict[str, str]:
+def folder_label(file: str | os.PathLike[str], folders: Sequence[pathlib.Path]) -> dict[str, str]:
     """Return the label of a file that lies in a folder inside one of the given folders, as `{"label": name}`.
 
     Args:
@@ -161,9 +176,12 @@ def folder_label(file: str | os.PathLike, folders: Sequence[pathlib.Path]) -> di
 
 
 def search_index(
-    place: str | os.PathLike, directory: str | os.PathLike | None, queries: Sequence[str | os.PathLike], k: int = 8
+    place: str | os.PathLike[str],
+    directory: str | os.PathLike[str] | None,
+    queries: Sequence[str | os.PathLike[str]],
+    k: int = 8,
 ) -> neighbours.Neighbours:
-    """The nearest items of an index for each query image.
+    """Return the nearest items of an index for each query image.
 
     Args:
         place: The index's folder.
@@ -191,19 +209,21 @@ def search_index(
         for row in zip(matches.ids, matches.metadata, strict=True)
     ]
     gallery = _unlabelled(sorted({file for row in files for file in row}), run.embedder)
-    place_of = {path: i for i, path in enumerate(gallery.paths)}
+    place_of = {path: i for i, path in enumerate(_paths(gallery))}
     return neighbours.Neighbours(
         queries=neighbours.pixels(asked, found.indices),
         found=neighbours.pixels(gallery, np.asarray([[place_of[file] for file in row] for row in files])),
         scores=matches.scores,
-        query_names=[pathlib.Path(asked.paths[i]).name for i in found.indices],
+        query_names=[pathlib.Path(_paths(asked)[i]).name for i in found.indices],
         found_names=[[os.path.join(*pathlib.Path(str(name)).parts[-2:]) for name in row] for row in matches.ids],
         accepted=matches.accepted,
         probabilities=matches.probabilities,
     )
 
 
-def open_index(place: str | os.PathLike, directory: str | os.PathLike | None = None):
+def open_index(
+    place: str | os.PathLike[str], directory: str | os.PathLike[str] | None = None
+) -> "tuple[Index, Run, retrieval.Decision | None]":
     """Open an index, the run whose model made it, and the decision of the index or else of the run.
 
     Args:
@@ -220,7 +240,9 @@ def open_index(place: str | os.PathLike, directory: str | os.PathLike | None = N
     from tf_detreg.index import Index
 
     index = Index.load(place)
-    directory = directory or index.metadata(index.ids[0]).get("run")
+    if not directory:
+        noted = index.metadata(index.ids[0]).get("run")
+        directory = None if noted is None else str(noted)
     if directory is None:
         raise ValueError(f"The index {str(place)!r} does not say which run made it: give run=… (--run).")
     if not (pathlib.Path(directory) / "config.json").is_file():

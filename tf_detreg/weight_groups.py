@@ -7,7 +7,7 @@ import keras
 
 # Layers enter here when they are made, so that an optimizer of a plain Keras model, which is told its variables and not
 # its layers, knows whose they are. Nothing is kept alive by it.
-_LAYERS: weakref.WeakSet = weakref.WeakSet()
+_LAYERS: weakref.WeakSet[keras.layers.Layer] = weakref.WeakSet()
 
 
 def register(layer: keras.layers.Layer) -> None:

@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -17,6 +18,9 @@ from tf_detreg.training.metric_model import MetricModel
 from tf_detreg.training.optimizers import optimizer
 from tf_detreg.training.parts import split_embedder
 
+if TYPE_CHECKING:
+    from tf_detreg.datasets import Splits
+
 logger = logging.getLogger(__name__)
 
 # The rate of `training.optimizer` is made for fine-tuning. With it, and with ten times it, a net from nothing stays far
@@ -27,8 +31,8 @@ _BEFORE_THE_FALL = ("warmup", "backbone_delay")
 LOADERS = ("glyphs", "digits", "emoji", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 
 
-def load_splits(config: RunConfig):
-    """The data that a configuration names, as `datasets.Splits`.
+def load_splits(config: RunConfig) -> "Splits":
+    """Return the data that a configuration names, as `datasets.Splits`.
 
     Raises:
         ValueError: If it is neither a known loader nor a folder.
@@ -57,7 +61,8 @@ def load_splits(config: RunConfig):
         inspect.signature(loader).bind(*given, **options)
     except TypeError as error:
         raise ValueError(f"data: {name} does not take these arguments: {error}") from error
-    return loader(*given, **options)
+    splits: Splits = loader(*given, **options)
+    return splits
 
 
 def check_batches(config: RunConfig, train) -> None:

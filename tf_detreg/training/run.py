@@ -14,6 +14,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -24,6 +25,9 @@ from tf_detreg.training.config import RunConfig
 from tf_detreg.training.moved_data import check_same_data, moved
 from tf_detreg.training.run_directory import BEST, CONFIG, EMBEDDER, EVALUATION, HISTORY
 from tf_detreg.training.table_log import from_csv
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import Splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Run:
         except ValueError as error:
             raise ValueError(f"{error} `tf-detreg train --run {self.directory} --resume` computes it again.") from error
 
-    def splits(self):
+    def splits(self) -> "Splits":
         """Load its data anew.
 
         Raises:
