@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_detreg import weight_groups
 from tf_detreg.heads.checks import check_built, check_choice, check_finite, check_integer, check_rate, check_width
+from tf_detreg.shapes import Shape
 from tf_detreg.vectors import unit
 
 PROJECTIONS = ("auto", "always", "never")
@@ -78,7 +79,7 @@ class Head(keras.layers.Layer):
         self.connection = connection
         self._connect = _rms if connection == "rms" else keras.activations.get(connection)
         self.input_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy) if self.dropout else None
-        self.dense = None
+        self.dense: Any = None
         weight_groups.register(self)
 
     # What a subclass states.
@@ -92,7 +93,7 @@ class Head(keras.layers.Layer):
 
     # What it gets.
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Create the projection, where one is needed, and the transform."""
         width = check_width(input_shape, self.name)
         if self.projection == "never" and width != self.dim:
@@ -134,7 +135,7 @@ class Head(keras.layers.Layer):
         y, _ = self.flow(self.project(features, training), training)
         return self.normalize(y)
 
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return `(B, dim)`."""
         return (input_shape[0], self.dim)
 
@@ -154,12 +155,12 @@ class Head(keras.layers.Layer):
         return cls(**{key: value for key, value in config.items() if key not in ONLY_FOR_FLOWS})
 
 
-def _full_precision(dtype) -> keras.DTypePolicy:
-    """The float32 policy in place of any half or mixed one; float64 stays."""
+def _full_precision(dtype: Any) -> keras.DTypePolicy:
+    """Return the float32 policy in place of any half or mixed one; float64 stays."""
     policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
     return policy if policy.name in ("float32", "float64") else keras.DTypePolicy("float32")
 
 
 def _rms(z: tf.Tensor) -> tf.Tensor:
-    """`z / sqrt(mean(z²))`, row by row: the same direction, root mean square 1."""
+    """Return `z / sqrt(mean(z²))`, row by row: the same direction, root mean square 1."""
     return z * tf.math.rsqrt(tf.reduce_mean(tf.square(z), axis=-1, keepdims=True) + 1e-6)

@@ -1,6 +1,11 @@
 """The small network inside a coupling layer."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
+
+from tf_detreg.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -24,7 +29,15 @@ class Conditioner(keras.layers.Layer):
         `(B, outputs)`.
     """
 
-    def __init__(self, outputs, hidden=512, hidden_layers=1, activation="relu", dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        outputs: int,
+        hidden: int = 512,
+        hidden_layers: int = 1,
+        activation: Any = "relu",
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.outputs = outputs
         self.hidden = hidden
@@ -41,22 +54,22 @@ class Conditioner(keras.layers.Layer):
                 self.stack.append(keras.layers.Dropout(dropout, dtype=policy))
         self.stack.append(keras.layers.Dense(outputs, kernel_initializer=near_zero, dtype=policy))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = tuple(input_shape)
         for layer in self.stack:
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         h = inputs
         for layer in self.stack:
             h = layer(h, training=training) if isinstance(layer, keras.layers.Dropout) else layer(h)
         return h
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.outputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "outputs": self.outputs,

@@ -1,12 +1,13 @@
 """What the coupling flows (RealNVP, NICE, Glow) share: how the coordinates are split, and the bounded scale."""
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
 def split(dim: int, layer: int) -> tuple[int, int, int]:
-    """How the `layer`-th coupling divides `dim` coordinates into a part that is read and a part that is moved.
+    """Return how the `layer`-th coupling divides `dim` coordinates into a part that is read and one that is moved.
 
     Even layers read the head and move the tail, odd layers the reverse, so no coordinates need permuting.
 
@@ -23,18 +24,26 @@ def split(dim: int, layer: int) -> tuple[int, int, int]:
 
 
 def bounded(s: tf.Tensor, bound: float) -> tf.Tensor:
-    """`bound · tanh(s / bound)`: near the identity for small `s`, never beyond ±bound."""
+    """Return `bound · tanh(s / bound)`: near the identity for small `s`, never beyond ±bound."""
     return bound * tf.tanh(s / bound)
 
 
-def shift_and_log_scale(net: Callable, z_a: tf.Tensor, training, bound: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """What an affine coupling's network says: `(shift, raw) = net(z_a)` and `s = bounded(raw)`."""
+def shift_and_log_scale(
+    net: Callable[..., tf.Tensor], z_a: tf.Tensor, training: bool | None, bound: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return what an affine coupling's network says: `(shift, raw) = net(z_a)` and `s = bounded(raw)`."""
     shift, raw = tf.split(net(z_a, training=training), 2, axis=-1)
     return shift, bounded(raw, bound)
 
 
-def affine_coupling(num_masked: int, net: Callable, training, bound: float, record: Callable[[tf.Tensor], None]):
-    """One affine coupling as a fresh TFP bijector.
+def affine_coupling(
+    num_masked: int,
+    net: Callable[..., tf.Tensor],
+    training: bool | None,
+    bound: float,
+    record: Callable[[tf.Tensor], None],
+) -> Any:
+    """Return one affine coupling as a fresh TFP bijector.
 
         y_a = z_a,    y_b = z_b ⊙ exp(s) + shift,    shift and s from `shift_and_log_scale`
 
@@ -42,7 +51,7 @@ def affine_coupling(num_masked: int, net: Callable, training, bound: float, reco
     """
     from tensorflow_probability import bijectors as tfb
 
-    def affine(z_a, _):
+    def affine(z_a: tf.Tensor, _: Any) -> Any:
         shift, log_scale = shift_and_log_scale(net, z_a, training, bound)
         record(log_scale)
         return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=log_scale)])
@@ -50,8 +59,8 @@ def affine_coupling(num_masked: int, net: Callable, training, bound: float, reco
     return tfb.RealNVP(num_masked=num_masked, bijector_fn=affine)
 
 
-def additive_coupling(num_masked: int, net: Callable, training):
-    """One additive coupling as a fresh TFP bijector: `y_a = z_a`, `y_b = z_b + net(z_a)`. It has no scale to record."""
+def additive_coupling(num_masked: int, net: Callable[..., tf.Tensor], training: bool | None) -> Any:
+    """Return one additive coupling as a fresh TFP bijector: `y_a = z_a`, `y_b = z_b + net(z_a)`; it has no scale."""
     from tensorflow_probability import bijectors as tfb
 
     return tfb.RealNVP(num_masked=num_masked, bijector_fn=lambda z_a, _: tfb.Shift(net(z_a, training=training)))

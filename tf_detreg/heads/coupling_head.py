@@ -37,7 +37,7 @@ class CouplingHead(FlowHead):
         self.scale_bound = check_positive("scale_bound", scale_bound)
 
     def build_conditioners(self, sizes: list[tuple[int, int]]) -> list[Conditioner]:
-        """One built network per layer, from `(inputs, outputs)` pairs."""
+        """Return one built network per layer, from `(inputs, outputs)` pairs."""
         nets = []
         for layer, (inputs, outputs) in enumerate(sizes):
             net = Conditioner(

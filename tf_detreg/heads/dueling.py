@@ -1,11 +1,13 @@
 """Two heads on one backbone that pull its features in opposite directions."""
 
-from typing import Any
+from typing import Any, Self
 
 import keras
+import tensorflow as tf
 
 from tf_detreg.heads.base import Head
 from tf_detreg.heads.checks import check_finite
+from tf_detreg.shapes import Shape
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -59,26 +61,26 @@ class Dueling(keras.layers.Layer):
         self.rival = rival_of(main) if rival is None else rival
         self.dim = main.dim
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for head in (self.main, self.rival):
             if not head.built:
                 head.build(input_shape)
 
-    def call(self, features, training=None):
+    def call(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         check_finite(features, self.name)
         if training:
             self.rival(features, training=True)
         return self.main(features, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {**super().get_config(), "main": serialize(self.main), "rival": serialize(self.rival)}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         deserialize = keras.saving.deserialize_keras_object
         return cls(**{**config, "main": deserialize(config["main"]), "rival": deserialize(config["rival"])})
 

@@ -1,6 +1,7 @@
 """FFJORD: the flow of a differential equation."""
 
 import collections
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from tf_detreg.heads import ode
 from tf_detreg.heads.checks import check_choice, check_integer, check_positive
-from tf_detreg.heads.field import Field
+from tf_detreg.heads.field import Field, Rates
 from tf_detreg.heads.flow import FlowHead
 from tf_detreg.heads.measures import check_measure
 
@@ -105,7 +106,7 @@ class FFJORD(FlowHead):
         self.max_steps = check_integer("max_steps", max_steps, 1)
         self.scale_bound = check_positive("scale_bound", scale_bound)
 
-    def build_flow(self):
+    def build_flow(self) -> None:
         self.field = Field(
             self.dim, self.hidden, self.activation, self.scale_bound, name="field", dtype=self.dtype_policy
         )
@@ -114,19 +115,26 @@ class FFJORD(FlowHead):
             # As a weight of the layer, so that a resumed run draws what an unbroken one would.
             self.probes = keras.random.SeedGenerator()
 
-    def factors(self, record, training=None):
+    def factors(self, record: Callable[[tf.Tensor], None], training: bool | None = None) -> list[Any]:
         from tensorflow_probability import bijectors as tfb
 
         weights = self.field.parameters()
 
-        def with_trace(rates, shape, dtype):
+        def with_trace(
+            rates: Callable[..., Rates], shape: tf.Tensor, dtype: tf.DType
+        ) -> Callable[[tf.Tensor, ode.State], ode.State]:
             overlap = weights["overlap"]
             if self.trace == "hutchinson":
                 overlap = self.field.estimated_overlap(weights, self._probe(shape, training))
             # For the inverse TFP hands over −f(1 − t); both rates change sign with it.
             return lambda t, state: tuple(rates(t, state[0], overlap=overlap))
 
-        def solve(ode_fn, initial_time, initial_state, solution_times):
+        def solve(
+            ode_fn: Callable[[tf.Tensor, ode.State], ode.State],
+            initial_time: tf.Tensor,
+            initial_state: ode.State,
+            solution_times: tf.Tensor,
+        ) -> Solution:
             # TFP starts the log-determinant as one zero per coordinate; its rate here is one number per sample.
             z, zeros = initial_state
             state = (z, zeros[:, :1])
@@ -139,7 +147,7 @@ class FFJORD(FlowHead):
             share = tf.broadcast_to(log_det / self.dim, tf.shape(y))
             return Solution((y[tf.newaxis], share[tf.newaxis]))
 
-        def rates(t, z, overlap):
+        def rates(t: tf.Tensor, z: tf.Tensor, overlap: tf.Tensor) -> Rates:
             return self.field.rates(t, z, weights, overlap)
 
         return [
@@ -148,18 +156,18 @@ class FFJORD(FlowHead):
             )
         ]
 
-    def _probe(self, shape, training):
-        """Hutchinson's `v`: new in every training pass, always the same at inference."""
+    def _probe(self, shape: tf.Tensor, training: bool | None) -> tf.Tensor:
+        """Return Hutchinson's `v`: new in every training pass, always the same at inference."""
         if training:
             return keras.random.normal(shape, dtype=self.compute_dtype, seed=self.probes)
         return tf.random.stateless_normal(shape, seed=(0, 0), dtype=self.compute_dtype)
 
-    def regularity(self, log_scales, measure=None):
+    def regularity(self, log_scales: list[tf.Tensor], measure: str | None = None) -> tf.Tensor:
         mean = log_scales[0] / self.dim
         rho = {"shifted": 0.5 * mean, "log_det": mean, "isometric": tf.square(mean)}
         return tf.reduce_mean(rho[check_measure(measure or self.measure)])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hidden": self.hidden,

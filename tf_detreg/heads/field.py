@@ -1,9 +1,11 @@
 """The vector field of FFJORD, and the trace of its Jacobian in closed form."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+
+from tf_detreg.shapes import Shape
 
 
 class Rates(NamedTuple):
@@ -12,8 +14,8 @@ class Rates(NamedTuple):
     velocity: tf.Tensor
     trace: tf.Tensor
 
-    def __neg__(self):
-        """Of the flow run backwards."""
+    def __neg__(self) -> "Rates":
+        """Return the rates of the flow run backwards."""
         return Rates(-self.velocity, -self.trace)
 
 
@@ -35,14 +37,14 @@ class Field(keras.layers.Layer):
         scale_bound: `b`.
     """
 
-    def __init__(self, dim, hidden, activation, scale_bound, **kwargs):
+    def __init__(self, dim: int, hidden: int, activation: Any, scale_bound: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.dim = dim
         self.hidden = hidden
         self.activation = keras.activations.get(activation)
         self.scale_bound = scale_bound
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         near_zero = keras.initializers.VarianceScaling(scale=1e-4, mode="fan_in")
         self.inner = self.add_weight(name="inner", shape=(self.dim, self.hidden), initializer="glorot_uniform")
         self.time = self.add_weight(name="time", shape=(self.hidden,), initializer="zeros")
@@ -51,7 +53,7 @@ class Field(keras.layers.Layer):
         self.outer_bias = self.add_weight(name="outer_bias", shape=(self.dim,), initializer="zeros")
 
     def parameters(self) -> dict[str, tf.Tensor]:
-        """The current weights, with `V` brought within the bound, and `q`."""
+        """Return the current weights, with `V` brought within the bound, and `q`."""
         overlap = tf.reduce_sum(self.inner.value * tf.transpose(self.outer.value), axis=0)
         excess = tf.reduce_sum(tf.abs(overlap)) / (self.scale_bound * self.dim)
         shrink = 1.0 / tf.maximum(excess, 1.0)
@@ -64,12 +66,12 @@ class Field(keras.layers.Layer):
             "overlap": overlap * shrink,
         }
 
-    def estimated_overlap(self, parameters, probe) -> tf.Tensor:
-        """`(v·W)_k · (V·v)_k`, Hutchinson's unbiased estimate of `q_k` with `probe` `(B, d)` for `v`: `(B, hidden)`."""
+    def estimated_overlap(self, parameters: dict[str, tf.Tensor], probe: tf.Tensor) -> tf.Tensor:
+        """Return `(v·W)_k · (V·v)_k`, Hutchinson's estimate of `q_k` with `probe` `(B, d)` for `v`: `(B, hidden)`."""
         return tf.matmul(probe, parameters["inner"]) * tf.matmul(probe, parameters["outer"], transpose_b=True)
 
-    def rates(self, time, z, parameters, overlap) -> "Rates":
-        """`f(z, t)` and its trace `Σ_k φ'(h_k)·q_k`.
+    def rates(self, time: tf.Tensor, z: tf.Tensor, parameters: dict[str, tf.Tensor], overlap: tf.Tensor) -> "Rates":
+        """Return `f(z, t)` and its trace `Σ_k φ'(h_k)·q_k`.
 
         Args:
             time: Scalar.
@@ -85,7 +87,7 @@ class Field(keras.layers.Layer):
         trace = tf.reduce_sum(slope * overlap, axis=-1, keepdims=True)
         return Rates(tf.matmul(activity, parameters["outer"]) + parameters["outer_bias"], trace)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "dim": self.dim,

@@ -82,7 +82,7 @@ class FlowHead(Head):
     def build_flow(self) -> None:
         """Create and build the flow's Keras sublayers and weights."""
 
-    def factors(self, record: Callable[[tf.Tensor], None], training: bool | None = None) -> list:
+    def factors(self, record: Callable[[tf.Tensor], None], training: bool | None = None) -> list[Any]:
         """Return fresh TFP bijectors, first applied first; each triangular factor calls `record` when it is applied.
 
         Args:
@@ -109,7 +109,7 @@ class FlowHead(Head):
         Returns:
             `y` of shape `(B, dim)`, not normalised, and a list of `(B, n)` or `(n,)` tensors.
         """
-        log_scales = []
+        log_scales: list[tf.Tensor] = []
         y = z
         for factor in self.factors(log_scales.append, training):
             y = factor.forward(y)
@@ -163,4 +163,4 @@ class FlowHead(Head):
 
 
 def _ignore(log_scale: tf.Tensor) -> None:
-    """The `record` of a pass that only wants the output."""
+    """Ignore a log-scale: the `record` of a pass that only wants the output."""

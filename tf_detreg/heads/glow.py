@@ -1,5 +1,6 @@
 """Glow for vectors: normalise, mix by an invertible matrix, couple."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -102,11 +103,11 @@ class Glow(CouplingHead):
         )
         self.data_dependent = bool(data_dependent)
 
-    def build_flow(self):
+    def build_flow(self) -> None:
         _, read, moved = split(self.dim, 0)
         self.conditioners = self.build_conditioners([(read, 2 * moved)] * self.depth)
 
-        def weights(name, *shape):
+        def weights(name: str, *shape: int) -> list[keras.Variable]:
             return [self.add_weight(name=f"{name}_{i}", shape=shape, initializer="zeros") for i in range(self.depth)]
 
         self.norm_shift = weights("norm_shift", self.dim)
@@ -117,8 +118,8 @@ class Glow(CouplingHead):
         self.upper_scale = weights("upper_scale", self.dim)
         self.initialized = self.add_weight(name="initialized", shape=(), initializer="zeros", trainable=False)
 
-    def step(self, layer: int, record, training=None) -> list:
-        """The factors of one step, first applied first."""
+    def step(self, layer: int, record: Callable[[tf.Tensor], None], training: bool | None = None) -> list[Any]:
+        """Return the factors of one step, first applied first."""
         from tensorflow_probability import bijectors as tfb
 
         from tf_detreg.heads.triangular import Reverse, Triangular
@@ -140,22 +141,22 @@ class Glow(CouplingHead):
             affine_coupling(split(self.dim, 0)[0], self.conditioners[layer], training, self.scale_bound, record),
         ]
 
-    def factors(self, record, training=None):
+    def factors(self, record: Callable[[tf.Tensor], None], training: bool | None = None) -> list[Any]:
         from tf_detreg.heads.triangular import Reverse
 
         steps = [factor for layer in range(self.depth) for factor in self.step(layer, record, training)]
         # An odd number of reversals is made even, so that an untrained head is the identity.
         return [*steps, Reverse()] if self.depth % 2 else steps
 
-    def flow(self, z, training=None):
+    def flow(self, z: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, list[tf.Tensor]]:
         if training and self.data_dependent:
             # Replicas may not wait for each other inside of a condition, so they share their rows before it.
             rows = global_rows(tf.stop_gradient(z))
             tf.cond(self.initialized.value > 0, lambda: tf.constant(False), lambda: self._initialize(rows))
         return super().flow(z, training)
 
-    def _initialize(self, z):
-        """Sets every ActNorm from the batch that arrives at it; each replica sets its own copy, to the same values."""
+    def _initialize(self, z: tf.Tensor) -> tf.Tensor:
+        """Set every ActNorm from the batch that arrives at it; each replica sets its own copy, to the same values."""
         for layer in range(self.depth):
             mean, variance = tf.nn.moments(z, axes=[0])
             # atanh takes the wanted log-scale back through the bound; beyond the bound, stop short of its end.
@@ -167,5 +168,5 @@ class Glow(CouplingHead):
         self.initialized.assign(1.0)
         return tf.constant(True)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_dependent": self.data_dependent}

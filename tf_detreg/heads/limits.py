@@ -1,5 +1,8 @@
 """How exact a head's inverse is, by depth, bound, weights and precision: `python -m tf_detreg.heads.limits`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,7 +17,7 @@ DIM, HIDDEN = 512, 128
 
 
 def inverse_error(head: FlowHead, growth: float, samples: int = 64, seed: int = 0) -> float:
-    """`max |g⁻¹(g(z)) − z| / max |z|` once every weight matrix has grown.
+    """Return `max |g⁻¹(g(z)) − z| / max |z|` once every weight matrix has grown.
 
     Args:
         head: Not yet built, or built for features of width `dim`.
@@ -38,7 +41,7 @@ def inverse_error(head: FlowHead, growth: float, samples: int = 64, seed: int = 
 
 
 def half_precision_error(head: FlowHead, dtype: tf.DType, growth: float = 0.5) -> float:
-    """Relative error of the inverse when the output is kept in `dtype`, as an index or a half-precision model would."""
+    """Return the relative error of the inverse when the output is kept in `dtype`, as an index may keep it."""
     inverse_error(head, growth)
     z = head.project(tf.random.stateless_normal((64, head.dim), (0, 0)))
     y, _ = head.flow(z)
@@ -47,12 +50,12 @@ def half_precision_error(head: FlowHead, dtype: tf.DType, growth: float = 0.5) -
 
 
 def table() -> str:
-    """The table of `docs/heads.md`."""
+    """Return the table of `docs/heads.md`."""
     lines = [
         "| head (d = 512, hidden 128) | start | growth 0.25 | growth 0.5 | growth 1 | growth 2 |",
         "|---|---|---|---|---|---|",
     ]
-    rows = {}
+    rows: dict[str, tuple[Callable[..., FlowHead], dict[str, Any]]] = {}
     for depth in (4, 12, 24):
         for bound in (0.3, 0.5, 1.0, 2.0):
             if depth == 12 or bound == 0.5:

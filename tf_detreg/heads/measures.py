@@ -23,17 +23,17 @@ import tensorflow as tf
 
 
 def shifted(s: tf.Tensor) -> tf.Tensor:
-    """`softplus(s) − log 2`: one diagonal entry's part of `log det(J + I)`, counted from the identity."""
+    """Return `softplus(s) − log 2`: one diagonal entry's part of `log det(J + I)`, counted from the identity."""
     return tf.nn.softplus(s) - math.log(2.0)
 
 
 def log_det(s: tf.Tensor) -> tf.Tensor:
-    """`s`: one diagonal entry's part of `log det J`."""
+    """Return `s`: one diagonal entry's part of `log det J`."""
     return s
 
 
 def isometric(s: tf.Tensor) -> tf.Tensor:
-    """`s²`: how far one diagonal entry is from preserving volume, in either direction."""
+    """Return `s²`: how far one diagonal entry is from preserving volume, in either direction."""
     return tf.square(s)
 
 
@@ -41,7 +41,7 @@ MEASURES = {"shifted": shifted, "log_det": log_det, "isometric": isometric}
 
 
 def check_measure(measure: str) -> str:
-    """Returns `measure` if it is the name of one.
+    """Return `measure` if it is the name of one.
 
     Raises:
         ValueError: If it is not.
@@ -52,7 +52,7 @@ def check_measure(measure: str) -> str:
 
 
 def regularity(log_scales: Sequence[tf.Tensor], dim: int, measure: str = "isometric") -> tf.Tensor:
-    """`R`, averaged over the batch.
+    """Return `R`, averaged over the batch.
 
     Args:
         log_scales: One tensor per triangular factor: `(B, n)` where the scale depends on the sample, `(n,)` where it

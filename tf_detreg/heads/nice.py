@@ -1,6 +1,10 @@
 """NICE: additive couplings and one diagonal scaling."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from tf_detreg.heads.coupling import additive_coupling, bounded, split
 from tf_detreg.heads.coupling_head import CouplingHead
@@ -59,12 +63,12 @@ class NICE(CouplingHead):
         https://arxiv.org/abs/1410.8516
     """
 
-    def build_flow(self):
+    def build_flow(self) -> None:
         sizes = [split(self.dim, layer)[1:] for layer in range(self.depth)]
         self.conditioners = self.build_conditioners(sizes)
         self.raw_scale = self.add_weight(name="raw_scale", shape=(self.dim,), initializer="zeros")
 
-    def factors(self, record, training=None):
+    def factors(self, record: Callable[[tf.Tensor], None], training: bool | None = None) -> list[Any]:
         from tensorflow_probability import bijectors as tfb
 
         couplings = [

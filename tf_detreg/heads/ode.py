@@ -8,10 +8,12 @@ Ordinary Differential Equations I", II.4 (step size control).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 State = tuple[tf.Tensor, ...]
+VectorField = Callable[[Any, State], State]
 
 # Dormand-Prince: nodes, stages, and the difference between its 5th- and 4th-order results.
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
@@ -27,14 +29,14 @@ STAGES = (
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
-def advance(state: State, slopes: list[State], weights: tuple[float, ...], step) -> State:
-    """`x + step · Σ_i weights_i · slopes_i`, per part of the state."""
+def advance(state: State, slopes: list[State], weights: tuple[float, ...], step: tf.Tensor | float) -> State:
+    """Return `x + step · Σ_i weights_i · slopes_i`, per part of the state."""
     used = [(w, k) for w, k in zip(weights, slopes, strict=False) if w]
     return tuple(x + tf.add_n([(step * w) * k[part] for w, k in used]) for part, x in enumerate(state))
 
 
-def rk4(f: Callable, state: State, steps: int) -> State:
-    """The classical fourth-order method in `steps` equal steps: four evaluations each, always the same graph."""
+def rk4(f: VectorField, state: State, steps: int) -> State:
+    """Solve by the classical fourth-order method in `steps` equal steps: four evaluations each, one fixed graph."""
     step = 1.0 / steps
     for i in range(steps):
         t = i * step
@@ -46,8 +48,8 @@ def rk4(f: Callable, state: State, steps: int) -> State:
     return state
 
 
-def dormand_prince(f: Callable, state: State, tolerance: float, max_steps: int) -> State:
-    """The fifth-order method with steps as long as `tolerance` allows.
+def dormand_prince(f: VectorField, state: State, tolerance: float, max_steps: int) -> State:
+    """Solve by the fifth-order method with steps as long as `tolerance` allows.
 
     A step is accepted where its error, coordinate by coordinate, stays within `tolerance · (1 + |x|)`. The gradient
     treats the step sizes as given.
@@ -58,7 +60,7 @@ def dormand_prince(f: Callable, state: State, tolerance: float, max_steps: int) 
     dtype = state[0].dtype
     one = tf.ones((), dtype)
 
-    def attempt(t, step, slope, *state):
+    def attempt(t: tf.Tensor, step: tf.Tensor, slope: State, *state: tf.Tensor) -> tuple[Any, ...]:
         remaining = one - t
         last = step >= remaining
         step = tf.minimum(step, remaining)
@@ -70,7 +72,10 @@ def dormand_prince(f: Callable, state: State, tolerance: float, max_steps: int) 
         error = tf.stop_gradient(_error(state, moved, slopes, step, tolerance))
         accepted = error <= 1.0
         growth = tf.clip_by_value(0.9 * tf.pow(tf.maximum(error, 1e-9), -0.2), 0.1, 10.0)
-        choose = lambda new, old: tf.where(accepted, new, old)  # noqa: E731
+
+        def choose(new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+            return tf.where(accepted, new, old)
+
         return (
             choose(tf.where(last, one, t + step), t),
             step * growth,
@@ -88,8 +93,8 @@ def dormand_prince(f: Callable, state: State, tolerance: float, max_steps: int) 
     return tuple(x + nothing_or_nan for x in state)
 
 
-def _error(old: State, new: State, slopes: list[State], step, tolerance: float) -> tf.Tensor:
-    """The largest error of a coordinate as a multiple of what is tolerated."""
+def _error(old: State, new: State, slopes: list[State], step: tf.Tensor, tolerance: float) -> tf.Tensor:
+    """Return the largest error of a coordinate as a multiple of what is tolerated."""
     zeros = tuple(tf.zeros_like(x) for x in old)
     errors = advance(zeros, slopes, ERROR, step)
     ratios = [

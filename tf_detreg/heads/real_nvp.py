@@ -1,5 +1,8 @@
 """RealNVP: affine couplings, the flow of the determinant-regularization paper."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -74,11 +77,11 @@ class RealNVP(CouplingHead):
         Dinh, Sohl-Dickstein, Bengio, "Density estimation using Real NVP", 2017, https://arxiv.org/abs/1605.08803
     """
 
-    def build_flow(self):
+    def build_flow(self) -> None:
         reads_and_moves = [split(self.dim, layer)[1:] for layer in range(self.depth)]
         self.conditioners = self.build_conditioners([(read, 2 * moved) for read, moved in reads_and_moves])
 
-    def flow(self, z, training=None):
+    def flow(self, z: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, list[tf.Tensor]]:
         # What the chain of `factors` computes. But the halves are joined once, at the end: joined and cut in every
         # layer, a second copy of each would be kept for the backward pass.
         read, moved = tf.split(z, split(self.dim, 0)[1:], axis=-1)
@@ -91,7 +94,7 @@ class RealNVP(CouplingHead):
         halves = [moved, read] if self.depth % 2 else [read, moved]
         return tf.concat(halves, axis=-1), log_scales
 
-    def factors(self, record, training=None):
+    def factors(self, record: Callable[[tf.Tensor], None], training: bool | None = None) -> list[Any]:
         return [
             affine_coupling(split(self.dim, layer)[0], net, training, self.scale_bound, record)
             for layer, net in enumerate(self.conditioners)

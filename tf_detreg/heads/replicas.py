@@ -4,7 +4,7 @@ import tensorflow as tf
 
 
 def global_rows(rows: tf.Tensor) -> tf.Tensor:
-    """The `(B, d)` rows of every replica, in the order of the replicas; outside of a distributed step `rows` itself.
+    """Return the `(B, d)` rows of every replica, in the order of the replicas; outside of a distributed step `rows`.
 
     Replicas may hold different numbers of rows. Each puts its own into a block of zeros, and the blocks are added up.
     """
