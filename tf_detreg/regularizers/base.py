@@ -12,12 +12,12 @@ from tf_detreg.heads.checks import check_number
 
 
 def _snake_case(name: str) -> str:
-    """`LogExpMean` → `log_exp_mean`, as Keras names layers."""
+    """Turn `LogExpMean` into `log_exp_mean`, as Keras names layers."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def some_rows(count, most: int, draws: keras.random.SeedGenerator) -> tf.Tensor:
-    """The row numbers `0 .. count - 1`, or `most` of them at random where there are more.
+def some_rows(count: tf.Tensor, most: int, draws: keras.random.SeedGenerator) -> tf.Tensor:
+    """Return the row numbers `0 .. count - 1`, or `most` of them at random where there are more.
 
     Drawn from a generator of the layer's own, whose state a checkpoint keeps: TensorFlow's would begin anew.
     """
@@ -54,17 +54,17 @@ class Context:
     proxy_labels: Any = None
     head: Any = None
     backbone: Any = None
-    gather: Callable | None = None
+    gather: Callable[[Any], Any] | None = None
 
-    def need(self, *names: str, by: str) -> list:
-        """The named parts, or an error that says who misses what."""
+    def need(self, *names: str, by: str) -> list[Any]:
+        """Return the named parts, or raise an error that says who misses what."""
         missing = [name for name in names if getattr(self, name) is None]
         if missing:
             hint = " Train with a proxy loss (e.g. losses.ProxyAnchor)." if "proxies" in missing else ""
             raise ValueError(f"{by} needs {', '.join(missing)}, which this training step does not provide.{hint}")
         return [self._whole(name) for name in names]
 
-    def _whole(self, name: str):
+    def _whole(self, name: str) -> tf.Tensor:
         part = getattr(self, name)
         return self.gather(part) if self.gather is not None and name in ("images", "features", "z") else part
 
@@ -84,15 +84,15 @@ class Regularizer(keras.layers.Layer):
             `log_exp_mean`.
     """
 
-    def __init__(self, weight: float = 1.0, **kwargs):
+    def __init__(self, weight: float = 1.0, **kwargs: Any):
         kwargs.setdefault("dtype", "float32")
         # Keras would number the objects of a process: `uniformity_7` in the log of a seventh model.
         super().__init__(name=kwargs.pop("name", None) or _snake_case(type(self).__name__), **kwargs)
         self.weight = check_number("weight", weight)
 
     def penalty(self, context: Context) -> tf.Tensor:
-        """The unweighted scalar."""
+        """Return the unweighted scalar."""
         raise NotImplementedError(f"{type(self).__name__} must implement penalty(context).")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weight": self.weight}

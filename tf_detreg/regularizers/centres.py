@@ -1,5 +1,7 @@
 """What the centre-separation regularizers share: which centres, which pairs of them, and means over those pairs."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -8,8 +10,8 @@ from tf_detreg.regularizers.base import Context, Regularizer, some_rows
 from tf_detreg.vectors import unit
 
 
-def centres(context: Context, by: str, dtype="float32") -> tuple[tf.Tensor, tf.Tensor]:
-    """Unit centres `(C, dim)` in a precision and their classes `(C,)`.
+def centres(context: Context, by: str, dtype: str = "float32") -> tuple[tf.Tensor, tf.Tensor]:
+    """Return unit centres `(C, dim)` in a precision and their classes `(C,)`.
 
     The proxies where there are any, else the mean embedding of each class in the batch.
     """
@@ -36,7 +38,7 @@ class CentreSeparation(Regularizer):
         max_rows: Defaults to `512`.
     """
 
-    def __init__(self, weight: float = 1.0, max_rows: int = 512, **kwargs):
+    def __init__(self, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
         super().__init__(weight, **kwargs)
         self.max_rows = check_integer("max_rows", max_rows, 1)
         self.draws = keras.random.SeedGenerator(0)  # a random seed would shift those of all that is made later
@@ -49,20 +51,20 @@ class CentreSeparation(Regularizer):
         return tf.cond(tf.reduce_any(pairs), lambda: self.energy(cosines, pairs), lambda: 0.0 * tf.reduce_sum(cosines))
 
     def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
-        """The scalar to be minimised; at least one pair counts."""
+        """Return the scalar to be minimised; at least one pair counts."""
         raise NotImplementedError(f"{type(self).__name__} must implement energy(cosines, pairs).")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_rows": self.max_rows}
 
 
 def mean_over(values: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
-    """Mean of the values whose pair counts."""
+    """Return the mean of the values whose pair counts."""
     count = tf.math.count_nonzero(pairs, dtype=values.dtype)
     return tf.reduce_sum(tf.where(pairs, values, 0)) / count
 
 
 def log_mean_exp(exponents: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
-    """`log(mean over pairs of e^u)`, safe for large exponents."""
+    """Return `log(mean over pairs of e^u)`, safe for large exponents."""
     count = tf.math.count_nonzero(pairs, dtype=exponents.dtype)
     return tf.reduce_logsumexp(tf.where(pairs, exponents, float("-inf"))) - tf.math.log(count)

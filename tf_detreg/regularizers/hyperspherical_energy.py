@@ -1,5 +1,7 @@
 """Minimum hyperspherical energy: centres repel each other like charges on a sphere."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -53,7 +55,7 @@ class HypersphericalEnergy(CentreSeparation):
         half: bool = False,
         weight: float = 1.0,
         max_rows: int = 512,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(weight, max_rows, **kwargs)
         if check_number("power", power) < 0:
@@ -62,17 +64,17 @@ class HypersphericalEnergy(CentreSeparation):
         self.angular = angular
         self.half = half
 
-    def energy(self, cosines, pairs):
+    def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         energy = mean_over(self.potential(cosines), pairs)
         return (energy + mean_over(self.potential(-cosines), pairs)) / 2 if self.half else energy
 
     def potential(self, cosines: tf.Tensor) -> tf.Tensor:
-        """`f_s(u)`, from the logarithm of u."""
+        """Return `f_s(u)`, from the logarithm of u."""
         if self.angular:
             log_distances = tf.math.log(tf.acos(tf.clip_by_value(cosines, -1 + 1e-6, 1 - 1e-6)))
         else:
             log_distances = tf.math.log(squared_chords(cosines)) / 2
         return tf.exp(-self.power * log_distances) if self.power else -log_distances
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "power": self.power, "angular": self.angular, "half": self.half}

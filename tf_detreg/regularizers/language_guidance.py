@@ -1,10 +1,12 @@
 """Language guidance: similarities between images of two classes should follow those between the classes' names."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from tf_detreg.heads.checks import check_integer, check_number, check_positive
 from tf_detreg.regularizers.base import Context, Regularizer, some_rows
@@ -60,7 +62,7 @@ class LanguageGuidance(Regularizer):
 
     def __init__(
         self,
-        texts=None,
+        texts: Any = None,
         divergence: str = "backward",
         on: str = "auto",
         shift: float = 1.0,
@@ -68,7 +70,7 @@ class LanguageGuidance(Regularizer):
         max_rows: int = 1024,
         shape: Sequence[int] | None = None,
         weight: float = 1.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(weight, **kwargs)
         if divergence not in DIVERGENCES:
@@ -84,10 +86,10 @@ class LanguageGuidance(Regularizer):
         self.texts = self._frozen(texts, shape)
         self.built = True
 
-    def _frozen(self, texts, shape):
+    def _frozen(self, texts: Any, shape: Sequence[int] | None) -> keras.Variable:
         if texts is None and shape is None:
             raise ValueError("texts must be given: an array of text embeddings, one row a class.")
-        values = np.zeros(shape, "float32") if texts is None else np.asarray(texts, "float32")
+        values = np.zeros(tuple(shape or ()), "float32") if texts is None else np.asarray(texts, "float32")
         if values.ndim not in (2, 3) or not np.isfinite(values).all():
             raise ValueError(
                 "texts must be a finite array (classes, size), or (classes, names, size) for several names a class; "
@@ -99,16 +101,16 @@ class LanguageGuidance(Regularizer):
 
     def penalty(self, context: Context) -> tf.Tensor:
         labels, points = self._points(context)
-        mates = labels[:, None] == labels[None, :]
+        same_class = labels[:, None] == labels[None, :]
         same = tf.constant(1 + self.shift, points.dtype)
-        image = tf.where(mates, same, tf.matmul(points, points, transpose_b=True)) / self.temperature
-        text = tf.where(mates, same, self.text_similarities(labels) + self.shift) / self.temperature
+        image = tf.where(same_class, same, tf.matmul(points, points, transpose_b=True)) / self.temperature
+        text = tf.where(same_class, same, self.text_similarities(labels) + self.shift) / self.temperature
         image, text = tf.nn.log_softmax(image), tf.stop_gradient(tf.nn.log_softmax(text))
         p, q = (image, text) if self.divergence == "backward" else (text, image)
         return self.temperature**2 * tf.reduce_mean(tf.reduce_sum(tf.exp(p) * (p - q), axis=1))
 
     def text_similarities(self, labels: tf.Tensor) -> tf.Tensor:
-        """`mean_k cos(t_k(y_i), t_k(y_j))`, `(B, B)`."""
+        """Return `mean_k cos(t_k(y_i), t_k(y_j))`, `(B, B)`."""
         texts = unit(tf.gather(tf.convert_to_tensor(self.texts), labels))
         if texts.shape.rank == 2:
             return tf.matmul(texts, texts, transpose_b=True)
@@ -116,7 +118,7 @@ class LanguageGuidance(Regularizer):
         return tf.matmul(rows, rows, transpose_b=True) / texts.shape[1]
 
     def _points(self, context: Context) -> tuple[tf.Tensor, tf.Tensor]:
-        """Labels and the unit vectors that language guides."""
+        """Return labels and the unit vectors that language guides."""
         if self.on == "batch" or (self.on == "auto" and context.proxies is None):
             labels, points = context.need("labels", "embeddings", by=self.name)
         else:
@@ -134,7 +136,7 @@ class LanguageGuidance(Regularizer):
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(known), [text])]):
             return tf.identity(labels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "divergence": self.divergence,
@@ -146,8 +148,8 @@ class LanguageGuidance(Regularizer):
         }
 
 
-def top_class_names(scores, labels, names: Sequence[str], k: int = 5) -> list[list[str]]:
-    """Pseudo-names of each class: the k names that a classifier gives its images the highest mean score for.
+def top_class_names(scores: ArrayLike, labels: ArrayLike, names: Sequence[str], k: int = 5) -> list[list[str]]:
+    """Return pseudo-names of each class: the k names that a classifier gives its images the highest mean score for.
 
     Args:
         scores: logits of the classifier, `(N, M)`, of the training images.
@@ -182,8 +184,10 @@ def top_class_names(scores, labels, names: Sequence[str], k: int = 5) -> list[li
     return [[names[column].split(",")[0] for column in row] for row in best]
 
 
-def embed_names(names: Sequence, encoder: Callable, template: str = "a photo of a {}") -> np.ndarray:
-    """Text embeddings of class names, as `LanguageGuidance` takes them.
+def embed_names(
+    names: Sequence[str] | Sequence[Sequence[str]], encoder: Any, template: str = "a photo of a {}"
+) -> np.ndarray:
+    """Return text embeddings of class names, as `LanguageGuidance` takes them.
 
     Args:
         names: C strings, or C lists of k strings.

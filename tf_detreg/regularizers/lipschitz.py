@@ -1,5 +1,8 @@
 """The Jacobian-vector penalty: what the determinant cannot see."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -38,7 +41,7 @@ class Lipschitz(Regularizer):
         True
     """
 
-    def __init__(self, weight: float = 1.0, part: str = "head", seed: int | None = None, **kwargs):
+    def __init__(self, weight: float = 1.0, part: str = "head", seed: int | None = None, **kwargs: Any):
         super().__init__(weight=weight, **kwargs)
         if part not in PARTS:
             raise ValueError(f"part must be one of {PARTS}, received {part!r}.")
@@ -55,8 +58,8 @@ class Lipschitz(Regularizer):
         stretch = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.reduce_mean(tf.square(tf.cast(stretch, self.compute_dtype)))
 
-    def _map(self, context: Context):
-        """The map and the point at which it is measured, in inference mode."""
+    def _map(self, context: Context) -> tuple[Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
+        """Return the map and the point at which it is measured, in inference mode."""
         name = type(self).__name__
         if self.part == "head":
             head, z = context.need("head", "z", by=name)
@@ -67,5 +70,5 @@ class Lipschitz(Regularizer):
         (head,) = context.need("head", by=name)
         return lambda x: head(backbone(x, training=False), training=False), tf.convert_to_tensor(images)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "part": self.part, "seed": self.seed}

@@ -1,6 +1,9 @@
 """Log-exp mean of the cosines between centres: from their mean to their maximum."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from tf_detreg.heads.checks import check_number
 from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over
@@ -35,16 +38,16 @@ class LogExpMean(CentreSeparation):
     Reference: "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission).
     """
 
-    def __init__(self, temperature: float = 1.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
+    def __init__(self, temperature: float = 1.0, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
         super().__init__(weight, max_rows, **kwargs)
         if check_number("temperature", temperature) < 0:
             raise ValueError(f"temperature must not be negative, received {temperature!r}.")
         self.temperature = temperature
 
-    def energy(self, cosines, pairs):
+    def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         if not self.temperature:
             return mean_over(cosines, pairs)
         return log_mean_exp(self.temperature * cosines, pairs) / self.temperature
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

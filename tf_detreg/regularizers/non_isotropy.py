@@ -1,5 +1,7 @@
 """Non-isotropy regularization: a conditional flow from proxies to samples gives each class a shape of its own."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -72,7 +74,7 @@ class NonIsotropy(Regularizer):
         scale_bound: float = 2.0,
         exponential: bool = True,
         weight: float = 100.0,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(weight, **kwargs)
         self.dim = check_integer("dim", dim, 2)
@@ -92,11 +94,11 @@ class NonIsotropy(Regularizer):
         return net
 
     def flow(self, z: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`f(z | condition)`, `(B, dim)`, and `log|det ∂f/∂z|`, `(B,)`."""
-        log_scales = []
+        """Return `f(z | condition)`, `(B, dim)`, and `log|det ∂f/∂z|`, `(B,)`."""
+        log_scales: list[tf.Tensor] = []
         for layer, net in enumerate(self.nets):
 
-            def conditioned(z_a, training, net=net):
+            def conditioned(z_a: tf.Tensor, training: bool | None, net: Conditioner = net) -> tf.Tensor:
                 return net(tf.concat([z_a, condition], axis=-1), training=training)
 
             z = affine_coupling(
@@ -117,7 +119,7 @@ class NonIsotropy(Regularizer):
         return tf.reduce_mean(bent * (1 + tf.nn.relu(surprise - KNEE)))
 
     def _own_centres(self, labels: tf.Tensor, z: tf.Tensor, context: Context) -> tf.Tensor:
-        """The nearest proxy of each sample's class, or the mean of the class in the batch; unit vectors `(B, dim)`."""
+        """Return the nearest proxy of each sample's class, or the class's mean in the batch; unit vectors `(B, dim)`."""
         if context.proxies is None:
             classes, slot = tf.unique(labels)
             means = unit(tf.math.unsorted_segment_sum(z, slot, tf.size(classes)))
@@ -128,7 +130,7 @@ class NonIsotropy(Regularizer):
         similarities = tf.where(own, tf.matmul(z, q, transpose_b=True), float("-inf"))
         return tf.gather(q, tf.argmax(similarities, axis=1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "dim": self.dim,

@@ -1,5 +1,7 @@
 """Power mean of the distances between centres: every potential energy, and more, on one scale."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -39,15 +41,15 @@ class PowerMean(CentreSeparation):
     Reference: "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission).
     """
 
-    def __init__(self, power: float = -1.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
+    def __init__(self, power: float = -1.0, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
         super().__init__(weight, max_rows, **kwargs)
         self.power = check_number("power", power)
 
-    def energy(self, cosines, pairs):
+    def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         log_distances = tf.math.log(squared_chords(cosines)) / 2
         if not self.power:
             return -tf.exp(mean_over(log_distances, pairs))
         return -tf.exp(log_mean_exp(self.power * log_distances, pairs) / self.power)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "power": self.power}

@@ -34,6 +34,6 @@ class RegularFace(CentreSeparation):
     Reference: Zhao et al., "RegularFace: Deep Face Recognition via Exclusive Regularization", CVPR 2019.
     """
 
-    def energy(self, cosines, pairs):
+    def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         nearest = tf.reduce_max(tf.where(pairs, cosines, float("-inf")), axis=1)
         return tf.reduce_mean(tf.boolean_mask(nearest, tf.reduce_any(pairs, axis=1)))

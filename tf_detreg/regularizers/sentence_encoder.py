@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class SentenceEncoder:
     Reference: Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; Wang et al., "MiniLM", NeurIPS 2020.
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: str | os.PathLike[str] | None = None):
         folder = Path(folder) if folder is not None else _installed()
         for name in ("config.json", "vocab.txt", "model.safetensors"):
             if not (folder / name).is_file():
@@ -46,7 +47,7 @@ class SentenceEncoder:
         self.weights = _weights(folder / "model.safetensors")
 
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:
-        """Unit vectors, float32 `(len(texts), size)`.
+        """Return unit vectors, float32 `(len(texts), size)`.
 
         Args:
             texts: strings; what exceeds the longest input of the model is cut off.
@@ -63,7 +64,7 @@ class SentenceEncoder:
 
     def tokens(self, text: str) -> list[int]:
         """Return the numbers of the word pieces of a text, with start and end marks."""
-        return self.tokenizer.encode(text).ids
+        return list(self.tokenizer.encode(text).ids)
 
     def _forward(self, tokens: list[list[int]]) -> np.ndarray:
         longest = max(map(len, tokens))
@@ -75,7 +76,8 @@ class SentenceEncoder:
         for layer in range(self.config["num_hidden_layers"]):
             hidden = self._layer(f"encoder.layer.{layer}", hidden, real)
         mean = (hidden * real[:, :, None]).sum(axis=1)
-        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        vectors: np.ndarray = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+        return vectors
 
     def _layer(self, name: str, hidden: np.ndarray, real: np.ndarray) -> np.ndarray:
         attended = self._dense(f"{name}.attention.output.dense", self._attention(name, hidden, real))
@@ -96,17 +98,20 @@ class SentenceEncoder:
         scores = np.where(real[:, None, None, :] > 0, scores, -np.inf)
         powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
         mixed = powers / powers.sum(axis=-1, keepdims=True) @ value
-        return mixed.transpose(0, 2, 1, 3).reshape(batch, length, size)
+        joined: np.ndarray = mixed.transpose(0, 2, 1, 3).reshape(batch, length, size)
+        return joined
 
     def _dense(self, name: str, inputs: np.ndarray) -> np.ndarray:
         # One large matrix product: numpy would take rows of a third axis one by one.
         rows = inputs.reshape(-1, inputs.shape[-1]) @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
-        return rows.reshape(*inputs.shape[:-1], -1)
+        outputs: np.ndarray = rows.reshape(*inputs.shape[:-1], -1)
+        return outputs
 
     def _normal(self, name: str, inputs: np.ndarray) -> np.ndarray:
         centered = inputs - inputs.mean(axis=-1, keepdims=True)
         spread = np.sqrt(np.mean(centered**2, axis=-1, keepdims=True) + self.config["layer_norm_eps"])
-        return centered / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+        scaled: np.ndarray = centered / spread * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+        return scaled
 
 
 def _installed() -> Path:
@@ -121,7 +126,7 @@ def _installed() -> Path:
 
 
 def _tokenizer(path: Path, longest: int) -> Any:
-    """BERT's tokenizer: lower-case words without accents, cut into the longest known pieces."""
+    """Return BERT's tokenizer: lower-case words without accents, cut into the longest known pieces."""
     try:
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     except ImportError as error:
@@ -140,7 +145,7 @@ def _tokenizer(path: Path, longest: int) -> Any:
 
 
 def _weights(path: Path) -> dict[str, np.ndarray]:
-    """Float32 tensors by name; the prefix of a BERT inside of a larger model is left out."""
+    """Return float32 tensors by name; the prefix of a BERT inside of a larger model is left out."""
     try:
         from safetensors import safe_open
     except ImportError as error:
@@ -161,4 +166,5 @@ def _missing(package: str) -> ImportError:
 def _gelu(x: np.ndarray) -> np.ndarray:
     from scipy.special import erf
 
-    return x * (1 + erf(x * np.float32(math.sqrt(0.5)))) / 2
+    activity: np.ndarray = x * (1 + erf(x * np.float32(math.sqrt(0.5)))) / 2
+    return activity

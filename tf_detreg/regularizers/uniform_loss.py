@@ -35,5 +35,5 @@ class UniformLoss(CentreSeparation):
     Reference: Duan et al., "UniformFace: Learning Deep Equidistributed Representation for Face Recognition", CVPR 2019.
     """
 
-    def energy(self, cosines, pairs):
+    def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         return mean_over(1 / (tf.sqrt(squared_chords(cosines)) + 1), pairs)

@@ -1,6 +1,9 @@
 """Uniformity: the logarithm of a Gaussian potential between centres."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from tf_detreg.heads.checks import check_positive
 from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp
@@ -37,12 +40,12 @@ class Uniformity(CentreSeparation):
     the Hypersphere", ICML 2020.
     """
 
-    def __init__(self, temperature: float = 2.0, weight: float = 1.0, max_rows: int = 512, **kwargs):
+    def __init__(self, temperature: float = 2.0, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
         super().__init__(weight, max_rows, **kwargs)
         self.temperature = check_positive("temperature", temperature)
 
-    def energy(self, cosines, pairs):
+    def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         return log_mean_exp(-self.temperature * squared_chords(cosines), pairs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}
