@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import keras
 
@@ -37,7 +38,7 @@ def build(
     scaling: str | None = None,
     freeze_batch_norm: bool = False,
 ) -> keras.Model:
-    """Builds a feature extractor.
+    """Build a feature extractor.
 
     Args:
         backbone: "small_cnn"; "efficientnet_lite0"; a model of `keras.applications` ("ResNet50", case and underscores
@@ -99,7 +100,7 @@ def build(
 
 
 def _wrapped(backbone: keras.layers.Layer) -> keras.layers.Layer:
-    """Backbones of keras-cv and keras-hub in a layer that imports their package when a saved model is loaded."""
+    """Wrap backbones of keras-cv and keras-hub in a layer that imports their package when a saved model is loaded."""
     package = type(backbone).__module__.split(".")[0]
     return ForeignBackbone(backbone, package) if package in PACKAGES else backbone
 
@@ -120,7 +121,7 @@ def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras
         return from_preset(name, weights), "none"
     for candidate, maker in _applications().items():
         if candidate.lower() == key:
-            module = inspect.getmodule(maker).__name__.rsplit(".", 1)[-1]
+            module = maker.__module__.rsplit(".", 1)[-1]
             return maker(include_top=False, weights=weights, input_shape=(*size, 3)), _APPLICATION_SCALING.get(
                 module, "none"
             )
@@ -128,5 +129,5 @@ def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras
     raise ValueError(f"No backbone is named {name!r}. Known: {known}, cv:PRESET, or pass a keras.Model.")
 
 
-def _applications() -> dict:
+def _applications() -> dict[str, Any]:
     return {k: v for k, v in vars(keras.applications).items() if inspect.isfunction(v) and k[0].isupper()}

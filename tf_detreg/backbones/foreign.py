@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
+from typing import Any, Self
 
 import keras
+import tensorflow as tf
+
+from tf_detreg.shapes import Shape
 
 PACKAGES = {
     "keras_cv": "keras-cv (pip install 'tf-detreg[cv]')",
@@ -12,8 +17,8 @@ PACKAGES = {
 }
 
 
-def require(package: str):
-    """Imports keras_cv or keras_hub, or says how to install it."""
+def require(package: str) -> ModuleType:
+    """Import keras_cv or keras_hub, or say how to install it."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -32,24 +37,25 @@ class ForeignBackbone(keras.layers.Layer):
         images: (B, H, W, 3), scaled as the body wants them.
     """
 
-    def __init__(self, body: keras.Model, package: str, **kwargs):
+    def __init__(self, body: keras.Model, package: str, **kwargs: Any):
         super().__init__(**{"name": body.name, **kwargs})
         if package not in PACKAGES:
             raise ValueError(f"`package` must be one of {', '.join(PACKAGES)}; received {package!r}.")
         self.body, self.package = body, package
 
-    def call(self, images, training=None):
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.body(images, training=training)
 
-    def compute_output_shape(self, input_shape):
-        return self.body.compute_output_shape(input_shape)
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        shape: Shape = self.body.compute_output_shape(input_shape)
+        return shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         body = keras.saving.serialize_keras_object(self.body)
         return {**super().get_config(), "body": body, "package": self.package}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         if config["package"] in PACKAGES:
             require(config["package"])

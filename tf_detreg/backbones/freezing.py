@@ -8,7 +8,7 @@ import keras
 
 
 def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers that own weights themselves, from input to output, each once."""
+    """Yield the layers that own weights themselves, from input to output, each once."""
     yield from {id(layer): layer for layer in _walk(model)}.values()
 
 
@@ -21,7 +21,7 @@ def _walk(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
 
 
 def freeze_batch_norm(model: keras.Model) -> int:
-    """Makes every batch normalisation use its stored statistics, also in training; returns how many there are.
+    """Make every batch normalisation use its stored statistics, also in training; return how many there are.
 
     Freeze before `compile`: Keras fixes what trains there.
 
@@ -37,7 +37,7 @@ def freeze_batch_norm(model: keras.Model) -> int:
 
 
 def unfreeze(model: keras.Model, share: float, keep_batch_norm: bool = True) -> int:
-    """Makes the last `share` of the layers that have weights trainable, the others not; compile again afterwards.
+    """Make the last `share` of the layers that have weights trainable, the others not; compile again afterwards.
 
     Gradual unfreezing calls it with a growing share: 0 while the head settles, then 0.3, then 1.
 

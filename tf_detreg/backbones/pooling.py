@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 from keras import ops
+
+from tf_detreg.shapes import Shape
 
 POOLINGS = ("avg", "max", "both", "gem", "first")
 
@@ -30,16 +35,16 @@ class GeM(keras.layers.Layer):
     Reference: Radenović, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019.
     """
 
-    def __init__(self, power: float = 3.0, epsilon: float = 1e-6, **kwargs):
+    def __init__(self, power: float = 3.0, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         if power <= 0 or epsilon <= 0:
             raise ValueError(f"`power` and `epsilon` must be positive; received {power} and {epsilon}.")
         self.power, self.epsilon = power, epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.p = self.add_weight(name="power", shape=(), initializer=keras.initializers.Constant(self.power))
 
-    def call(self, features):
+    def call(self, features: tf.Tensor) -> tf.Tensor:
         # In float32, and relative to the largest value: high powers overflow otherwise.
         dtype = features.dtype
         p = ops.maximum(ops.cast(self.p, "float32"), 1e-3)
@@ -48,15 +53,15 @@ class GeM(keras.layers.Layer):
         mean = ops.mean(ops.power(x / top, p), axis=(1, 2))
         return ops.cast(ops.power(mean, 1 / p) * top[:, 0, 0, :], dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "power": self.power, "epsilon": self.epsilon}
 
 
-def pool(features, pooling: str = "avg"):
-    """Pools a feature map (B, H, W, C), or the tokens (B, T, C) of a transformer, by name.
+def pool(features: tf.Tensor, pooling: str = "avg") -> tf.Tensor:
+    """Pool a feature map (B, H, W, C), or the tokens (B, T, C) of a transformer, by name.
 
     "avg", "max", "both" (side by side, 2·C), "gem"; and for tokens "first", which is the class token of a vision
     transformer that has one. The other four count it like any other token.

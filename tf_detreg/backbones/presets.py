@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from typing import Any
+
+import keras
 
 from tf_detreg.backbones.foreign import ForeignBackbone, require
 
@@ -37,14 +40,14 @@ def from_preset(name: str, weights: str | None) -> ForeignBackbone:
     raise ValueError(f"keras-cv has no preset {preset!r}. It has {len(known)}, such as {', '.join(near)}.")
 
 
-def _load(kind: type, preset: str, weights: bool):
+def _load(kind: Any, preset: str, weights: bool) -> keras.Model:
     try:
         return kind.from_preset(preset, load_weights=weights)
     except OSError as error:
         raise ConnectionError(f"keras-cv loads its preset {preset!r} from Kaggle, which failed: {error}") from error
 
 
-def _below(kind: type) -> Iterator[type]:
+def _below(kind: Any) -> Iterator[Any]:
     for below in kind.__subclasses__():
         yield below
         yield from _below(below)

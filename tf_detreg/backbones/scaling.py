@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 from keras import ops
+
+from tf_detreg.shapes import Shape
 
 # mode: (factor, offset per channel (RGB), whether the channels turn to BGR): x · factor + offset, then the turn.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,20 +45,20 @@ class PixelScaling(keras.layers.Layer):
     1.0
     """
 
-    def __init__(self, mode: str = "symmetric", **kwargs):
+    def __init__(self, mode: str = "symmetric", **kwargs: Any):
         super().__init__(**kwargs)
         if mode not in SCALINGS:
             raise ValueError(f"`mode` must be one of {', '.join(SCALINGS)}; received {mode!r}.")
         self.mode = mode
 
-    def call(self, images):
+    def call(self, images: tf.Tensor) -> tf.Tensor:
         factor, offset, flip = SCALINGS[self.mode]
         dtype = images.dtype
         images = images * ops.convert_to_tensor(factor, dtype) + ops.convert_to_tensor(offset, dtype)
         return ops.flip(images, axis=-1) if flip else images
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import tensorflow as tf
 
 from tf_detreg.backbones.pooling import pool
 
@@ -10,7 +11,7 @@ from tf_detreg.backbones.pooling import pool
 def small_cnn(
     image_size: int | tuple[int, int] = 32, width: int = 32, blocks: int = 3, pooling: str | None = "flatten"
 ) -> keras.Model:
-    """Blocks of two 3 × 3 convolutions with batch normalisation, each block half the size and twice the channels.
+    """Build blocks of two 3 × 3 convolutions with batch normalisation, each block half the size and twice the channels.
 
     Args:
         image_size: side or (height, width). Defaults to 32.
@@ -49,7 +50,7 @@ def small_cnn(
     return keras.Model(inputs, _features(x, pooling), name="small_cnn")
 
 
-def _features(x, pooling):
+def _features(x: tf.Tensor, pooling: str | None) -> tf.Tensor:
     if pooling is None:
         return x
     if pooling == "flatten":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pickletools
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,12 +38,12 @@ class _Storage:
 class _Tensor:
     storage: _Storage
     offset: int
-    shape: tuple
-    strides: tuple
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
-def read_torch_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a state dict of float32 and int64 tensors in PyTorch's first file format (before 1.6).
+def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read a state dict of float32 and int64 tensors in PyTorch's first file format (before 1.6).
 
     Args:
         path: the file.
@@ -93,8 +93,8 @@ def _array(tensor: _Tensor, data: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(view)
 
 
-def _load(file: BinaryIO):
-    """The value that the next pickle describes."""
+def _load(file: BinaryIO) -> Any:
+    """Return the value that the next pickle describes."""
     machine = _Machine()
     for opcode, argument, _ in pickletools.genops(file):
         machine.step(opcode.name, argument)
@@ -104,10 +104,12 @@ def _load(file: BinaryIO):
 class _Machine:
     """The part of the stack machine that builds numbers, texts, tuples, lists, dicts and tensor descriptions."""
 
-    def __init__(self):
-        self.stack, self.marks, self.memo = [], [], {}
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
 
-    def step(self, opcode: str, argument) -> None:
+    def step(self, opcode: str, argument: Any) -> None:
         stack = self.stack
         if opcode in _IGNORED:
             return
@@ -141,7 +143,7 @@ class _Machine:
         else:
             raise ValueError(f"the instruction {opcode} is refused")
 
-    def _pop(self, count: int | None = None) -> list:
+    def _pop(self, count: int | None = None) -> list[Any]:
         start = self.marks.pop() if count is None else len(self.stack) - count
         items, self.stack[start:] = self.stack[start:], []
         return items
@@ -153,14 +155,14 @@ class _Machine:
         return _Name(text)
 
     @staticmethod
-    def _storage(description: tuple) -> _Storage:
+    def _storage(description: tuple[Any, ...]) -> _Storage:
         kind, name, key, _, size, view = description
         if kind != "storage" or view is not None:
             raise ValueError("a reference to something other than a whole storage")
         return _Storage(_DTYPES[name.text], key, size)
 
     @staticmethod
-    def _reduce(name: _Name, arguments: tuple):
+    def _reduce(name: _Name, arguments: tuple[Any, ...]) -> dict[str, Any] | _Tensor:
         if name.text == _DICT and arguments == ():
             return {}
         if name.text == _TENSOR:

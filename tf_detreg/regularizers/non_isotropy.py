@@ -119,7 +119,7 @@ class NonIsotropy(Regularizer):
         return tf.reduce_mean(bent * (1 + tf.nn.relu(surprise - KNEE)))
 
     def _own_centres(self, labels: tf.Tensor, z: tf.Tensor, context: Context) -> tf.Tensor:
-        """Return the nearest proxy of each sample's class, or the class's mean in the batch; unit vectors `(B, dim)`."""
+        """Return the nearest proxy of each sample's class, or its mean in the batch: unit vectors `(B, dim)`."""
         if context.proxies is None:
             classes, slot = tf.unique(labels)
             means = unit(tf.math.unsorted_segment_sum(z, slot, tf.size(classes)))
