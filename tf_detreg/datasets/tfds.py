@@ -146,7 +146,7 @@ def _exported(builder, fields: _Fields) -> dict:
     if not (place / _LIST).is_file():
         _check_features(builder, fields)
         logger.info("Writing the images of %s to %s, once.", builder.info.full_name, place)
-        with replacing(place) as room:
+        with replacing(place, durable=False) as room:
             _write(builder, fields, room)
     return {**json.loads((place / _LIST).read_text("utf-8")), "root": place}
 

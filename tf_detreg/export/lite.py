@@ -203,7 +203,6 @@ def write(
         with zipfile.ZipFile(temporary, "a") as archive:
             for name, content in files.items():
                 archive.writestr(name, content)
-        publishing.sync(temporary)
         if check is not None:
             check(temporary)
     return path

@@ -4,12 +4,12 @@ import contextlib
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from tf_detreg.files import replacing
+from tf_detreg.files import creating
+from tf_detreg.workspaces import workspace
 
 
 def publish(
@@ -39,11 +39,12 @@ def publish(
     version = free_version(directory, version)
     require_space(directory, needed)
     try:
-        with replacing(directory / str(version)) as temporary:
+        with creating(directory / str(version)) as temporary:
             write(temporary)
-            sync(temporary)
             if check is not None:
                 check(temporary)
+    except FileExistsError as error:
+        raise ValueError(f"version={version} is in {str(directory)!r} already, made by another process.") from error
     except Exception as error:
         # TensorFlow reports a full disk with exceptions of its own.
         if isinstance(error, ValueError | ImportError):
@@ -58,18 +59,21 @@ def publish(
 def staging(directory: pathlib.Path) -> Iterator[pathlib.Path]:
     """A hidden folder in `directory`, on the same disk; it goes in the end, and a new, empty `directory` with it."""
     new = not directory.exists()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        room = pathlib.Path(tempfile.mkdtemp(prefix=".staging.", dir=directory))
-    except OSError as error:
-        reason = f"Cannot write here ({error.strerror}). Choose another place"
-        raise OSError(error.errno, reason, str(directory)) from error
-    try:
-        yield room
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-        if new and not any(directory.iterdir()):
-            directory.rmdir()
+    with contextlib.ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if new:
+                stack.callback(_remove_if_empty, directory)
+            folder = stack.enter_context(workspace(directory, "export"))
+        except OSError as error:
+            reason = f"Cannot write here ({error.strerror}). Choose another folder"
+            raise OSError(error.errno, reason, str(directory)) from error
+        yield folder
+
+
+def _remove_if_empty(directory: pathlib.Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
 
 
 def move_in(staged: dict[str, pathlib.Path], directory: pathlib.Path, version: int) -> dict[str, pathlib.Path]:
@@ -124,13 +128,3 @@ def bytes_of(variables: Iterable) -> int:
 
 def _kept(present: list[int]) -> str:
     return f"version {present[-1]} stays as it was" if present else "nothing was left behind"
-
-
-def sync(path: pathlib.Path) -> None:
-    """Asks the system to put a file, or every file of a folder, on the disk: a crash cannot leave an empty one."""
-    for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

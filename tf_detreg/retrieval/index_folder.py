@@ -1,6 +1,5 @@
 """An index as a folder on disk: vectors that can be mapped, items as lines of JSON, a manifest with checksums."""
 
-import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_detreg.files import check_file, replacing
+from tf_detreg import manifests
+from tf_detreg.files import check_file, read_folder, replacing
 from tf_detreg.retrieval import approximate, saved_tree
 
 _FORMAT = 1
@@ -16,7 +16,6 @@ _MANIFEST = "manifest.json"
 _VECTORS = "embeddings.npy"
 _ITEMS = "items.jsonl"
 _TREE = "tree"  # a folder, when there is a tuned tree
-_PIECE = 1 << 24
 
 
 class Contents(NamedTuple):
@@ -56,13 +55,10 @@ def write(path: pathlib.Path, contents: Contents) -> None:
             "dtype": "float32",
             "normalisation": "unit length",
             "model": contents.fingerprint,
-            "files": {
-                name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-                for name in _files(tree)
-            },
+            "files": manifests.describe(folder, _files(tree)),
             "tree": tree,
         }
-        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        (folder / _MANIFEST).write_text(json.dumps(manifests.sealed(manifest), indent=2) + "\n", encoding="utf-8")
 
 
 def check_place(path: pathlib.Path) -> None:
@@ -79,7 +75,7 @@ def check_place(path: pathlib.Path) -> None:
 
 
 def read(path: pathlib.Path, verify: bool) -> Contents:
-    """What `write` wrote; the vectors stay on disk.
+    """Read what `write` wrote; the vectors stay on disk. All of it is of one version, also while another is written.
 
     Args:
         path: The folder.
@@ -88,8 +84,14 @@ def read(path: pathlib.Path, verify: bool) -> Contents:
     Raises:
         ValueError: If it is not an index, is damaged, or was written by a newer version.
     """
+    return read_folder(path, lambda path: _read(path, verify))
+
+
+def _read(path: pathlib.Path, verify: bool) -> Contents:
     manifest = _manifest(path)
-    _check_files(path, manifest["files"], verify)
+    fault = manifests.fault(path, manifest["files"], verify)
+    if fault is not None:
+        raise _damaged(path, fault)
     try:
         vectors = np.load(path / _VECTORS, mmap_mode="r", allow_pickle=False)
         items = [json.loads(line) for line in (path / _ITEMS).read_text(encoding="utf-8").splitlines()]
@@ -106,15 +108,6 @@ def read(path: pathlib.Path, verify: bool) -> Contents:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _damaged(path, f"its ScaNN tree cannot be read: {error}") from error
     return Contents(vectors, ids, metadata, manifest["model"], tree)
-
-
-def _check_files(path: pathlib.Path, files: Mapping[str, Mapping], verify: bool) -> None:
-    for name, known in files.items():
-        file = path / name
-        size = file.stat().st_size if file.is_file() else None
-        if size != known["bytes"] or (verify and _sha256(file) != known["sha256"]):
-            found = "is missing" if size is None else f"has {size} bytes, not {known['bytes']}"
-            raise _damaged(path, f"{name} {found if size != known['bytes'] else 'does not match its checksum'}")
 
 
 def _files(tree: Mapping[str, object] | None) -> list[str]:
@@ -137,6 +130,8 @@ def _manifest(path: pathlib.Path) -> dict:
         complete = complete and all({"bytes", "sha256"} <= set(known) for known in manifest["files"].values())
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"{_MANIFEST} cannot be read") from error
+    if not manifests.is_intact(manifest):
+        raise _damaged(path, f"{_MANIFEST} does not match its checksum")
     if version != _FORMAT:
         raise ValueError(f"path={str(path)!r} is an index of format {version}; this version reads format {_FORMAT}.")
     if not complete:
@@ -146,11 +141,3 @@ def _manifest(path: pathlib.Path) -> dict:
 
 def _damaged(path: pathlib.Path, what: str) -> ValueError:
     return ValueError(f"path={str(path)!r}: the index is damaged ({what}). Build it again from its images.")
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()

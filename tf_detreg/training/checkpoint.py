@@ -44,8 +44,6 @@ def save(model: keras.Model, directory: str | os.PathLike, epoch: int, notes: di
     arrays = {name: _readable(variable.numpy()) for name, variable in state_of(model).items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays, **{_NOTES: np.array(json.dumps({"epoch": epoch, **notes}))})
-        file.flush()
-        os.fsync(file.fileno())
     for old in checkpoints(directory)[:-keep]:
         old.unlink(missing_ok=True)
     return path

@@ -1,0 +1,315 @@
+"""Every writer, with a fault at each of its system calls and killed at random: old or new is there, whole, always."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tf_detreg import files, workspaces
+from tf_detreg.datasets import ImageSet
+from tf_detreg.datasets.glyphs import _read as read_glyphs
+from tf_detreg.datasets.glyphs import _write as write_glyphs
+from tf_detreg.export import publishing
+from tf_detreg.retrieval import Index
+
+_SYSTEM = ("posix", "nt", "_io", "io", "fcntl")
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Waiting for the disk thousands of times tells nothing here; the call stays one that can fail."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor))
+
+
+class _Fault:
+    """Raises at the n-th system call of a block: before it is made, or after it was made."""
+
+    def __init__(self, at: int | None, error=None, event: str = "c_call"):
+        self.at, self.error, self.event, self.count = at, error, event, 0
+
+    def __call__(self, frame, event, function):
+        if event != self.event:
+            return
+        module = getattr(function, "__module__", None) or type(getattr(function, "__self__", None)).__module__
+        if module not in _SYSTEM:
+            return
+        self.count += 1
+        if self.count == self.at:
+            sys.setprofile(None)
+            raise self.error
+
+    def __enter__(self):
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
+
+
+def every_fault(write, read):
+    """Calls `write(number)` with a fault at each of its system calls in turn; `read()` must find the old or the new.
+
+    Returns:
+        How many faults were injected.
+    """
+    write(0)
+    there, done = read(), 0
+    assert there == 0
+    for event in ("c_call", "c_return"):
+        with _Fault(None, event=event) as counted:
+            write(there := there + 1)
+        assert counted.count > 5
+        for at in range(1, counted.count + 1):
+            for error in (KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")):
+                with contextlib.suppress(KeyboardInterrupt, OSError), _Fault(at, error, event):
+                    write(there + 1)
+                found = read()
+                assert found in (there, there + 1), (at, error, event)
+                there, done = found, done + 1
+    write(there + 1)
+    assert read() == there + 1
+    return done
+
+
+def nothing_left(folder: pathlib.Path, names: set[str]):
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def folder_of(number: int):
+    def write(path):
+        path.mkdir()
+        for name in ("a", "b", "c"):
+            (path / name).write_text(f"{number} {name}")
+
+    return write
+
+
+def number_of(path: pathlib.Path) -> int:
+    found = {name: (path / name).read_text().split() for name in ("a", "b", "c")}
+    assert all(words[1] == name for name, words in found.items())
+    (number,) = {words[0] for words in found.values()}
+    return int(number)
+
+
+@pytest.mark.parametrize("swaps", [True, False], ids=["exchange", "two renames"])
+def test_a_folder_is_old_or_new_after_any_fault(tmp_path, monkeypatch, swaps):
+    if not swaps:
+        monkeypatch.setattr(files, "exchange", lambda first, second: False)
+    target = tmp_path / "folder"
+
+    def write(number):
+        with files.replacing(target) as temporary:
+            folder_of(number)(temporary)
+
+    assert every_fault(write, lambda: files.read_folder(target, number_of)) >= 200
+    nothing_left(tmp_path, {"folder"})
+
+
+def index_of(number: int) -> Index:
+    """An index whose vectors and ids both say which version they are of."""
+    count = 3 + number % 5
+    angles = np.arange(count) + 100.0 * number
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return Index(vectors, [f"{number} {row}" for row in range(count)], fingerprint=str(number))
+
+
+def number_of_index(path: pathlib.Path) -> int:
+    index = Index.load(path)
+    number = int(index.fingerprint)
+    again = index_of(number)
+    assert index.ids == again.ids
+    np.testing.assert_allclose(index.embeddings, again.embeddings, atol=1e-5)
+    return number
+
+
+def test_an_index_is_old_or_new_after_any_fault(tmp_path):
+    target = tmp_path / "shop.index"
+    assert every_fault(lambda number: index_of(number).save(target), lambda: number_of_index(target)) >= 200
+    nothing_left(tmp_path, {"shop.index"})
+
+
+def test_a_glyph_cache_is_old_or_new_after_any_fault(tmp_path):
+    target = tmp_path / "glyphs.npz"
+
+    def write(number):
+        pixels = np.broadcast_to(np.full((1, 4, 4, 1), number % 250, np.uint8), (1, 4, 4, 3))
+        write_glyphs(target, ImageSet([0], ["a"], images=pixels, groups=[0]))
+
+    count = [0]
+
+    def read():
+        value = int(read_glyphs(target).images[0, 0, 0, 0])
+        count[0] += (value - count[0]) % 250
+        return count[0]
+
+    assert every_fault(write, read) >= 200
+    nothing_left(tmp_path, {"glyphs.npz"})
+
+
+def test_embeddings_are_old_or_new_after_any_fault(tmp_path):
+    target = tmp_path / "embeddings.npz"
+
+    def write(number):
+        with files.replacing(target) as temporary, open(temporary, "wb") as file:
+            np.savez(file, embeddings=np.full((2, 2), number))
+
+    def read():
+        with np.load(target, allow_pickle=False) as file:
+            return int(file["embeddings"][0, 0])
+
+    assert every_fault(write, read) >= 200
+    nothing_left(tmp_path, {"embeddings.npz"})
+
+
+class _Variable:
+    def __init__(self, value):
+        self.value, self.shape = np.full((3,), value, np.float32), (3,)
+
+    def numpy(self):
+        return self.value
+
+    def assign(self, value):
+        self.value = value
+
+
+def test_a_run_has_its_newest_or_the_last_checkpoint_after_any_fault(tmp_path):
+    from types import SimpleNamespace
+
+    from tf_detreg.training import checkpoint
+
+    def model_of(number):
+        optimizer = SimpleNamespace(variables=[_Variable(-number)])
+        return SimpleNamespace(variables=[_Variable(number)], metrics=[], optimizer=optimizer)
+
+    def read():
+        model = model_of(-1)
+        notes = checkpoint.restore(model, checkpoint.checkpoints(tmp_path)[-1])
+        assert model.variables[0].value[0] == notes["epoch"] == -model.optimizer.variables[0].value[0]
+        return notes["epoch"]
+
+    assert every_fault(lambda number: checkpoint.save(model_of(number), tmp_path, number, {}), read) >= 200
+    assert all(path.suffix == ".npz" for path in tmp_path.iterdir())
+
+
+def test_an_export_is_there_whole_or_not_at_all_after_any_fault(tmp_path):
+    def newest():
+        present = publishing.versions(tmp_path)
+        for number in present:
+            number_of(tmp_path / str(number))
+        assert present == list(range(1, len(present) + 1))
+        return len(present) - 1
+
+    def write(number):
+        publishing.publish(tmp_path, None, folder_of(number))
+
+    assert every_fault(write, newest) >= 200
+    assert all(path.name.isdecimal() for path in tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked writers")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("swaps", [True, False], ids=["exchange", "two renames"])
+def test_killed_writers_lose_nothing_and_no_load_fails(tmp_path, monkeypatch, swaps):
+    """Two writers of one index, killed again and again while it is loaded in a loop."""
+    if not swaps:
+        monkeypatch.setattr(files, "exchange", lambda first, second: False)
+    target, rng = tmp_path / "shop.index", random.Random(0)
+    index_of(0).save(target)
+    loads = 0
+    for turn in range(25):
+        writers = [_endless_writer(target, 2 * turn + writer) for writer in range(2)]
+        try:
+            end = time.monotonic() + rng.uniform(0.01, 0.06)
+            while time.monotonic() < end:
+                number_of_index(target)
+                loads += 1
+        finally:
+            for writer in writers:
+                os.kill(writer, signal.SIGKILL)
+                os.waitpid(writer, 0)
+        number_of_index(target)
+    assert loads >= 25
+    index_of(1).save(target)
+    nothing_left(tmp_path, {"shop.index"})
+
+
+def _endless_writer(target: pathlib.Path, seed: int) -> int:
+    process = os.fork()
+    if process:
+        return process
+    try:
+        for number in range(1000 * seed, 1000 * seed + 1000):
+            with contextlib.suppress(OSError):
+                index_of(number).save(target)
+    finally:
+        os._exit(0)
+
+
+def test_a_living_writers_workspace_stays_and_a_dead_ones_goes(tmp_path):
+    """Also where the living one is another thread of this process."""
+    hold = f"import sys; sys.path.insert(0, {os.getcwd()!r})\n"
+    hold += "import importlib.util as u\n"
+    hold += f"spec = u.spec_from_file_location('w', {workspaces.__file__!r}); w = u.module_from_spec(spec)\n"
+    hold += "spec.loader.exec_module(w); import pathlib\n"
+    hold += f"with w.workspace(pathlib.Path({str(tmp_path)!r}), 'other'): print('ready', flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "ready\n"
+        inside, leave = threading.Event(), threading.Event()
+
+        def stay():
+            with files.workspace(tmp_path, "thread"):
+                inside.set()
+                leave.wait(30)
+
+        thread = threading.Thread(target=stay)
+        thread.start()
+        assert inside.wait(30)
+        files.write_text(tmp_path / "x.txt", "text")
+        assert sorted(path.name.split(".")[1] for path in tmp_path.glob(".*")) == ["other", "thread"]
+        leave.set()
+        thread.join()
+    finally:
+        other.kill()
+        other.wait()
+    assert [path.name.split(".")[1] for path in tmp_path.glob(".*")] == ["other"]
+    files.write_text(tmp_path / "x.txt", "text")
+    nothing_left(tmp_path, {"x.txt"})
+
+
+def test_what_is_not_ours_is_never_removed(tmp_path):
+    for name in (".git", ".x.tf_detreg.txt", "x.tf_detreg"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".file.tf_detreg").write_text("a file")
+    (tmp_path / ".link.tf_detreg").symlink_to(tmp_path / ".git")
+    files.write_text(tmp_path / "x.txt", "text")
+    nothing_left(tmp_path, {".git", ".x.tf_detreg.txt", "x.tf_detreg", ".file.tf_detreg", ".link.tf_detreg", "x.txt"})
+
+
+def test_a_folder_that_a_killed_writer_moved_aside_is_read_again(tmp_path):
+    folder_of(1)(tmp_path / "folder")
+    aside = tmp_path / ".folder.12345678.tf_detreg" / "aside"
+    aside.mkdir(parents=True)
+    (tmp_path / "folder").rename(aside / "folder")
+    assert files.read_folder(tmp_path / "folder", number_of) == 1
+    nothing_left(tmp_path, {"folder"})
+
+
+def test_a_new_folder_never_replaces_one(tmp_path):
+    for made in (folder_of(1), lambda path: path.mkdir()):
+        target = tmp_path / "taken"
+        if not target.exists():
+            made(target)
+        with pytest.raises(FileExistsError), files.creating(target) as temporary:
+            folder_of(2)(temporary)
+        nothing_left(tmp_path, {"taken"})
+    assert number_of(tmp_path / "taken") == 1
