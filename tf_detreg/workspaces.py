@@ -51,6 +51,28 @@ def workspace(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
                 os.close(lock)
 
 
+@contextlib.contextmanager
+def alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Let one process at a time run the block for a folder; the others wait. Without locks, all run it.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        OSError: If the folder cannot be opened.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def clean(parent: pathlib.Path) -> None:
     """Remove the workspaces in a folder whose writers are gone, and first put back what they had moved aside."""
     if fcntl is None:

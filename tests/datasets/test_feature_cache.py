@@ -150,3 +150,61 @@ def test_room_is_made_of_the_right_size(before, at_once, tmp_path, monkeypatch):
     path.write_bytes(before)
     cache._allocate(path, 8)
     assert path.read_bytes() == before[:8].ljust(8, b"\0")
+
+
+def test_no_flipped_bit_is_trained_on(images, backbone, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "_SECONDS_BETWEEN_NOTES", 0)
+    expected = np.array(datasets.cache_features(backbone, images, tmp_path, batch_size=30).features)
+    (folder,) = tmp_path.iterdir()
+    rng = np.random.default_rng(0)
+    for turn in range(50):
+        victim = folder / ("progress.json" if turn % 5 == 4 else "features.f32")
+        content = bytearray(victim.read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        victim.write_bytes(content)
+        found = datasets.cache_features(backbone, images, tmp_path, batch_size=30)
+        np.testing.assert_allclose(found.features, expected, rtol=1e-5, atol=1e-4)
+        assert len(found) == len(images)
+    assert "is damaged from row" in caplog.text
+
+
+def test_only_what_lies_behind_the_damage_is_computed_again(images, backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_SECONDS_BETWEEN_NOTES", 0)
+    datasets.cache_features(backbone, images, tmp_path, batch_size=30)
+    (folder,) = tmp_path.iterdir()
+    with open(folder / "features.f32", "r+b") as file:
+        file.seek(4 * 5 * 70)
+        file.write(b"?")
+    count = Counting(monkeypatch)
+    datasets.cache_features(backbone, images, tmp_path, batch_size=30)
+    assert count.images == 40  # of rows 60 to 99
+    datasets.cache_features(backbone, images, tmp_path, batch_size=30)
+    assert count.images == 40
+
+
+def test_features_of_version_0_1_0_are_kept_and_get_checksums(images, backbone, tmp_path, monkeypatch):
+    datasets.cache_features(backbone, images, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (folder / "progress.json").write_text('{"done": 100, "skipped": [], "dim": 5}')
+    count = Counting(monkeypatch)
+    datasets.cache_features(backbone, images, tmp_path)
+    assert count.images == 0
+    with open(folder / "features.f32", "r+b") as file:
+        file.write(b"?")
+    datasets.cache_features(backbone, images, tmp_path)
+    assert count.images == 100
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.EACCES, "Allow writing there"), (errno.EROFS, "Allow writing there"), (errno.ENOSPC, "Free some space")],
+)
+def test_a_cache_that_cannot_be_written_says_what_helps(code, advice, images, backbone, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(code, cache.os.strerror(code))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(OSError, match=advice) as caught:
+        datasets.cache_features(backbone, images, tmp_path / "cache")
+    assert caught.value.errno == code and cache.os.strerror(code) in str(caught.value)
+    assert "Make room" not in str(caught.value)

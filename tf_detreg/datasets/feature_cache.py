@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import pathlib
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from tf_detreg import manifests
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.image_set import ImageSet
-from tf_detreg.files import write_json
+from tf_detreg.files import check_file, write_json
+from tf_detreg.workspaces import alone_in
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+_PIECE = 1 << 24
 _SECONDS_BETWEEN_NOTES = 5.0
 
 
@@ -131,8 +136,10 @@ def cache_features(
 
     The file is found again by a fingerprint of the backbone (architecture and weights), of the images (their bytes, or
     their names, sizes and times of change) and of the size they are decoded at: whatever changes, other features are
-    computed. An interrupted computation goes on where it stopped. The room on disk is claimed before the first image
-    is read, so that a full disk is an error at the start and never half a file.
+    computed. An interrupted computation goes on where it stopped, and two processes never compute the same features at
+    once. The space on disk is claimed before the first image is read, so that a full disk is an error at the start and
+    never half a file. Checksums (CRC-32 of each part) are compared whenever features are opened, which reads them once,
+    at about 1 GB/s from memory; from the first damaged part on they are computed again, with a warning.
 
     Args:
         backbone: images → features (B, F); used in inference mode.
@@ -145,7 +152,7 @@ def cache_features(
 
     Raises:
         ValueError: if the backbone's output is not (B, F).
-        OSError: if there is no room, with how much is needed and where.
+        OSError: if they cannot be kept, with the reason and the folder.
 
     Example:
     >>> import tempfile, keras
@@ -162,8 +169,11 @@ def cache_features(
         raise ValueError(f"`backbone` must give features (B, F); {backbone.name} gives {shape}. Set its pooling.")
     place = pathlib.Path(folder or cache_folder() / "features") / _fingerprint(backbone, data)
     store = _Store(place, len(data), shape[1])
-    if store.done < len(data):
-        _compute(backbone, data, store, batch_size)
+    if store.done < len(data) or not store.checked:
+        store.make_folder()
+        with alone_in(place):
+            store = _Store(place, len(data), shape[1])  # as another process may have left it meanwhile
+            _compute(backbone, data, store, batch_size)
     rows = np.flatnonzero(store.written)
     return FeatureSet(
         features=store.open(),
@@ -183,11 +193,12 @@ def _compute(backbone, data: ImageSet, store: _Store, batch_size: int) -> None:
     run = traced(backbone)
     store.claim()
     first = store.done
-    if first:
+    if 0 < first < len(data):
         logger.info("Going on with the features of %s at image %d of %d.", data.name, first, len(data))
     noted = time.monotonic()
     with open(store.file, "r+b") as file:
-        for images, indices in data.subset(np.arange(first, len(data))).indexed(batch_size):
+        rest = data.subset(np.arange(first, len(data))).indexed(batch_size) if first < len(data) else ()
+        for images, indices in rest:
             rows = first + indices.numpy()
             if not len(rows):
                 continue
@@ -199,20 +210,56 @@ def _compute(backbone, data: ImageSet, store: _Store, batch_size: int) -> None:
 
 
 class _Store:
-    """`features.f32` (N × F, little-endian) and `progress.json`, which says how far it is filled."""
+    """`features.f32` (N × F, little-endian) and `progress.json`: how far it is filled, and checksums of its parts."""
 
     def __init__(self, folder: pathlib.Path, count: int, dim: int):
         self.folder, self.count, self.dim = folder, count, dim
         self.file, self._progress = folder / "features.f32", folder / "progress.json"
-        self.done, self.written = 0, np.zeros(count, bool)
+        self._start_anew()
         try:
             notes = json.loads(self._progress.read_text("utf-8"))
-            if self.file.stat().st_size == self._size:
+            if self.file.stat().st_size == self._size and manifests.is_intact(notes):
                 self.written[: notes["done"]] = True
                 self.written[notes["skipped"]] = False
                 self.done = notes["done"]
+                self._check(notes.get("parts"))
         except (OSError, ValueError, KeyError, TypeError, IndexError):
-            self.done, self.written = 0, np.zeros(count, bool)
+            self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.done, self.written = 0, np.zeros(self.count, bool)
+        self._parts: list[tuple[int, int]] = []  # (rows up to here, CRC-32 of the part that ends here)
+
+    @property
+    def checked(self) -> bool:
+        """Whether there are checksums of all that is filled; version 0.1.0 wrote none."""
+        return (self._parts[-1][0] if self._parts else 0) == self.done
+
+    def _check(self, parts: list | None) -> None:
+        """Keeps what agrees with its checksum: all before the first damaged part."""
+        if parts is None:  # of version 0.1.0: nobody can tell any more; `note` adds the checksums
+            return
+        start = 0
+        for stop, known in parts:
+            if not start < stop <= self.done or self._sum(start, stop) != known:
+                break
+            self._parts.append((stop, known))
+            start = stop
+        if start < self.done:
+            logger.warning("%s is damaged from row %d on: those features are computed again.", self.file, start)
+            self.done, self.written[start:] = start, False
+
+    def _sum(self, start: int, stop: int) -> int:
+        value, width = 0, 4 * self.dim
+        with open(self.file, "rb") as file:
+            file.seek(start * width)
+            left = (stop - start) * width
+            while left:
+                piece = file.read(min(left, _PIECE))
+                if not piece:
+                    raise ValueError("The file ends too soon.")
+                value, left = zlib.crc32(piece, value), left - len(piece)
+        return value
 
     @property
     def _size(self) -> int:
@@ -223,22 +270,39 @@ class _Store:
             return np.zeros((0, self.dim), np.float32)
         return np.memmap(self.file, "<f4", mode="r", shape=(self.count, self.dim))
 
+    def make_folder(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            OSError: If it cannot be written, with what to do.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            check_file(self._progress)
+        except OSError as error:
+            raise self._cannot_keep(error) from error
+
     def claim(self) -> None:
-        """Takes the whole room on disk; without it a memory map on a full disk would kill the process."""
+        """Takes the whole space on disk; without it a memory map on a full disk would kill the process."""
         if self.done:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             _allocate(self.file, self._size)
         except OSError as error:
             with contextlib.suppress(OSError):
                 self.file.unlink()
-            raise OSError(
-                error.errno,
-                f"The features, {self._size / 1e6:,.1f} MB, cannot be kept ({error.strerror}). Make room, or give "
-                "another `folder` (or TF_DETREG_CACHE)",
-                str(self.folder),
-            ) from error
+            raise self._cannot_keep(error) from error
+
+    def _cannot_keep(self, error: OSError) -> OSError:
+        """The error again, with what helps against it."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        return OSError(
+            error.errno,
+            f"The features, {self._size / 1e6:,.1f} MB, cannot be kept ({cause.strerror}). "
+            f"{'Free some space' if full else 'Allow writing there'}, or give another `folder` (or TF_DETREG_CACHE)",
+            str(self.folder),
+        )
 
     def write(self, file: BinaryIO, rows: np.ndarray, features: np.ndarray) -> None:
         """Puts features at `rows`, which ascend; where an image was unreadable, a row is left out."""
@@ -252,9 +316,13 @@ class _Store:
         """Writes down how far the file is filled, once the features themselves are on disk."""
         file.flush()
         os.fsync(file.fileno())
+        start = self._parts[-1][0] if self._parts else 0
+        if done > start:
+            self._parts.append((done, self._sum(start, done)))
         self.done = done
         skipped = np.flatnonzero(~self.written[:done]).tolist()
-        write_json(self._progress, {"done": done, "skipped": skipped, "dim": self.dim})
+        notes = {"done": done, "skipped": skipped, "dim": self.dim, "parts": [list(part) for part in self._parts]}
+        write_json(self._progress, manifests.sealed(notes))
 
 
 def _allocate(path: pathlib.Path, size: int) -> None:
