@@ -20,12 +20,13 @@ from tf_detreg.workspaces import ASIDE, clean, workspace, workspaces
 __all__ = [
     "check_file",
     "clean",
-    "creating",
+    "move_new",
     "read_folder",
     "read_json",
     "readable",
     "replacing",
     "sync",
+    "sync_entry",
     "workspace",
     "write_json",
     "write_text",
@@ -78,38 +79,6 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator
         _put(new, path)
 
 
-@contextlib.contextmanager
-def creating(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[pathlib.Path]:
-    """Give a temporary path that becomes the folder `path` when the block ends well; never replace anything.
-
-    Args:
-        path: The folder to make. Missing parent folders are made.
-        durable: As for `replacing`.
-
-    Yields:
-        A path on the same disk, with the same name, that does not exist yet.
-
-    Raises:
-        FileExistsError: If `path` is there, also where another process made it while the block ran.
-        OSError: If nothing can be written there.
-
-    Example:
-        >>> import tempfile
-        >>> folder = pathlib.Path(tempfile.mkdtemp())
-        >>> with creating(folder / "1") as temporary:
-        ...     temporary.mkdir()
-        ...     _ = (temporary / "note.txt").write_text("first")
-        >>> [file.name for file in folder.iterdir()]
-        ['1']
-    """
-    path = pathlib.Path(path)
-    with _staged(path, durable) as new:
-        yield new
-        if durable:
-            sync(new)
-        move_new(new, path)
-
-
 def move_new(new: pathlib.Path, path: pathlib.Path) -> None:
     """Give a folder that holds something its name, in one step that fails where the name is taken.
 
@@ -143,7 +112,7 @@ def _staged(path: pathlib.Path, durable: bool) -> Iterator[pathlib.Path]:
                 raise OSError(error.errno, error.strerror, str(path)) from error
             raise
         if durable:
-            _sync_entry(path.parent)
+            sync_entry(path.parent)
 
 
 def _put(new: pathlib.Path, path: pathlib.Path) -> None:
@@ -261,8 +230,8 @@ def sync(path: str | os.PathLike[str]) -> None:
             os.close(descriptor)
 
 
-def _sync_entry(folder: pathlib.Path) -> None:
-    """Puts the names in a folder on the disk, where a disk can be told to: all is written by then."""
+def sync_entry(folder: pathlib.Path) -> None:
+    """Put the names in a folder on the disk, where a disk can be told to: all else is written by then."""
     if os.name == "nt":
         return
     with contextlib.suppress(OSError):

@@ -2,9 +2,12 @@
 
 import os
 import pathlib
-import zipfile
 
 import keras
+
+from tf_detreg import archives
+
+_ENTRIES = ("config.json", "metadata.json", "model.weights.h5")
 
 
 def load(path: str | os.PathLike[str]) -> keras.Model:
@@ -20,16 +23,18 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
         The inference model: images `(B, H, W, 3)` with pixel values 0..255 to unit vectors `(B, dim)`.
 
     Raises:
-        ValueError: If there is no such file.
+        ValueError: If there is no such file, or it is damaged: all of it is read and compared with its checksums first.
     """
     path = pathlib.Path(path)
     if path.is_dir():
         path = path / "embedder.keras"
     if not path.is_file():
         raise ValueError(f"path={str(path)!r} is not there. Give a .keras file, or the directory of a finished run.")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"path={str(path)!r} is damaged: its {path.stat().st_size:,} bytes are no whole .keras file. Copy it "
-            "again, or remove it and train on (`tf-detreg train --run … --resume`)."
-        )
+    if path.suffix == ".keras":
+        fault = archives.fault(path, _ENTRIES)
+        if fault is not None:
+            raise ValueError(
+                f"path={str(path)!r} is damaged ({fault}). Copy it again, or remove it and train on "
+                "(`tf-detreg train --run … --resume`)."
+            )
     return keras.models.load_model(path, compile=False, safe_mode=True)

@@ -1,8 +1,15 @@
-"""All formats at once, published together or not at all, with a card beside them."""
+"""All formats at once, published together or not at all, with a card beside them, under a number of their own."""
 
+import json
+import shutil
+import threading
+
+import numpy as np
 import pytest
 
-from tf_detreg import export
+from tf_detreg import export, manifests
+from tf_detreg.export import publishing, verification
+from tf_detreg.serving.model import ModelDirectory
 
 
 def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tmp_path):
@@ -13,12 +20,16 @@ def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tm
     assert done.verification.passed
     assert {name: path.name for name, path in done.paths.items()} == {
         "saved_model": "1",
-        "dynamic": "m-v1-dynamic.tflite",
+        "dynamic": "m-dynamic.tflite",
     }
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["1", "README.md", "m-v1-dynamic.tflite"]
+    assert [p.name for p in (tmp_path / "m").iterdir()] == ["1"]
+    assert done.paths["dynamic"] == tmp_path / "m" / "1" / "lite" / "m-dynamic.tflite"
+    assert {"saved_model.pb", "variables", "lite", "README.md", "manifest.json"} <= {
+        p.name for p in done.paths["saved_model"].iterdir()
+    }
     card = done.card.read_text()
-    assert card == (done.paths["saved_model"] / "README.md").read_text()
-    for text in ("# Colours", "48 pictures", "proxy_anchor", "CC0", "| m-v1-dynamic.tflite | litert |"):
+    assert done.card == done.paths["saved_model"] / "README.md"
+    for text in ("# Colours", "48 pictures", "proxy_anchor", "CC0", "| SavedModel |", "| m-dynamic.tflite | litert |"):
         assert text in card
 
 
@@ -33,10 +44,11 @@ def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images
     strict = {"dynamic": export.Limits(cosine=1.1, recall_points=0.0)}
     done = export.release(embedder, tmp_path / "m", images, limits=strict)
     assert sorted(done.paths) == ["float16", "float32", "int8", "saved_model"]
-    assert not list((tmp_path / "m").glob("*dynamic*"))
-    assert "m-v1-dynamic.tflite: cosine" in done.verification.reasons()
+    assert not list((tmp_path / "m").rglob("*dynamic*"))
+    assert publishing.check_version(done.paths["saved_model"])
+    assert "m-dynamic.tflite: cosine" in done.verification.reasons()
     assert "left out" in done.card.read_text()
-    with pytest.raises(ValueError, match=r"Not published.*m-v2-float32\.tflite.*below 1\.1"):
+    with pytest.raises(ValueError, match=r"Not published.*m-float32\.tflite.*below 1\.1"):
         export.release(embedder, tmp_path / "m", images, limits={"float32": export.Limits(1.1, 0.0)})
 
 
@@ -52,3 +64,152 @@ def test_bad_settings(embedder, images, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="Cannot write here"):
         export.release(embedder, tmp_path / "file", images, formats=["float32"])
+
+
+def write_text(text):
+    def write(path):
+        path.mkdir()
+        (path / "saved_model.pb").write_text(text)
+
+    return write
+
+
+def test_a_number_is_never_given_twice(embedder, images, tmp_path):
+    directory = tmp_path / "m"
+    for taken in ("1", "3"):
+        (directory / taken).mkdir(parents=True)
+    assert publishing.publish(directory, None, write_text("a")).name == "4"
+    (directory / "m-v6-float16.tflite").write_bytes(b"of version 0.1.0")
+    assert publishing.free_version(directory, None) == 7
+    with pytest.raises(ValueError, match=r"version=6 is in .* the next free one is 7"):
+        publishing.publish(directory, 6, write_text("b"))
+    done = export.release(embedder, directory, images, formats=["float32"], check=False)
+    assert done.paths["float32"] == directory / "lite-7" / "lite" / "m-float32.tflite"
+    before = done.paths["float32"].read_bytes()
+    again = export.release(embedder, directory, images, formats=["float32"], check=False)
+    assert again.paths["float32"].parts[-3] == "lite-8"
+    assert done.paths["float32"].read_bytes() == before
+    assert publishing.publish(directory, None, write_text("c")).name == "9"
+    assert publishing.versions(directory) == [1, 3, 4, 9]  # what TensorFlow Serving sees
+    with pytest.raises(ValueError, match="version=8 is in"):
+        publishing.publish(directory, 8, write_text("d"))
+
+
+def test_exports_at_once_get_numbers_of_their_own(tmp_path):
+    barrier, done = threading.Barrier(8), []
+
+    def export_one(number):
+        def write(path):
+            write_text(str(number))(path)
+            barrier.wait(30)
+
+        done.append((publishing.publish(tmp_path / "m", None, write), str(number)))
+
+    threads = [threading.Thread(target=export_one, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path, _ in done) == [str(number) for number in range(1, 9)]
+    for path, text in done:
+        assert (path / "saved_model.pb").read_text() == text
+
+
+def test_the_second_of_two_that_ask_for_a_number_is_refused(tmp_path):
+    def write(path):
+        write_text("second")(path)
+        publishing.publish(tmp_path, 5, write_text("first"))
+
+    with pytest.raises(ValueError, match="version=5 is in"):
+        publishing.publish(tmp_path, 5, write)
+    assert (tmp_path / "5" / "saved_model.pb").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["5"]
+
+
+@pytest.fixture(scope="module")
+def whole(embedder, images, tmp_path_factory):
+    """A version with a SavedModel and a file for phones."""
+    return export.release(
+        embedder, tmp_path_factory.mktemp("m") / "m", images, formats=["saved_model", "float32"], check=False
+    )
+
+
+def test_a_flipped_bit_in_any_file_of_a_version_is_found(whole, embedder, images, tmp_path):
+    version = shutil.copytree(whole.paths["saved_model"], tmp_path / "m" / "1")
+    assert publishing.check_version(version)
+    files = [path for path in version.rglob("*") if path.is_file()]
+    assert len(files) >= 7
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[:-2] + bytes([content[-2] ^ 4]) + content[-1:])
+        with pytest.raises(ValueError, match="is damaged") as caught:
+            publishing.check_version(version)
+        assert file.name in str(caught.value)
+        file.write_bytes(content)
+    file = version / "variables" / "variables.data-00000-of-00001"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    for load in (lambda: ModelDirectory(tmp_path / "m"), lambda: export.verify(embedder, version, images)):
+        with pytest.raises(ValueError, match=r"damaged .*variables\.data.*export it again"):
+            load()
+    file.unlink()
+    with pytest.raises(ValueError, match=r"variables\.data-00000-of-00001 is missing"):
+        publishing.check_version(version)
+
+
+def test_a_flipped_bit_of_a_phone_file_is_found_wherever_it_was_copied_to(whole, embedder, images, tmp_path):
+    alone = tmp_path / "app.tflite"
+    content = whole.paths["float32"].read_bytes()
+    alone.write_bytes(content)
+    verification.check_artefact(alone)
+    facts = verification.facts_of(alone)
+    assert 0 < facts["model_bytes"] < len(content)
+    for at in np.random.default_rng(0).integers(0, facts["model_bytes"], 40):
+        alone.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+        with pytest.raises(ValueError, match=r"app\.tflite is damaged .*export it again"):
+            verification.check_artefact(alone)
+    with pytest.raises(ValueError, match=r"app\.tflite is damaged"):
+        export.verify(embedder, alone, images)
+    beside = whole.paths["float32"]
+    beside.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.raises(ValueError, match=r"lite/m-float32\.tflite does not match its checksum"):
+        export.verify(embedder, beside, images)
+    beside.write_bytes(content)
+
+
+def test_a_manifest_that_was_changed_is_told(whole, tmp_path):
+    version = shutil.copytree(whole.paths["saved_model"], tmp_path / "1")
+    manifest = json.loads((version / "manifest.json").read_text())
+    for changed in ({**manifest, "files": {}}, {"format": 1}, manifests.sealed({"files": {"x": {}}})):
+        (version / "manifest.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match="is damaged"):
+            publishing.check_version(version)
+    (version / "manifest.json").unlink()
+    assert not publishing.check_version(version)  # as version 0.1.0 wrote it
+
+
+def test_a_kill_in_the_middle_leaves_no_version(tmp_path):
+    def write(path):
+        write_text("half")(path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        publishing.publish(tmp_path / "m", None, write)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_a_change_of_recall_is_refused_in_both_directions(better, embedder, images, monkeypatch):
+    good = np.asarray(embedder(images))
+    labels = np.arange(len(images)) // 2
+    swapped = good.copy()
+    swapped[::2] = np.roll(good[::2], 1, axis=0)
+    exact = np.repeat(np.eye(len(images) // 2, good.shape[1]), 2, axis=0) + 1e-3
+    monkeypatch.setattr(verification, "check_artefact", lambda path: None)
+    monkeypatch.setattr(verification, "engine_of", lambda path: "litert")
+    monkeypatch.setattr(verification, "facts_of", lambda path: {})
+    monkeypatch.setattr(verification, "run_artefact", lambda *_, **__: (exact if better else swapped, {"latency": {}}))
+    (check,) = export.verify(embedder, __file__, images, labels, limits={"float32": export.Limits(-2.0, 0.1)}).checks
+    assert (check.recall_points > 0) == better and check.recall_points != 0
+    assert not check.passed and "R@1 changes by" in check.failures[0]

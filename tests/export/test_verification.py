@@ -69,6 +69,9 @@ def test_bad_artefacts_are_named(embedder, exported, images, tmp_path):
         export.verify(embedder, tmp_path / "broken.tflite", images)
     shutil.copytree(exported, tmp_path / "7")
     (tmp_path / "7" / "variables" / "variables.index").unlink()
+    with pytest.raises(ValueError, match=r"damaged \(variables/variables\.index is missing\)"):
+        export.verify(embedder, tmp_path / "7", images)
+    (tmp_path / "7" / "manifest.json").unlink()
     with pytest.raises(ValueError, match="could not be run by tensorflow"):
         export.verify(embedder, tmp_path / "7", images)
     with pytest.raises(ValueError, match=r"did not end within timeout=0\.01"):

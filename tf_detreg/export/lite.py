@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import functools
+import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -195,8 +197,15 @@ def write(
     files: dict[str, bytes],
     check: Callable[[pathlib.Path], object] | None = None,
 ) -> pathlib.Path:
-    """Write a model and its associated files as one `.tflite` file, whole or not at all."""
+    """Write a model and its associated files as one `.tflite` file, whole or not at all.
+
+    Its `metadata.json` gets the model's size and SHA-256 (`model_bytes`, `model_sha256`), which
+    `verification.check_artefact` compares.
+    """
     path = pathlib.Path(path)
+    facts = json.loads(files["metadata.json"])
+    facts |= {"model_bytes": len(model), "model_sha256": hashlib.sha256(model).hexdigest()}
+    files = {**files, "metadata.json": metadata.as_json(facts)}
     publishing.require_space(path.parent, len(model) + sum(map(len, files.values())))
     with replacing(path) as temporary:
         temporary.write_bytes(model)

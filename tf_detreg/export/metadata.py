@@ -45,10 +45,15 @@ def facts(embedder: keras.Model, image_size: tuple[int, int], **more) -> dict:
 
 def extra_files(facts: dict, labels: Sequence[str] | None = None) -> dict[str, bytes]:
     """Files by name: `metadata.json` and, with labels, `labels.txt` of one name a line."""
-    files = {"metadata.json": json.dumps(facts, indent=2, ensure_ascii=False).encode()}
+    files = {"metadata.json": as_json(facts)}
     if labels is not None:
         files["labels.txt"] = one_a_line("labels", labels)
     return files
+
+
+def as_json(facts: dict) -> bytes:
+    """Return the bytes of `metadata.json`."""
+    return json.dumps(facts, indent=2, ensure_ascii=False).encode()
 
 
 def one_a_line(name: str, values: Sequence) -> bytes:

@@ -1,15 +1,23 @@
-"""Versions that appear whole or not at all."""
+"""Versions that appear whole or not at all, each number once, with checksums of all their files."""
 
 import contextlib
+import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from tf_detreg.files import creating
-from tf_detreg.workspaces import workspace
+from tf_detreg import manifests
+from tf_detreg.files import move_new, sync, sync_entry
+from tf_detreg.workspaces import alone_in, workspace
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_WITHOUT_SAVED_MODEL = "lite-"  # TensorFlow Serving would try to load a folder whose name is a number
+_FLAT = re.compile(r".*-v(\d+)-(?:float32|float16|dynamic|int8)\.tflite")  # where version 0.1.0 put them
 
 
 def publish(
@@ -36,23 +44,95 @@ def publish(
     """
     directory = pathlib.Path(directory)
     present = versions(directory)
-    version = free_version(directory, version)
+    free_version(directory, version)
     require_space(directory, needed)
     try:
-        with creating(directory / str(version)) as temporary:
-            write(temporary)
+        with staging(directory) as folder:
+            content = folder / "content"
+            write(content)
+            seal(content)
             if check is not None:
-                check(temporary)
-    except FileExistsError as error:
-        raise ValueError(f"version={version} is in {str(directory)!r} already, made by another process.") from error
+                check(content)
+            return take_number(content, directory, version)
     except Exception as error:
         # TensorFlow reports a full disk with exceptions of its own.
         if isinstance(error, ValueError | ImportError):
             raise
-        raise OSError(
-            f"Version {version} was not published to {str(directory)!r}; {_kept(present)}. {error}"
-        ) from error
-    return directory / str(version)
+        raise OSError(f"No version was published to {str(directory)!r}; {_kept(present)}. {error}") from error
+
+
+def seal(content: pathlib.Path) -> None:
+    """Write `manifest.json`: size and SHA-256 of every file of a version, and of the manifest itself."""
+    names = [file.relative_to(content).as_posix() for file in content.rglob("*") if file.is_file()]
+    files = manifests.describe(content, [name for name in names if name != MANIFEST])
+    manifest = manifests.sealed({"format": _FORMAT, "files": files})
+    (content / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def check_version(path: str | os.PathLike) -> bool:
+    """Compare all files of an exported version with the checksums that were written with it.
+
+    Args:
+        path: The version's folder, or a file in it.
+
+    Returns:
+        Whether there were checksums: version 0.1.0 wrote none.
+
+    Raises:
+        ValueError: If a file is damaged or missing, with its name.
+
+    Example:
+        >>> check_version("some/folder/of/another/program")
+        False
+    """
+    path = pathlib.Path(path)
+    places = [path] if path.is_dir() else [path.parent, path.parent.parent]
+    folder = next((place for place in places if (place / MANIFEST).is_file()), None)
+    if folder is None:
+        return False
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        described = manifest["files"]
+        what = None if manifests.is_intact(manifest) else f"{MANIFEST} does not match its checksum"
+        if folder != path and path.is_file() and path.relative_to(folder).as_posix() not in described:
+            return False  # a file that was put beside a version
+        what = what or manifests.fault(folder, described)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{MANIFEST} cannot be read: {error}"
+    if what is not None:
+        raise ValueError(
+            f"The exported version {str(folder)!r} is damaged ({what}). Copy it again, or export it again."
+        )
+    return True
+
+
+def take_number(content: pathlib.Path, directory: pathlib.Path, version: int | None) -> pathlib.Path:
+    """Give a finished version its number, in one step, as the only one that gets it.
+
+    Args:
+        content: Its folder, on the same disk; without `saved_model.pb` it becomes `lite-N`, which TensorFlow Serving
+            passes over.
+        directory: The model's folder.
+        version: The number; None for the next free one.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        ValueError: If the number is taken, also by another process meanwhile.
+    """
+    sync(content)
+    prefix = "" if (content / "saved_model.pb").is_file() else _WITHOUT_SAVED_MODEL
+    with alone_in(directory):
+        while True:
+            number = free_version(directory, version)
+            try:
+                move_new(content, directory / f"{prefix}{number}")
+            except FileExistsError:
+                continue  # taken by another process on a disk without locks: `free_version` says so, or gives the next
+            break
+        sync_entry(directory)
+    return directory / f"{prefix}{number}"
 
 
 @contextlib.contextmanager
@@ -76,16 +156,6 @@ def _remove_if_empty(directory: pathlib.Path) -> None:
         directory.rmdir()
 
 
-def move_in(staged: dict[str, pathlib.Path], directory: pathlib.Path, version: int) -> dict[str, pathlib.Path]:
-    """Moves finished artefacts to their places, the SavedModel last: once it is there, all is there."""
-    paths = {name: directory / path.name for name, path in staged.items()}
-    if (directory / str(version)).exists():
-        raise ValueError(f"version={version} is in {str(directory)!r} already; leave it out for the next free one.")
-    for name in sorted(staged, key=lambda name: staged[name].is_dir()):
-        staged[name].replace(paths[name])
-    return paths
-
-
 def versions(directory: str | os.PathLike) -> list[int]:
     """The version numbers in a model's folder, ascending."""
     directory = pathlib.Path(directory)
@@ -94,18 +164,30 @@ def versions(directory: str | os.PathLike) -> list[int]:
     return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal() and entry.is_dir())
 
 
+def numbers(directory: str | os.PathLike) -> set[int]:
+    """Return every number that a version bears or bore: of folders, and of the flat files of version 0.1.0."""
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        return set()
+    names = [entry.name for entry in directory.iterdir()]
+    plain = [name.removeprefix(_WITHOUT_SAVED_MODEL) for name in names]
+    flat = [match[1] for match in map(_FLAT.fullmatch, names) if match]
+    return {int(name) for name in [*plain, *flat] if name.isdecimal()}
+
+
 def free_version(directory: str | os.PathLike, version: int | None) -> int:
-    """The number that a new version gets: the one asked for, or one more than the largest present.
+    """Return the number that a new version gets: the one asked for, or one more than the largest present.
 
     Raises:
         ValueError: If it is there already or is not a positive whole number.
     """
-    following = max(versions(directory), default=0) + 1
+    taken = numbers(directory)
+    following = max(taken, default=0) + 1
     if version is None:
         return following
     if isinstance(version, bool) or not isinstance(version, int | np.integer) or version < 1:
         raise ValueError(f"version={version!r} must be a whole number of at least 1.")
-    if version in versions(directory):
+    if version in taken:
         raise ValueError(f"version={version} is in {str(directory)!r} already; the next free one is {following}.")
     return int(version)
 

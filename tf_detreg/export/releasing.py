@@ -19,6 +19,8 @@ from tf_detreg.progress import ticker
 CALIBRATION_IMAGES = 200
 FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
 EXACT = FORMATS[:2]
+SAVED_MODEL = FORMATS[0]
+LITE, CARD = "lite", "README.md"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Release:
     """What was published.
 
     Args:
-        paths: By format: the SavedModel's version folder and the `.tflite` files.
+        paths: By format: the SavedModel's version folder and the `.tflite` files in it.
         verification: What the checks found; None when they were not asked for.
         card: The model card's path.
     """
@@ -53,9 +55,10 @@ def release(
 ) -> Release:
     """Export in several formats, run each in a clean process, and publish what is within its limits.
 
-    The SavedModel appears as `directory/<version>/`, the `.tflite` files as
-    `directory/<folder's name>-v<version>-<format>.tflite`, and the card as `README.md` in `directory` and in the
-    version. All of them appear together or, where a format that must be there falls below its limits, none.
+    All of it lies in one folder, `directory/<version>/`, which appears in one step, or, where a format that must be
+    there falls below its limits, not at all: the SavedModel itself, `lite/<folder's name>-<format>.tflite`, the card as
+    `README.md`, and `manifest.json` with a checksum of each file. Without a SavedModel the folder is called
+    `lite-<version>`, so that TensorFlow Serving passes it over. No number is given twice.
 
     Args:
         embedder: The plain inference model, or a `MetricModel`.
@@ -96,33 +99,51 @@ def release(
     if unknown or not formats:
         raise ValueError(f"formats must be some of {FORMATS}, received {unknown or formats}.")
     embedder, directory = inference_model(embedder), pathlib.Path(directory)
-    version = publishing.free_version(directory, version)
+    publishing.free_version(directory, version)
     calibration = _spread(images if calibration is None else calibration, image_size_of(embedder))
-    with publishing.staging(directory) as room:
-        staged = {}
+    title = directory.resolve().name
+    with publishing.staging(directory) as folder:
         with ticker("Writing the files", len(formats), progress) as tick:
-            if "saved_model" in formats:
-                staged["saved_model"] = saved_model(
-                    embedder, room / directory.resolve().name, version, labels=class_names
-                )
-                tick(1)
-            for name in [name for name in formats if name != "saved_model"]:
+            content = _content(embedder, folder, title, formats, class_names)
+            staged = {SAVED_MODEL: content} if SAVED_MODEL in formats else {}
+            tick(len(staged))
+            for name in [name for name in formats if name != SAVED_MODEL]:
                 quantize = None if name == "float32" else name
-                path = room / f"{directory.resolve().name}-v{version}-{name}.tflite"
+                path = content / LITE / f"{title}-{name}.tflite"
                 staged[name] = litert(embedder, path, quantize, calibration, labels=class_names)
                 tick(1)
         verification = None
         if check:
-            verification = verify(embedder, staged.values(), images, labels, limits=limits, progress=progress)
-        staged = _within_limits(staged, verification, required)
+            publishing.seal(content)
+            verification = _named(verify(embedder, staged.values(), images, labels, limits=limits, progress=progress))
+        for name in staged.keys() - _within_limits(staged, verification, required).keys():
+            staged.pop(name).unlink()
         text = model_card(embedder, verification=verification, **(card or {}))
-        page = room / "README.md"
-        page.write_text(text, encoding="utf-8")
-        if "saved_model" in staged:
-            (staged["saved_model"] / "README.md").write_text(text, encoding="utf-8")
-        paths = publishing.move_in(staged, directory, version)
-        page.replace(directory / "README.md")
-    return Release(paths, verification, directory / "README.md")
+        (content / CARD).write_text(text, encoding="utf-8")
+        publishing.seal(content)
+        done = publishing.take_number(content, directory, version)
+    paths = {name: done / path.relative_to(content) for name, path in staged.items()}
+    return Release(paths, verification, done / CARD)
+
+
+def _content(embedder: keras.Model, folder: pathlib.Path, title: str, formats, class_names) -> pathlib.Path:
+    """The folder that becomes the version, with the SavedModel in it if that is wanted."""
+    content = folder / "content"
+    if SAVED_MODEL in formats:
+        # Its warm-up requests name the model by the folder.
+        saved_model(embedder, folder / title, 1, labels=class_names).rename(content)
+    else:
+        content.mkdir()
+    return content
+
+
+def _named(verification: Verification) -> Verification:
+    """The checks under names that do not depend on where the files lay."""
+    checks = [
+        dataclasses.replace(check, name="SavedModel") if check.engine == "tensorflow" else check
+        for check in verification.checks
+    ]
+    return dataclasses.replace(verification, checks=tuple(checks))
 
 
 def _within_limits(

@@ -1,6 +1,7 @@
 """Running what was written in clean processes, and comparing it with the Keras model."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -13,8 +14,10 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from tf_detreg import retrieval
+from tf_detreg import archives, retrieval
+from tf_detreg.export import publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model, pixels
+from tf_detreg.files import read_json
 from tf_detreg.progress import ticker
 
 RUNNER = pathlib.Path(__file__).with_name("runner.py")
@@ -171,7 +174,7 @@ def verify(
         A `Verification`: `.passed`, `.checks`, `.to_markdown()`, `.to_json()`, and `.require()`, which raises.
 
     Raises:
-        ValueError: If an artefact is missing or cannot be run, or `images` do not fit.
+        ValueError: If an artefact is missing, is damaged or cannot be run, or `images` do not fit.
 
     Example:
         >>> from tf_detreg.export import saved_model
@@ -191,6 +194,7 @@ def verify(
     checks, paths = [], [pathlib.Path(path) for path in artefacts]
     with ticker("Checking the files", len(paths), progress) as tick:
         for path in paths:
+            check_artefact(path)
             got, timings = run_artefact(path, images, latency=latency, repeats=repeats, timeout=timeout)
             recall = None if truth is None else recall_at_1(got, np.asarray(labels))
             change = None if recall is None else 100 * (recall - truth)
@@ -263,16 +267,47 @@ def engine_of(path: pathlib.Path) -> str:
 
 
 def facts_of(path: str | os.PathLike) -> dict:
-    """The `metadata.json` of an artefact; empty where it has none."""
+    """Return the `metadata.json` of an artefact; empty where it has none.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
     path = pathlib.Path(path)
     file = path / "assets.extra" / "metadata.json"
     if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
     if path.suffix == ".tflite" and zipfile.is_zipfile(path):
+        fault = archives.fault(path)
+        if fault is not None:
+            raise _damaged(path, fault)
         with zipfile.ZipFile(path) as archive:
             # A file that others wrote may hold labels alone.
             return json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
     return {}
+
+
+def check_artefact(path: str | os.PathLike) -> None:
+    """Compare an artefact with the checksums that were written with it, as far as there are any.
+
+    Args:
+        path: A SavedModel version folder or a `.tflite` file.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    path = pathlib.Path(path)
+    publishing.check_version(path)
+    if path.suffix != ".tflite":
+        return
+    facts = facts_of(path)
+    if "model_sha256" in facts:
+        content = path.read_bytes()[: facts["model_bytes"]]
+        if hashlib.sha256(content).hexdigest() != facts["model_sha256"]:
+            raise _damaged(path, "the model does not match its checksum")
+
+
+def _damaged(path: pathlib.Path, what: str) -> ValueError:
+    return ValueError(f"{path} is damaged ({what}). Copy it again, or export it again.")
 
 
 def recall_at_1(embeddings: np.ndarray, labels: np.ndarray) -> float | None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tf_detreg.export.publishing import versions
+from tf_detreg.export.publishing import check_version, versions
 from tf_detreg.export.verification import facts_of
 from tf_detreg.serving.batching import SIZES
 
@@ -28,7 +28,13 @@ class Version:
 
         self.number = int(path.name)
         self.facts = facts_of(path)
-        self._loaded = tf.saved_model.load(str(path))
+        check_version(path)
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+        except Exception as error:  # TensorFlow raises many kinds on a damaged folder
+            raise ValueError(
+                f"The exported version {str(path)!r} cannot be loaded ({error}). Copy it again, or export it again."
+            ) from error
         self.signatures = dict(self._loaded.signatures)
         self.definitions = self._read_definitions(path / "saved_model.pb")
         self._constant = tf.constant

@@ -4,11 +4,11 @@ import json
 import os
 import pathlib
 import re
-import zipfile
 
 import keras
 import numpy as np
 
+from tf_detreg import archives
 from tf_detreg.files import replacing
 
 _NAME = re.compile(r"epoch-(\d+)\.npz")
@@ -58,14 +58,16 @@ def restore(model: keras.Model, path: str | os.PathLike) -> dict:
     Raises:
         ValueError: If the file is damaged or belongs to another model; the model is then unchanged.
     """
+    fault = archives.fault(path, [f"{_NOTES}.npy"])
+    if fault is not None:
+        raise _damaged(path, fault)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         notes = json.loads(str(arrays.pop(_NOTES)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a checkpoint of ours, or damaged ({error}). Delete it to use an older one."
-        ) from error
+        notes["epoch"]
+    except Exception as error:  # a header that makes no sense: NumPy raises many kinds, and nothing else happens here
+        raise _damaged(path, str(error)) from error
     state = state_of(model)
     if state.keys() != arrays.keys() or any(tuple(v.shape) != arrays[n].shape for n, v in state.items()):
         raise ValueError(
@@ -75,6 +77,12 @@ def restore(model: keras.Model, path: str | os.PathLike) -> dict:
     for name, variable in state.items():
         variable.assign(arrays[name])
     return notes
+
+
+def _damaged(path: str | os.PathLike, what: str) -> ValueError:
+    return ValueError(
+        f"The checkpoint {path} is damaged ({what}). Delete it: the run then resumes from the one before."
+    )
 
 
 def checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:

@@ -10,6 +10,7 @@ from tf_detreg.files import read_json, replacing, write_json
 from tf_detreg.training import checkpoint
 from tf_detreg.training.claim import LOCK
 from tf_detreg.training.config import differences
+from tf_detreg.workspaces import MARK, clean
 
 CONFIG, CHECKPOINTS, BEST, EMBEDDER = "config.json", "checkpoints", "best.keras", "embedder.keras"
 HISTORY, EVALUATION = "history.csv", "evaluation.json"
@@ -34,10 +35,12 @@ def prepare(directory: pathlib.Path, resume: bool) -> None:
     with replacing(directory / _PROBE) as temporary:
         temporary.touch()
     (directory / _PROBE).unlink()
-    # What a kill left half-written: temporary folders, which no one reads.
     for folder in (directory, directory / CHECKPOINTS):
+        clean(folder)
+        # Of killed runs of version 0.1.0, whose hidden folders bore no mark.
         for rest in folder.glob(".*.*"):
-            shutil.rmtree(rest, ignore_errors=True)
+            if not rest.name.endswith(MARK):
+                shutil.rmtree(rest, ignore_errors=True)
 
 
 def compare(directory: pathlib.Path, record: dict[str, dict], writes: bool = True) -> None:

@@ -269,11 +269,13 @@ def finish(fitted: Fitted) -> None:
     Raises:
         TrainingDiverged: If the training did; the result is written all the same.
     """
+    from tf_detreg.models import load
+
     if not fitted.data.place.chief:
         return
     with naming_the_last_checkpoint(fitted.directory):
         best = fitted.directory / BEST
-        evaluate(fitted.data, keras.models.load_model(best, compile=False), fitted.directory)
+        evaluate(fitted.data, load(best), fitted.directory)
         with replacing(fitted.directory / EMBEDDER) as temporary:
             shutil.copyfile(best, temporary)
     if fitted.diverged:
