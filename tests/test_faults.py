@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,13 +204,18 @@ def test_a_run_has_its_newest_or_the_last_checkpoint_after_any_fault(tmp_path):
 def test_an_export_is_there_whole_or_not_at_all_after_any_fault(tmp_path):
     def newest():
         present = publishing.versions(tmp_path)
-        for number in present:
+        for number in present[-2:]:
             number_of(tmp_path / str(number))
+            assert publishing.check_version(tmp_path / str(number))
         assert present == list(range(1, len(present) + 1))
         return len(present) - 1
 
+    def fill(path):
+        folder_of(1)(path)
+        (path / "saved_model.pb").write_text("graph")
+
     def write(number):
-        publishing.publish(tmp_path, None, folder_of(number))
+        publishing.publish(tmp_path, None, fill)
 
     assert every_fault(write, newest) >= 200
     assert all(path.name.isdecimal() for path in tmp_path.iterdir())
@@ -305,11 +311,12 @@ def test_a_folder_that_a_killed_writer_moved_aside_is_read_again(tmp_path):
 
 
 def test_a_new_folder_never_replaces_one(tmp_path):
-    for made in (folder_of(1), lambda path: path.mkdir()):
-        target = tmp_path / "taken"
-        if not target.exists():
-            made(target)
-        with pytest.raises(FileExistsError), files.creating(target) as temporary:
-            folder_of(2)(temporary)
-        nothing_left(tmp_path, {"taken"})
-    assert number_of(tmp_path / "taken") == 1
+    for taken in (folder_of(1), lambda path: path.mkdir(), lambda path: path.write_text("a file")):
+        target, new = tmp_path / "taken", tmp_path / "new"
+        taken(target)
+        folder_of(2)(new)
+        with pytest.raises(FileExistsError):
+            files.move_new(new, target)
+        assert number_of(new) == 2
+        shutil.rmtree(new)
+        shutil.rmtree(target, ignore_errors=True)

@@ -64,20 +64,17 @@ def demo(
     if enough_images(len(run.splits().validation), TARGET):
         calibrate_run(run, TARGET)
     exports = pathlib.Path(exports)
-    results: dict[str, Any] = {**export.run_results(run.directory)}
-    card = export.model_card(
-        run.embedder,
-        name="Characters",
-        data="Characters as the fonts inside matplotlib draw them.",
-        recipe=config.to_dict(),
-        **results,
+    card: dict[str, Any] = {
+        "name": "Characters",
+        "data": "Characters as the fonts inside matplotlib draw them.",
+        "recipe": config.to_dict(),
+        **export.run_results(run.directory),
+    }
+    done = export.release(
+        run.embedder, exports / "demo", formats=["saved_model", "float32", "float16"], check=False, card=card
     )
-    model = export.saved_model(run.embedder, exports / "demo", card=card)
-    lite = tuple(
-        export.litert(run.embedder, exports / f"demo{suffix}.tflite", quantize=quantize)
-        for suffix, quantize in (("", None), ("-float16", "float16"))
-    )
-    return Demo(reports, run.directory, page, model, lite)
+    lite = done.paths["float32"], done.paths["float16"]
+    return Demo(reports, run.directory, page, done.paths["saved_model"], lite)
 
 
 def held_back(splits: "Splits") -> "ImageSet":

@@ -41,7 +41,7 @@ class Release:
 def release(
     embedder: keras.Model,
     directory: str | os.PathLike,
-    images,
+    images=None,
     labels: np.ndarray | None = None,
     *,
     formats: Sequence[str] | None = None,
@@ -64,7 +64,7 @@ def release(
         embedder: The plain inference model, or a `MetricModel`.
         directory: The model's folder.
         images: Real images `(N, H, W, 3)`, 0..255, or an `ImageSet`, best of the test classes: what the artefacts are
-            compared on.
+            compared on. Default: none, with `check=False` and without `int8`.
         labels: Their classes, for the change of R@1; an `ImageSet` brings its own.
         formats: Any of `saved_model`, `float32`, `float16`, `dynamic`, `int8`; all that are named must be within
             their limits. Default: all five, of which `float16`, `dynamic` and `int8` are left out where they lose too
@@ -100,7 +100,10 @@ def release(
         raise ValueError(f"formats must be some of {FORMATS}, received {unknown or formats}.")
     embedder, directory = inference_model(embedder), pathlib.Path(directory)
     publishing.free_version(directory, version)
-    calibration = _spread(images if calibration is None else calibration, image_size_of(embedder))
+    if images is None and (check or ("int8" in formats and calibration is None)):
+        raise ValueError("`images` are needed to verify the files, and to calibrate int8; received None.")
+    if "int8" in formats:
+        calibration = _spread(images if calibration is None else calibration, image_size_of(embedder))
     title = directory.resolve().name
     with publishing.staging(directory) as folder:
         with ticker("Writing the files", len(formats), progress) as tick:
