@@ -20,7 +20,7 @@ from tf_detreg.datasets import ImageSet
 from tf_detreg.datasets.glyphs import _read as read_glyphs
 from tf_detreg.datasets.glyphs import _write as write_glyphs
 from tf_detreg.export import publishing
-from tf_detreg.retrieval import Index
+from tf_detreg.index import Index
 
 _SYSTEM = ("posix", "nt", "_io", "io", "fcntl")
 

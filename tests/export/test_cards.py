@@ -26,6 +26,19 @@ def test_a_damaged_result_is_named_with_the_command_that_makes_it(name, tmp_path
         export.run_results(tmp_path)
 
 
+def test_a_changed_key_of_an_evaluation_is_named(report, tmp_path):
+    whole = {"validation": report.as_dict(), "test": report.as_dict()}
+    path = tmp_path / "evaluation.json"
+    for key in ("metrics", "intervals", "queries", "classes", "gallery", "protocol", "engine"):
+        test = {name if name != key else f"{key}x": value for name, value in whole["test"].items()}
+        path.write_text(json.dumps({**whole, "test": test}))
+        with pytest.raises(ValueError, match=rf"damaged: 'test' has no '{key}'.* computes it again"):
+            export.run_results(tmp_path)
+    path.write_text(json.dumps({"validation": whole["validation"], "text": whole["test"]}))
+    with pytest.raises(ValueError, match="holds 'text', which is none of validation, test"):
+        export.run_results(tmp_path)
+
+
 def test_the_card_of_a_run_holds_its_recall_and_its_smoothness(embedder, report, tmp_path):
     (tmp_path / "evaluation.json").write_text(json.dumps({"validation": report.as_dict(), "test": report.as_dict()}))
     measured = {"head": {"spectral norm": {"median": 1.25, "max": 3.5, "samples": 8}}, "embedder": {}}

@@ -140,7 +140,8 @@ def test_a_disk_without_locks_is_trained_on_all_the_same(tmp_path, monkeypatch):
 def test_a_damaged_evaluation_is_named_and_computed_again(run, splits):
     path = run.directory / "evaluation.json"
     before, weights = path.read_text(), (run.directory / "embedder.keras").read_bytes()
-    for damage in (before[:200] + "\x01" + before[200:], "[]", None):
+    changed = before.replace('"metrics"', '"netrics"'), before.replace('"test"', '"tesu"')
+    for damage in (before[:200] + "\x01" + before[200:], "[]", *changed, None):
         if damage is None:
             path.unlink()
         else:

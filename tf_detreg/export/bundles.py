@@ -17,6 +17,7 @@ from tf_detreg.images.graph import decode_batch
 from tf_detreg.index import Index
 from tf_detreg.retrieval import approximate
 from tf_detreg.retrieval.decision import Decision
+from tf_detreg.retrieval.identity import same_model, short
 
 LARGEST_MOBILE_BYTES = 1_500_000_000
 _SAMPLE = 512  # gallery items, slightly moved: a ScaNN searcher is tuned on half of them and measured on the others
@@ -215,10 +216,11 @@ def check_gallery(
             f"gallery must be (N, {dim}) as embedder={embedder.name!r} makes it, received {gallery.shape}: "
             "embed the gallery with this model."
         )
-    if gallery_model is not None and gallery_model != fingerprint(embedder):
+    mark = fingerprint(embedder)
+    if gallery_model is not None and not same_model(gallery_model, mark):
         raise ValueError(
-            f"gallery was made by another model (fingerprint {gallery_model}, this one has {fingerprint(embedder)}): "
-            "its distances mean nothing here. Embed the gallery again."
+            f"gallery was made by another model (fingerprint {short(gallery_model)}, this one has {short(mark)}): its "
+            "distances mean nothing here. Embed the gallery again."
         )
     lengths = np.linalg.norm(gallery, axis=1)
     if not np.allclose(lengths, 1.0, atol=1e-3):

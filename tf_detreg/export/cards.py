@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 
@@ -11,8 +11,10 @@ from tf_detreg.export.inference import fingerprint, inference_model
 from tf_detreg.export.verification import Verification
 from tf_detreg.files import read_json
 from tf_detreg.retrieval.decision import decision_of
+from tf_detreg.retrieval.identity import short
 from tf_detreg.retrieval.report import label
 from tf_detreg.retrieval.trained_classes import sentence, titled
+from tf_detreg.training.run_directory import read_evaluation
 
 UNKNOWN = "Not recorded."
 NO_DECISION = "No threshold was fitted: the nearest items are returned, however far they are."
@@ -60,7 +62,7 @@ def model_card(
         f"Maps {side} (RGB, values 0..255; scaling is inside) to vectors of length 1 in "
         f"{embedder.outputs[0].shape[-1]} dimensions, so that the dot product of two images' vectors says how alike "
         f"they are. {embedder.count_params():,} parameters; fingerprint "
-        f"`{fingerprint(embedder)}`. Made with tf_detreg.",
+        f"`{short(fingerprint(embedder))}`. Made with tf_detreg.",
         "## Data\n\n" + data,
         "## Recipe\n\n" + _text(recipe),
         "## Retrieval\n\n" + _text(evaluation),
@@ -103,8 +105,8 @@ def run_results(directory: str | os.PathLike) -> dict[str, str]:
     """
     directory = pathlib.Path(directory)
     train, analyze = f"`tf-detreg train --run {directory} --resume`", f"`tf-detreg analyze {directory}`"
-    evaluation = _read(directory / "evaluation.json", train)
-    smoothness = _read(directory / "lipschitz.json", analyze)
+    evaluation = _read(directory / "evaluation.json", train, read_evaluation)
+    smoothness = _read(directory / "lipschitz.json", analyze, read_json)
     unfinished = f"Not measured: the run has not ended. {train} ends it."
     unknown = f"Not measured. {analyze} measures it; then export again."
     decision = decision_of(directory)
@@ -158,10 +160,10 @@ def _percent(report: Mapping, metric: str) -> str:
     return f"{100 * value:.2f}" + (f" ({100 * interval[0]:.2f} – {100 * interval[1]:.2f})" if known else "")
 
 
-def _read(path: pathlib.Path, command: str) -> dict:
+def _read(path: pathlib.Path, command: str, read: Callable[[pathlib.Path], dict]) -> dict:
     """What a file of the run says, if it is there; `command` is what writes it."""
     try:
-        return read_json(path) if path.is_file() else {}
+        return read(path) if path.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{error} {command} computes it again.") from error
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tf_detreg.retrieval.fingerprint import fingerprint
+from tf_detreg.retrieval.identity import fingerprint
 
 __all__ = ["fingerprint", "image_size_of", "inference_model", "pixels"]
 

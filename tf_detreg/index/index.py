@@ -17,6 +17,7 @@ from tf_detreg.index.store import FILE, Change, Store
 from tf_detreg.index.tuning import Tuner
 from tf_detreg.retrieval import approximate, checks, deciding, index_folder
 from tf_detreg.retrieval.decision import Decision
+from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.matches import Matches
 
 _OLD_FILE = "manifest.json"
@@ -35,7 +36,7 @@ class Index:
         ids: N different strings or integers. Default: 0 … N-1.
         metadata: N mappings that JSON can hold, such as `{"label": "daisy", "path": "1.jpg"}`. Default: empty ones.
         fingerprint: What identifies the model, as `retrieval.fingerprint` makes it. Default: unknown. A query with
-            another fingerprint is refused.
+            another model's is refused.
 
     Raises:
         ValueError: If vectors are not finite or are zero, ids repeat, or lengths do not fit.
@@ -183,7 +184,7 @@ class Index:
         return self._store.snapshot().live
 
     def __repr__(self) -> str:
-        return f"Index({len(self)} items, {self.dimension} dimensions, model {self.fingerprint or 'unknown'})"
+        return f"Index({len(self)} items, {self.dimension} dimensions, model {short(self.fingerprint or 'unknown')})"
 
     def __contains__(self, id: object) -> bool:
         return self._row(id) is not None
@@ -497,9 +498,10 @@ class Index:
                 f"`{name}` have {width} dimensions and the index has {self.dimension}. "
                 "Embed them with the model that embedded the index."
             )
-        if fingerprint is not None and self.fingerprint is not None and fingerprint != self.fingerprint:
+        known = self.fingerprint
+        if fingerprint is not None and known is not None and not same_model(fingerprint, known):
             raise ValueError(
-                f"`fingerprint`={fingerprint!r}: the index was made by another model ({self.fingerprint!r}). "
+                f"`fingerprint`={short(fingerprint)!r}: the index was made by another model ({short(known)!r}). "
                 "Build the index again with this model, or embed the queries with that one."
             )
 

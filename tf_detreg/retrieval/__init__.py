@@ -6,7 +6,7 @@ from tf_detreg.retrieval.decision import Decision, Measurement
 from tf_detreg.retrieval.density import FlowDensity
 from tf_detreg.retrieval.evaluate import evaluate
 from tf_detreg.retrieval.find import search
-from tf_detreg.retrieval.fingerprint import fingerprint
+from tf_detreg.retrieval.identity import fingerprint, same_model
 from tf_detreg.retrieval.matches import Matches
 from tf_detreg.retrieval.monitoring import Drift, monitor
 from tf_detreg.retrieval.open_set import OpenSetReport, open_set
@@ -33,6 +33,7 @@ __all__ = [
     "monitor",
     "open_set",
     "read_pairs",
+    "same_model",
     "search",
     "verification",
 ]

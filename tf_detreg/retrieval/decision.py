@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_detreg.files import read_json, write_text
+from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.report import plain_json
 
 if TYPE_CHECKING:
@@ -123,11 +124,11 @@ class Decision:
         Raises:
             ValueError: If both fingerprints are known and differ.
         """
-        if fingerprint is not None and self.fingerprint is not None and fingerprint != self.fingerprint:
+        known = self.fingerprint
+        if fingerprint is not None and known is not None and not same_model(fingerprint, known):
             raise ValueError(
-                f"`decision` was fitted on another model ({self.fingerprint!r}, this one is {fingerprint!r}): its "
-                f"scores "
-                "mean something else. Calibrate again: `tf-detreg calibrate RUN`."
+                f"`decision` was fitted on another model ({short(known)!r}, this one is {short(fingerprint)!r}): its "
+                "scores mean something else. Calibrate again: `tf-detreg calibrate RUN`."
             )
 
     def to_dict(self) -> dict[str, object]:

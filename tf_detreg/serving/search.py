@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.serving.bodies import read_body, uploaded
 from tf_detreg.serving.gallery import MOST_NEIGHBORS, Gallery
 from tf_detreg.serving.predictor import Predictor
@@ -127,10 +128,10 @@ class Search:
         made_by, serving = self._gallery.fingerprint, model.current.facts.get("fingerprint")
         if "serve_bytes" not in model.current.signatures:
             raise ValueError(f"The model {model.name!r} has no signature serve_bytes, which searching needs.")
-        if made_by and serving and made_by != serving:
+        if made_by and serving and not same_model(made_by, serving):
             raise ValueError(
-                f"`index` was made by another model ({made_by}) than the one that serves ({serving}, version "
-                f"{model.current.number}): its distances mean nothing here. Embed the gallery again."
+                f"`index` was made by another model ({short(made_by)}) than the one that serves ({short(serving)}, "
+                f"version {model.current.number}): its distances mean nothing here. Embed the gallery again."
             )
 
 

@@ -23,7 +23,7 @@ from tf_detreg.training import assembly, distribution, run_directory, stages
 from tf_detreg.training.claim import claimed
 from tf_detreg.training.config import RunConfig
 from tf_detreg.training.moved_data import check_same_data, moved
-from tf_detreg.training.run_directory import BEST, CONFIG, EMBEDDER, EVALUATION, HISTORY
+from tf_detreg.training.run_directory import BEST, CONFIG, EMBEDDER, EVALUATION, HISTORY, read_evaluation
 from tf_detreg.training.table_log import from_csv
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Run:
         """
         path = self.directory / EVALUATION
         try:
-            return read_json(path) if path.is_file() else {}
+            return read_evaluation(path) if path.is_file() else {}
         except ValueError as error:
             raise ValueError(f"{error} `tf-detreg train --run {self.directory} --resume` computes it again.") from error
 

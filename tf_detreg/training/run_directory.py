@@ -15,6 +15,16 @@ from tf_detreg.workspaces import MARK, clean
 CONFIG, CHECKPOINTS, BEST, EMBEDDER = "config.json", "checkpoints", "best.keras", "embedder.keras"
 HISTORY, EVALUATION = "history.csv", "evaluation.json"
 _PROBE = ".writable"
+_PARTS = ("validation", "test")
+_REPORT = {
+    "metrics": dict,
+    "intervals": dict,
+    "queries": int,
+    "classes": int,
+    "gallery": int,
+    "protocol": str,
+    "engine": str,
+}
 
 
 def prepare(directory: pathlib.Path, resume: bool) -> None:
@@ -97,3 +107,23 @@ def naming_the_last_checkpoint(directory: pathlib.Path) -> Iterator[None]:
 def _precedes_a_run(name: str) -> bool:
     """Return whether a file may be in a directory before its run has begun: a kill leaves them behind."""
     return name in (LOCK, _PROBE) or name.startswith((f".{_PROBE}.", f".{CONFIG}."))
+
+
+def read_evaluation(path: pathlib.Path) -> dict:
+    """Return what `evaluation.json` says: by part (`validation`, `test`), what `RetrievalReport.as_dict` holds.
+
+    Raises:
+        ValueError: If the file is damaged, or an entry that its readers need is missing or of another kind.
+    """
+    reports = read_json(path)
+    for part, report in reports.items():
+        if part not in _PARTS:
+            raise ValueError(f"{path} is damaged: it holds {part!r}, which is none of {', '.join(_PARTS)}.")
+        nested = [report[key] for key in ("seen", "unseen") if isinstance(report, dict) and report.get(key)]
+        for one in (report, *nested):
+            wrong = [
+                key for key, kind in _REPORT.items() if not isinstance(one, dict) or not isinstance(one.get(key), kind)
+            ]
+            if wrong:
+                raise ValueError(f"{path} is damaged: {part!r} has no {wrong[0]!r} as it was written.")
+    return reports
