@@ -107,11 +107,9 @@ def test_a_folder_is_old_or_new_after_any_fault(tmp_path, monkeypatch, swaps):
         monkeypatch.setattr(files, "exchange", lambda first, second: False)
     target = tmp_path / "folder"
 
-    def write(number):
-        with files.replacing(target) as temporary:
-            folder_of(number)(temporary)
-
-    assert every_fault(write, lambda: files.read_folder(target, number_of)) >= 200
+    assert (
+        every_fault(lambda number: _write_folder(target, number), lambda: files.read_folder(target, number_of)) >= 200
+    )
     nothing_left(tmp_path, {"folder"})
 
 
@@ -225,27 +223,32 @@ def test_an_export_is_there_whole_or_not_at_all_after_any_fault(tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("swaps", [True, False], ids=["exchange", "two renames"])
 def test_killed_writers_lose_nothing_and_no_load_fails(tmp_path, monkeypatch, swaps):
-    """Two writers of one index, killed again and again while it is loaded in a loop."""
+    """Two writers of one folder, killed again and again while it is read in a loop."""
     if not swaps:
         monkeypatch.setattr(files, "exchange", lambda first, second: False)
-    target, rng = tmp_path / "shop.index", random.Random(0)
-    index_of(0).save(target)
+    target, rng = tmp_path / "folder", random.Random(0)
+    _write_folder(target, 0)
     loads = 0
     for turn in range(25):
         writers = [_endless_writer(target, 2 * turn + writer) for writer in range(2)]
         try:
             end = time.monotonic() + rng.uniform(0.01, 0.06)
             while time.monotonic() < end:
-                number_of_index(target)
+                files.read_folder(target, number_of)
                 loads += 1
         finally:
             for writer in writers:
                 os.kill(writer, signal.SIGKILL)
                 os.waitpid(writer, 0)
-        number_of_index(target)
+        files.read_folder(target, number_of)
     assert loads >= 25
-    index_of(1).save(target)
-    nothing_left(tmp_path, {"shop.index"})
+    _write_folder(target, 1)
+    nothing_left(tmp_path, {"folder"})
+
+
+def _write_folder(target: pathlib.Path, number: int):
+    with files.replacing(target) as temporary:
+        folder_of(number)(temporary)
 
 
 def _endless_writer(target: pathlib.Path, seed: int) -> int:
@@ -255,7 +258,7 @@ def _endless_writer(target: pathlib.Path, seed: int) -> int:
     try:
         for number in range(1000 * seed, 1000 * seed + 1000):
             with contextlib.suppress(OSError):
-                index_of(number).save(target)
+                _write_folder(target, number)
     finally:
         os._exit(0)
 
