@@ -36,7 +36,7 @@ __all__ = [*_LAYERS, "load", *_ON_DEMAND]
 
 
 def _is_command() -> bool:
-    """Whether this process is the command `tf-detreg` itself, and not one that it started."""
+    """Return whether this process is the command `tf-detreg` itself, and not one that it started."""
     name = os.path.splitext(os.path.basename(sys.argv[0] if sys.argv else ""))[0]
     started = name in ("tf-detreg", "tf-detreg-script") or sys.orig_argv[1:3] == ["-m", "tf_detreg"]
     return started and multiprocessing.parent_process() is None

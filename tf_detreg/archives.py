@@ -9,7 +9,7 @@ from collections.abc import Iterable
 _PIECE = 1 << 22
 
 
-def fault(path: str | os.PathLike, needed: Iterable[str] = ()) -> str | None:
+def fault(path: str | os.PathLike[str], needed: Iterable[str] = ()) -> str | None:
     """Say what is wrong with a zip archive, or None.
 
     All of it is read once, and each entry compared with its CRC-32.

@@ -12,7 +12,7 @@ _SWAP = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
-def exchange(first: str | os.PathLike, second: str | os.PathLike) -> bool:
+def exchange(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
     """Swap what two paths name, so that every process sees either both before or both after.
 
     Args:
@@ -41,7 +41,7 @@ def exchange(first: str | os.PathLike, second: str | os.PathLike) -> bool:
 
 @functools.cache
 def _system_call() -> Callable[[bytes, bytes], int] | None:
-    """The call that swaps, or None where the C library has none."""
+    """Return the call that swaps, or None where the C library has none."""
     if sys.platform == "win32":
         return None
     library = ctypes.CDLL(None, use_errno=True)

@@ -97,7 +97,7 @@ def move_new(new: pathlib.Path, path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _staged(path: pathlib.Path, durable: bool) -> Iterator[pathlib.Path]:
-    """A path inside a workspace; the parent's new entry is put on the disk in the end."""
+    """Yield a path inside a workspace; the parent's new entry is put on the disk in the end."""
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def read_folder(path: str | os.PathLike[str], read: Callable[[pathlib.Path], _Re
             if identity is None and _is_aside(path):
                 time.sleep(_PAUSE)
                 continue
-            result, failure = None, None
+            failure: Exception | None = None
             try:
                 result = read(path)
             except Exception as error:  # whatever it is, it may come from a folder that has gone
@@ -177,7 +177,7 @@ def read_folder(path: str | os.PathLike[str], read: Callable[[pathlib.Path], _Re
 
 @contextlib.contextmanager
 def _pinned(path: pathlib.Path) -> Iterator[tuple[int, int] | None]:
-    """What identifies the folder now. While it is held open, no new folder can come to the same identity."""
+    """Yield what identifies the folder now. While it is held open, no new folder can come to the same identity."""
     if os.name == "nt":
         yield _identity(path)
         return
@@ -202,7 +202,7 @@ def _identity(path: pathlib.Path) -> tuple[int, int] | None:
 
 
 def _is_aside(path: pathlib.Path) -> bool:
-    """Whether a writer has moved the folder aside for a moment; a killed writer's is put back first."""
+    """Return whether a writer has moved the folder aside for a moment; a killed writer's is put back first."""
     waiting = any((folder / ASIDE / path.name).exists() for folder in workspaces(path.parent))
     if waiting:
         clean(path.parent)

@@ -19,7 +19,7 @@ def describe(folder: pathlib.Path, names: Iterable[str]) -> dict[str, dict[str, 
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in sorted(names)}
 
 
-def fault(folder: pathlib.Path, files: Mapping[str, Mapping], verify: bool = True) -> str | None:
+def fault(folder: pathlib.Path, files: Mapping[str, Mapping[str, object]], verify: bool = True) -> str | None:
     """Say what is wrong with the first file that is not as described, or None.
 
     Args:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module everywhere else
 
 MARK = ".tf_detreg"
 """Ends the name of every workspace: nothing else is ever removed."""
@@ -106,7 +106,7 @@ def put_back(folder: pathlib.Path) -> None:
 
 
 def _new(parent: pathlib.Path, name: str) -> tuple[pathlib.Path, int | None]:
-    """A new folder and the descriptor whose lock says that its writer lives."""
+    """Return a new folder and the descriptor whose lock says that its writer lives."""
     while True:
         folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{name[:_PART_OF_THE_NAME]}.", suffix=MARK, dir=parent))
         try:
@@ -117,7 +117,7 @@ def _new(parent: pathlib.Path, name: str) -> tuple[pathlib.Path, int | None]:
 
 @contextlib.contextmanager
 def _held(folder: pathlib.Path) -> Iterator[None]:
-    """The lock of a folder, while the block runs.
+    """Hold the lock of a folder while the block runs.
 
     Raises:
         OSError: If another process holds it, or there are no locks here.
@@ -131,7 +131,7 @@ def _held(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(folder: pathlib.Path) -> int | None:
-    """A descriptor with the lock of a new folder; None where there are no locks.
+    """Return a descriptor with the lock of a new folder, or None where there are no locks.
 
     Raises:
         BlockingIOError: If another process holds it.
