@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import pathlib
+import shutil
 import sqlite3
 import sys
 
@@ -118,21 +120,35 @@ def test_an_index_saved_over_another_takes_its_place_in_one_step(index, tmp_path
     reader.verify()
 
 
-def test_an_index_of_version_0_1_is_read_and_saved_in_todays_form(index, tmp_path):
-    from tf_detreg.retrieval import index_folder
+@pytest.fixture
+def old(tmp_path):
+    """An index that version 0.1.0 wrote, with vectors (3, 4, 0), (0, 1, 0) and (0, 0, 2)."""
+    return shutil.copytree(pathlib.Path(__file__).parents[1] / "data" / "index_0_1", tmp_path / "old")
 
-    metadata = [index.metadata(id) for id in index.ids]
-    old = index_folder.Contents(index.embeddings, index.ids, metadata, "model-1", None)
-    index_folder.write(tmp_path / "old", old)
-    loaded = Index.load(tmp_path / "old")
-    assert (loaded.ids, loaded.fingerprint, loaded.metadata("item-3")) == (
-        index.ids,
-        "model-1",
-        index.metadata("item-3"),
-    )
-    loaded.save(tmp_path / "old")
-    assert not (tmp_path / "old" / "manifest.json").exists()
-    assert Index.load(tmp_path / "old", verify=True).ids == index.ids
+
+def test_an_index_of_version_0_1_is_read_and_saved_in_todays_form(old):
+    loaded = Index.load(old)
+    assert (loaded.ids, loaded.fingerprint) == (["mug", 7, "\udcff.jpg"], "0123456789abcdef")
+    assert list(loaded.rows('label = "ü"')) == [{"id": "\udcff.jpg", "label": "ü"}]
+    np.testing.assert_allclose(loaded.embeddings, [[0.6, 0.8, 0], [0, 1, 0], [0, 0, 1]], atol=1e-6)
+    loaded.save(old)
+    assert not (old / "manifest.json").exists()
+    assert Index.load(old, verify=True).ids == loaded.ids
+
+
+@pytest.mark.parametrize("file", ["embeddings.npy", "items.jsonl", "manifest.json"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
+def test_a_damaged_index_of_version_0_1_is_refused(old, file, harm):
+    content = bytearray((old / file).read_bytes())
+    if harm == "remove":
+        (old / file).unlink()
+    elif harm == "cut":
+        (old / file).write_bytes(content[: len(content) // 2])
+    else:
+        content[content.find(b'"bytes"') if file == "manifest.json" else -3] ^= 1
+        (old / file).write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged|not an index"):
+        Index.load(old)
 
 
 def test_queries_of_another_model_are_refused(index):

@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tf_detreg.files import check_file, replacing
-from tf_detreg.index import changes, decisions, integrity, searching, segments
+from tf_detreg.index import changes, decisions, integrity, searching, segments, version_1
 from tf_detreg.index.filters import parse
 from tf_detreg.index.items import Id, bound, crc_of, is_id, metadata_texts, plain_ids, unbound
 from tf_detreg.index.store import FILE, Change, Store
 from tf_detreg.index.tuning import Tuner
-from tf_detreg.retrieval import approximate, checks, deciding, index_folder
+from tf_detreg.retrieval import approximate, checks, deciding
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.matches import Matches
 
-_OLD_FILE = "manifest.json"
 Where = Mapping[str, object] | str
 
 
@@ -111,8 +110,8 @@ class Index:
             ValueError: If it is not an index, is damaged, or was written by a newer version.
         """
         path = pathlib.Path(path)
-        if not (path / FILE).is_file() and (path / _OLD_FILE).is_file():
-            old = index_folder.read(path, True)
+        if not (path / FILE).is_file() and (path / version_1.MANIFEST).is_file():
+            old = version_1.read(path)
             return cls(old.vectors, old.ids, old.metadata, old.fingerprint)
         index = cls.__new__(cls)
         index._use(Store(path))
@@ -156,7 +155,7 @@ class Index:
             OSError: If nothing can be written there.
         """
         path = pathlib.Path(path)
-        if any((path / name).is_file() for name in (FILE, _OLD_FILE)):
+        if any((path / name).is_file() for name in (FILE, version_1.MANIFEST)):
             return
         if path.exists():
             raise ValueError(f"path={str(path)!r} exists and is not an index. Choose another directory, or remove it.")

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from tf_detreg import manifests
+from tf_detreg.files import sync_entry
+
 FOLDER = "segments"
 BLOCK = 65_536  # rows that are looked at together
-_PIECE = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,7 @@ def write(
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / name)
-    _sync_folder(folder)
+    sync_entry(folder)
     return name, digest.hexdigest()
 
 
@@ -118,11 +120,7 @@ def check(directory: pathlib.Path, segment: Segment) -> None:
     Raises:
         ValueError: If they differ.
     """
-    digest = hashlib.sha256()
-    with (directory / FOLDER / segment.file).open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    if digest.hexdigest() != segment.sha256:
+    if manifests.sha256(directory / FOLDER / segment.file) != segment.sha256:
         raise damaged(directory, f"{FOLDER}/{segment.file} does not match its checksum")
 
 
@@ -193,13 +191,3 @@ def positions(parts: Sequence[Segment], rows: np.ndarray) -> np.ndarray:
             inside = which == number
             found[inside] -= np.cumsum(removed)[rows[inside] - parts[number].start]
     return found
-
-
-def _sync_folder(folder: pathlib.Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

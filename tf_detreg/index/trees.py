@@ -1,6 +1,5 @@
 """The ScaNN tree of an index: over one segment, in a folder of its own, with checksums."""
 
-import hashlib
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg import manifests
 from tf_detreg.index import segments
 from tf_detreg.index.segments import Segment
 from tf_detreg.retrieval import approximate, saved_tree
@@ -43,7 +43,7 @@ def save(directory: pathlib.Path, base: Segment, tuned: approximate.Calibrated) 
         shutil.rmtree(folder)
     folder.parent.mkdir(exist_ok=True)
     facts = saved_tree.save(tuned, folder)
-    files = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    files = {file.name: manifests.sha256(file) for file in sorted(folder.iterdir())}
     return {**facts, "segment": base.number, "folder": folder.name, "files": files}
 
 
@@ -72,7 +72,7 @@ def verify(directory: pathlib.Path, facts: Mapping[str, Any]) -> None:
     if set(facts["files"]) != set(saved_tree.files(facts["soar"])):
         raise segments.damaged(directory, "the list of its tree's files is not as it should be")
     for name, known in facts["files"].items():
-        if not (folder / name).is_file() or _sha256(folder / name) != known:
+        if not (folder / name).is_file() or manifests.sha256(folder / name) != known:
             raise segments.damaged(
                 directory, f"{FOLDER}/{facts['folder']}/{name} is missing or does not match its checksum"
             )
@@ -83,7 +83,3 @@ def drop_others(directory: pathlib.Path, facts: Mapping[str, Any] | None) -> Non
     for folder in (directory / FOLDER).glob("*"):
         if facts is None or folder.name != facts["folder"]:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
