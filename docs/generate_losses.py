@@ -125,7 +125,8 @@ def items(text: str) -> list[str]:
 def page(name: str, loss: type) -> str:
     """The page of one loss in Markdown."""
     summary, sections = split(inspect.getdoc(loss))
-    signature = re.sub(r" -> .*| \| None|: \w+(?= \||,| =|\))", "", str(inspect.signature(loss))).replace(" = ", "=")
+    parameters = [each.replace(annotation=each.empty) for each in inspect.signature(loss).parameters.values()]
+    signature = inspect.Signature(parameters)
     paragraphs = re.sub(r"^(Paper settings|Other code):", r"**\1.**", summary, flags=re.MULTILINE)
     paragraphs = paragraphs.replace("\n**Other code.**", "\n\n**Other code.**")
     lines = [f"# {name}", "", paragraphs, "", "```python", f"tf_detreg.losses.{name}{signature}", "```"]

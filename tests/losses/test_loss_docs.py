@@ -14,14 +14,16 @@ from tf_detreg import losses, miners
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
-    f"{room.__name__}.{module.name}" for room in (losses, miners) for module in pkgutil.iter_modules(room.__path__)
+    f"{package.__name__}.{module.name}"
+    for package in (losses, miners)
+    for module in pkgutil.iter_modules(package.__path__)
 ]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name):
-    room = losses if ".losses." in name else miners
-    results = doctest.testmod(importlib.import_module(name), extraglobs={**vars(room), "tf": tf})
+    package = losses if ".losses." in name else miners
+    results = doctest.testmod(importlib.import_module(name), extraglobs={**vars(package), "tf": tf})
     assert results.failed == 0
 
 
