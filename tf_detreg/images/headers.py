@@ -4,12 +4,15 @@
 there. That is how two decoders that forgive different faults come to the same answer.
 
 Policy: what is cut off is unreadable, also where a decoder would fill the rest. A JPEG holds 8 bits a channel, baseline
-or progressive; CMYK needs Adobe's marker, without which nothing says how its inks are stored. A PNG ends in IEND and
-its critical chunks carry their checksums. A GIF's canvas counts, and of several frames the first.
+or progressive; CMYK needs Adobe's marker, without which nothing says how its inks are stored. Its scans end in an end
+mark, and between them stand only segments that may stand there, each whole. A PNG ends in IEND and its critical chunks
+carry their checksums. A WebP's chunks add up to the size that it states. A GIF's canvas counts, and of several frames
+the first.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -17,10 +20,15 @@ from dataclasses import dataclass
 from tf_detreg.images import orientation
 from tf_detreg.images.formats import UnreadableImage
 
-MOST_SEGMENTS = 1024  # of a JPEG or WebP, before the pixels
-MOST_CHUNKS = 1 << 14  # of a PNG; a GIF may have eight times as many blocks
+MOST_SEGMENTS = 1024  # of a JPEG before its pixels, and again from there on
+MOST_CHUNKS = 1 << 14  # of a PNG or WebP; a GIF may have eight times as many blocks
 MOST_BLOCKS = 1 << 17
+JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+# Huffman and quantization tables, number of lines, restart interval, applications' segments, comments.
+JPEG_SEGMENTS = (0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE)
+JPEG_EMPTY = (0x00, *range(0xD0, 0xD8))  # what is passed over: a stored byte of 255, restart marks
 JUNK = 1024  # bytes between two segments of a JPEG that are passed over in one step
+_JPEG_MARK = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 PNG_START, PNG_CRITICAL = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by the kind of color
 
@@ -34,6 +42,8 @@ class Header:
         height: In pixels.
         orientation: 1..8, as EXIF numbers them. Defaults to 1.
         components: Channels of a JPEG. Defaults to 0.
+        scan: Where the first scan of a JPEG begins. Defaults to 0.
+        progressive: Whether a JPEG is. Defaults to False.
         frame: (left, top, width, height) of a GIF's first frame on its canvas. Defaults to None.
         transparent: The one transparent index of a GIF, or grey of a PNG. Defaults to None.
         colors: Of a GIF's or BMP's palette; 0 without one. Defaults to 0.
@@ -45,6 +55,8 @@ class Header:
     height: int
     orientation: int = 1
     components: int = 0
+    scan: int = 0
+    progressive: bool = False
     frame: tuple[int, int, int, int] | None = None
     transparent: int | None = None
     colors: int = 0
@@ -57,13 +69,13 @@ class TooShort(UnreadableImage):
 
 
 def jpeg(content: bytes) -> Header:
-    """Read the segments of a JPEG up to its first scan.
+    """Read the segments of a JPEG up to its first scan, and keep of them what its pixels need.
 
     Raises:
         TooShort: If more bytes are needed.
         UnreadableImage: If it is none that is read here.
     """
-    at, frame, block, adobe = 2, None, None, False
+    at, frame, block, adobe, kept = 2, None, None, False, [content[:2]]
     for _ in range(MOST_SEGMENTS):
         if at + 2 > len(content):
             raise TooShort("the JPEG is cut off")
@@ -73,37 +85,66 @@ def jpeg(content: bytes) -> Header:
             at = found if found >= 0 else at + JUNK
         elif kind == 0xFF:
             at += 1
-        elif kind in (0x00, 0x01) or 0xD0 <= kind <= 0xD7:
+        elif kind in JPEG_EMPTY:
             at += 2
         elif kind == 0xDA:
             if frame is None:
                 break
-            depth, height, width, components = frame
+            progressive, depth, height, width, components = frame
             if depth != 8 or components not in (1, 3, 4):
                 raise UnreadableImage(f"a JPEG of {components} channels of {depth} bits")
             if components == 4 and not adobe:
                 raise UnreadableImage("a CMYK JPEG that does not say how its inks are stored (no Adobe marker)")
-            return Header(width, height, orientation.of_exif(block or b""), components)
-        elif kind < 0xC0 or kind == 0xD8 or kind == 0xD9:
+            kept = b"".join([*kept, content[at:]])
+            turn = orientation.of_exif(block or b"")
+            return Header(width, height, turn, components, at, progressive, content=kept)
+        elif kind not in JPEG_FRAMES and kind not in JPEG_SEGMENTS:
             break
         else:
-            if at + 4 > len(content):
-                raise TooShort("the JPEG is cut off")
-            (length,) = struct.unpack_from(">H", content, at + 2)
-            body = content[at + 4 : at + 2 + length]
-            if length < 2:
-                break
-            if at + 2 + length > len(content):
-                raise TooShort("the JPEG is cut off")
-            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-                if kind > 0xC2 or len(body) < 6 or frame is not None:
-                    raise UnreadableImage("a JPEG that is neither baseline nor progressive")
-                frame = struct.unpack_from(">BHHB", body)
+            end = _segment_end(content, at)
+            body = content[at + 4 : end]
+            if kind in JPEG_FRAMES:
+                if len(body) < 6 or frame is not None:
+                    raise UnreadableImage("a JPEG with two frames, or with a damaged one")
+                frame = (kind == 0xC2, *struct.unpack_from(">BHHB", body))
             if kind == 0xE1 and block is None and body.startswith(orientation.PREFIX):
                 block = body
             adobe |= kind == 0xEE and body.startswith(b"Adobe") and len(body) >= 12
-            at += 2 + length
-    raise UnreadableImage("no JPEG image: its segments lead to no pixels")
+            if not (0xE1 <= kind <= 0xED or kind in (0xEF, 0xFE)):
+                kept.append(content[at:end])
+            at = end
+    raise UnreadableImage("no JPEG image of a kind that is read here: its segments lead to no pixels")
+
+
+def scans(content: bytes, at: int) -> int:
+    """Return how many segments stand in a JPEG from its first scan, at `at`, to its end mark.
+
+    Decoders disagree about a segment that is damaged or has no place there, as a changed byte among the pixels makes
+    one: some stop, some have all pixels before they come to it.
+
+    Raises:
+        UnreadableImage: If there is no end mark, or another mark has no place there, or a segment is cut off.
+    """
+    for count in range(MOST_SEGMENTS):
+        found = _JPEG_MARK.search(content, at)
+        if found is None:
+            break
+        at, kind = found.start(), content[found.start() + 1]
+        if kind == 0xD9:
+            return count
+        if kind != 0xDA and kind not in JPEG_SEGMENTS:
+            raise UnreadableImage(f"the JPEG has a mark 0x{kind:02x} among its pixels")
+        at = _segment_end(content, at)
+    raise UnreadableImage("the JPEG is cut off: its scans lead to no end mark")
+
+
+def _segment_end(content: bytes, at: int) -> int:
+    length = int.from_bytes(content[at + 2 : at + 4])
+    if at + 4 > len(content) or at + 2 + length > len(content):
+        raise TooShort("the JPEG is cut off")
+    if length < 2:
+        raise UnreadableImage("the JPEG has a segment of no length")
+    return at + 2 + length
 
 
 def png(content: bytes) -> Header:
@@ -197,18 +238,18 @@ def _png_orientation(chunks) -> int:
 
 
 def webp(content: bytes) -> Header:
-    """Read size and EXIF of a WebP.
+    """Read size and EXIF of a WebP, and see that its chunks add up.
 
     Raises:
-        UnreadableImage: If it is cut off.
+        UnreadableImage: If it is cut off or they do not.
     """
     (size,) = struct.unpack_from("<I", content, 4)
     if len(content) < 30 or size + 8 > len(content):
         raise UnreadableImage("the WebP is cut off")
-    kind = content[12:16]
+    kind, exif = content[12:16], _webp_exif(content, size + 8)
     if kind == b"VP8X":
         width, height = (1 + int.from_bytes(content[at : at + 3], "little") for at in (24, 27))
-        return Header(width, height, _webp_orientation(content, size + 8) if content[20] & 8 else 1)
+        return Header(width, height, orientation.of_exif(exif) if content[20] & 8 else 1)
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", content, 21)
         return Header(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
@@ -216,16 +257,19 @@ def webp(content: bytes) -> Header:
     return Header(width & 0x3FFF, height & 0x3FFF)
 
 
-def _webp_orientation(content: bytes, end: int) -> int:
-    at = 12
-    for _ in range(MOST_SEGMENTS):
+def _webp_exif(content: bytes, end: int) -> bytes:
+    """Return the first EXIF block, empty without one."""
+    at, exif = 12, None
+    for _ in range(MOST_CHUNKS):
+        if at == end:
+            return exif or b""
         if at + 8 > end:
-            return 1
+            break
         kind, length = struct.unpack_from("<4sI", content, at)
-        if kind == b"EXIF":
-            return orientation.of_exif(content[at + 8 : min(at + 8 + length, end)])
+        if kind == b"EXIF" and exif is None:
+            exif = content[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
-    return 1
+    raise UnreadableImage("the WebP's chunks do not add up to its size")
 
 
 def gif(content: bytes) -> Header:

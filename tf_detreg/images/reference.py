@@ -1,7 +1,7 @@
 """The reference reader: Pillow, under the policy of this package. Evaluation reads every file with it.
 
-Pillow is handed only what belongs to the pixels: of a PNG its critical chunks, of a GIF its first frame, of a BMP
-pixels without palette. What else such files carry is never parsed by it.
+Pillow is handed only what belongs to the pixels: of a JPEG its tables and scans, of a PNG its critical chunks, of a GIF
+its first frame, of a BMP pixels without palette. What else such files carry is never parsed by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from tf_detreg.images.geometry import DRAWS, RandomCrop, Size, height_width, par
 Source = str | os.PathLike | bytes
 
 _PARSERS = {"JPEG": headers.jpeg, "PNG": headers.png, "WEBP": headers.webp, "GIF": headers.gif, "BMP": headers.bmp}
-_JPEG_END = b"\xff\xd9"
 _HEAD = 1 << 16  # bytes that hold most headers
 _LARGEST_FILE = 1 << 30
 _TIFF_ORIENTATION, _TIFF_TILE = 274, (322, 323)  # tags; a decoder allocates a tile whatever the image's size
@@ -168,8 +167,8 @@ def _open(source: Source, max_pixels: int):
     form = format_of(content[:16])
     known = readable_formats()
     header = _PARSERS[form](content) if form in _PARSERS else None
-    if form == "JPEG" and _JPEG_END not in content:
-        raise UnreadableImage("the JPEG is cut off")  # a decoder may have all pixels without it
+    if form == "JPEG":
+        headers.scans(content, header.scan)  # a decoder may have all pixels before it comes to what is wrong
     if header is not None:
         check_pixels(header.width, header.height, max_pixels)
         content = header.content or content

@@ -24,8 +24,7 @@ from tf_detreg.images.threads import each
 _RATIOS = (1, 2, 4, 8)  # by which a JPEG can be made smaller while it is decoded
 _MIXED = len(_RATIOS)
 _UNKNOWN, _NOT_PLAIN = 0, 9  # in place of an orientation
-
-_HEAD = 1 << 16  # bytes that hold most headers
+_LARGEST = 1 << 28  # bytes; what is larger is read only when its turn comes
 
 
 class Windows(NamedTuple):
@@ -158,20 +157,19 @@ def _whole(low: float, high: float, full: int, step: int) -> tuple[int, int]:
 def header_of(path: str) -> tuple[int, int, int] | None:
     """Return (width, height, orientation) of a JPEG of 8 bits in grey or three colors; None of any other file.
 
-    Also None of one that does not end as a JPEG, and may be cut off, or that declares too many pixels.
+    Also None of one that is damaged as far as its segments show, of a baseline one in more than one scan, and of one
+    that declares too many pixels.
     """
     try:
         with open(path, "rb") as file:
-            content = file.read(_HEAD)
-            if content[:3] != b"\xff\xd8\xff":
+            if file.read(3) != b"\xff\xd8\xff" or os.path.getsize(path) > _LARGEST:
                 return None
-            try:
-                found = headers.jpeg(content)
-            except headers.TooShort:
-                found = headers.jpeg(content + file.read())
-            check_pixels(found.width, found.height)
-            file.seek(-2, os.SEEK_END)
-            whole = file.read(2) == b"\xff\xd9" and found.components in (1, 3)
-            return (found.width, found.height, found.orientation) if whole else None
+            file.seek(0)
+            content = file.read()
+        found = headers.jpeg(content)
+        check_pixels(found.width, found.height)
+        # A part that is cut out of a baseline file is decoded without a look at what stands behind it.
+        plain = headers.scans(content, found.scan) == 1 or found.progressive
+        return (found.width, found.height, found.orientation) if plain and found.components in (1, 3) else None
     except (OSError, UnreadableImage):
         return None

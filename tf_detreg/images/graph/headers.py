@@ -9,7 +9,16 @@ import tensorflow as tf
 
 from tf_detreg.images import orientation
 from tf_detreg.images.graph.binary import Content, big, little, same, signed
-from tf_detreg.images.headers import JUNK, MOST_BLOCKS, MOST_CHUNKS, MOST_SEGMENTS, PNG_CRITICAL
+from tf_detreg.images.headers import (
+    JPEG_EMPTY,
+    JPEG_FRAMES,
+    JPEG_SEGMENTS,
+    JUNK,
+    MOST_BLOCKS,
+    MOST_CHUNKS,
+    MOST_SEGMENTS,
+    PNG_CRITICAL,
+)
 
 JPEG, PNG, WEBP, GIF, BMP, UNKNOWN = range(6)
 
@@ -78,14 +87,13 @@ def jpeg(content: Content) -> Facts:
         mark, kind = head[0], head[1]
         length = big(head[2:4])
         is_mark = mark == 0xFF
-        empty = (kind <= 1) | ((kind >= 0xD0) & (kind <= 0xD7))
-        segment = is_mark & (kind >= 0xC0) & (kind != 0xFF) & ((kind < 0xD0) | (kind > 0xDA))
-        is_frame = segment & (kind <= 0xCF) & (kind != 0xC4) & (kind != 0xC8) & (kind != 0xCC)
+        empty, scan = _among(kind, JPEG_EMPTY), is_mark & (kind == 0xDA)
+        is_frame = is_mark & _among(kind, JPEG_FRAMES)
+        segment = is_frame | (is_mark & _among(kind, JPEG_SEGMENTS))
         wrong = at + 2 > content.end
-        wrong |= is_mark & (((kind > 1) & (kind < 0xC0)) | (kind == 0xD8) | (kind == 0xD9))
+        wrong |= is_mark & ~segment & ~empty & ~scan & (kind != 0xFF)
         wrong |= segment & ((length < 2) | (at + 2 + length > content.end))
-        wrong |= is_frame & ((kind > 0xC2) | (length < 8) | (frame >= 0))
-        scan = is_mark & (kind == 0xDA)
+        wrong |= is_frame & ((length < 8) | (frame >= 0))
         wrong |= scan & (frame < 0)
         state = tf.where(wrong, 2, tf.where(scan, 1, 0))
         frame = tf.where(is_frame, at, frame)
@@ -93,10 +101,11 @@ def jpeg(content: Content) -> Facts:
         exif, exif_end = tf.where(is_exif, at + 4, exif), tf.where(is_exif, at + 2 + length, exif_end)
         adobe |= segment & (kind == 0xEE) & (length >= 14) & same(head[4:], b"Adobe")
         after = tf.where(kind == 0xFF, at + 1, tf.where(empty, at + 2, at + 2 + length))
-        return tf.where(is_mark, after, at + _to_mark(content, at)), state, frame, exif, exif_end, adobe
+        after = tf.where(is_mark, after, at + _to_mark(content, at))
+        return tf.where(scan, at, after), state, frame, exif, exif_end, adobe
 
     nowhere = tf.constant(-1, tf.int64)
-    _, state, frame, exif, exif_end, adobe = tf.while_loop(
+    at, state, frame, exif, exif_end, adobe = tf.while_loop(
         lambda at, state, *_: state == 0,
         step,
         (tf.constant(2, tf.int64), 0, nowhere, nowhere, nowhere, False),
@@ -106,7 +115,34 @@ def jpeg(content: Content) -> Facts:
     depth, height, width, channels = tf.split(content.head(frame + 4, 6), (1, 2, 2, 1))
     known = (channels[0] == 1) | (channels[0] == 3) | ((channels[0] == 4) & adobe)
     fine = (state == 1) & (depth[0] == 8) & known
+    fine = tf.cond(fine, lambda: _scans_end(content, at), lambda: False)
     return _facts(fine, big(height), big(width), exif=exif, exif_end=exif_end)
+
+
+def _among(kind: tf.Tensor, kinds: tuple[int, ...]) -> tf.Tensor:
+    return tf.reduce_any(kind == tf.constant(kinds, tf.int64))
+
+
+def _scans_end(content: Content, start: tf.Tensor) -> tf.Tensor:
+    """Return whether the scans of a JPEG from `start` on lead to its end mark, over whole segments."""
+    first, second = content.bytes[start:-1], content.bytes[start + 1 :]
+    stuffed = (second == 0) | (second == 0xFF) | ((second >= 0xD0) & (second <= 0xD7))
+    marks = tf.concat([start + tf.where((first == 0xFF) & ~stuffed)[:, 0], content.end[None]], axis=0)
+
+    def step(at, state):
+        at = tf.gather(marks, tf.searchsorted(marks, at[None])[0])
+        head = content.head(at, 4)
+        length = big(head[2:])
+        after = at + 2 + length
+        ends = head[1] == 0xD9
+        wrong = (at >= content.end) | (after > content.end) | (length < 2)
+        wrong |= ~_among(head[1], (0xDA, *JPEG_SEGMENTS))
+        return after, tf.where(ends, 1, tf.where(wrong, 2, 0))
+
+    _, state = tf.while_loop(
+        lambda _, state: state == 0, step, (start, 0), maximum_iterations=MOST_SEGMENTS, parallel_iterations=1
+    )
+    return state == 1
 
 
 def _to_mark(content: Content, at) -> tf.Tensor:
@@ -192,22 +228,23 @@ def webp(content: Content) -> Facts:
     def step(at, exif, exif_end):
         head = content.head(at, 8)
         length = little(head[4:])
-        found = same(head, b"EXIF")
-        exif, exif_end = tf.where(found, at + 8, exif), tf.where(found, tf.minimum(at + 8 + length, stop), exif_end)
+        found = same(head, b"EXIF") & (exif < 0)
+        exif, exif_end = tf.where(found, at + 8, exif), tf.where(found, at + 8 + length, exif_end)
         return at + 8 + length + length % 2, exif, exif_end
 
-    start = tf.where(extended & (flags & 8 != 0), tf.constant(12, tf.int64), stop)
     nowhere = tf.constant(-1, tf.int64)
-    _, exif, exif_end = tf.while_loop(
-        lambda at, exif, _: (at + 8 <= stop) & (exif < 0),
+    at, exif, exif_end = tf.while_loop(
+        lambda at, *_: at + 8 <= stop,
         step,
-        (start, nowhere, nowhere),
-        maximum_iterations=MOST_SEGMENTS,
+        (tf.constant(12, tf.int64), nowhere, nowhere),
+        maximum_iterations=MOST_CHUNKS,
         parallel_iterations=1,
     )
+    announced = extended & (flags & 8 != 0)
+    exif = tf.where(announced, exif, -1)
     # TensorFlow 2.20's decoder writes past its buffer on frames of an animation.
     animated = extended & (flags & 2 != 0)
-    fine = (content.end >= 30) & (stop <= content.end) & ~animated
+    fine = (content.end >= 30) & (stop <= content.end) & (at == stop) & ~animated
     return _facts(fine, size[0], size[1], exif=exif, exif_end=exif_end)
 
 
