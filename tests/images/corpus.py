@@ -174,6 +174,10 @@ def webp_with(block: bytes, flag: bool = True) -> bytes:
     size = (WIDTH - 1).to_bytes(3, "little") + (HEIGHT - 1).to_bytes(3, "little")
     body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + bytes([8 * flag, 0, 0, 0]) + size + plain[12:]
     body += b"EXIF" + struct.pack("<I", len(block)) + block + bytes(len(block) % 2)
+    return riff(body)
+
+
+def riff(body: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -259,6 +263,15 @@ def jpegs() -> Iterator[tuple[str, bytes, str]]:
     for kind in (0xC3, 0xC5, 0xC9, 0xCB):
         yield f"jpeg frame {kind:x}", plain[: at + 1] + bytes([kind]) + plain[at + 2 :], NONE
     yield "jpeg of 12 bits", plain[: at + 4] + b"\x0c" + plain[at + 5 :], NONE
+    scan = plain.index(b"\xff\xda")
+    for name, more in {"comment": segment(0xFE, b"x"), "table": segment(0xDB, bytes([1]) + bytes([9]) * 64)}.items():
+        yield f"jpeg {name} behind the pixels", plain[:-2] + more + plain[-2:], ALL
+    for kind in (0x01, 0x02, 0xBF, 0xC0, 0xC8, 0xCC, 0xD8, 0xDE, 0xF0, 0xFD):
+        yield f"jpeg mark {kind:x} among the pixels", plain[:-9] + segment(kind, bytes(9)) + plain[-9:], NONE
+        if kind != 0xC0:
+            yield f"jpeg mark {kind:x} before the scan", plain[:scan] + segment(kind, bytes(9)) + plain[scan:], NONE
+    yield "jpeg segment without end", plain[:-9] + b"\xff\xfe\x7f\xff" + plain[-9:], NONE
+    yield "jpeg segment without length", plain[:-9] + b"\xff\xfe\0\1" + plain[-9:], NONE
     yield "jpeg no height", plain[: at + 5] + b"\0\0" + plain[at + 7 :], NONE
     yield "jpeg many comments", plain[:2] + segment(0xFE, b"x") * 900 + plain[2:], ALL
     yield "jpeg too many comments", plain[:2] + segment(0xFE, b"x") * 1100 + plain[2:], NONE
@@ -278,7 +291,14 @@ def webps() -> Iterator[tuple[str, bytes, str]]:
         )
     frames = [Image.fromarray(scene()[:, ::-1])]
     yield "webp animated", saved(scene(), "WEBP", save_all=True, append_images=frames), REFERENCE
-    yield "webp trailing", saved(scene(), "WEBP") + b"more", ALL
+    plain = saved(scene(), "WEBP")
+    yield "webp trailing", plain + b"more", ALL
+    for count in (1, 2, 7, 9):
+        yield f"webp {count} bytes that are no chunk", riff(plain[8:] + bytes(range(65, 65 + count))), NONE
+    yield "webp unknown chunk", riff(plain[8:] + b"JUNK" + struct.pack("<I", 3) + b"abc\0"), ALL
+    yield "webp chunk without its last byte", riff(plain[8:] + b"JUNK" + struct.pack("<I", 3) + b"abc"), NONE
+    oriented = webp_with(tiff_block(6))
+    yield "webp a shorter chunk", oriented[:16] + b"\x09" + oriented[17:], NONE
 
 
 def gif(canvas=None, place=(0, 0), clear=None, table=True, interlace=0, background=b"", indices=16, **more) -> bytes:

@@ -27,6 +27,7 @@ JPEG_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
 # Huffman and quantization tables, number of lines, restart interval, applications' segments, comments.
 JPEG_SEGMENTS = (0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE)
 JPEG_EMPTY = (0x00, *range(0xD0, 0xD8))  # what is passed over: a stored byte of 255, restart marks
+BMP_HEADERS = (40, 52, 56, 64, 108, 124)  # bytes
 JUNK = 1024  # bytes between two segments of a JPEG that are passed over in one step
 _JPEG_MARK = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 PNG_START, PNG_CRITICAL = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -42,7 +43,7 @@ class Header:
         height: In pixels.
         orientation: 1..8, as EXIF numbers them. Defaults to 1.
         components: Channels of a JPEG. Defaults to 0.
-        scan: Where the first scan of a JPEG begins. Defaults to 0.
+        pixels: Where the first scan of a JPEG, or the compressed pixels of a GIF begin. Defaults to 0.
         progressive: Whether a JPEG is. Defaults to False.
         frame: (left, top, width, height) of a GIF's first frame on its canvas. Defaults to None.
         transparent: The one transparent index of a GIF, or grey of a PNG. Defaults to None.
@@ -55,7 +56,7 @@ class Header:
     height: int
     orientation: int = 1
     components: int = 0
-    scan: int = 0
+    pixels: int = 0
     progressive: bool = False
     frame: tuple[int, int, int, int] | None = None
     transparent: int | None = None
@@ -302,7 +303,8 @@ def gif(content: bytes) -> Header:
                 clear = None
             size = max(width, left + columns), max(height, top + rows)
             frame = (left, top, columns, rows)
-            return Header(*size, frame=frame, transparent=clear, colors=colors, content=content[:end] + b";")
+            kept = content[:end] + b";"
+            return Header(*size, pixels=start, frame=frame, transparent=clear, colors=colors, content=kept)
         else:
             break
     raise UnreadableImage("the GIF is cut off, or has no frame")
@@ -334,7 +336,7 @@ def bmp(content: bytes) -> Header:
     width, height, _, depth = struct.unpack_from("<HHHH" if size == 12 else "<iiHH", content, 18)
     if depth not in (1, 4, 8):
         return Header(width, abs(height))
-    if (size != 12 and not 40 <= size <= 124) or len(content) < 14 + size:
+    if (size != 12 and size not in BMP_HEADERS) or len(content) < 14 + size:
         raise UnreadableImage("the BMP is cut off, or has an unknown header")
     entry, colors = 4, 1 << depth
     if size == 12:

@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from tf_detreg.images import headers, orientation
+from tf_detreg.images import headers, lzw, orientation
 from tf_detreg.images.color import WHITE, rgb
 from tf_detreg.images.formats import MAX_PIXELS, UnreadableImage, check_pixels, format_of, readable_formats
 from tf_detreg.images.geometry import DRAWS, RandomCrop, Size, height_width, part, scaled, shrinkage
@@ -168,7 +168,9 @@ def _open(source: Source, max_pixels: int):
     known = readable_formats()
     header = _PARSERS[form](content) if form in _PARSERS else None
     if form == "JPEG":
-        headers.scans(content, header.scan)  # a decoder may have all pixels before it comes to what is wrong
+        headers.scans(content, header.pixels)  # a decoder may have all pixels before it comes to what is wrong
+    if form == "GIF":
+        lzw.check_codes(content, header.pixels)
     if header is not None:
         check_pixels(header.width, header.height, max_pixels)
         content = header.content or content

@@ -169,7 +169,7 @@ def header_of(path: str) -> tuple[int, int, int] | None:
         found = headers.jpeg(content)
         check_pixels(found.width, found.height)
         # A part that is cut out of a baseline file is decoded without a look at what stands behind it.
-        plain = headers.scans(content, found.scan) == 1 or found.progressive
+        plain = headers.scans(content, found.pixels) == 1 or found.progressive
         return (found.width, found.height, found.orientation) if plain and found.components in (1, 3) else None
     except (OSError, UnreadableImage):
         return None

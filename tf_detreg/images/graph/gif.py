@@ -5,6 +5,7 @@ import tensorflow as tf
 from tf_detreg.images.color import WHITE
 from tf_detreg.images.graph.binary import Content, little, text_of
 from tf_detreg.images.graph.headers import Facts
+from tf_detreg.images.graph.lzw import codes_are_defined
 
 # A frame of one black pixel.
 _LAST = b",\0\0\0\0\1\0\1\0\x80" + bytes(6) + b"\2\2\x44\1\0" + b";"
@@ -32,7 +33,8 @@ def decode_gif(content: Content, facts: Facts) -> tf.Tensor:
     interlaced = text_of(((place[9] & 0x40) | 0x80 | (flags & 7))[None])
     frame = [b",\0\0\0\0", size, interlaced, colors, content.part(facts.data, facts.data_end)]
     frames = tf.io.decode_gif(tf.strings.join([b"GIF89a", size, b"\0\0\0", *frame, _LAST]))
-    with tf.control_dependencies([tf.debugging.Assert(tf.shape(frames)[0] == 2, ["damaged"])]):
+    fine = (tf.shape(frames)[0] == 2) & codes_are_defined(content, facts.data, facts.data_end)
+    with tf.control_dependencies([tf.debugging.Assert(fine, ["damaged"])]):
         picture = tf.identity(frames[0])
     around = [[top, facts.height - top - height], [left, facts.width - left - width], [0, 0]]
     return tf.pad(picture, around, constant_values=tf.constant(WHITE, tf.uint8))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tf_detreg.images import orientation
+from tf_detreg.images.formats import GIF_STARTS
 from tf_detreg.images.graph.binary import Content, big, little, same, signed
 from tf_detreg.images.headers import (
+    BMP_HEADERS,
     JPEG_EMPTY,
     JPEG_FRAMES,
     JPEG_SEGMENTS,
@@ -62,7 +64,7 @@ def format_of(content: Content) -> tf.Tensor:
         same(first, b"\xff\xd8\xff"),
         same(first, b"\x89PNG\r\n\x1a\n"),
         same(first, b"RIFF") & same(first[8:], b"WEBP"),
-        same(first, b"GIF8"),
+        tf.reduce_any([same(first, start) for start in GIF_STARTS]),
         same(first, b"BM"),
         tf.constant(True),
     ]
@@ -306,5 +308,5 @@ def _block(content: Content, at) -> tuple[tf.Tensor, tf.Tensor]:
 
 def bmp(content: Content) -> Facts:
     size, width, height = (content.little(at, 4) for at in (14, 18, 22))
-    fine = (size >= 40) & (size <= 124) & (content.end >= 14 + size)
+    fine = _among(size, BMP_HEADERS) & (content.end >= 14 + size)
     return _facts(fine, tf.abs(signed(height)), signed(width))
