@@ -113,15 +113,15 @@ def test_unreadable_images_are_left_out(tmp_path, monkeypatch):
         labels=np.arange(10) % 2, class_names="ab", paths=paths, image_size=4, groups=np.arange(10)
     )
     mean = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()])
-    features = datasets.cache_features(mean, whole, tmp_path / "kept", batch_size=3)
+    features = datasets.cache_features(mean, whole, tmp_path / "kept", batch_size=3, max_unreadable=0.5)
     assert features.groups.tolist() == [1, 2, 3, 4, 7, 8]
     x, y = next(iter(features.ordered()))
     np.testing.assert_allclose(x[:, 0], features.groups, atol=1e-4)
     np.testing.assert_array_equal(y, features.groups % 2)
-    again = datasets.cache_features(mean, whole, tmp_path / "kept", batch_size=3)
+    again = datasets.cache_features(mean, whole, tmp_path / "kept", batch_size=3, max_unreadable=0.5)
     assert again.groups.tolist() == features.groups.tolist()
     Image.new("L", (4, 4), 0).save(paths[0])
-    assert len(datasets.cache_features(mean, whole, tmp_path / "kept")) == 7
+    assert len(datasets.cache_features(mean, whole, tmp_path / "kept", max_unreadable=0.5)) == 7
 
 
 def test_splits_in_splits_out(images, backbone, tmp_path):
@@ -208,3 +208,41 @@ def test_a_cache_that_cannot_be_written_says_what_helps(code, advice, images, ba
         datasets.cache_features(backbone, images, tmp_path / "cache")
     assert caught.value.errno == code and cache.os.strerror(code) in str(caught.value)
     assert "Make room" not in str(caught.value)
+
+
+def _files(folder, broken):
+    """Twenty files, of which the last are no pictures."""
+    folder.mkdir()
+    for i in range(20):
+        Image.new("RGB", (8, 8), (10 * i, 0, 0)).save(folder / f"{i:02d}.png")
+    for i in range(20 - broken, 20):
+        (folder / f"{i:02d}.png").write_bytes(b"no picture")
+    paths = sorted(map(str, folder.iterdir()))
+    return datasets.ImageSet(np.arange(20) % 4, list("abcd"), paths=paths, image_size=8, name="the set")
+
+
+def test_too_many_unreadable_files_are_an_error_as_in_training(backbone, tmp_path):
+    few, many = _files(tmp_path / "few", 1), _files(tmp_path / "many", 2)
+    assert len(datasets.cache_features(backbone, few, tmp_path / "cache")) == 19
+    told = r"2 of the 20 images of the set cannot be read, more than the stated share of 5.0%.*`max_unreadable`"
+    for batch_size in (64, 3):
+        with pytest.raises(ValueError, match=told):
+            datasets.cache_features(backbone, many, tmp_path / "cache", batch_size)
+    # What was kept without a limit is not taken with one.
+    assert len(datasets.cache_features(backbone, many, tmp_path / "cache", max_unreadable=0.1)) == 18
+    with pytest.raises(ValueError, match=told):
+        datasets.cache_features(backbone, many, tmp_path / "cache")
+    # In a split the limit is that of the images that are trained on.
+    splits = datasets.Splits(few, many, many)
+    assert list(map(len, datasets.cache_features(backbone, splits, tmp_path / "cache"))) == [19, 18, 18]
+    with pytest.raises(ValueError, match=told):
+        datasets.cache_features(backbone, datasets.Splits(many, few, few), tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"`max_unreadable` must be a share in 0..1; received 5"):
+        datasets.cache_features(backbone, few, tmp_path / "cache", max_unreadable=5)
+
+
+def test_progress_is_shown_in_a_log(images, backbone, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tf_detreg.progress.EVERY", 0.0)
+    datasets.cache_features(backbone, images, tmp_path, batch_size=32)
+    said = capsys.readouterr().err
+    assert "Features of digits" in said and "100" in said

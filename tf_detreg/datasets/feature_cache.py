@@ -21,6 +21,7 @@ from tf_detreg import manifests
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.image_set import ImageSet
 from tf_detreg.files import check_file, write_json
+from tf_detreg.progress import ticker
 from tf_detreg.workspaces import alone_in
 
 if TYPE_CHECKING:
@@ -131,8 +132,10 @@ def cache_features(
     data: ImageSet | tuple,
     folder: str | os.PathLike | None = None,
     batch_size: int = 64,
+    max_unreadable: float = 0.05,
+    progress: bool | None = None,
 ) -> FeatureSet | tuple:
-    """Computes features once and keeps them.
+    """Compute features once and keep them.
 
     The file is found again by a fingerprint of the backbone (architecture and weights), of the images (their bytes, or
     their names, sizes and times of change) and of the size they are decoded at: whatever changes, other features are
@@ -146,12 +149,15 @@ def cache_features(
         data: an `ImageSet`, or `Splits` of them.
         folder: where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
         batch_size: images at a time. Defaults to 64.
+        max_unreadable: share of a set's files above which unreadable ones are an error, as in training; of `Splits`,
+            the train set's. Defaults to 0.05.
+        progress: False shows none. Defaults to None, a bar in a terminal and lines in a log.
 
     Returns:
         A `FeatureSet` (or the same kind of tuple of them); images that could not be read are left out.
 
     Raises:
-        ValueError: if the backbone's output is not (B, F).
+        ValueError: if the backbone's output is not (B, F), or too many files cannot be read.
         OSError: if they cannot be kept, with the reason and the folder.
 
     Example:
@@ -162,8 +168,15 @@ def cache_features(
     FeatureSet('digits', 360 × 192 of 10 classes)
     """
     if isinstance(data, tuple):
-        parts = [cache_features(backbone, part, folder, batch_size) for part in data]
+        names = getattr(data, "_fields", ("train",) * len(data))
+        shares = [max_unreadable if name == "train" else 1.0 for name in names]
+        parts = [
+            cache_features(backbone, part, folder, batch_size, share, progress)
+            for part, share in zip(data, shares, strict=True)
+        ]
         return type(data)(*parts)
+    if not 0 <= max_unreadable <= 1:
+        raise ValueError(f"`max_unreadable` must be a share in 0..1; received {max_unreadable!r}.")
     shape = backbone.output_shape
     if len(shape) != 2 or shape[1] is None:
         raise ValueError(f"`backbone` must give features (B, F); {backbone.name} gives {shape}. Set its pooling.")
@@ -173,7 +186,8 @@ def cache_features(
         store.make_folder()
         with alone_in(place):
             store = _Store(place, len(data), shape[1])  # as another process may have left it meanwhile
-            _compute(backbone, data, store, batch_size)
+            _compute(backbone, data, store, batch_size, max_unreadable, progress)
+    _check_unreadable(store, data, max_unreadable)
     rows = np.flatnonzero(store.written)
     return FeatureSet(
         features=store.open(),
@@ -185,7 +199,16 @@ def cache_features(
     )
 
 
-def _compute(backbone, data: ImageSet, store: _Store, batch_size: int) -> None:
+def _check_unreadable(store: _Store, data: ImageSet, share: float) -> None:
+    count = int((~store.written[: store.done]).sum())
+    if count > share * len(data):
+        raise ValueError(
+            f"{count} of the {len(data)} images of {data.name} cannot be read, more than the stated share of "
+            f"{share:.1%}; the log names them. Repair or remove them, or raise `max_unreadable`."
+        )
+
+
+def _compute(backbone, data: ImageSet, store: _Store, batch_size: int, share: float, progress: bool | None) -> None:
     import tensorflow as tf
 
     from tf_detreg.inference import traced
@@ -196,13 +219,17 @@ def _compute(backbone, data: ImageSet, store: _Store, batch_size: int) -> None:
     if 0 < first < len(data):
         logger.info("Going on with the features of %s at image %d of %d.", data.name, first, len(data))
     noted = time.monotonic()
-    with open(store.file, "r+b") as file:
+    with open(store.file, "r+b") as file, ticker(f"Features of {data.name}", len(data) - first, progress) as tick:
         rest = data.subset(np.arange(first, len(data))).indexed(batch_size) if first < len(data) else ()
         for images, indices in rest:
+            tick(batch_size)
             rows = first + indices.numpy()
             if not len(rows):
                 continue
             store.write(file, rows, tf.cast(run(images), tf.float32).numpy())
+            # What was skipped so far is known before it is noted down.
+            store.done = int(rows[-1]) + 1
+            _check_unreadable(store, data, share)
             if time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 store.note(file, int(rows[-1]) + 1)
                 noted = time.monotonic()

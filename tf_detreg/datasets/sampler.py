@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 _PIECE = 1 << 18
+_CLASSES, _IMAGES, _SEEDS = range(3)  # what a stream of random numbers is for
 
 
 class Batch(NamedTuple):
@@ -25,8 +28,9 @@ class ClassSampler:
 
     The classes come in rounds: each round is a fresh random order of *all* classes, so none comes twice before every
     other has come once, and no batch holds a class twice. Inside a class the images come in a random order too, each
-    once before any repeats; a class with fewer than K images repeats its own. An epoch is as many batches as the set
-    has images for, and at least one whole round. Everything follows from (`seed`, epoch), so a run can resume anywhere.
+    once before any repeats; a class with fewer than K images repeats its own. Rounds and classes go on in an epoch
+    where the last one stopped, so that all images of a large class are seen. An epoch is as many batches as the set has
+    images for, and at least one whole round. Everything follows from (`seed`, epoch), so a run can resume anywhere.
 
     Args:
         labels: integers (N,).
@@ -60,24 +64,48 @@ class ClassSampler:
         self._members = _by_class(labels, self._starts[:-1])
         rounds = -(-len(self.present) // self.classes)
         self.steps = max(rounds, round(len(labels) / (self.classes * self.images)))
+        # After so many batches a round ends together with a batch: there the order of classes begins anew.
+        self._cycle = len(self.present) // math.gcd(len(self.present), self.classes)
 
     @property
     def batch_size(self) -> int:
         return self.classes * self.images
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch."""
-        rng = np.random.default_rng([self.seed, int(epoch)])
-        # Each class' members in the order in which this epoch takes them, and how far it has come; -1: not begun.
-        members, taken = self._members.copy(), np.full(len(self._starts) - 1, -1, np.int32)
-        batches = self._class_batches(rng)
-        for _ in range(self.steps):
-            indices = np.concatenate([self._draw(c, members, taken, rng) for c in next(batches).tolist()])
-            yield Batch(indices.astype(np.int64), rng.integers(2**31 - 1, size=2, dtype=np.int32))
+        """Yield the batches of one epoch.
 
-    def _class_batches(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        queue = rng.permutation(self.present)
+        Args:
+            epoch: Its number, from 0.
+        """
+        first = int(epoch) * self.steps
+        drawn = self._draws_before(first)
+        # Each class' members in the order of its current pass, and the number of that pass; -1: not drawn yet.
+        members, passes = self._members.copy(), np.full(len(self._starts) - 1, -1, np.int64)
+        seeds = np.random.default_rng([self.seed, _SEEDS, int(epoch)])
+        for batch in itertools.islice(self._class_batches(first), self.steps):
+            indices = np.concatenate([self._draw(c, int(drawn[c]), members, passes) for c in batch.tolist()])
+            drawn[batch] += 1
+            yield Batch(indices.astype(np.int64), seeds.integers(2**31 - 1, size=2, dtype=np.int32))
+
+    def _draws_before(self, batch: int) -> np.ndarray:
+        """How often each class is drawn before a batch: in each full cycle as often as the others."""
+        cycles, rest = divmod(batch, self._cycle)
+        counts = np.full(len(self._starts) - 1, cycles * self._cycle * self.classes // len(self.present), np.int64)
+        for classes in itertools.islice(self._class_batches(batch - rest), rest):
+            counts[classes] += 1
+        return counts
+
+    def _class_batches(self, batch: int) -> Iterator[np.ndarray]:
+        """The classes of each batch from number `batch` on."""
+        cycle, skipped = divmod(batch, self._cycle)
         while True:
+            yield from itertools.islice(self._class_cycle(cycle), skipped, None)
+            cycle, skipped = cycle + 1, 0
+
+    def _class_cycle(self, cycle: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng([self.seed, _CLASSES, cycle])
+        queue = rng.permutation(self.present)
+        for _ in range(self._cycle):
             if len(queue) < self.classes:
                 # Classes left from this round go first; in the next round they come last, so no batch holds one twice.
                 fresh = rng.permutation(self.present)
@@ -86,20 +114,19 @@ class ClassSampler:
             yield queue[: self.classes]
             queue = queue[self.classes :]
 
-    def _draw(self, label: int, members: np.ndarray, taken: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        own = members[self._starts[label] : self._starts[label + 1]]
-        at = taken[label]
-        if at < 0:
-            own[:], at = rng.permutation(own), 0
-        picked = [own[at : at + self.images].copy()]
-        at += len(picked[0])
-        missing = self.images - len(picked[0])
-        while missing > 0:
-            own[:] = rng.permutation(own)
-            picked.append(own[:missing].copy())
-            at = len(picked[-1])
-            missing -= at
-        taken[label] = at
+    def _draw(self, label: int, draw: int, members: np.ndarray, passes: np.ndarray) -> np.ndarray:
+        """The images of a class at its draw number `draw`: pass after pass over all of them, each in its own order."""
+        where = slice(self._starts[label], self._starts[label + 1])
+        own, size = members[where], self._starts[label + 1] - self._starts[label]
+        picked, at, end = [], draw * self.images, (draw + 1) * self.images
+        while at < end:
+            number, begin = divmod(at, size)
+            if passes[label] != number:
+                rng = np.random.default_rng([self.seed, _IMAGES, label, number])
+                own[:] = rng.permutation(self._members[where])
+                passes[label] = number
+            picked.append(own[begin : begin + end - at].copy())
+            at += len(picked[-1])
         return np.concatenate(picked)
 
 
