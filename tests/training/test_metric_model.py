@@ -9,8 +9,8 @@ import tensorflow as tf
 from tf_detreg import heads, losses, miners, regularizers
 from tf_detreg.losses.proxy_anchor import ProxyAnchor
 from tf_detreg.regularizers.base import Regularizer
+from tf_detreg.replicas import GlobalBatch
 from tf_detreg.training import Interpolation, MetricModel, checkpoint
-from tf_detreg.training.replicas import GlobalBatch
 
 CLASSES = 5
 

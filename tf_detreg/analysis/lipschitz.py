@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg._compat import last_layer
 from tf_detreg.analysis.memory import MEMORY, BoundedMap
 from tf_detreg.analysis.neighbours import _height_width
 from tf_detreg.progress import ticker
@@ -323,9 +324,9 @@ def _maps(embedder) -> dict:
         return {
             "head": (lambda x, *_: head.project(x), lambda z: head.flow(z)[0], functools.partial(log_determinant, head))
         }
-    layer, node, _ = embedder.outputs[0]._keras_history
+    layer, features = last_layer(embedder)
     head = getattr(layer, "main", layer)
-    backbone = keras.Model(embedder.inputs[0], layer._inbound_nodes[node].input_tensors[0])
+    backbone = keras.Model(embedder.inputs[0], features)
 
     def run(x):
         return backbone(x, training=False)

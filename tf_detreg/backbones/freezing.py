@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import keras
 
+from tf_detreg._compat import inner_layers, owns_weights
+
 
 def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """Yield the layers that own weights themselves, from input to output, each once."""
@@ -13,10 +15,9 @@ def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def _walk(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    if layer._trainable_variables or layer._non_trainable_variables:
+    if owns_weights(layer):
         yield layer
-    # Not `recursive=True`: Keras turns the order of nested layers round.
-    for inner in layer._flatten_layers(include_self=False, recursive=False):
+    for inner in inner_layers(layer):
         yield from _walk(inner)
 
 

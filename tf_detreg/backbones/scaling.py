@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.shapes import Shape
 
 # mode: (factor, offset per channel (RGB), whether the channels turn to BGR): x · factor + offset, then the turn.
@@ -36,7 +37,8 @@ class PixelScaling(keras.layers.Layer):
             "symmetric".
 
     Call arguments:
-        images: (B, H, W, 3), RGB, 0..255.
+        images: (B, H, W, 3), RGB, 0..255. In training, a warning tells of images in 0..1, once.
+        training: whether it is training.
 
     Example:
     >>> import numpy as np
@@ -50,8 +52,14 @@ class PixelScaling(keras.layers.Layer):
         if mode not in SCALINGS:
             raise ValueError(f"`mode` must be one of {', '.join(SCALINGS)}; received {mode!r}.")
         self.mode = mode
+        self._pixel_range = PixelRange()
+        # The look at the pixels' range needs the host, which a step that XLA compiles cannot call. On CPUs XLA pays
+        # seldom, and costs seconds at the first step; with a GPU it stays, and nothing is looked at.
+        self.supports_jit = bool(tf.config.list_physical_devices("GPU"))
 
-    def call(self, images: tf.Tensor) -> tf.Tensor:
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if training:
+            self._pixel_range(images)
         factor, offset, flip = SCALINGS[self.mode]
         dtype = images.dtype
         images = images * ops.convert_to_tensor(factor, dtype) + ops.convert_to_tensor(offset, dtype)

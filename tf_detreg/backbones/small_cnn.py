@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.backbones.pooling import pool
+from tf_detreg.backbones.scaling import PixelScaling
 
 
 def small_cnn(
@@ -37,7 +38,7 @@ def small_cnn(
     from tf_detreg.images.geometry import height_width
 
     inputs = keras.Input((*height_width(image_size), 3), name="images")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
+    x = PixelScaling("symmetric", name="scale")(inputs)
     for block in range(blocks):
         for conv in range(2):
             name = f"block{block + 1}_{conv + 1}"

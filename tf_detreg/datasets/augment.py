@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 from keras.random import SeedGenerator
 
+from tf_detreg._compat import takes_training
+
 
 def augmenter(augment: Callable | None) -> Callable:
     """Turns what users give into a function of (images, seed).
@@ -45,7 +47,7 @@ def _flat(augment) -> list | None:
 
 def _call(layer, images, seed: _BatchSeed):
     if not hasattr(layer, "get_random_transformation"):
-        return layer(images, training=True) if layer._call_has_training_arg else layer(images)
+        return layer(images, training=True) if takes_training(layer) else layer(images)
     transformation = layer.get_random_transformation(images, training=True, seed=seed)
     return layer.transform_images(images, transformation, training=True)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_detreg.heads.coupling import affine_coupling, bounded, split
 from tf_detreg.heads.coupling_head import CouplingHead
-from tf_detreg.heads.replicas import global_rows
+from tf_detreg.replicas import global_rows
 
 
 @keras.saving.register_keras_serializable("tf_detreg")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tf_detreg._compat import compiled_by_xla
 from tf_detreg.losses.pairs import MinedTriplets, Pairs
 
 
@@ -17,7 +18,7 @@ def list_triplets(pairs: Pairs, condition: Callable[[tf.Tensor, tf.Tensor], tf.T
         pairs: the batch.
         condition: `(anchors (n,), positives (n,)) -> boolean (n, M)`: which references are negatives to be kept.
     """
-    anchors, positives = _every_pair(pairs) if _compiled_by_xla() else _positive_pairs(pairs)
+    anchors, positives = _every_pair(pairs) if compiled_by_xla() else _positive_pairs(pairs)
     exist = tf.gather_nd(pairs.positives, tf.stack([anchors, positives], axis=1))[:, None]
     keep = condition(anchors, positives) & tf.gather(pairs.negatives, anchors) & exist
     found = tf.cast(tf.where(keep), tf.int32)
@@ -33,9 +34,3 @@ def _every_pair(pairs: Pairs) -> tuple[tf.Tensor, tf.Tensor]:
     """Return all pairs in a fixed order: from a list that is made from a list, XLA loses entries without a word."""
     rows, columns = tf.meshgrid(*(tf.range(size) for size in tf.unstack(tf.shape(pairs.positives))), indexing="ij")
     return tf.reshape(rows, [-1]), tf.reshape(columns, [-1])
-
-
-def _compiled_by_xla() -> bool:
-    from tensorflow.python.ops import control_flow_util
-
-    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.inference import traced
 from tf_detreg.progress import ticker
 
@@ -43,10 +44,11 @@ def embed(embedder: keras.Model, image_set, batch_size: int = 128, progress: boo
     if not len(image_set):
         raise ValueError("image_set is empty: there is nothing to embed.")
     run = traced(embedder)
-    parts, indices = [], []
+    parts, indices, pixel_range = [], [], PixelRange()
     with ticker("Embedding", len(image_set), progress) as tick:
         for images, rows in image_set.indexed(batch_size):
             if len(rows):
+                pixel_range(images)
                 parts.append(run(images).numpy())
                 indices.append(rows.numpy())
             tick(batch_size)

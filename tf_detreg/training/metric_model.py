@@ -6,15 +6,18 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from tf_detreg._compat import BuiltBeforehand, between_machines, clear_losses, inner_layers, loss_tracker
+from tf_detreg.backbones.pixel_range import PixelRange
+from tf_detreg.backbones.scaling import PixelScaling
 from tf_detreg.regularizers.base import Context
+from tf_detreg.replicas import GlobalBatch
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.optimizers import GroupedOptimizer, check_callbacks
 from tf_detreg.training.parts import check_parts, split_embedder
-from tf_detreg.training.replicas import GlobalBatch, between_machines
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class MetricModel(keras.Model):
+class MetricModel(BuiltBeforehand, keras.Model):
     r"""Trains an embedder on a metric loss and on the regularity R of its head's Jacobian determinant.
 
         L = loss(e) + w·loss(e′) + λ·R(Z) + λ′·R(Z′) + Σ_k w_k·regularizer_k
@@ -104,6 +107,7 @@ class MetricModel(keras.Model):
         self._build_parts()
         self._regularizer_terms = _numbered([regularizer.name for regularizer in self.regularizers])
         self._terms = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
+        self._pixel_range = PixelRange()
         self._empty_terms = set(self._terms)  # those that no step has filled yet
 
     # What the model is at inference.
@@ -133,6 +137,9 @@ class MetricModel(keras.Model):
             raise ValueError("metrics of single batches say little here: use callbacks.RetrievalEvaluation.")
         if isinstance(optimizer, GroupedOptimizer):
             optimizer.take_parts(self)
+        for layer in self._scaling_layers():
+            # Whoever asks for XLA gets it, without the look at the pixels' range.
+            layer.supports_jit = layer.supports_jit or jit_compile is True
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def fit(self, x=None, *args, **kwargs):
@@ -151,23 +158,16 @@ class MetricModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Keras' own draws a batch and runs it through the model to create weights; here they all exist already.
-
-        The optimizer is built on all weights that may train now, so that those frozen later keep their state.
-        """
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-
     def export(self, filepath, *args, **kwargs):
         """Like `keras.Model.export`, of `embedder`: neither rival nor proxies. See also `tf_detreg.export`."""
         return self.embedder.export(filepath, *args, **kwargs)
 
     def train_step(self, data):
         images, labels = _images_and_labels(data)
+        if not self._scaling_layers():
+            self._pixel_range(images)
         # Layers called one by one keep what they added in earlier calls; the objective wants this step's alone.
-        self._clear_losses()
+        clear_losses(self)
         with tf.GradientTape() as tape:
             objective, terms, batch = self.objective(images, labels, training=True)
             scaled = self.optimizer.scale_loss(objective)
@@ -180,7 +180,7 @@ class MetricModel(keras.Model):
 
     def test_step(self, data):
         images, labels = _images_and_labels(data)
-        self._clear_losses()
+        clear_losses(self)
         return self._log(*self.objective(images, labels, training=False))
 
     def objective(self, images, labels, training: bool) -> tuple[tf.Tensor, dict[str, tf.Tensor], GlobalBatch]:
@@ -253,7 +253,7 @@ class MetricModel(keras.Model):
         weight = tf.cast(batch.local, tf.float32)
         # A share times the size of the global batch, summed over the replicas, is the term times that size.
         scale = tf.cast(batch.total, tf.float32)
-        for metric, value in [(self._loss_tracker, objective), *((self._terms[k], v) for k, v in terms.items())]:
+        for metric, value in [(loss_tracker(self), objective), *((self._terms[k], v) for k, v in terms.items())]:
             metric.total.assign_add(tf.cast(value, tf.float32) * scale)
             metric.count.assign_add(weight)
         self._empty_terms -= terms.keys()
@@ -266,6 +266,10 @@ class MetricModel(keras.Model):
         return {name: value for name, value in super().get_metrics_result().items() if name not in self._empty_terms}
 
     # Assembly.
+
+    def _scaling_layers(self) -> list[PixelScaling]:
+        """The layers that look at the pixels' range by themselves."""
+        return [layer for layer in inner_layers(self.backbone, recursive=True) if isinstance(layer, PixelScaling)]
 
     def _loss_of_rival(self):
         # A memory of the main head's embeddings is of no use to the rival, so it always gets its own.

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from tf_detreg._compat import moving_averages, optimized, optimizer_for
+from tf_detreg.replicas import replica_count
 from tf_detreg.training.groups import GroupMap
-from tf_detreg.training.replicas import replica_count
 from tf_detreg.training.schedules import WarmUpDecay
 
 SCHEDULED = (
@@ -44,7 +45,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     def group_of(self, variable: keras.Variable) -> str:
         """Return `"backbone"`, `"head"` or `"proxies"`."""
-        return self._optimizer_map(variable).name
+        return optimizer_for(self)(variable).name
 
     @property
     def learning_rate(self):
@@ -72,12 +73,12 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     def take_parts(self, model) -> None:
         """Take the groups from the parts of a `MetricModel`."""
-        self._optimizer_map.take_parts(model)
+        optimizer_for(self).take_parts(model)
 
     def build(self, var_list):
         if self.built:
             return
-        self._optimizer_map.look_up(var_list)
+        optimizer_for(self).look_up(var_list)
         super().build(var_list)
         for variable, average in _averages(self):
             # Keras starts at zero, which a group that rests at first would keep.
@@ -93,8 +94,8 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         if not self.built:
             self.build(trainable_variables)
         parts = {id(inner): (inner, [], []) for inner in self.optimizers}
-        for gradient, variable in zip(grads, trainable_variables or self._trainable_variables, strict=True):
-            _, gradients, variables = parts[id(self._optimizer_map(variable))]
+        for gradient, variable in zip(grads, trainable_variables or optimized(self), strict=True):
+            _, gradients, variables = parts[id(optimizer_for(self)(variable))]
             gradients.append(gradient)
             variables.append(variable)
         for inner, gradients, variables in parts.values():
@@ -267,9 +268,4 @@ def averaged(model: keras.Model) -> Iterator[bool]:
 
 def _averages(outer) -> list[tuple]:
     """(variable, its moving average) for all that keep one."""
-    return [
-        pair
-        for inner in inner_optimizers(outer)
-        if inner.use_ema and inner.built
-        for pair in zip(inner._trainable_variables, inner._model_variables_moving_average, strict=True)
-    ]
+    return [pair for inner in inner_optimizers(outer) for pair in moving_averages(inner)]

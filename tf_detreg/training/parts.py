@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from tf_detreg._compat import last_layer
 from tf_detreg.regularizers.base import Regularizer
 
 HEAD_METHODS = ("project", "flow", "regularity", "normalize")
@@ -39,12 +40,11 @@ def split_embedder(embedder: keras.Model) -> tuple[keras.Model, keras.layers.Lay
             "more trains with a pair loss in plain Keras."
         )
     # The head as this model calls it: a layer may stand in several models.
-    head, node, _ = embedder.outputs[0]._keras_history
+    head, features = last_layer(embedder)
     if not _is_head(getattr(head, "main", head)):
         raise ValueError(
             f"The embedder's last layer must be a head such as heads.RealNVP or heads.Linear, received {head!r}."
         )
-    features = head._inbound_nodes[node].input_tensors[0]
     return keras.Model(embedder.inputs[0], features, name="backbone_of_" + embedder.name), head
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg._compat import disable_op_determinism, is_op_determinism_enabled
 from tf_detreg.files import replacing, write_json
 from tf_detreg.training import assembly, checkpoint
 from tf_detreg.training.config import RunConfig
@@ -34,9 +35,7 @@ from tf_detreg.training.unfreezing import GradualUnfreezing
 @contextlib.contextmanager
 def settings(config: RunConfig) -> Iterator[None]:
     """Hold a run's process-wide switches, precision and determinism, while the block runs."""
-    from tensorflow.python.framework import config as switches
-
-    policy, deterministic = keras.config.dtype_policy(), switches.is_op_determinism_enabled()
+    policy, deterministic = keras.config.dtype_policy(), is_op_determinism_enabled()
     keras.config.set_dtype_policy(config.precision)
     if config.deterministic and not deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -45,7 +44,7 @@ def settings(config: RunConfig) -> Iterator[None]:
     finally:
         keras.config.set_dtype_policy(policy)
         if config.deterministic and not deterministic:
-            switches.disable_op_determinism()
+            disable_op_determinism()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,6 @@ def replica_count() -> int:
     return 1 if tf.distribute.in_cross_replica_context() else tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def between_machines() -> bool:
-    """Whether the replicas of this step are on several machines."""
-    strategy = tf.distribute.get_strategy()
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
-
-
 class GlobalBatch:
     """Where this replica's rows stand in the batch of all replicas, and how to gather the rest.
 
@@ -79,3 +73,8 @@ class GlobalBatch:
 
     def _sum(self, values: tf.Tensor) -> tf.Tensor:
         return self._context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def global_rows(rows: tf.Tensor) -> tf.Tensor:
+    """Return the `(B, d)` rows of every replica, in the order of the replicas; with one replica `rows` itself."""
+    return GlobalBatch(tf.shape(rows)[0]).gather(rows)

@@ -1,0 +1,190 @@
+"""Private hooks of Keras and TensorFlow stand in one module, and each does what it is used for."""
+
+import ast
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_detreg
+from tf_detreg import _compat
+
+PACKAGE = pathlib.Path(tf_detreg.__file__).parent
+CHANGED = "This Keras or TensorFlow has changed the hook {}: see tf_detreg/_compat.py for what it is used for."
+
+
+def sources():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name != "_compat.py":
+            yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_no_other_module_uses_one():
+    trees = dict(sources())
+    nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
+    own = {node.name for _, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    own |= {node.attr for _, node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {node.id for _, node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own |= {
+        node.target.id for _, node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    own |= {path.stem for path in trees} | {"_compat", "_fields", "_replace"}
+    keras_own = {
+        name for kind in (keras.Model, keras.optimizers.MultiOptimizer, keras.metrics.Mean) for name in dir(kind)
+    }
+    found = []
+    for path, node in nodes:
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+            found += [f"{path}:{node.lineno} {m}" for m in modules if re.match(r"(tensorflow\.python|keras\.src)\b", m)]
+        name = getattr(node, "attr", None) or (node.name if isinstance(node, ast.FunctionDef) else "")
+        if re.fullmatch(r"_[a-z]\w*", name):
+            foreign = isinstance(node, ast.Attribute) and name not in own
+            overridden = isinstance(node, ast.FunctionDef) and name in keras_own
+            if foreign or overridden:
+                found.append(f"{path}:{node.lineno} {name}")
+    assert not found, "\n".join(found)
+
+
+@pytest.fixture
+def hook(request):
+    """Turns whatever a changed hook raises into a sentence that names it."""
+
+    class Named:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, kind, error, trace):
+            if error is not None:
+                pytest.fail(CHANGED.format(request.node.name.removeprefix("test_")) + f" ({kind.__name__}: {error})")
+
+    return Named()
+
+
+def test_compiled_by_xla(hook):
+    with hook:
+        seen = []
+        for compiled in (False, True):
+            tf.function(lambda x: seen.append(_compat.compiled_by_xla()) or x, jit_compile=compiled)(tf.ones(2))
+        assert seen == [False, True] and not _compat.compiled_by_xla()
+
+
+def test_op_determinism(hook):
+    with hook:
+        before = _compat.is_op_determinism_enabled()
+        tf.config.experimental.enable_op_determinism()
+        assert _compat.is_op_determinism_enabled()
+        _compat.disable_op_determinism()
+        assert not _compat.is_op_determinism_enabled()
+        if before:
+            tf.config.experimental.enable_op_determinism()
+
+
+def test_last_layer(hook):
+    with hook:
+        shared = keras.layers.Dense(2)
+        images = keras.Input((3,))
+        one = keras.Model(images, shared(images))
+        two = keras.Model(images, shared(keras.layers.Rescaling(2.0)(images)))
+        for model in (one, two):
+            layer, features = _compat.last_layer(model)
+            assert layer is shared
+            part = keras.Model(model.inputs[0], features)
+            np.testing.assert_allclose(shared(part(np.ones((1, 3)))), model(np.ones((1, 3))))
+        assert _compat.last_layer(keras.Sequential([keras.Input((3,)), shared]))[0] is shared
+
+
+def test_owns_weights_and_inner_layers(hook):
+    with hook:
+        inner = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(2, name="a"), keras.layers.BatchNormalization(name="b")]
+        )
+        outer = keras.Sequential([keras.Input((3,)), inner])
+        assert _compat.owns_weights(inner.layers[0]) and not _compat.owns_weights(outer)
+        assert not _compat.owns_weights(keras.layers.ReLU())
+        names = [layer.name for layer in _compat.inner_layers(inner)]
+        assert names.index("a") < names.index("b")
+        assert {"a", "b", inner.name} <= {layer.name for layer in _compat.inner_layers(outer, recursive=True)}
+
+
+def test_takes_training(hook):
+    with hook:
+        assert _compat.takes_training(keras.layers.Dropout(0.5)) and not _compat.takes_training(keras.layers.ReLU())
+
+
+def test_clear_losses(hook):
+    with hook:
+        layer = keras.layers.ActivityRegularization(l2=1.0)
+        layer(tf.ones((1, 2)))
+        assert len(layer.losses) == 1
+        _compat.clear_losses(layer)
+        assert not layer.losses
+
+
+def test_loss_tracker(hook):
+    with hook:
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(loss="mse")
+        tracker = _compat.loss_tracker(model)
+        tracker.total.assign(6.0)
+        tracker.count.assign(2.0)
+        assert {key: float(value) for key, value in model.get_metrics_result().items()} == {"loss": 3.0}
+
+
+def test_optimizer_for_and_optimized(hook):
+    with hook:
+        one, two = keras.optimizers.SGD(), keras.optimizers.Adam()
+        multi = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(one, {"b.*": two}))
+        variables = [keras.Variable([1.0], name="a"), keras.Variable([1.0], name="b")]
+        multi.build(variables)
+        assert [_compat.optimizer_for(multi)(v) for v in variables] == [one, two]
+        assert _compat.optimized(one) == variables[:1] and _compat.optimized(two) == variables[1:]
+        assert _compat.optimized(multi) == variables
+
+
+def test_moving_averages(hook):
+    with hook:
+        variable = keras.Variable([1.0])
+        optimizer = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
+        assert _compat.moving_averages(optimizer) == []
+        optimizer.build([variable])
+        optimizer.apply([tf.constant([2.0])])
+        ((held, average),) = _compat.moving_averages(optimizer)
+        assert held is variable and float(variable[0]) == -1.0
+        assert average is not variable and tuple(average.shape) == (1,)
+        assert _compat.moving_averages(keras.optimizers.SGD()) == []
+
+
+def test_between_machines(hook):
+    with hook:
+        assert not _compat.between_machines()
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        with strategy.scope():
+            assert not _compat.between_machines()
+        extended = tf.distribute.MultiWorkerMirroredStrategy.__init__.__globals__["CollectiveAllReduceExtended"]
+        assert callable(extended._in_multi_worker_mode)
+
+
+def test_built_beforehand(hook):
+    with hook:
+        seen = []
+
+        class Model(_compat.BuiltBeforehand, keras.Model):
+            def __init__(self, dense):
+                super().__init__()
+                self.dense, self.built = dense, True
+
+            def call(self, x):
+                seen.append(x.shape)
+                return self.dense(x)
+
+        dense = keras.layers.Dense(1)
+        dense.build((None, 2))
+        model = Model(dense)
+        model.compile("sgd", loss="mse")
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=4, verbose=0)
+        # Keras' own would have called the model once more, with a symbolic batch, before the first step.
+        assert len(seen) == 1 and model.optimizer.built
