@@ -13,6 +13,7 @@ import tf_detreg
 from tf_detreg import _compat
 
 PACKAGE = pathlib.Path(tf_detreg.__file__).parent
+PRIVATE = r"(tensorflow\.(lite\.)?python|keras\.src)\b"
 CHANGED = "This Keras or TensorFlow has changed the hook {}: see tf_detreg/_compat.py for what it is used for."
 
 
@@ -22,11 +23,16 @@ def sources():
             yield path.relative_to(PACKAGE), ast.parse(path.read_text(encoding="utf-8"))
 
 
+def _is_stored_on_self(node):
+    of = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and getattr(node.value, "id", "")
+    return of in ("self", "cls", "made", "taken", "store")
+
+
 def test_no_other_module_uses_one():
     trees = dict(sources())
     nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]
     own = {node.name for _, node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    own |= {node.attr for _, node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    own |= {node.attr for _, node in nodes if _is_stored_on_self(node)}
     own |= {node.id for _, node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own |= {
         node.target.id for _, node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
@@ -39,7 +45,11 @@ def test_no_other_module_uses_one():
     for path, node in nodes:
         if isinstance(node, ast.ImportFrom | ast.Import):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
-            found += [f"{path}:{node.lineno} {m}" for m in modules if re.match(r"(tensorflow\.python|keras\.src)\b", m)]
+            found += [
+                f"{path}:{node.lineno} {m}"
+                for m in modules
+                if re.match(r"(tensorflow\.(lite\.)?python|keras\.src)\b", m)
+            ]
         name = getattr(node, "attr", None) or (node.name if isinstance(node, ast.FunctionDef) else "")
         if re.fullmatch(r"_[a-z]\w*", name):
             foreign = isinstance(node, ast.Attribute) and name not in own
@@ -188,3 +198,18 @@ def test_built_beforehand(hook):
         model.fit(np.ones((4, 2)), np.ones((4, 1)), batch_size=4, verbose=0)
         # Keras' own would have called the model once more, with a symbolic batch, before the first step.
         assert len(seen) == 1 and model.optimizer.built
+
+
+def test_calibrate_only_and_mlir_quantize(hook):
+    with hook:
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([np.ones((1, 4), np.float32) * i] for i in range(3))
+        _compat.calibrate_only(converter)
+        measured = converter.convert()
+        types = {detail["dtype"] for detail in tf.lite.Interpreter(model_content=measured).get_tensor_details()}
+        assert np.int8 not in types
+        rounded = _compat.mlir_quantize(measured)
+        types = {detail["dtype"] for detail in tf.lite.Interpreter(model_content=rounded).get_tensor_details()}
+        assert np.int8 in types

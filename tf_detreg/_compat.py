@@ -143,3 +143,23 @@ def between_machines() -> bool:
     """
     strategy = tf.distribute.get_strategy()
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
+
+
+def calibrate_only(converter: tf.lite.TFLiteConverter) -> None:
+    """Make a LiteRT converter measure the ranges of a model without rounding it.
+
+    Private: `TFLiteConverter._experimental_calibrate_only`. Public conversion rounds all operators; a model whose first
+    operators stay in float is rounded by `mlir_quantize`, which needs the measured ranges.
+    """
+    converter._experimental_calibrate_only = True
+
+
+def mlir_quantize(model: bytes, **options: object) -> bytes:
+    """Round a calibrated `.tflite` model to 8 bits, but for named operators.
+
+    Private: `tensorflow.lite.python.convert.mlir_quantize`. Public is the whole conversion alone, without a list of
+    operators that stay in float.
+    """
+    from tensorflow.lite.python.convert import mlir_quantize as quantize
+
+    return quantize(model, **options)

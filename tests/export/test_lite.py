@@ -1,8 +1,6 @@
 """LiteRT files: what is inside, and what a process with LiteRT alone makes of them."""
 
 import json
-import subprocess
-import sys
 import zipfile
 
 import keras
@@ -147,32 +145,6 @@ def _reference():
     from ai_edge_litert.interpreter import OpResolverType
 
     return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-
-
-CONVERT = """
-import sys
-import keras
-import numpy as np
-from tf_detreg import export
-from tf_detreg.export import lite
-model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(4)])
-export.litert(model, sys.argv[1], sys.argv[2], calibration=np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)))
-least, _ = lite._absl_level()
-assert least() == 0, "the level was not put back"
-"""
-
-
-@pytest.mark.parametrize("kind", ["dynamic", "int8"])
-def test_converting_is_silent(tmp_path, kind):
-    """The converter logs from C++ to the standard error of the process: seen from outside alone."""
-    done = subprocess.run(
-        [sys.executable, "-c", CONVERT, str(tmp_path / "m.tflite"), kind], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "absl::InitializeLog" not in done.stderr
-    assert "W0000" not in done.stderr
-    assert "fully_quantize" not in done.stderr
-    assert "XNNPACK" not in done.stderr
 
 
 def test_models_that_do_not_fit_are_not_joined(files):

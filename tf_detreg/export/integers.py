@@ -1,22 +1,17 @@
 """int8 models that keep as many of their first operators in float as accuracy needs, and no more."""
 
-import contextlib
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg._compat import mlir_quantize
 from tf_detreg.export.flatfiles import packed, unpacked
 
 # How many first operators are tried in float; never more than a quarter of all.
 FLOAT_OPERATORS = (0, 4, 8, 12, 16)
 # The check on images that were not calibrated on asks for 0.99 (`export.LIMITS`); this leaves it some room.
 CLOSE_ENOUGH = 0.993
-# What C++ code writes to standard error, whatever its log level, when all is well.
-_NOTES = (b"fully_quantize:", b"INFO: Created TensorFlow Lite XNNPACK delegate")
 
 
 def quantize(
@@ -55,9 +50,8 @@ def quantize(
     for count in FLOAT_OPERATORS:
         if count > len(names) // 4:
             break
-        with _without_notes():
-            model = finish(_quantized(calibrated, names[:count], input_dtype))
-            least = _least_cosine(model, batches, expected)
+        model = finish(_quantized(calibrated, names[:count], input_dtype))
+        least = _least_cosine(model, batches, expected)
         if best is None or least > closest:
             best, closest = model, least
         if closest >= CLOSE_ENOUGH:
@@ -82,8 +76,6 @@ def _operators(model: bytes) -> list[str]:
 
 def _quantized(calibrated: bytes, in_float: Sequence[str], input_dtype: str) -> bytes:
     # What `tf.lite.experimental.QuantizationDebugger` calls, without its deprecated interpreter.
-    from tensorflow.lite.python.convert import mlir_quantize
-
     return mlir_quantize(calibrated, input_data_type=tf.dtypes.as_dtype(input_dtype), denylisted_nodes=set(in_float))
 
 
@@ -101,20 +93,3 @@ def _least_cosine(model: bytes, batches: Sequence[np.ndarray], expected: np.ndar
         ) from error
     lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)
     return float(np.nan_to_num((got * expected).sum(axis=1) / np.maximum(lengths, 1e-12), nan=-1.0).min())
-
-
-@contextlib.contextmanager
-def _without_notes():
-    """Holds back the standard error of the process, C++ included, and lets all but the known notes through after it."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
-        kept = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            held.seek(0)
-            os.write(2, b"".join(line for line in held if not line.startswith(_NOTES)))

@@ -1,11 +1,7 @@
 """LiteRT models (`.tflite`) for phones: built-in ops only, with facts and labels inside the file."""
 
-import contextlib
-import ctypes
-import functools
 import hashlib
 import json
-import logging
 import os
 import pathlib
 import tempfile
@@ -16,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg._compat import calibrate_only
 from tf_detreg.export import integers, metadata, publishing
 from tf_detreg.export.halving import halve
 from tf_detreg.export.inference import image_size_of, inference_model
@@ -24,7 +21,6 @@ from tf_detreg.export.savedmodel import embed, variables_read
 from tf_detreg.files import replacing
 from tf_detreg.heads.base import Head
 
-_ABSL, _ABSL_ERROR = "12lts_20250127", 2
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
 
@@ -164,11 +160,10 @@ def convert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "calibrated":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter._experimental_calibrate_only = True
+            calibrate_only(converter)
             converter.representative_dataset = lambda: _samples(calibration, concrete.inputs[0].shape[0] or 1)
         try:
-            with _quiet():
-                model = converter.convert()
+            model = converter.convert()
         except Exception as error:
             raise ValueError(_refusal(embedder, error)) from error
     custom = [name for name in operators(model) if name.startswith(("CUSTOM", "Flex"))]
@@ -253,37 +248,3 @@ def _refusal(embedder: keras.Model, error: object) -> str:
         f"embedder={embedder.name!r} cannot run on LiteRT's built-in ops, and the runtime on phones has no others. "
         f"Replace the layer that needs them, or serve the SavedModel. The converter said: {' '.join(telling)}"
     )
-
-
-@contextlib.contextmanager
-def _quiet():
-    """The converter's notes about itself are not the user's; errors still come through."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    least, set_least = _absl_level()
-    before = least()
-    set_least(max(before, _ABSL_ERROR))
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        set_least(before)
-
-
-@functools.cache
-def _absl_level() -> tuple[Callable[[], int], Callable[[int], None]]:
-    """Reads and sets the least severity that C++ code in TensorFlow logs.
-
-    The converter logs by way of absl, which no environment variable reaches, `TF_CPP_MIN_LOG_LEVEL` neither, and
-    TensorFlow wraps it for no Python caller; but its library exports the functions under absl's name for the release
-    in TensorFlow 2.20. Where they are not found, nothing is silenced.
-    """
-    try:
-        library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_framework.so.2"))
-        least = getattr(library, f"_ZN4absl{_ABSL}11MinLogLevelEv")
-        set_least = getattr(library, f"_ZN4absl{_ABSL}14SetMinLogLevelENS0_18LogSeverityAtLeastE")
-    except (OSError, AttributeError):
-        return lambda: 0, lambda level: None
-    least.restype, set_least.argtypes, set_least.restype = ctypes.c_int, [ctypes.c_int], None
-    return least, set_least
