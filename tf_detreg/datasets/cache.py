@@ -8,12 +8,13 @@ import sys
 
 
 def cache_folder() -> pathlib.Path:
-    """The folder for tf_detreg's caches; it need not exist yet.
+    """Return the folder for tf_detreg's caches; it need not exist yet.
 
-    `$TF_DETREG_CACHE` if set; else the platform's cache folder: `$XDG_CACHE_HOME` or `~/.cache` on Linux,
-    `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows, with `tf_detreg` in it.
+    `$TF_DETREG_CACHE` if set and not blank, with `~` for the home folder; else the platform's cache folder:
+    `$XDG_CACHE_HOME` or `~/.cache` on Linux, `~/Library/Caches` on macOS, `%LOCALAPPDATA%` on Windows, with
+    `tf_detreg` in it.
     """
-    chosen = os.environ.get("TF_DETREG_CACHE")
+    chosen = os.environ.get("TF_DETREG_CACHE", "").strip()
     if chosen:
         return pathlib.Path(chosen).expanduser()
     if sys.platform == "win32":

@@ -1,0 +1,114 @@
+"""Each package imports only from those before it in the order that CONTRIBUTING states."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tf_detreg
+
+ROOT = pathlib.Path(tf_detreg.__file__).parent
+# What any package may import, and what imports no package.
+BASE = {"_compat", "checks", "files", "inference", "models", "progress", "replicas", "weight_groups"}
+ORDER = [
+    *("images", "heads", "losses", "miners", "regularizers", "datasets", "backbones", "text", "retrieval", "training"),
+    *("callbacks", "recipes", "index", "analysis", "export", "serving", "experiments", "searching", "demo", "cli"),
+]
+
+
+def imports():
+    """(file and line, importing package, imported one) of every import inside the package, also in functions."""
+    for path in sorted(ROOT.rglob("*.py")):
+        package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                inside = [f"tf_detreg.{each.name}" for each in node.names]
+                names = inside if node.module == "tf_detreg" else [node.module]
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                pytest.fail(f"{path}:{node.lineno} imports by a relative name: write it out")
+            elif isinstance(node, ast.Import):
+                names = [each.name for each in node.names]
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "tf_detreg" and len(parts) > 1 and parts[1] != package and not parts[1].startswith("__"):
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}", package, parts[1]
+
+
+def test_every_import_follows_the_order():
+    wrong = []
+    for where, package, imported in imports():
+        if package == "__init__":
+            continue
+        earlier = () if package in BASE else ORDER[: ORDER.index(package)]
+        if imported not in (*BASE, *earlier):
+            wrong.append(f"{where}: {package} imports {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_package_has_its_turn():
+    names = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert names - {"__init__", "__main__"} <= BASE | set(ORDER)
+
+
+def test_contributing_states_this_order():
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    stated = re.search(r"Packages in order: (.*?)\.\n", text, re.DOTALL)[1]
+    named = re.findall(r"`(\w+)`", stated)
+    assert named == [name for name in ORDER if name in named]
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} <= set(named)
+
+
+REACH = """
+import tf_detreg as dr
+assert dr.recipes.names() and dr.analysis.lipschitz.measure and dr.images and dr.datasets.folder
+assert {"recipes", "analysis", "images"} <= set(dir(dr)) and "lipschitz" in dir(dr.analysis)
+try:
+    dr.analysis.nothing
+except AttributeError as error:
+    assert "nothing" in str(error)
+else:
+    raise SystemExit("no AttributeError")
+"""
+
+
+def test_what_the_readme_suggests_is_reachable():
+    """In a process of its own: here other tests have imported the modules by name."""
+    done = subprocess.run([sys.executable, "-c", REACH], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"TF_DETREG_CACHE": "~/cache"}, "{home}/cache"),
+        ("linux", {"TF_DETREG_CACHE": "/big/cache"}, "/big/cache"),
+        ("linux", {"TF_DETREG_CACHE": "", "XDG_CACHE_HOME": ""}, "{home}/.cache/tf_detreg"),
+        ("linux", {"TF_DETREG_CACHE": "  "}, "{home}/.cache/tf_detreg"),
+        ("linux", {"XDG_CACHE_HOME": "relative"}, "{home}/.cache/tf_detreg"),
+        ("linux", {"XDG_CACHE_HOME": "/xdg"}, "/xdg/tf_detreg"),
+        ("darwin", {"XDG_CACHE_HOME": "/xdg"}, "{home}/Library/Caches/tf_detreg"),
+    ],
+)
+def test_one_cache_folder(platform, variables, expected, monkeypatch, tmp_path):
+    from tf_detreg.datasets import cache
+
+    for name in ("TF_DETREG_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cache.sys, "platform", platform)
+    assert str(cache.cache_folder()) == expected.format(home=tmp_path)
+
+
+def test_nobody_else_looks_for_a_cache():
+    found = [
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        if re.search(r"environ.*(TF_DETREG_CACHE|XDG_CACHE_HOME)", path.read_text(encoding="utf-8"))
+    ]
+    assert found == ["datasets/cache.py"]
