@@ -83,6 +83,12 @@ def build(
 
     inputs = keras.Input((*size, 3), name="images")
     features = body(PixelScaling(scaling or family, name="scaling")(inputs))
+    if not isinstance(features, keras.KerasTensor):
+        kind = f"{len(features)} outputs" if isinstance(features, list | tuple | dict) else type(features).__name__
+        raise ValueError(
+            f"`backbone` must have one output; {body.name} gives {kind}. Choose one of them: "
+            "keras.Model(backbone.inputs, backbone.outputs[-1])."
+        )
     if len(features.shape) in (3, 4):
         features = pool(features, pooling)
     if len(features.shape) != 2:

@@ -23,6 +23,11 @@ def inference_model(model: keras.Model) -> keras.Model:
     embedder = getattr(model, "embedder", model)
     if not isinstance(embedder, keras.Model):
         raise ValueError(f"embedder must be a keras.Model, received {type(model).__name__}.")
+    if embedder.built and not isinstance(embedder, keras.Sequential) and not getattr(embedder, "inputs", None):
+        raise ValueError(
+            f"embedder={embedder.name!r} is a subclassed model, which does not show its inputs. Give a functional one "
+            "around it: images = keras.Input((H, W, 3)); keras.Model(images, embedder(images))."
+        )
     if not embedder.built or len(getattr(embedder, "inputs", None) or ()) != 1:
         raise ValueError(
             f"embedder={embedder.name!r} must be built with one image input. "

@@ -9,8 +9,10 @@ import tensorflow as tf
 from tf_detreg._compat import BuiltBeforehand, between_machines, clear_losses, inner_layers, loss_tracker
 from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.backbones.scaling import PixelScaling
+from tf_detreg.losses.n_pairs_multilabel import NPairsMultilabel
 from tf_detreg.regularizers.base import Context
 from tf_detreg.replicas import GlobalBatch
+from tf_detreg.training.fit_input import check_arrays, check_dense, check_shapes, class_numbers, plain_errors
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.optimizers import GroupedOptimizer, check_callbacks
 from tf_detreg.training.parts import check_parts, split_embedder
@@ -151,7 +153,13 @@ class MetricModel(BuiltBeforehand, keras.Model):
         check_callbacks(self.optimizer, kwargs.get("callbacks"))
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)
-        return super().fit(x, *args, **kwargs)
+        x, y = check_arrays(x, args[0] if args else kwargs.get("y"), self._image_shape())
+        if args:
+            args = (y, *args[1:])
+        elif y is not None:
+            kwargs["y"] = y
+        with plain_errors():
+            return super().fit(x, *args, **kwargs)
 
     def compile_from_config(self, config):
         # Keras only calls this by itself where compile() is not overridden.
@@ -164,6 +172,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
 
     def train_step(self, data):
         images, labels = _images_and_labels(data)
+        check_dense(images, labels)
         if not self._scaling_layers():
             self._pixel_range(images)
         # Layers called one by one keep what they added in earlier calls; the objective wants this step's alone.
@@ -188,7 +197,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
 
         Args:
             images: `(B, H, W, 3)`.
-            labels: integers, `(B,)` or `(B, 1)`.
+            labels: integers, `(B,)` or `(B, 1)`, or one-hot rows of floats `(B, C)`.
             training: Whether dropout and interpolation act.
 
         Returns:
@@ -196,7 +205,11 @@ class MetricModel(BuiltBeforehand, keras.Model):
         """
         if labels is None:
             raise ValueError("labels are missing: fit on (images, labels).")
+        check_dense(images, labels)
         labels = tf.convert_to_tensor(labels)
+        if tf.TensorShape(images.shape).rank is not None and labels.shape.rank is not None:
+            check_shapes(tuple(images.shape), tuple(labels.shape), self._image_shape())
+        labels = class_numbers(labels) if not isinstance(self.loss_function, NPairsMultilabel) else labels
         labels = tf.squeeze(labels, -1) if labels.shape.rank == 2 and labels.shape[-1] == 1 else labels
         if self.interpolation is not None and labels.shape.rank not in (1, None):
             raise ValueError(
@@ -266,6 +279,9 @@ class MetricModel(BuiltBeforehand, keras.Model):
         return {name: value for name, value in super().get_metrics_result().items() if name not in self._empty_terms}
 
     # Assembly.
+
+    def _image_shape(self) -> tuple[int | None, ...]:
+        return tuple(self.backbone.inputs[0].shape[1:])
 
     def _scaling_layers(self) -> list[PixelScaling]:
         """The layers that look at the pixels' range by themselves."""
