@@ -12,11 +12,26 @@ import tf_detreg
 
 ROOT = pathlib.Path(tf_detreg.__file__).parent
 # What any package may import, and what imports no package.
-BASE = {"_compat", "checks", "files", "inference", "models", "progress", "replicas", "weight_groups"}
+BASE = {
+    "_compat",
+    "archives",
+    "checks",
+    "exchange",
+    "files",
+    "inference",
+    "manifests",
+    "models",
+    "progress",
+    "replicas",
+}
+BASE |= {"vectors", "weight_groups", "workspaces"}
 ORDER = [
     *("images", "heads", "losses", "miners", "regularizers", "datasets", "backbones", "text", "retrieval", "training"),
-    *("callbacks", "recipes", "index", "analysis", "export", "serving", "experiments", "searching", "demo", "cli"),
+    *("_layers", "callbacks", "recipes", "index", "analysis", "export", "serving", "experiments", "searching"),
+    *("calibrating", "demo", "cli"),
 ]
+# A name that has moved still answers where it was, with a DeprecationWarning.
+MOVED = {("retrieval", "index")}
 
 
 def imports():
@@ -41,10 +56,10 @@ def imports():
 def test_every_import_follows_the_order():
     wrong = []
     for where, package, imported in imports():
-        if package == "__init__":
+        if package in ("__init__", "__main__"):
             continue
         earlier = () if package in BASE else ORDER[: ORDER.index(package)]
-        if imported not in (*BASE, *earlier):
+        if imported not in (*BASE, *earlier) and (package, imported) not in MOVED:
             wrong.append(f"{where}: {package} imports {imported}")
     assert not wrong, "\n".join(wrong)
 
