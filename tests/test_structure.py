@@ -31,7 +31,7 @@ ORDER = [
     *("calibrating", "demo", "cli"),
 ]
 # A name that has moved still answers where it was, with a DeprecationWarning.
-MOVED = {("retrieval", "index")}
+MOVED = {("retrieval", "index"), ("experiments", "cli")}
 
 
 def imports():

@@ -181,7 +181,7 @@ def test_random_crops_follow_from_the_seed(tmp_path):
         toy().batches(2, 2, crop=RandomCrop())
 
 
-@pytest.mark.parametrize("arguments", [{"classes": 0}, {"images": 0}, {"image_size": 0}, {"augment": 3}])
+@pytest.mark.parametrize("arguments", [{"classes": -1}, {"images": 0}, {"image_size": 0}, {"augment": 3}])
 def test_bad_arguments(arguments):
     with pytest.raises(ValueError, match=f"`{next(iter(arguments))}`"):
         toy().batches(**arguments)
