@@ -21,7 +21,7 @@ ORDER = [
     *("_layers", "callbacks", "recipes", "index", "analysis", "export", "serving", "experiments", "searching"),
     *("calibrating", "demo", "cli"),
 ]
-# A name that has moved still answers where it was, with a DeprecationWarning; and a density embeds the images it is for.
+# A name that has moved still answers where it was, with a DeprecationWarning. A density embeds the images it is for.
 EXCEPTIONS = {
     ("retrieval/__init__.py", "index"),
     ("experiments/__main__.py", "cli"),
