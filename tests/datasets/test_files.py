@@ -162,6 +162,25 @@ def test_csv_errors(photos, caplog):
     assert sum(map(len, datasets.csv(table, image_size=8, max_missing=0.1))) == 18
 
 
+def test_csv_leaves_out_what_is_no_picture(photos, caplog):
+    rows = [f"class{c}/{i}.jpg,{c}" for c in range(6) for i in range(3)]
+    (photos / "class0" / "note.jpg").write_text("a text file named .jpg")
+    (photos / "class1" / "cut.png").write_bytes(encoded(Image.new("RGB", (30, 30)), format="PNG")[:-20])
+    os.mkdir(photos / "class2" / "folder.jpg")
+    left_out = ["class0/note.jpg", "class1/cut.png", "class2/folder.jpg"]
+    table = photos / "list.csv"
+    table.write_text("\n".join(["path,label", *rows, *(f"{file},1" for file in left_out)]))
+    splits = datasets.csv(table, image_size=8)
+    assert sum(map(len, splits)) == 18
+    skipped = dict(splits.test.skipped)
+    assert skipped.keys() == {str(photos / file) for file in left_out}
+    assert "cut off" in skipped[str(photos / "class1" / "cut.png")] and "missing" not in skipped.values()
+    assert "3 of 21 files" in caplog.text and "note.jpg" in caplog.text
+    table.write_text("\n".join(["path,label", *(f"{file},1" for file in left_out)]))
+    with pytest.raises(ValueError, match="lists no readable images: all 3 files"):
+        datasets.csv(table)
+
+
 def test_csv_that_is_no_table_in_utf8(photos):
     table = photos / "list.csv"
     rows = "path,label\nclass0/0.jpg,café\n"

@@ -14,6 +14,7 @@ from tf_detreg.datasets.names import normal_names, report_cases
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.datasets.repeats import report_repeats
 from tf_detreg.datasets.scan import sift
+from tf_detreg.images.reference import problem
 
 _SPLITS = {
     "train": "train",
@@ -23,6 +24,7 @@ _SPLITS = {
     "validation": "validation",
 }
 _SPLITS |= {"test": "test", "testing": "test"}
+_MISSING = "missing"
 
 
 def csv(
@@ -34,7 +36,9 @@ def csv(
     seed: int = 0,
     max_missing: float = 0.0,
 ) -> Splits:
-    """Loads a CSV file with a header; the columns `path` and `label` are needed, `split` and `group` are used if there.
+    """Load a CSV file with a header; the columns `path` and `label` are needed, `split` and `group` are used if there.
+
+    Files that are missing or no images are left out, counted, named in the log and listed in `skipped` with the reason.
 
     Args:
         path: the CSV file, UTF-8.
@@ -43,8 +47,7 @@ def csv(
         validation: share of the classes for validation, where no `split` column says it. Defaults to 0.2.
         test: share of the classes for testing, likewise. Defaults to 0.3.
         seed: of the deal. Defaults to 0.
-        max_missing: share of the listed files that may be missing; they are left out, counted and named in the log.
-            Defaults to 0.0.
+        max_missing: share of the listed files that may be missing. Defaults to 0.0.
 
     Labels that differ in white space or Unicode form only are one class; the log names those that differ in case only,
     and files that are listed again: under another spelling, as a link or copy, under two labels, in two splits.
@@ -54,24 +57,27 @@ def csv(
 
     Raises:
         FileNotFoundError: if the CSV file, or more than `max_missing` of the files that it lists, are missing.
-        ValueError: for a missing column, an unknown split, or too few classes.
+        ValueError: for a missing column, an unknown split, no readable image, or too few classes.
     """
     path = pathlib.Path(path)
     rows = _rows(path)
     base = pathlib.Path(root) if root is not None else path.parent
-    bad = sift((os.path.join(base, row["path"]) for row in rows), str(path), _missing)
-    if len(bad) > max_missing * len(rows):
-        first = "\n  ".join(list(bad)[:5])
+    bad = sift((os.path.join(base, row["path"]) for row in rows), str(path), _problem)
+    missing = [file for file, reason in bad.items() if reason == _MISSING]
+    if len(missing) > max_missing * len(rows):
+        first = "\n  ".join(missing[:5])
         raise FileNotFoundError(
-            f"{path} lists {len(bad)} files of {len(rows)} not there, more than max_missing={max_missing:.1%}. "
+            f"{path} lists {len(missing)} files of {len(rows)} not there, more than max_missing={max_missing:.1%}. "
             f"Relative paths start from {base}; set `root` if that is wrong. The first missing:\n  {first}"
         )
     rows = [row for row in rows if os.path.join(base, row["path"]) not in bad]
+    if not rows:
+        raise ValueError(f"{path} lists no readable images: all {len(bad)} files are left out, see the log.")
     for column in ("label", "group"):
-        if rows and column in rows[0]:
+        if column in rows[0]:
             for row, name in zip(rows, normal_names((row[column] for row in rows), f"{path}, {column}"), strict=True):
                 row[column] = name
-    if rows and "split" in rows[0]:
+    if "split" in rows[0]:
         splits = _given_splits(rows, base, image_size, path, bad)
     else:
         splits = split_by_class(_image_set(rows, base, image_size, path, path.stem, bad), validation, test, seed)
@@ -110,8 +116,8 @@ def _checked(row: dict, where: str) -> dict[str, str]:
     return row
 
 
-def _missing(path: str) -> str | None:
-    return None if os.path.isfile(path) else "missing"
+def _problem(path: str) -> str | None:
+    return problem(path) if os.path.exists(path) else _MISSING
 
 
 def _given_splits(rows, base, image_size, path, bad) -> Splits:
