@@ -260,7 +260,8 @@ def test_a_form_with_one_file_is_searched(client, pictures):
 
 
 def test_pages_of_other_origins_may_read_only_where_that_is_asked_for(client, folder):
-    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    asked_method = "Access-Control-Request-Method"
+    asked = {"Origin": "https://shop.example", asked_method: "POST"}
     assert "access-control-allow-origin" not in client.get("/health", headers=asked).headers
     assert client.options(PREDICT, headers=asked).status_code == 405
     settings = Settings(cors_origins=["https://shop.example"], poll=0)
@@ -269,6 +270,10 @@ def test_pages_of_other_origins_may_read_only_where_that_is_asked_for(client, fo
             assert found.headers["access-control-allow-origin"] == "https://shop.example"
         other = {"Origin": "https://evil.example"}
         assert "access-control-allow-origin" not in open_client.get("/health", headers=other).headers
+        for refused, what in (({**asked, **other}, "origin"), ({**asked, asked_method: "DELETE"}, "method")):
+            found = open_client.options(PREDICT, headers=refused)
+            assert found.status_code == 400 and found.json() == {"error": f"Disallowed CORS {what}"}
+            assert "Origin" in found.headers["vary"]
 
 
 def test_limits_are_checked():

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -87,10 +88,21 @@ def create_app(
     return Guard(app, settings.allowed_hosts, settings.max_header)
 
 
+class _Cors(CORSMiddleware):
+    """Starlette's own CORS answers, with a refused preflight in JSON as all errors are."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        kept = {key: value for key, value in answer.headers.items() if key not in ("content-length", "content-type")}
+        return JSONResponse({"error": bytes(answer.body).decode()}, answer.status_code, kept)
+
+
 def _cors(settings: Settings) -> list[Middleware]:
-    """Starlette's own CORS answers, where pages of other origins may read ours."""
+    """Answer to CORS, where pages of other origins may read ours."""
     if not settings.cors_origins:
         return []
-    allowed = {"allow_origins": list(settings.cors_origins), "allow_methods": ["GET", "POST"]}
     headers = ["Content-Type", "Content-Encoding", "Authorization"]
-    return [Middleware(CORSMiddleware, **allowed, allow_headers=headers)]
+    origins = list(settings.cors_origins)
+    return [Middleware(_Cors, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)]
