@@ -281,6 +281,15 @@ def test_control_c_is_a_sentence(monkeypatch, capfd):
     assert code == 130 and "Stopped. What was finished is kept" in said and "Traceback" not in said
 
 
+def test_control_c_of_the_server_speaks_of_no_run(monkeypatch, capfd):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tf_detreg.serving.serve", interrupted)
+    code, said = answer(monkeypatch, capfd, "serve", "model")
+    assert code == 130 and "Stopped." in said and "train" not in said and "Traceback" not in said
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C there")
 def test_control_c_while_tensorflow_is_loaded_shows_no_traceback(tmp_path):
     (tmp_path / "keras.py").write_text("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")

@@ -50,5 +50,8 @@ def _run() -> None:
 
 
 def _stopped() -> None:
-    typer.secho("Stopped. What was finished is kept; `tf-detreg train --resume` goes on with a run.", err=True)
+    # Ctrl-C is how a server is meant to end: nothing was left unfinished.
+    serving = sys.argv[1:2] == ["serve"]
+    kept = "" if serving else " What was finished is kept; `tf-detreg train --resume` goes on with a run."
+    typer.secho(f"Stopped.{kept}", err=True)
     sys.exit(_STOPPED)
