@@ -257,6 +257,20 @@ def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):
         tuning.tune(tiny, "cubic", output=tmp_path)
 
 
+def test_tune_in_small_searches_the_grid_too(tiny, tmp_path, quick):
+    """A family's small version has one candidate, and so no grid of its own."""
+    pytest.importorskip("optuna")
+    best = tuning.tune(tiny, "flow", trials=3, output=tmp_path, jobs=0, smoke=True, log=silent)
+    assert best["recipe"]["loss"]["alpha"] in (16.0, 32.0) and best["recipe"]["head"]["depth"] == 2
+    assert {job["config"]["loss"]["alpha"] for job in quick} <= {16.0, 32.0}
+    tiny.write_text(TEXT.replace('"loss.alpha" = [16.0, 32.0]', '"head.depth" = [4, 6], "loss.alpha" = [16.0, 32.0]'))
+    tuning.tune(tiny, "flow", trials=3, output=tmp_path / "sizes", jobs=0, smoke=True, log=silent)
+    assert {job["config"]["head"]["depth"] for job in quick if job["config"]["head"]["name"] == "RealNVP"} == {2}
+    tiny.write_text(TEXT.replace('grid = { "loss.alpha" = [16.0, 32.0] }', ""))
+    with pytest.raises(ValueError, match="has no grid"):
+        tuning.tune(tiny, "flow", output=tmp_path, smoke=True)
+
+
 def test_workers_of_a_pool_do_the_same_as_this_process(tiny, tmp_path):
     found = study.read(tiny)
     job = runner.describe(found, "validation", found.families["linear"][0], 0, 0)

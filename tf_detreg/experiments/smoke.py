@@ -10,21 +10,23 @@ BENCHMARKS = ("cub", "cars", "sop", "in_shop")
 _SMALLER = {"dim": 8, "depth": 2, "hidden": 8, "blocks": 1, "steps": 2}
 
 
-def shrink(study: Study, keep_data: bool = False) -> Study:
+def shrink(study: Study, keep_data: bool = False, every: bool = False) -> Study:
     """Return a study's small version: one split, one seed, one epoch of a few steps, small nets.
 
     Args:
         study: As read from its file.
         keep_data: Whether the data stay as they are, at 16 pixels. Default false: the digits.
+        every: Whether all candidates stay, made small. Default false.
 
     Returns:
         A study of another name, with the last candidate of each family, and one that differs from it in more than
-        numbers. A choice has the last alone, so that there is one number of candidates for all.
+        numbers, unless `every`. A choice has the last alone, so that there is one number of candidates for all.
     """
     families = {}
     for family, recipes in study.families.items():
         kept = [recipe for recipe in recipes[:-1] if _but_for_numbers(recipe) != _but_for_numbers(recipes[-1])][:1]
         kept = recipes[-1:] if study.kind == "choice" else (*kept, recipes[-1])
+        kept = recipes if every else kept
         families[family] = tuple(_small(recipe, keep_data) for recipe in kept)
     protocol = {"splits": [0], "seeds": [0], "choice_seeds": [0], "train_share": 1.0, "max_classes": 0}
     protocol |= {"images_per_class": 4, "directories": False}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tf_detreg import files
 from tf_detreg.experiments import runner
+from tf_detreg.experiments.smoke import shrink
 from tf_detreg.experiments.study import Study, flat, put, read
 
 
@@ -36,7 +37,8 @@ def tune(
         output: folder of finished trials.
         seed: of the sampler.
         jobs: as in `ablate`; a proposal's seeds run side by side.
-        smoke: use the study's small version.
+        smoke: use the study's small version. Sizes that the small version sets are not searched, unless the grid has
+            nothing else.
         log: takes lines of progress.
 
     Returns:
@@ -51,10 +53,11 @@ def tune(
         import optuna
     except ImportError as error:
         raise ImportError("tune needs Optuna: pip install 'tf-detreg[tune]'") from error
-    study = read(study_file, smoke)
+    study = read(study_file)
     if family not in study.families:
         raise ValueError(f"family must be one of {sorted(study.families)}, received {family!r}.")
-    search = search or grid_of(study, family)
+    search = search or _own_search(study, family, smoke)
+    study = shrink(study) if smoke else study
     if not search:
         raise ValueError(f"search is empty and family {family!r} of {study_file} has no grid: nothing to search.")
     output = pathlib.Path(output)
@@ -78,6 +81,11 @@ def tune(
     }
     files.write_json(output / f"{name}.json", found)
     return found
+
+
+def _own_search(study: Study, family: str, smoke: bool) -> dict[str, list]:
+    """Return a family's grid, in small without the sizes that all small candidates share, unless it has no others."""
+    return (smoke and grid_of(shrink(study, every=True), family)) or grid_of(study, family)
 
 
 def grid_of(study: Study, family: str) -> dict[str, list]:
