@@ -41,10 +41,28 @@ def traced(model: keras.Model) -> Graph:
 
 def _graph(model: Callable[[], keras.Model]) -> Graph:
     """Return the graph of a model, given as a weak reference: the graph does not keep it alive."""
-    function = tf.function(lambda inputs: model()(inputs, training=False))
+    return any_batch(lambda inputs: model()(inputs, training=False))
+
+
+def any_batch(function: Graph) -> Graph:
+    """Return a function of a batch as a graph that is traced once for each shape of an item, whatever the batch's size.
+
+    Args:
+        function: From a tensor `(B, …)` to a tensor.
+
+    Returns:
+        A function of `(B, …)` tensors, any B.
+
+    Example:
+        >>> sizes = []
+        >>> double = any_batch(lambda x: sizes.append(x.shape[0]) or 2 * x)
+        >>> [double(tf.ones((count, 2))).shape[0] for count in (3, 1, 5)], sizes
+        ([3, 1, 5], [None])
+    """
+    graph = tf.function(function)
 
     def run(inputs: Any) -> tf.Tensor:
         inputs = tf.convert_to_tensor(inputs)
-        return function.get_concrete_function(tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype))(inputs)
+        return graph.get_concrete_function(tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype))(inputs)
 
     return run

@@ -6,10 +6,11 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
-from tf_detreg import datasets
+from tf_detreg import datasets, heads
 from tf_detreg.experiments import ablation, cost, data, pages, runner, study, table, trial, tuning
 from tf_detreg.training import RunConfig
 
@@ -209,6 +210,22 @@ def test_a_real_trial_repeats_to_the_bit_and_measures_smoothness(tiny):
     assert (identity["spectral"], identity["frobenius"]) == pytest.approx((1.0, 1.0))
     assert identity["log_det"] == 0.0
     assert identity["secant_between_unseen"] == pytest.approx(1.0)
+
+
+def test_smoothness_traces_once_whatever_the_numbers_of_rows():
+    """Of pairs within a class and between classes there are other numbers, of seen and of unseen classes too."""
+    head = heads.RealNVP(4, depth=2, hidden=4)
+    embedder = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), head])
+    splits = datasets.digits()
+    sizes, project = [], head.project
+
+    def noted(features, **options):
+        sizes.append(features.shape[0])
+        return project(features, **options)
+
+    head.project = noted
+    trial.smoothness(embedder, splits.train.subset(range(50)), splits.test.subset(range(31)), seed=0)
+    assert sizes == [None]
 
 
 def test_a_trial_in_a_directory_equals_one_in_memory_and_is_not_trained_twice(tiny, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_detreg import retrieval, training
 from tf_detreg.datasets import Splits
 from tf_detreg.experiments import data
+from tf_detreg.inference import any_batch
 from tf_detreg.retrieval import checks
 from tf_detreg.training.health import Health
 from tf_detreg.training.parts import split_embedder
@@ -119,8 +120,9 @@ def smoothness(embedder: keras.Model, train: Any, unseen: Any, seed: int, count:
 
     backbone, head = split_embedder(embedder)
     rng = np.random.default_rng(seed)
-    flow = tf.function(lambda z: head.flow(z, training=False)[0])
-    project = tf.function(lambda x: head.project(backbone(x, training=False), training=False))
+    # Numbers of rows differ from call to call.
+    flow = any_batch(lambda z: head.flow(z, training=False)[0])
+    project = any_batch(lambda x: head.project(backbone(x, training=False), training=False))
 
     def sample(images):
         labels = images.labels
