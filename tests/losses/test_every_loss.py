@@ -331,6 +331,27 @@ def test_strings_in_a_pipeline_stop_fit_with_the_same_sentence(loss):
         model_with(row).fit(names, verbose=0)
 
 
+def test_wrong_labels_in_keras_own_fit_are_said_in_the_same_sentence():
+    """What Keras hands on; it refuses arrays of strings, lists and a wrong shape of the images by itself."""
+    row = next(row for row in ROWS if row.loss is losses.SupCon)
+    labels, x = row.batch(size=16)
+    x = x.astype("float32")
+    ragged = tf.ragged.constant([[label] * (1 + (i == 1)) for i, label in enumerate(labels)])
+    cases = [
+        (labels.astype("float32"), "labels must be integers .* received dtype float32"),
+        (labels.astype("complex64"), "labels must be integers .* received dtype complex64"),
+        (labels > 1, "labels must be integers .* received dtype bool"),
+        (ragged, "labels must have shape .* received ragged labels"),
+    ]
+    for wrong, message in cases:
+        for data in ((x, wrong), (tf.data.Dataset.from_tensors((x, wrong)),)):
+            with pytest.raises(ValueError, match=message):
+                model_with(row).fit(*data, verbose=0)
+    for wrong in (labels - 100, labels.astype("int64") + 2**40):  # known when the graph runs
+        with pytest.raises(tf.errors.InvalidArgumentError, match="labels must not be negative, nor above"):
+            model_with(row).fit(x, wrong, verbose=0)
+
+
 # What Keras asks of them.
 
 
