@@ -5,6 +5,9 @@ eighth of its size where that is enough, then Pillow's antialiased bilinear resi
 through the same steps in TensorFlow's ops, so that both give the same pixels and hence the same embedding.
 """
 
+import functools
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tf_detreg.images.formats import MAX_PIXELS, MAX_SIDE
@@ -39,10 +42,11 @@ def decode_batch(
         >>> images.shape, valid.numpy().tolist()
         (TensorShape([2, 4, 4, 3]), [True, False])
     """
+    decoder = _decoder(tuple(image_size), max_pixels)
     count = tf.shape(contents, out_type=tf.int64)[0]
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), contents))
     rows = rows.map(
-        lambda row, content: (row, decode(content, image_size, max_pixels)),
+        lambda row, content: (row, decoder(content)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )
@@ -54,6 +58,14 @@ def decode_batch(
     valid = tf.scatter_nd(found[:, None], tf.ones_like(found, tf.int32), tf.stack([count + 1]))
     images = tf.ensure_shape(images[:-1], (None, *image_size, 3))
     return images, valid[:-1] > 0
+
+
+@functools.cache
+def _decoder(image_size: tuple[int, int], max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`decode` as a function that is traced once a process, which takes seconds, and called by every graph."""
+    return tf.function(
+        lambda content: decode(content, image_size, max_pixels), input_signature=[tf.TensorSpec((), tf.string)]
+    )
 
 
 def decode(content: tf.Tensor, image_size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> tf.Tensor:
