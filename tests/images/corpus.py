@@ -299,6 +299,30 @@ def webps() -> Iterator[tuple[str, bytes, str]]:
     yield "webp chunk without its last byte", riff(plain[8:] + b"JUNK" + struct.pack("<I", 3) + b"abc"), NONE
     oriented = webp_with(tiff_block(6))
     yield "webp a shorter chunk", oriented[:16] + b"\x09" + oriented[17:], NONE
+    yield from webps_of_chunks(plain[12:], oriented, saved(clear, "WEBP"))
+
+
+def webps_of_chunks(lossy: bytes, lossless: bytes, clear: bytes) -> Iterator[tuple[str, bytes, str]]:
+    """Chunks that are missing, in other orders, or there twice: the first that holds pixels counts."""
+    head, rest = lossless[12:30], lossless[30:]
+    clear_head, alpha_end = clear[12:30], 38 + int.from_bytes(clear[34:38], "little") + (clear[34] & 1)
+    alpha, pixels = clear[30:alpha_end], clear[alpha_end:]
+    junk, longer_head = b"JUNK" + bytes(4), head[:4] + b"\x0c\0\0\0" + head[8:] + b"\0\0"
+    for name, chunks, wanted in (
+        ("two headers", [head, head, rest], ALL),
+        ("unknown flags", [head[:8], bytes([head[8] | 0x81]), head[9:], rest], ALL),
+        ("two images", [head, rest, lossy], ALL),
+        ("alpha before lossless pixels", [head, alpha, rest], ALL),
+        ("alpha not announced", [clear_head[:8], b"\0", clear_head[9:], alpha, pixels], ALL),
+        ("alpha twice", [clear_head, alpha, alpha, pixels], ALL),
+        ("alpha behind", [clear_head, pixels, alpha], ALL),
+        ("chunk behind alpha", [clear_head, alpha, junk, pixels], ALL),
+        ("alpha without header", [alpha, pixels], NONE),
+        ("header alone", [head], NONE),
+        ("longer header", [longer_head, rest], NONE),
+        ("chunk before pixels", [junk, lossy], NONE),
+    ):
+        yield f"webp {name}", riff(b"WEBP" + b"".join(chunks)), wanted
 
 
 def gif(canvas=None, place=(0, 0), clear=None, table=True, interlace=0, background=b"", indices=16, **more) -> bytes:

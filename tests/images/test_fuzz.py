@@ -18,5 +18,4 @@ def test_what_was_found_once_is_read_by_none(path):
 
 
 def test_a_sample_of_damaged_files():
-    found = fuzz.disagreements(300, seed=11)
-    assert {name: what for name, what in found.items() if not fuzz.is_known(name, what)} == {}
+    assert fuzz.disagreements(300, seed=11) == {}

@@ -6,8 +6,8 @@ there. That is how two decoders that forgive different faults come to the same a
 Policy: what is cut off is unreadable, also where a decoder would fill the rest. A JPEG holds 8 bits a channel, baseline
 or progressive; CMYK needs Adobe's marker, without which nothing says how its inks are stored. Its scans end in an end
 mark, and between them stand only segments that may stand there, each whole. A PNG ends in IEND and its critical chunks
-carry their checksums. A WebP's chunks add up to the size that it states. A GIF's canvas counts, and of several frames
-the first.
+carry their checksums. A WebP's chunks add up to the size that it states; the first that holds pixels counts, and
+they end within it. A GIF's canvas counts, and of several frames the first.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ JUNK = 1024  # bytes between two segments of a JPEG that are passed over in one 
 _JPEG_MARK = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 PNG_START, PNG_CRITICAL = b"\x89PNG\r\n\x1a\n", (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # by the kind of color
+
+WEBP_PIXELS = (b"VP8 ", b"VP8L")  # chunks
+WEBP_WITH_ALPHA = b"VP8X\x0a\0\0\0\x10\0\0\0"  # a header's first part; width and height follow
 
 
 @dataclass(frozen=True)
@@ -239,38 +242,68 @@ def _png_orientation(chunks) -> int:
 
 
 def webp(content: bytes) -> Header:
-    """Read size and EXIF of a WebP, and see that its chunks add up.
+    """Read size and EXIF of a WebP, see that its chunks add up, and keep of them what makes its image.
+
+    Of an animation all are kept.
 
     Raises:
-        UnreadableImage: If it is cut off or they do not.
+        UnreadableImage: If it is cut off, its chunks do not add up, or it has no pixels.
     """
     (size,) = struct.unpack_from("<I", content, 4)
     if len(content) < 30 or size + 8 > len(content):
         raise UnreadableImage("the WebP is cut off")
-    kind, exif = content[12:16], _webp_exif(content, size + 8)
-    if kind == b"VP8X":
-        width, height = (1 + int.from_bytes(content[at : at + 3], "little") for at in (24, 27))
-        return Header(width, height, orientation.of_exif(exif) if content[20] & 8 else 1)
-    if kind == b"VP8L":
-        (bits,) = struct.unpack_from("<I", content, 21)
-        return Header(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
-    width, height = struct.unpack_from("<HH", content, 26)
-    return Header(width & 0x3FFF, height & 0x3FFF)
+    chunks = list(_webp_chunks(content, size + 8))
+    pixels = next((chunk for chunk in chunks if chunk[0] in WEBP_PIXELS), None)
+    form = content[12:16]
+    if form != b"VP8X":
+        if pixels is None or pixels[1] != 12:
+            raise UnreadableImage("the WebP has no pixels, or no header before them")
+        width, height = struct.unpack_from("<HH", content, 26)
+        if form == b"VP8L":
+            (bits,) = struct.unpack_from("<I", content, 21)
+            width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        return Header(width & 0x3FFF, height & 0x3FFF, content=_webp_of(content[12 : pixels[2]]))
+    animated = content[20] & 2
+    if content[16:20] != b"\x0a\0\0\0" or not (animated or pixels):
+        raise UnreadableImage("the WebP has no pixels, or a damaged header")
+    width, height = (1 + int.from_bytes(content[at : at + 3], "little") for at in (24, 27))
+    turn = orientation.of_exif(_webp_exif(content, chunks)) if content[20] & 8 else 1
+    return Header(width, height, turn, content=content if animated else _webp_still(content, chunks, pixels))
 
 
-def _webp_exif(content: bytes, end: int) -> bytes:
-    """Return the first EXIF block, empty without one."""
-    at, exif = 12, None
+def _webp_chunks(content: bytes, end: int):
+    """Yield kind, beginning and end of each, its padding included."""
+    at = 12
     for _ in range(MOST_CHUNKS):
         if at == end:
-            return exif or b""
+            return
         if at + 8 > end:
             break
         kind, length = struct.unpack_from("<4sI", content, at)
-        if kind == b"EXIF" and exif is None:
-            exif = content[at + 8 : at + 8 + length]
-        at += 8 + length + length % 2
+        behind = at + 8 + length + length % 2
+        yield kind, at, behind
+        at = behind
     raise UnreadableImage("the WebP's chunks do not add up to its size")
+
+
+def _webp_exif(content: bytes, chunks) -> bytes:
+    """Return the first EXIF block, empty without one."""
+    at = next((start for kind, start, _ in chunks if kind == b"EXIF"), len(content))
+    return content[at + 8 : at + 8 + int.from_bytes(content[at + 4 : at + 8], "little")]
+
+
+def _webp_still(content: bytes, chunks, pixels) -> bytes:
+    """Return a WebP of the first chunk that holds pixels, and of the alpha before it where that belongs to it."""
+    kind, start, end = pixels
+    kept = content[start:end]
+    alpha = next((content[at:behind] for name, at, behind in chunks if name == b"ALPH" and at < start), None)
+    if alpha is not None and kind == b"VP8 ":
+        kept = WEBP_WITH_ALPHA + content[24:30] + alpha + kept
+    return _webp_of(kept)
+
+
+def _webp_of(chunks: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
 def gif(content: bytes) -> Header:

@@ -20,6 +20,7 @@ from tf_detreg.images.headers import (
     MOST_CHUNKS,
     MOST_SEGMENTS,
     PNG_CRITICAL,
+    WEBP_PIXELS,
 )
 
 JPEG, PNG, WEBP, GIF, BMP, UNKNOWN = range(6)
@@ -38,9 +39,9 @@ class Facts(NamedTuple):
         profile_end: Where it ends.
         packed: Whether that text is compressed.
         key: Whether a PNG has a tRNS chunk; the transparent index of a GIF, -1 without one.
-        at: Where a GIF's frame is described.
-        data: Where a GIF's compressed pixels begin.
-        data_end: Where they end.
+        at: Where a GIF's frame is described; where a WebP's chunk of alpha begins, -1 without one.
+        data: Where a GIF's compressed pixels begin; where a WebP's first chunk that holds pixels begins.
+        data_end: Where they end, or the chunk.
     """
 
     fine: tf.Tensor
@@ -227,18 +228,21 @@ def webp(content: Content) -> Facts:
     size = tf.where(extended, canvas, tf.where(same(head[12:], b"VP8L"), lossless, lossy))
     stop = little(head[4:8]) + 8
 
-    def step(at, exif, exif_end):
+    def step(at, exif, exif_end, alpha, data, data_end):
         head = content.head(at, 8)
         length = little(head[4:])
         found = same(head, b"EXIF") & (exif < 0)
         exif, exif_end = tf.where(found, at + 8, exif), tf.where(found, at + 8 + length, exif_end)
-        return at + 8 + length + length % 2, exif, exif_end
+        after = at + 8 + length + length % 2
+        alpha = tf.where(same(head, b"ALPH") & (alpha < 0) & (data < 0), at, alpha)
+        first = tf.reduce_any(tf.stack([same(head, kind) for kind in WEBP_PIXELS])) & (data < 0)
+        return after, exif, exif_end, alpha, tf.where(first, at, data), tf.where(first, after, data_end)
 
     nowhere = tf.constant(-1, tf.int64)
-    at, exif, exif_end = tf.while_loop(
+    at, exif, exif_end, alpha, data, data_end = tf.while_loop(
         lambda at, *_: at + 8 <= stop,
         step,
-        (tf.constant(12, tf.int64), nowhere, nowhere),
+        (tf.constant(12, tf.int64), *[nowhere] * 5),
         maximum_iterations=MOST_CHUNKS,
         parallel_iterations=1,
     )
@@ -246,8 +250,9 @@ def webp(content: Content) -> Facts:
     exif = tf.where(announced, exif, -1)
     # TensorFlow 2.20's decoder writes past its buffer on frames of an animation.
     animated = extended & (flags & 2 != 0)
-    fine = (content.end >= 30) & (stop <= content.end) & (at == stop) & ~animated
-    return _facts(fine, size[0], size[1], exif=exif, exif_end=exif_end)
+    has_pixels = tf.where(extended, (data >= 0) & (little(head[16:20]) == 10), data == 12)
+    fine = (content.end >= 30) & (stop <= content.end) & (at == stop) & has_pixels & ~animated
+    return _facts(fine, size[0], size[1], exif=exif, exif_end=exif_end, at=alpha, data=data, data_end=data_end)
 
 
 def gif(content: Content) -> Facts:

@@ -16,8 +16,9 @@ from tf_detreg.images.graph.bmp import decode_bmp
 from tf_detreg.images.graph.gif import decode_gif
 from tf_detreg.images.graph.headers import Facts, facts_of, format_of
 from tf_detreg.images.graph.orientation import orientation_of, upright
-from tf_detreg.images.graph.png import decode_png, opaque
+from tf_detreg.images.graph.png import decode_png
 from tf_detreg.images.graph.resize import resize
+from tf_detreg.images.graph.webp import decode_webp
 
 
 def decode_batch(
@@ -114,7 +115,7 @@ def _pixels(text, form, facts: Facts, box, target) -> tf.Tensor:
     kinds = [
         jpeg,
         lambda: decode_png(content, facts.key),
-        lambda: _webp(text, size),
+        lambda: decode_webp(content, facts),
         lambda: decode_gif(content, facts),
         lambda: decode_bmp(content, facts.height, facts.width),
     ]
@@ -123,11 +124,3 @@ def _pixels(text, form, facts: Facts, box, target) -> tf.Tensor:
 
 def _jpeg(text: tf.Tensor, ratio: int) -> tf.Tensor:
     return tf.io.decode_jpeg(text, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
-
-
-def _webp(text: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    decoded = tf.io.decode_image(text, channels=0, expand_animations=False)
-    same = tf.reduce_all(tf.shape(decoded, tf.int64)[:2] == size)
-    with tf.control_dependencies([tf.debugging.Assert(same, ["two sizes"])]):
-        decoded = tf.identity(decoded)
-    return opaque(decoded)
