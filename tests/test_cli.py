@@ -199,9 +199,9 @@ def test_nothing_to_measure_is_said(photos, tmp_path):
     rows = [f"Klasse {c} é/{i}.jpg,{c},train" for c in range(4) for i in range(3)]
     (photos / "list.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
     assert "Nothing was measured" in command("train", photos / "list.csv", "--run", tmp_path / "r", *SMALL)
-    with pytest.raises(ValueError, match="holds no class back from training"):
+    with pytest.raises(ValueError, match="has neither test nor validation images"):
         command("evaluate", tmp_path / "r")
-    with pytest.raises(ValueError, match="holds no class back from training"):
+    with pytest.raises(ValueError, match="has neither test nor validation images"):
         command("export", tmp_path / "r", "--to", tmp_path / "e", "--format", "float32")
     assert ".tflite" in command("export", tmp_path / "r", "--to", tmp_path / "e", "--format", "float32", "--no-verify")
 

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ("bundles", "cards", "decoding", "headers", "lite", "releasing", "savedmodel", "verification")
+MODULES = ("bundles", "cards", "lite", "releasing", "savedmodel", "verification")
 
 
 @pytest.mark.parametrize("name", MODULES)

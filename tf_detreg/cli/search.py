@@ -48,7 +48,8 @@ def embed(
     found = training.embed(done.embedder, files, progress=None)
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
-    typer.echo(f"{len(found.embeddings)} of {len(files)} images embedded: {out}")
+    total = len(files) + len(files.skipped)
+    typer.echo(f"{len(found.embeddings)} of {total} images embedded: {out}")
 
 
 @command

@@ -50,8 +50,8 @@ def central(values: np.ndarray) -> tuple[float, float]:
     """Return the range that holds the central 95 % of some values; NaN is left out.
 
     Example:
-        >>> central(np.arange(101.0))
-        (2.5, 97.5)
+        >>> [round(bound, 6) for bound in central(np.arange(101.0))]
+        [2.5, 97.5]
     """
     low, high = np.nanquantile(values, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return float(low), float(high)
