@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_detreg.export import deciding, lite, metadata, publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
-from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, variables_read
+from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, save_options, variables_read
 from tf_detreg.files import readable
 from tf_detreg.images.graph import decode_batch
 from tf_detreg.index import Index
@@ -108,7 +108,7 @@ def retrieval_saved_model(
         **measured,
         **deciding.facts(decision),
     )
-    options = tf.saved_model.SaveOptions(namespace_whitelist=["Scann"] if engine == "scann" else [])
+    options = save_options(["Scann"] if engine == "scann" else [])
 
     def write(path: pathlib.Path) -> None:
         tf.saved_model.save(module, str(path), signatures=signatures, options=options)

@@ -17,7 +17,7 @@ from tf_detreg.export import integers, metadata, publishing
 from tf_detreg.export.halving import halve
 from tf_detreg.export.inference import image_size_of, inference_model
 from tf_detreg.export.joining import join
-from tf_detreg.export.savedmodel import embed, variables_read
+from tf_detreg.export.savedmodel import embed, save_options, variables_read
 from tf_detreg.files import replacing
 from tf_detreg.heads.base import Head
 
@@ -153,7 +153,7 @@ def convert(
     module.weights = variables_read([concrete], embedder)
     with tempfile.TemporaryDirectory() as folder:
         # By way of a SavedModel the signature's names survive.
-        tf.saved_model.save(module, folder, signatures={"serving_default": concrete})
+        tf.saved_model.save(module, folder, signatures={"serving_default": concrete}, options=save_options())
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if quantize is not None:

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -81,13 +81,25 @@ def saved_model(
     extra = metadata.extra_files(facts, labels)
 
     def write(path: pathlib.Path) -> None:
-        tf.saved_model.save(module, str(path), signatures=signatures)
+        tf.saved_model.save(module, str(path), signatures=signatures, options=save_options())
         add_extra(path, extra, card)
         if metadata.warm_up_wanted(warm_up):
             name = pathlib.Path(directory).resolve().name
             metadata.write_warm_up(path / "assets.extra" / WARM_UP, name, (height, width))
 
     return publishing.publish(directory, version, write, needed=publishing.bytes_of(embedder.variables), check=check)
+
+
+def save_options(op_namespaces: Sequence[str] = ()) -> tf.saved_model.SaveOptions:
+    """Return how every SavedModel is written: without gradients, which nobody asks of a model that serves.
+
+    TensorFlow registers the custom gradients of a model that it loads, and never forgets them: a server would keep
+    every version that it has loaded.
+
+    Args:
+        op_namespaces: Of operations that are not TensorFlow's own. Default: none.
+    """
+    return tf.saved_model.SaveOptions(namespace_whitelist=list(op_namespaces), experimental_custom_gradients=False)
 
 
 def add_extra(path: pathlib.Path, extra: dict[str, bytes], card: str | None) -> None:
