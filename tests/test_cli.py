@@ -166,7 +166,7 @@ def test_a_catalogue_holds_more_than_pictures(run, photos, tmp_path):
     (tmp_path / "c" / "zero.png").touch()
     (tmp_path / "c" / "0.jpg").rename(tmp_path / "c" / "0.JFIF")
     (tmp_path / "c" / "1.jpg").rename(tmp_path / "c" / "1")
-    assert "3 of 5 images" in command("embed", run, tmp_path / "c", "--out", tmp_path / "e.npz")
+    assert "3 of 6 files" in command("embed", run, tmp_path / "c", "--out", tmp_path / "e.npz")
     # What is named is tried, whatever its ending.
     assert "1 of 1 images" in command("embed", run, tmp_path / "c" / "1", "--out", tmp_path / "e.npz")
 
@@ -211,7 +211,7 @@ def test_embed_leaves_out_what_is_no_image(run, photos, tmp_path):
     with np.load(tmp_path / "e.npz") as file:
         assert file["embeddings"].shape == (4, 8)
         assert not [path for path in file["paths"] if "broken" in path]
-    assert "4 of 5 images" in output
+    assert "4 of 5 files" in output
 
 
 def test_search_finds_the_query_itself_first_and_draws(run, photos, tmp_path):

@@ -49,7 +49,7 @@ def embed(
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
     total = len(files) + len(files.skipped)
-    typer.echo(f"{len(found.embeddings)} of {total} images embedded: {out}")
+    typer.echo(f"{len(found.embeddings)} of {total} files embedded: {out}")
 
 
 @command
