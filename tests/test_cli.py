@@ -168,7 +168,7 @@ def test_a_catalogue_holds_more_than_pictures(run, photos, tmp_path):
     (tmp_path / "c" / "1.jpg").rename(tmp_path / "c" / "1")
     assert "3 of 6 files" in command("embed", run, tmp_path / "c", "--out", tmp_path / "e.npz")
     # What is named is tried, whatever its ending.
-    assert "1 of 1 images" in command("embed", run, tmp_path / "c" / "1", "--out", tmp_path / "e.npz")
+    assert "1 of 1 files" in command("embed", run, tmp_path / "c" / "1", "--out", tmp_path / "e.npz")
 
 
 def test_what_cannot_be_written_is_said_before_the_work(run, photos, tmp_path, monkeypatch):
