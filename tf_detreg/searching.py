@@ -70,7 +70,8 @@ def _unlabelled(files: Sequence[str], embedder: "keras.Model", skipped: Mapping[
 
 def _paths(images: "ImageSet") -> Sequence[str]:
     """Return the files of a set of files."""
-    assert images.paths is not None
+    if images.paths is None:
+        raise ValueError(f"`images` must be a set of files; received {images.name!r}, which is held in memory.")
     return images.paths
 
 
