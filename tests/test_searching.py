@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tf_detreg import searching
+from tf_detreg.index import Index
 
 
 @pytest.fixture
@@ -47,3 +48,20 @@ def test_a_folder_of_one_class_given_by_itself_has_no_label(run, tmp_path):
     file = write(tmp_path / "daisy" / "1.png")
     made = searching.index_files(run, [tmp_path / "daisy"])
     assert "label" not in made.metadata(str(file))
+
+
+def test_images_are_embedded_into_a_table_that_others_read(run, tmp_path):
+    pytest.importorskip("pyarrow")
+    photos = tmp_path / "photos"
+    files = [write(photos / "daisy" / "1.png"), write(photos / "2.png")]
+    (photos / "broken.png").write_text("no picture")
+    assert searching.embed_files(run, [photos], tmp_path / "x.parquet", "parquet") == (2, 3)
+    made = Index.from_parquet(tmp_path / "x.parquet")
+    assert sorted(made.ids) == sorted(map(str, files)) and made.fingerprint
+    assert made.metadata(str(files[0])) == {"path": str(files[0]), "label": "daisy"}
+    assert searching.embed_files(run, [photos], tmp_path / "x.npz") == (2, 3)
+    bare = np.load(tmp_path / "x.npz")
+    assert bare["paths"].tolist() == made.ids
+    np.testing.assert_allclose(bare["embeddings"], made.embeddings, atol=1e-6)
+    with pytest.raises(ValueError, match="`format` must be"):
+        searching.embed_files(run, [photos], tmp_path / "x.csv", "csv")

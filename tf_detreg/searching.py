@@ -123,6 +123,63 @@ def _decided(decision: retrieval.Decision | None, embedder: "keras.Model", score
     return {"accepted": decision.accepted(scores), "probabilities": decision.probability(scores)}
 
 
+def embed_files(
+    directory: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    format: str = "npz",
+) -> tuple[int, int]:
+    """Embed image files by a run's model into one file.
+
+    Args:
+        directory: The run.
+        images: Image files, or folders of them; those that cannot be read are left out and named in the log.
+        out: The file.
+        format: `"npz"`, the default: `embeddings` (N, dim) and `paths` (N). Or `"parquet"`: a table of `id` (the file
+            as it was given), `vector`, `path` and, where folders are classes, `label`; see `retrieval.parquet`.
+
+    Returns:
+        How many files were embedded, and how many there are.
+
+    Raises:
+        ImportError: If Parquet is asked for without pyarrow.
+        ValueError: If the format is none, or not one file can be read.
+    """
+    from tf_detreg import training
+    from tf_detreg.files import replacing
+    from tf_detreg.retrieval import parquet
+
+    if format not in ("npz", "parquet"):
+        raise ValueError(f"`format` must be 'npz' or 'parquet'; received {format!r}.")
+    if format == "parquet":
+        parquet.require()
+    run = training.load_run(directory)
+    files = image_files(images, run.embedder)
+    found = training.embed(run.embedder, files, progress=None)
+    names = [_paths(files)[i] for i in found.indices]
+    if format == "npz":
+        with replacing(out) as temporary, open(temporary, "wb") as file:
+            np.savez(file, embeddings=found.embeddings, paths=np.asarray(names))
+    else:
+        metadata = item_metadata(names, images)
+        model = {"model": pathlib.Path(directory).resolve().name, "fingerprint": retrieval.fingerprint(run.embedder)}
+        table = parquet.schema(found.embeddings.shape[1], parquet.fields_of(metadata), **model)
+        with parquet.writing(out, table) as write:
+            write(names, found.embeddings, metadata)
+    return len(names), len(files) + len(files.skipped)
+
+
+def item_metadata(names: Sequence[str], images: Sequence[str | os.PathLike[str]]) -> list[dict[str, object]]:
+    """Return what is known about image files by their names: `path` and, where folders are classes, `label`.
+
+    Args:
+        names: The files.
+        images: What was given to find them: files and folders.
+    """
+    folders = [pathlib.Path(path) for path in images if pathlib.Path(path).is_dir()]
+    return [{"path": str(pathlib.Path(name).resolve()), **folder_label(name, folders)} for name in names]
+
+
 def index_files(directory: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]]) -> "Index":
     """Return an `index.Index` of image files, embedded by a run's model.
 
@@ -143,10 +200,7 @@ def index_files(directory: str | os.PathLike[str], images: Sequence[str | os.Pat
     found = training.embed(run.embedder, files, progress=None)
     names = [_paths(files)[i] for i in found.indices]
     run_path = str(pathlib.Path(directory).resolve())
-    folders = [pathlib.Path(path) for path in images if pathlib.Path(path).is_dir()]
-    metadata = [
-        {"path": str(pathlib.Path(name).resolve()), "run": run_path, **folder_label(name, folders)} for name in names
-    ]
+    metadata = [{**facts, "run": run_path} for facts in item_metadata(names, images)]
     made = Index(found.embeddings, names, metadata, retrieval.fingerprint(run.embedder))
     made.decision = decision_of(directory)
     made.tune(min(MOST_NEIGHBORS, len(made)))  # a large catalogue keeps its ScaNN tree, as deep as the server asks

@@ -437,14 +437,14 @@ def test_an_empty_index_says_so(tmp_path):
 
 def test_an_index_on_a_volume_that_cannot_be_written_to_can_be_searched(index, tmp_path, monkeypatch):
     place = index.save(tmp_path / "i")
-    connected = store._connected
+    connected = store.connected
 
     def readonly(address):
         if "immutable" not in address:
             raise sqlite3.OperationalError("attempt to write a readonly database")
         return connected(address)
 
-    monkeypatch.setattr(store, "_connected", readonly)
+    monkeypatch.setattr(store, "connected", readonly)
     loaded = Index.load(place, verify=True)
     assert loaded.search(index.embeddings[:2], k=3).ids == index.search(index.embeddings[:2], k=3).ids
     with pytest.raises(OSError, match="cannot be written"):

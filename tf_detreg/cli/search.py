@@ -1,7 +1,7 @@
 """`embed`, `index`, `search`: from a run to the nearest images."""
 
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,7 +14,10 @@ def embed(
     images: Annotated[list[str], typer.Argument(help="Image files, or folders of them; with --runner, patterns too.")],
     out: Annotated[
         str | None,
-        typer.Option(help="The .npz file to write, or with --runner a folder. Default: embeddings.npz, embeddings."),
+        typer.Option(help="The file to write, or with --runner a folder. Default: embeddings.npz, embeddings."),
+    ] = None,
+    format: Annotated[
+        Literal["npz", "parquet"] | None, typer.Option(help="Default: by the ending of --out, else npz.")
     ] = None,
     runner: Annotated[
         str | None,
@@ -25,31 +28,31 @@ def embed(
         typer.Option(help="For Beam's pipeline, such as `--beam-option=--flink_master=host:8081`; repeat it."),
     ] = None,
 ) -> None:
-    """Embed images into an .npz file: `embeddings` (N, dim) and `paths` (N). Unreadable files are counted and named.
+    """Embed images into a file that other programs read. Unreadable files are counted and named.
+
+    An `.npz` holds `embeddings` (N, dim) and `paths` (N). A `.parquet` is a table of `id` (the file), `vector`, `path`
+    and, where folders are classes, `label`; DuckDB, Polars, pandas and LanceDB read it, and `Index.from_parquet`.
 
     With `--runner` the work is spread over the workers of Apache Beam, and goes to TFRecord shards that
     `retrieval.bulk_embed.read_embeddings` reads.
     """
-    import numpy as np
-
     from tf_detreg import training
-    from tf_detreg.files import check_file, replacing
-    from tf_detreg.searching import image_files
+    from tf_detreg.files import check_file
+    from tf_detreg.searching import embed_files
 
-    done = training.load_run(run)
     if runner is not None:
+        if format is not None:
+            raise ValueError("--format is for one file; with --runner, TFRecord shards are written.")
+        done = training.load_run(run)
         typer.echo(_bulk_embed(done, images, out or "embeddings", [f"--runner={runner}", *(beam_option or ())]))
         return
     if beam_option:
         raise ValueError("--beam-option needs --runner, such as --runner DirectRunner.")
-    out = out or "embeddings.npz"
+    format = format or ("parquet" if out is not None and out.endswith(".parquet") else "npz")
+    out = out or f"embeddings.{format}"
     check_file(out)
-    files = image_files(images, done.embedder)
-    found = training.embed(done.embedder, files, progress=None)
-    with replacing(out) as temporary, open(temporary, "wb") as file:
-        np.savez(file, embeddings=found.embeddings, paths=np.asarray(files.paths)[found.indices])
-    total = len(files) + len(files.skipped)
-    typer.echo(f"{len(found.embeddings)} of {total} files embedded: {out}")
+    embedded, total = embed_files(run, images, out, format)
+    typer.echo(f"{embedded} of {total} files embedded: {out}")
 
 
 @command

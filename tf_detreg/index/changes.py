@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tf_detreg.index import segments
+from tf_detreg.index.change import Change
 from tf_detreg.index.items import Id, metadata_texts, plain_ids
 from tf_detreg.index.segments import Segment
-from tf_detreg.index.store import Change, Store
+from tf_detreg.index.store import Store
 
 
 def append(

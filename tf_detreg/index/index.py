@@ -3,27 +3,22 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from tf_detreg.files import check_file, replacing
-from tf_detreg.index import changes, decisions, integrity, searching, segments, version_1
+from tf_detreg.index import changes, searching, segments, version_1
+from tf_detreg.index.catalog import Catalog, Where
+from tf_detreg.index.change import Change
 from tf_detreg.index.filters import parse
-from tf_detreg.index.items import Id, bound, crc_of, is_id, metadata_texts, plain_ids, unbound
-from tf_detreg.index.store import FILE, Change, Store
-from tf_detreg.index.tuning import Tuner
-from tf_detreg.retrieval import approximate, checks, deciding
+from tf_detreg.index.items import Id, bound, crc_of, metadata_texts, not_there, plain_ids
+from tf_detreg.index.store import FILE, Store
+from tf_detreg.retrieval import checks, parquet
 from tf_detreg.retrieval.decision import Decision
-from tf_detreg.retrieval.identity import same_model, short
-from tf_detreg.retrieval.matches import Matches
-
-Where = Mapping[str, object] | str
 
 
-class Index:
+class Index(Catalog):
     """Embeddings with ids and metadata: build, search, change, save, load.
 
     Scores are cosines. An index on disk is a directory: ids and metadata in SQLite, vectors in files that are mapped
@@ -66,11 +61,6 @@ class Index:
         with self._store.changing() as change:
             change.set("model", fingerprint)
             changes.append(change, vectors, ids, metadata, replace=False)
-
-    def _use(self, store: Store) -> None:
-        self._store = store
-        self._tuner = Tuner(store)
-        self._decider = decisions.Decider(store, searching.Searcher(store, self._tuner))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], dimension: int, fingerprint: str | None = None) -> "Index":
@@ -120,6 +110,20 @@ class Index:
             index.verify()
         return index
 
+    @classmethod
+    def from_parquet(cls, path: str | os.PathLike[str]) -> "Index":
+        """Make an index, in memory, of Parquet files that `to_parquet`, `tf-detreg embed` or others wrote.
+
+        A folder stands for all `*.parquet` in it. Needed are the columns `id` (text) and `vector` (a list of fixed
+        length).
+
+        Raises:
+            ImportError: Without pyarrow.
+            ValueError: If it holds something else.
+        """
+        found = parquet.read(path)
+        return cls(found.embeddings, found.ids, found.metadata, found.fingerprint)
+
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """Write the index to a directory; a reader finds the old one or the new one, whole.
 
@@ -161,46 +165,6 @@ class Index:
             raise ValueError(f"path={str(path)!r} exists and is not an index. Choose another directory, or remove it.")
         check_file(path)
 
-    def verify(self) -> None:
-        """Read everything once and compare it with its checksums.
-
-        Raises:
-            ValueError: If something is damaged.
-        """
-        integrity.verify(self._store)
-
-    def close(self) -> None:
-        """Close the files. A closed index can no longer be used."""
-        self._store.close()
-
-    def __enter__(self) -> "Index":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        return self._store.snapshot().live
-
-    def __repr__(self) -> str:
-        return f"Index({len(self)} items, {self.dimension} dimensions, model {short(self.fingerprint or 'unknown')})"
-
-    def __contains__(self, id: object) -> bool:
-        return self._row(id) is not None
-
-    def __iter__(self) -> Iterator[Id]:
-        return iter(self.ids)
-
-    @property
-    def dimension(self) -> int:
-        """Of the vectors."""
-        return int(self._store.snapshot().facts["dimension"])
-
-    @property
-    def fingerprint(self) -> str | None:
-        """What identifies the model; None where it is unknown."""
-        return cast(str | None, self._store.snapshot().facts["model"])
-
     @property
     def decision(self) -> Decision | None:
         """From which score on a match counts; None where every match does. Setting it writes it into the index."""
@@ -209,57 +173,6 @@ class Index:
     @decision.setter
     def decision(self, decision: Decision | None) -> None:
         self._decider.keep(decision)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Fields of the metadata on which filters are quick."""
-        return self._store.snapshot().fields
-
-    @property
-    def ids(self) -> list[Id]:
-        """All ids, in the order in which the items were added. Reads every item."""
-        return [unbound(id) for (id,) in self._store.query("SELECT id FROM items ORDER BY row") or []]
-
-    @property
-    def embeddings(self) -> np.ndarray:
-        """(N, dim) unit rows in the order of `ids`, read-only; mapped from disk where they lie in one piece."""
-        parts = self._store.snapshot().parts
-        if len(parts) == 1 and parts[0].live == parts[0].count:
-            view = parts[0].vectors.view()
-        else:
-            blocks = [vectors for _, vectors in segments.live_blocks(parts)]
-            view = np.concatenate(blocks) if blocks else np.empty((0, self.dimension), np.float32)
-        view.flags.writeable = False
-        return view
-
-    def metadata(self, id: Id) -> dict[str, object]:
-        """Return what is known about an item.
-
-        Raises:
-            ValueError: If there is none of this id.
-        """
-        row = self._row(id)
-        found = None if row is None else (self._store.items([row]) or {}).get(row)
-        if found is None:
-            raise _not_there(id)
-        return found[1]
-
-    def rows(self, where: Where | None = None) -> Iterator[dict[str, object]]:
-        """Iterate over the items as mappings `{"id": …, **metadata}`, in the order in which they were added.
-
-        Args:
-            where: Only items that this filter keeps; see `search`. Default: all.
-        """
-        for _, *item in self._store.stored(parse(where) if where else None):
-            id, metadata = self._store.item(*item)
-            yield {"id": id, **metadata}
-
-    def _row(self, id: object) -> int | None:
-        id = id.item() if isinstance(id, np.generic) else id
-        if not is_id(id):
-            return None
-        found = self._store.query("SELECT row FROM items WHERE id = ?", [bound(cast(Id, id))])
-        return int(found[0][0]) if found else None
 
     def add(
         self,
@@ -371,98 +284,6 @@ class Index:
         if state.tree is not None and len(self) >= searching.SCANN_FROM:
             self.tune(min(int(state.tree["depth"]), len(self)), progress)
 
-    def search(
-        self,
-        queries: ArrayLike,
-        k: int = 10,
-        *,
-        where: Where | None = None,
-        fingerprint: str | None = None,
-        engine: str = "auto",
-        progress: bool | None = None,
-        decision: Decision | None = None,
-    ) -> Matches:
-        """Find the k nearest items of each query.
-
-        Args:
-            queries: (Q, dim), or (dim,) for one query.
-            k: Default 10.
-            where: Only items that this filter keeps: a mapping such as `{"label": ["mug", "cup"], "price": {"<": 20}}`,
-                or text such as `label in ("mug", "cup") and price < 20`; see `tf_detreg.index.filters.parse`.
-            fingerprint: Of the model that made the queries; refused if the index knows another one.
-            engine: `"auto"`, the default: ScaNN from 50,000 items on, exact search otherwise and where a filter keeps
-                few. Or `"exact"` or `"scann"`.
-            progress: Whether to show a progress bar. None, the default, shows it in a terminal.
-            decision: From which score on a match counts, as `retrieval.calibrate` finds it. Default: the index's own.
-
-        Returns:
-            A `Matches`; its `places` are positions among `ids` and `embeddings`. With a decision, `accepted` and
-            `probabilities` are filled.
-
-        Raises:
-            ValueError: If queries do not fit, the model or the decision's is another one, or `k` is larger than what
-                can be found.
-        """
-        asked = np.asarray(queries)
-        vectors, _ = checks.unit_rows(asked[None] if asked.ndim == 1 else asked, "queries")
-        self._check(vectors.shape[1], "queries", fingerprint)
-        return self._decider.search(vectors, k, where, engine, progress, decision)
-
-    def classify(
-        self,
-        queries: ArrayLike,
-        k: int = 5,
-        *,
-        label: str = "label",
-        where: Where | None = None,
-        fingerprint: str | None = None,
-        decision: Decision | None = None,
-    ) -> deciding.Classified:
-        """Give each query the class that most of its k nearest items have; none where a decision accepts none of them.
-
-        Args:
-            queries: (Q, dim), or (dim,) for one query.
-            k: Default 5; the whole index where that is smaller.
-            label: The metadata that names an item's class. Default `"label"`.
-            where: As for `search`.
-            fingerprint: As for `search`.
-            decision: As for `search`.
-
-        Returns:
-            `labels`, `probabilities` and `votes` of the queries.
-
-        Raises:
-            ValueError: As `search`, and if an item has no such metadata.
-
-        Example:
-            >>> index = Index([[1, 0], [1, 0.1], [0, 1]], metadata=[{"label": "a"}, {"label": "a"}, {"label": "b"}])
-            >>> index.classify([[1.0, 0.2]], k=3).labels
-            ['a']
-        """
-        (k,) = checks.ranks_at(min(k, len(self)) if isinstance(k, int) else k, len(self))
-        found = self.search(queries, k, where=where, fingerprint=fingerprint, progress=False, decision=decision)
-        return deciding.vote(found, label)
-
-    def tune(self, k: int = 10, progress: bool | None = None) -> float | None:
-        """Build and tune the ScaNN tree now, so that it is kept and no search has to wait for it.
-
-        Args:
-            k: The deepest search that it is meant for. Default 10.
-            progress: Whether to show a progress bar. None, the default, shows it in a terminal.
-
-        Returns:
-            The measured share of the true neighbors that it finds; None where exact search answers: below 50,000
-            items, and where ScaNN cannot be installed.
-
-        Raises:
-            ValueError: If `k` is larger than the gallery.
-        """
-        state = self._store.snapshot()
-        (k,) = checks.ranks_at(k, state.live)
-        if state.live < searching.SCANN_FROM or approximate.available() is not None:
-            return None
-        return self._tuner.ready(state, k, progress)[0].recall
-
     def _put(
         self,
         embeddings: ArrayLike,
@@ -490,28 +311,10 @@ class Index:
             if tuned is not None:
                 self._tuner.keep(tuned)
 
-    def _check(self, width: int, name: str, fingerprint: str | None) -> None:
-        """Refuses vectors of another width, and another model."""
-        if width != self.dimension:
-            raise ValueError(
-                f"`{name}` have {width} dimensions and the index has {self.dimension}. "
-                "Embed them with the model that embedded the index."
-            )
-        known = self.fingerprint
-        if fingerprint is not None and known is not None and not same_model(fingerprint, known):
-            raise ValueError(
-                f"`fingerprint`={short(fingerprint)!r}: the index was made by another model ({short(known)!r}). "
-                "Build the index again with this model, or embed the queries with that one."
-            )
-
 
 def _rows_of(change: Change, ids: list[Id]) -> list[int]:
     found = change.present(ids)
     missing = [id for id in ids if id not in found]
     if missing:
-        raise _not_there(missing[0])
+        raise not_there(missing[0])
     return list(found.values())
-
-
-def _not_there(id: object) -> ValueError:
-    return ValueError(f"`id`={id!r} is not in the index.")

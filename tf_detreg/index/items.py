@@ -91,3 +91,8 @@ def unbound(id: str | int | bytes) -> Id:
 def crc_of(id: str | int | bytes, metadata: str) -> int:
     """Return the checksum of an item as it is stored."""
     return zlib.crc32(metadata.encode(), zlib.crc32(repr(id).encode()))
+
+
+def not_there(id: object) -> ValueError:
+    """Return the error for an id that the index does not hold."""
+    return ValueError(f"`id`={id!r} is not in the index.")

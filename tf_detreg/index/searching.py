@@ -6,7 +6,8 @@ import numpy as np
 
 from tf_detreg.index import nearest, segments
 from tf_detreg.index.filters import Filter, parse
-from tf_detreg.index.store import Snapshot, Store
+from tf_detreg.index.snapshot import Snapshot
+from tf_detreg.index.store import Store
 from tf_detreg.index.tuning import Tuner
 from tf_detreg.retrieval import approximate, checks
 from tf_detreg.retrieval.matches import Matches

@@ -6,18 +6,20 @@ import pathlib
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tf_detreg.index import segments
-from tf_detreg.index.filters import Filter, column_of
-from tf_detreg.index.items import Id, bound, crc_of, unbound
+from tf_detreg.index.change import Change
+from tf_detreg.index.connection import connected, transaction
+from tf_detreg.index.filters import Filter
+from tf_detreg.index.items import Id, crc_of, unbound
 from tf_detreg.index.segments import Segment
+from tf_detreg.index.snapshot import Snapshot
 
 FILE = "items.sqlite"
 FORMAT = 2
-_WAIT = 60.0  # seconds that a writer waits for another one
 _TRIES = 20
 _PAGE = 10_000  # items that are read together
 _SCHEMA = """
@@ -28,41 +30,6 @@ CREATE TABLE segments (
 );
 CREATE TABLE items (row INTEGER PRIMARY KEY, id NOT NULL UNIQUE, metadata TEXT NOT NULL, crc INTEGER NOT NULL);
 """
-
-
-class Snapshot(NamedTuple):
-    """One state of an index.
-
-    Args:
-        version: Counts the changes.
-        facts: Dimension, model, tree and what else is known of the whole.
-        parts: The segments, in the order of their rows.
-    """
-
-    version: int
-    facts: Mapping[str, Any]
-    parts: tuple[Segment, ...]
-
-    @property
-    def live(self) -> int:
-        """How many items there are."""
-        return sum(part.live for part in self.parts)
-
-    @property
-    def end(self) -> int:
-        """The row number of the next item."""
-        return int(self.facts["end"])
-
-    @property
-    def tree(self) -> dict[str, Any] | None:
-        """What is known about the tree."""
-        tree: dict[str, Any] | None = self.facts["tree"]
-        return tree
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Fields of the metadata that have an index."""
-        return tuple(self.facts["fields"])
 
 
 class Store:
@@ -90,7 +57,7 @@ class Store:
 
     def _connect(self, create: bool) -> sqlite3.Connection:
         if self.directory is None:
-            return _connected("file::memory:")
+            return connected("file::memory:")
         file = self.directory / FILE
         if not create and not file.is_file():
             raise ValueError(
@@ -99,14 +66,14 @@ class Store:
             )
         address = file.absolute().as_uri()
         try:
-            connection = _connected(f"{address}?mode={'rwc' if create else 'rw'}")
+            connection = connected(f"{address}?mode={'rwc' if create else 'rw'}")
             connection.execute("PRAGMA journal_mode = WAL")
             return connection
         except sqlite3.OperationalError as error:
             # A volume that cannot be written to: nobody changes it, so it can be read without locks.
             if create or (self.directory / f"{FILE}-wal").exists():
                 raise OSError(f"The index {str(self.directory)!r} cannot be opened: {error}.") from error
-            return _connected(f"{address}?mode=ro&immutable=1")
+            return connected(f"{address}?mode=ro&immutable=1")
         except sqlite3.DatabaseError as error:
             raise segments.damaged(self.directory, f"{FILE} cannot be read: {error}") from error
 
@@ -162,7 +129,7 @@ class Store:
             ValueError: If the index is damaged or of another format.
         """
         for attempt in range(_TRIES):
-            with self.reading() as connection, _transaction(connection, "DEFERRED"):
+            with self.reading() as connection, transaction(connection, "DEFERRED"):
                 version = self.fact(connection, "version")
                 if self._snapshot is not None and self._snapshot.version == version:
                     return self._snapshot
@@ -204,7 +171,7 @@ class Store:
         return json.loads(found[0])
 
     @contextlib.contextmanager
-    def changing(self) -> Iterator["Change"]:
+    def changing(self) -> Iterator[Change]:
         """Open a change: all of it is kept when the block ends well, and nothing of it when it does not.
 
         Yields:
@@ -214,7 +181,7 @@ class Store:
             TimeoutError: If another process keeps changing the index.
             OSError: If it cannot be written.
         """
-        with self.reading() as connection, _transaction(connection, "IMMEDIATE"):
+        with self.reading() as connection, transaction(connection, "IMMEDIATE"):
             before = self.snapshot_within(connection)
             if self.directory is not None:
                 segments.drop_unknown(self.directory, {part.file for part in before.parts})
@@ -240,7 +207,7 @@ class Store:
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Keep one state for all that is read inside, whatever others change meanwhile."""
-        with self.reading() as connection, _transaction(connection, "DEFERRED"):
+        with self.reading() as connection, transaction(connection, "DEFERRED"):
             self.fact(connection, "version")
             yield
 
@@ -248,7 +215,7 @@ class Store:
         self, sql: str, parameters: Sequence[object] = (), *, version: int | None = None
     ) -> list[tuple[Any, ...]] | None:
         """Return the rows of a query; None where the index is no longer in the state of `version`."""
-        with self.reading() as connection, _transaction(connection, "DEFERRED"):
+        with self.reading() as connection, transaction(connection, "DEFERRED"):
             if version is not None and self.fact(connection, "version") != version:
                 return None
             return connection.execute(sql, parameters).fetchall()
@@ -263,18 +230,24 @@ class Store:
         found = self.query(sql, [json.dumps([int(row) for row in rows])], version=version)
         return None if found is None else {row: self.item(*item) for row, *item in found}
 
-    def stored(self, where: Filter | None = None) -> Iterator[tuple[Any, ...]]:
+    def stored(self, where: Filter | None = None, version: int | None = None) -> Iterator[tuple[Any, ...]]:
         """Iterate over row number, id, metadata and checksum as they are stored, in the order of the rows.
 
         Args:
             where: Only what this filter keeps. Default: all items.
+            version: Of the state that is meant. Default: whatever state is there when a page is read.
+
+        Raises:
+            RuntimeError: If the state is no longer that of `version`.
         """
         text, parameters = ("1", []) if where is None else where.sql()
         sql = f"SELECT row, id, metadata, crc FROM items WHERE row > ? AND {text} ORDER BY row LIMIT {_PAGE}"
         last = -1
-        while found := self.query(sql, [last, *parameters]):
+        while found := self.query(sql, [last, *parameters], version=version):
             yield from found
             last = found[-1][0]
+        if found is None:
+            raise RuntimeError(f"The index {str(self.directory)!r} was changed while it was read. Read it again.")
 
     def item(self, id: str | int | bytes, metadata: str, crc: int) -> tuple[Id, dict[str, object]]:
         """Return id and metadata of a row of the table, checked.
@@ -291,115 +264,3 @@ class Store:
         text, parameters = where.sql()
         found = self.query(f"SELECT row FROM items WHERE {text} ORDER BY row", parameters, version=version)
         return None if found is None else np.fromiter((row for (row,) in found), np.int64, len(found))
-
-
-class Change:
-    """What can be done inside a transaction.
-
-    Args:
-        store: The store.
-        connection: Its connection.
-        before: The state that the change began with.
-    """
-
-    def __init__(self, store: Store, connection: sqlite3.Connection, before: Snapshot):
-        self.store, self.connection, self.before = store, connection, before
-        self.dropped: list[Segment] = []
-
-    def state(self) -> Snapshot:
-        """Return the state of the index with what the change has done so far."""
-        return self.store.snapshot_within(self.connection)
-
-    def set(self, name: str, value: object) -> None:
-        """Write a fact about the whole index."""
-        self.connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
-
-    def present(self, ids: Sequence[Id]) -> dict[Id, int]:
-        """Return the rows of those ids that are in the index."""
-        found: dict[Id, int] = {}
-        for start in range(0, len(ids), 500):
-            part = [bound(id) for id in ids[start : start + 500]]
-            marks = ",".join("?" * len(part))
-            sql = f"SELECT id, row FROM items WHERE id IN ({marks})"
-            found |= {unbound(id): row for id, row in self.connection.execute(sql, part)}
-        return found
-
-    def rows_where(self, where: Filter) -> list[int]:
-        """Return the rows of the items that a filter keeps."""
-        text, parameters = where.sql()
-        return [row for (row,) in self.connection.execute(f"SELECT row FROM items WHERE {text}", parameters)]
-
-    def append(self, ids: Sequence[Id], metadata: Sequence[str], vectors: np.ndarray) -> None:
-        """Add items behind the last row; their ids are known to be free."""
-        start = self.state().end
-        self.add_segment(start, len(vectors), [vectors])
-        pairs = enumerate(zip(map(bound, ids), metadata, strict=True), start)
-        rows = ((row, id, text, crc_of(id, text)) for row, (id, text) in pairs)
-        self.connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", rows)
-        self.set("end", start + len(vectors))
-
-    def add_segment(
-        self,
-        start: int,
-        count: int,
-        blocks: Iterable[np.ndarray],
-        removed: np.ndarray | None = None,
-    ) -> None:
-        """Write vectors, given in pieces, as a new segment that begins at a row number."""
-        number = self.store.fact(self.connection, "next_segment")
-        self.set("next_segment", number + 1)
-        name = sha256 = ""
-        if self.store.directory is None:
-            self.store.keep_array(number, np.concatenate(list(blocks)))
-        else:
-            width = self.store.fact(self.connection, "dimension")
-            name, sha256 = segments.write(self.store.directory, number, blocks, count, width)
-        values = (number, start, count, name, sha256, segments.pack(removed))
-        self.connection.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", values)
-
-    def drop_segments(self, parts: Iterable[Segment]) -> None:
-        """Take segments out of the list; their files go when the change is kept."""
-        parts = list(parts)
-        self.dropped += parts
-        self.connection.executemany("DELETE FROM segments WHERE number = ?", [(part.number,) for part in parts])
-
-    def remove(self, rows: Iterable[int]) -> None:
-        """Remove the items of these rows."""
-        gone = np.sort(np.fromiter(rows, np.int64))
-        self.connection.executemany("DELETE FROM items WHERE row = ?", ((int(row),) for row in gone))
-        for part in self.state().parts:
-            low, high = np.searchsorted(gone, [part.start, part.end])
-            if low < high:
-                removed = np.zeros(part.count, bool) if part.removed is None else part.removed.copy()
-                removed[gone[low:high] - part.start] = True
-                self.connection.execute(
-                    "UPDATE segments SET removed = ? WHERE number = ?", (segments.pack(removed), part.number)
-                )
-
-    def index_fields(self, fields: Iterable[str]) -> None:
-        """Make filters on these fields quick."""
-        for field in fields:
-            name = json.dumps(f"field {field}").replace('"', "")
-            self.connection.execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON items ({column_of(field)})')
-        self.set("fields", list(dict.fromkeys([*self.state().fields, *fields])))
-
-
-def _connected(address: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_WAIT)
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    if connection.in_transaction:  # a reader inside a change sees the change
-        yield
-        return
-    connection.execute(f"BEGIN {kind}")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

@@ -6,7 +6,8 @@ import numpy as np
 
 from tf_detreg.index import changes, nearest, segments, trees
 from tf_detreg.index.segments import Segment
-from tf_detreg.index.store import Snapshot, Store
+from tf_detreg.index.snapshot import Snapshot
+from tf_detreg.index.store import Store
 from tf_detreg.retrieval import approximate
 
 _SHALLOWEST = 10  # neighbors it is tuned for at least, so that a search a little deeper does not build it again
