@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import needs
 from tf_detreg import export, retrieval
 from tf_detreg.export.lite import operators
 from tf_detreg.export.verification import run_job
@@ -74,7 +75,7 @@ print(json.dumps([found["ids"].numpy().astype(str).tolist(), "keras" in sys.modu
 
 
 def test_scann_in_a_process_with_tensorflow_and_scann(embedder, tmp_path):
-    pytest.importorskip("scann", reason="ScaNN is not installed: its SavedModel cannot be tested")
+    needs.scann_operations()
     rng = np.random.default_rng(0)
     gallery = rng.normal(size=(3000, 16)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)

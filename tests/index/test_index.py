@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tests import needs
 from tf_detreg import retrieval
 from tf_detreg.index import Index, searching, segments, store
 from tf_detreg.retrieval import approximate, exact, saved_tree
@@ -30,7 +31,7 @@ def index():
 @pytest.fixture
 def large(monkeypatch):
     """3,000 items that are taken for many."""
-    pytest.importorskip("scann")
+    needs.scann()
     monkeypatch.setattr(searching, "SCANN_FROM", 2000)
     rng = np.random.default_rng(5)
     points = np.repeat(rng.standard_normal((300, 16)), 10, axis=0) + 0.5 * rng.standard_normal((3000, 16))

@@ -1,6 +1,7 @@
 """ScaNN against exact search, and the choice between them."""
 
 import json
+import subprocess
 import sys
 import types
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import needs
 from tf_detreg import retrieval
-from tf_detreg.retrieval import approximate, engines, exact, metrics, protocols, ranking
+from tf_detreg.retrieval import approximate, engines, exact, metrics, protocols, ranking, scann_library
 
-pytest.importorskip("scann")
+needs.scann()
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +133,56 @@ def test_where_scann_cannot_be_loaded_exact_search_answers_with_a_notice(cluster
     report = retrieval.evaluate(*clustered, k=1, engine=engine, metrics="recall")
     assert report.engine == "exact"
     assert "ScaNN cannot be loaded" in (report.notes[0] if engine == "scann" else approximate.available())
+
+
+WITHOUT_OPERATIONS = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+def broken(name):
+    raise tf.errors.NotFoundError(None, None, "_scann_ops.so: undefined symbol")
+
+tf.load_op_library = broken
+try:
+    import scann
+except tf.errors.NotFoundError:
+    pass
+else:
+    raise SystemExit("scann loaded its operations")
+from tf_detreg import export, retrieval
+from tf_detreg.retrieval import scann_library
+
+points = np.random.default_rng(0).normal(size=(1500, 8)).astype(np.float32)
+report = retrieval.evaluate(points, np.arange(1500) // 5, engine="scann", k=1, metrics="recall")
+assert report.engine == "scann", report.notes
+assert "scann" not in sys.modules
+try:
+    scann_library.operations()
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_searching_needs_none_of_scanns_tensorflow_operations():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_OPERATIONS], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "TensorFlow 2.20 alone" in done.stdout and 'engine="exact"' in done.stdout
+
+
+@pytest.mark.parametrize("broken", ["builder", "search_batched_parallel"])
+def test_auto_never_raises_because_scann_fails(clustered, monkeypatch, broken):
+    def fail(*_, **__):
+        raise RuntimeError("a bug of ScaNN")
+
+    monkeypatch.setattr(engines, "_exact_seconds", lambda task: 10_000.0)
+    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 100.0)
+    library = scann_library.searchers()
+    monkeypatch.setattr(library if broken == "builder" else library.ScannSearcher, broken, fail)
+    report = retrieval.evaluate(*clustered, k=1, metrics="recall")
+    assert report.engine == "exact" and "a bug of ScaNN" in report.notes[0]
+    with pytest.raises(approximate.EngineFailed, match="a bug of ScaNN"):
+        retrieval.evaluate(*clustered, k=1, metrics="recall", engine="scann")
 
 
 def test_a_small_gallery_is_answered_exactly_with_a_notice():

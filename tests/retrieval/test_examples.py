@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import needs
+
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 
@@ -26,7 +28,7 @@ def test_a_gallery_is_searched_by_picture(monkeypatch, capfd, tmp_path):
 
 
 def test_exact_and_scann_agree_and_scann_says_how_well(monkeypatch, capfd):
-    pytest.importorskip("scann")
+    needs.scann()
     output = run(monkeypatch, capfd, "exact_or_scann.py", "--items", 3000)
     exact, near = (float(found) for found in re.findall(r"R@1 ([\d.]+) %", output))
     assert near == pytest.approx(exact, abs=1)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests import needs
 from tests.serving.conftest import png
 from tf_detreg import export, retrieval
 from tf_detreg.serving.app import Settings, create_app
@@ -269,7 +270,7 @@ def test_names_that_are_no_unicode_are_answered(folder, index):
 
 
 def test_no_request_builds_a_tree(folder, pictures, embedder, monkeypatch):
-    pytest.importorskip("scann")
+    needs.scann()
     monkeypatch.setattr("tf_detreg.index.searching.SCANN_FROM", 1000)
     rows = np.random.default_rng(0).standard_normal((1500, 8))
     large = retrieval.Index(rows, fingerprint=export.fingerprint(embedder))

@@ -88,7 +88,8 @@ def problems(versions: dict[str, str | None]) -> list[Problem]:
     if minor and versions.get("scann") and minor != (2, 20):
         found.append(
             Problem(
-                f"scann's TensorFlow operations need TensorFlow 2.20, not {versions['tensorflow']}: search is exact.",
+                f"scann's TensorFlow operations need TensorFlow 2.20, not {versions['tensorflow']}: search works, a "
+                "ScaNN SavedModel cannot be exported.",
                 "pip install 'tensorflow~=2.20.0' 'tf-keras~=2.20.0'",
             )
         )

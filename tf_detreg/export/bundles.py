@@ -15,7 +15,7 @@ from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, sa
 from tf_detreg.files import readable
 from tf_detreg.images.graph import decode_batch
 from tf_detreg.index import Index
-from tf_detreg.retrieval import approximate
+from tf_detreg.retrieval import approximate, scann_library
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
 
@@ -277,10 +277,7 @@ def _exact(module: tf.Module, k: int):
 
 def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
     """A ScaNN searcher on the module, visiting as many leaves as the wanted neighbour recall takes."""
-    try:
-        from scann.scann_ops.py import scann_ops
-    except ImportError as error:
-        raise ImportError("engine='scann' needs ScaNN, on Linux: pip install 'scann~=1.4.2'.") from error
+    scann_ops = scann_library.operations()
     build = functools.partial(approximate.Tree.build, in_tensorflow=True)
     tuned = approximate.calibrate(
         _near(gallery), gallery, k, target=wanted, layout=_LAYOUT, build=build, progress=False

@@ -5,14 +5,15 @@ can be chosen at each search. Both are found on a sample of queries whose true n
 the result is measured on another sample, so that the number in the report is not the one that was optimised.
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tf_detreg.progress import ticker
-from tf_detreg.retrieval import exact, intervals
+from tf_detreg.retrieval import exact, intervals, scann_library
 
 SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
 TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves
@@ -47,15 +48,29 @@ class Layout:
 LAYOUTS = (Layout(), Layout(soar=True), Layout(dims=4), Layout(dims=4, soar=True), Layout(density=2.0))
 
 
+class EngineFailed(RuntimeError):
+    """ScaNN failed while it built a tree or searched one."""
+
+
+@contextlib.contextmanager
+def _scann() -> Iterator[None]:
+    """Tell an error of ScaNN's library from one of ours."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise EngineFailed(f"ScaNN failed: {error}") from error
+
+
 def available() -> str | None:
     """Why ScaNN cannot be used here; None when it can."""
     try:
-        import scann  # noqa: F401
+        scann_library.searchers()
     except Exception as error:
-        # Beside another TensorFlow than its own, its operations fail with an error of TensorFlow's.
         return (
-            f"ScaNN cannot be loaded ({error}); exact search answers instead. On Linux: pip install 'scann~=1.4.2' "
-            "beside tensorflow 2.20."
+            f"ScaNN cannot be loaded ({error}); exact search answers instead. On Linux (x86-64): "
+            "pip install 'tf-detreg[retrieval]'."
         )
     return None
 
@@ -105,16 +120,17 @@ class Tree:
             layout: How to lay it out.
             in_tensorflow: Defaults to False. True builds it of TensorFlow's operations, which a SavedModel can hold.
         """
-        from scann.scann_ops.py import scann_ops, scann_ops_pybind
-
+        library = scann_library.operations() if in_tensorflow else scann_library.searchers()
         size, leaves = len(gallery), layout.leaves(len(gallery))
         soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if layout.soar else {}
-        builder = (scann_ops if in_tensorflow else scann_ops_pybind).builder(gallery, min(k, size), "dot_product")
-        builder = builder.tree(leaves, min(leaves, 100), training_sample_size=min(size, TRAINING), **soar)
-        builder = builder.score_ah(
-            layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, TRAINING // 2)
-        )
-        searcher = builder.reorder(min(size, max(4 * k, 100))).build()
+        sample = min(size, TRAINING)
+        with _scann():
+            builder = library.builder(gallery, min(k, size), "dot_product")
+            builder = builder.tree(leaves, min(leaves, 100), training_sample_size=sample, **soar)
+            builder = builder.score_ah(
+                layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, TRAINING // 2)
+            )
+            searcher = builder.reorder(min(size, max(4 * k, 100))).build()
         return cls(searcher, gallery.shape, layout)
 
     def search(
@@ -139,9 +155,10 @@ class Tree:
             for start in range(0, len(queries), _BATCH):
                 rows = slice(start, start + _BATCH)
                 block = np.ascontiguousarray(queries[rows])
-                ids[rows], scores[rows] = self.searcher.search_batched_parallel(
-                    block, more, max(more, rescored), visited
-                )
+                with _scann():
+                    ids[rows], scores[rows] = self.searcher.search_batched_parallel(
+                        block, more, max(more, rescored), visited
+                    )
                 tick(len(block))
         missing = ~np.isfinite(scores)
         ids[missing], scores[missing] = -1, -np.inf

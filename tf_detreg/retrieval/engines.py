@@ -80,7 +80,12 @@ def run(task: Task, engine: str, target_recall: float) -> Found:
             return _exactly(task)
     if (reason := approximate.available() or _unfit(task)) is not None:
         return _exactly(task, reason)
-    return _approximately(task, target_recall, budget)
+    try:
+        return _approximately(task, target_recall, budget)
+    except approximate.EngineFailed as error:
+        if engine != "auto":
+            raise
+        return _exactly(task, f"{error}; exact search answered instead.")
 
 
 def _exactly(task: Task, *notes: str) -> Found:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_detreg.retrieval import approximate
+from tf_detreg.retrieval import approximate, scann_library
 
 _CONFIG = "scann_config.pb"
 _COPY = "dataset.npy"
@@ -86,11 +86,10 @@ def load(
     tuning = int(facts["visited"]), int(facts["rescored"])
     if approximate.available() is not None or importlib.metadata.version("scann") != facts["scann"]:
         return None
-    from scann.scann_ops.py import scann_ops_pybind
-
     parts = {name: _PARTS[name] for name in files(layout.soar) if name != _CONFIG}
     parts[pathlib.PurePath(os.path.relpath(vectors, folder)).as_posix()] = "DATASET_NPY"
     listed = "\n".join(f'assets {{ asset_type: {kind} asset_path: "{name}" }}' for name, kind in parts.items())
-    searcher = scann_ops_pybind.ScannSearcher(scann_ops_pybind.scann_pybind.ScannNumpy(str(folder), listed))
+    library = scann_library.searchers()
+    searcher = library.ScannSearcher(library.scann_pybind.ScannNumpy(str(folder), listed))
     tree = approximate.Tree(searcher, shape, layout, *tuning)
     return approximate.Calibrated(tree, np.empty(0, np.int64), *known)
