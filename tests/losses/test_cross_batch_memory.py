@@ -57,6 +57,21 @@ def test_sums_divided_by_the_batch_are_what_the_authors_minimize(average, equal)
         assert cosine < 0.99
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
+def test_the_loss_within_the_batch_counts_by_its_weight(weight):
+    inner = losses.Contrastive(**AUTHORS)
+    labels, x = batch(2)
+
+    def value(weight):
+        loss = losses.CrossBatchMemory(inner, memory_size=60, batch_weight=weight, dtype="float64")
+        loss.fill(*batch(1))
+        return float(loss(labels, x, training=True))
+
+    within = float(np.mean(losses.Contrastive(**AUTHORS, dtype="float64")(labels, x)))
+    assert within > 0.01
+    assert value(weight) == pytest.approx(value(0.0) + weight * within)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_nothing_is_written_before_the_start(compiled):
     """The warm-up is there to keep embeddings out that still move fast."""
