@@ -67,7 +67,7 @@ def test_the_loss_within_the_batch_counts_by_its_weight(weight):
         loss.fill(*batch(1))
         return float(loss(labels, x, training=True))
 
-    within = float(np.mean(losses.Contrastive(**AUTHORS, dtype="float64")(labels, x)))
+    within = float(np.mean(inner.call(tf.constant(labels), tf.constant(x))))
     assert within > 0.01
     assert value(weight) == pytest.approx(value(0.0) + weight * within)
 
