@@ -13,7 +13,19 @@ import tf_detreg
 ROOT = pathlib.Path(tf_detreg.__file__).parent
 # What any package may import, and what imports no package.
 BASE = {
-    *("_compat", "archives", "checks", "exchange", "extras", "files", "inference", "manifests", "models", "progress", "replicas"),
+    *(
+        "_compat",
+        "archives",
+        "checks",
+        "exchange",
+        "extras",
+        "files",
+        "inference",
+        "manifests",
+        "models",
+        "progress",
+        "replicas",
+    ),
     *("shapes", "vectors", "weight_groups", "workspaces"),
 }
 ORDER = [
