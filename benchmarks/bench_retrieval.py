@@ -82,7 +82,7 @@ def spectrum_of(run: str) -> None:
 
 
 def clustered(items: int, dim: int, size: int, noise: float, flat: bool = False, seed: int = 0):
-    """Unit vectors of classes of `size`, whose centres lie in clusters themselves; shuffled.
+    """Unit vectors of classes of `size`, whose centers lie in clusters themselves; shuffled.
 
     Trained embeddings do not fill their space: eigenvalues of their covariances, within and between classes, fall about
     as here, to about 20 effective dimensions of 128 (`tf-detreg demo`, then `--spectrum-of` its run); their directions
@@ -96,13 +96,13 @@ def clustered(items: int, dim: int, size: int, noise: float, flat: bool = False,
     mix = np.linalg.qr(rng.standard_normal((dim, dim)))[0] * np.sqrt(dim * power / power.sum())
     mix = np.eye(dim, dtype=np.float32) if flat else mix.T.astype(np.float32)
     tops = rng.standard_normal((max(1, classes // 100), dim), np.float32) @ mix
-    centres = tops[rng.integers(len(tops), size=classes)]
-    centres += np.float32(0.8) * rng.standard_normal((classes, dim), np.float32) @ mix
+    centers = tops[rng.integers(len(tops), size=classes)]
+    centers += np.float32(0.8) * rng.standard_normal((classes, dim), np.float32) @ mix
     labels = rng.permutation(np.repeat(np.arange(classes), size)[:items])
     points = np.empty((items, dim), np.float32)
     for start in range(0, items, 50_000):
         part = slice(start, start + 50_000)
-        points[part] = centres[labels[part]]
+        points[part] = centers[labels[part]]
         points[part] += np.float32(noise) * rng.standard_normal(points[part].shape, np.float32) @ mix
         points[part] /= np.linalg.norm(points[part], axis=1, keepdims=True)
     return points, labels
@@ -158,7 +158,7 @@ def exact_rows(items: int, queries: int) -> list[dict]:
         row(recall, "the bare matrix product (TensorFlow)", turns(lambda: ours("recall"), product), 1.6),
         row(
             f"all metrics; {size}",
-            "pytorch-metric-learning, R@1, R-precision and MAP@R alone (4 neighbours)",
+            "pytorch-metric-learning, R@1, R-precision and MAP@R alone (4 neighbors)",
             turns(lambda: ours("all"), by_pml),
             0.5,
         ),

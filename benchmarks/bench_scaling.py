@@ -36,7 +36,7 @@ GROWS = {CUBIC: "B", TRIPLET: "B", SIMILARITY: "B", PROXY_BATCHES: "B", PROXY_CL
 
 
 def batch(size: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of size/4 classes × 4, and vectors around a centre for each class."""
+    """Labels of size/4 classes × 4, and vectors around a center for each class."""
     rng = np.random.default_rng(0)
     slot = np.arange(size) // 4
     labels = rng.choice(max(classes, size // 4), size // 4, replace=False)[slot]

@@ -2,7 +2,7 @@
 
     python examples/exact_or_scann.py [--items 50000]
 
-The embeddings are made up: classes of ten items around centres in a space of 16 of 64 dimensions. Give your own as
+The embeddings are made up: classes of ten items around centers in a space of 16 of 64 dimensions. Give your own as
 `retrieval.evaluate(embeddings, labels)`.
 """
 
@@ -17,8 +17,8 @@ def embeddings(items: int, dim: int = 64, inner: int = 16) -> tuple[np.ndarray, 
     """(items, dim) vectors in classes of ten, and their labels."""
     rng = np.random.default_rng(0)
     labels = np.arange(items) // 10
-    centres = rng.standard_normal((labels[-1] + 1, inner))
-    points = centres[labels] + 0.45 * rng.standard_normal((items, inner))
+    centers = rng.standard_normal((labels[-1] + 1, inner))
+    points = centers[labels] + 0.45 * rng.standard_normal((items, inner))
     return points @ rng.standard_normal((inner, dim)), labels
 
 

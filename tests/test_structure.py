@@ -17,6 +17,7 @@ BASE = {
         "_compat",
         "archives",
         "checks",
+        "deprecated",
         "exchange",
         "extras",
         "files",

@@ -1,6 +1,6 @@
 """tf_detreg: deep metric learning for Keras with determinant regularization.
 
-Images go in, unit vectors come out whose nearest neighbours are the right ones, also for classes never seen before.
+Images go in, unit vectors come out whose nearest neighbors are the right ones, also for classes never seen before.
 These are its packages, in the order in which data flows through them::
 
     datasets -> backbones -> heads -> losses + miners + regularizers -> training -> retrieval -> analysis / export

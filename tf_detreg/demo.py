@@ -139,13 +139,13 @@ def write_report(
     return page, reports
 
 
-def embed_held_back(run: "Run", splits: "Splits", progress: bool | None = False) -> "list[Embedded]":
+def embed_held_back(run: "Run", splits: "Splits", progress: bool | None = None) -> "list[Embedded]":
     """Return what `training.embed` makes of the images to measure on, and where the data set has one, of their gallery.
 
     Args:
         run: `training.Run`.
         splits: Its data.
-        progress: Whether to show a progress bar; None shows it in a terminal. Default false.
+        progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
     """
     from tf_detreg.training import embed
 

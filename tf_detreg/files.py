@@ -262,6 +262,23 @@ def _is_a_folder(path: pathlib.Path) -> OSError:
     return IsADirectoryError(errno.EISDIR, "A folder is in the way of this file. Choose another name", str(path))
 
 
+def existing(path: str | os.PathLike[str], argument: str, advice: str) -> pathlib.Path:
+    """Return a path as a `Path`, if there is something.
+
+    Args:
+        path: A file or directory.
+        argument: The name of the argument that said it.
+        advice: What to give instead, a sentence.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"`{argument}`: there is no {readable(str(path))!r}, seen from {os.getcwd()}. {advice}")
+    return path
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> pathlib.Path:
     """Write a UTF-8 text file atomically and return its path."""
     with replacing(path) as temporary:

@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from tf_detreg import archives
+from tf_detreg.files import existing
 
 _ENTRIES = ("config.json", "metadata.json", "model.weights.h5")
 
@@ -23,13 +24,13 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
         The inference model: images `(B, H, W, 3)` with pixel values 0..255 to unit vectors `(B, dim)`.
 
     Raises:
-        ValueError: If there is no such file, or it is damaged: all of it is read and compared with its checksums first.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged: all of it is read and compared with its checksums first.
     """
     path = pathlib.Path(path)
     if path.is_dir():
         path = path / "embedder.keras"
-    if not path.is_file():
-        raise ValueError(f"path={str(path)!r} is not there. Give a .keras file, or the directory of a finished run.")
+    existing(path, "path", "Give a .keras file, or the directory of a finished run.")
     if path.suffix == ".keras":
         fault = archives.fault(path, _ENTRIES)
         if fault is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_detreg import retrieval
-from tf_detreg.analysis import neighbours
+from tf_detreg.analysis import neighbors
+from tf_detreg.files import existing
 from tf_detreg.retrieval.decision import decision_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def image_files(paths: Sequence[str | os.PathLike[str]], embedder: "keras.Model"
     """Return files, and what is named like a picture inside folders, as an unlabelled `ImageSet` of an embedder's size.
 
     Raises:
-        ValueError: If a path is missing, or folders hold no image.
+        FileNotFoundError: If a path is missing.
+        ValueError: If folders hold no image.
     """
     from tf_detreg.datasets.scan import passed_over, sift
     from tf_detreg.images import EXTENSIONS
@@ -32,8 +34,7 @@ def image_files(paths: Sequence[str | os.PathLike[str]], embedder: "keras.Model"
     files: list[str] = []
     skipped: dict[str, str] = {}
     for path in map(pathlib.Path, paths):
-        if not path.exists():
-            raise ValueError(f"There is no file or folder {str(path)!r}.")
+        existing(path, "paths", "Give image files, or folders of them.")
         if path.is_dir():
             visible = sorted(str(file) for file in path.rglob("*") if _is_visible(file, path))
             left_out = passed_over(visible, str(path))
@@ -46,7 +47,7 @@ def image_files(paths: Sequence[str | os.PathLike[str]], embedder: "keras.Model"
     if not files:
         known = ", ".join(sorted(EXTENSIONS))
         raise ValueError(f"No image in {', '.join(map(str, paths))}: known endings are {known}.")
-    return _unlabelled(files, embedder, skipped)
+    return _unlabeled(files, embedder, skipped)
 
 
 def _is_visible(file: pathlib.Path, folder: pathlib.Path) -> bool:
@@ -54,7 +55,7 @@ def _is_visible(file: pathlib.Path, folder: pathlib.Path) -> bool:
     return not hidden and not file.is_dir()
 
 
-def _unlabelled(files: Sequence[str], embedder: "keras.Model", skipped: Mapping[str, str] | None = None) -> "ImageSet":
+def _unlabeled(files: Sequence[str], embedder: "keras.Model", skipped: Mapping[str, str] | None = None) -> "ImageSet":
     from tf_detreg.datasets import ImageSet
 
     size = tuple(embedder.input_shape[1:3])
@@ -77,13 +78,13 @@ def _paths(images: "ImageSet") -> Sequence[str]:
 
 def search_run(
     directory: str | os.PathLike[str], queries: Sequence[str | os.PathLike[str]], k: int = 8, data: str | None = None
-) -> neighbours.Neighbours:
+) -> neighbors.Neighbors:
     """Find the nearest images of a run's data set for each query image.
 
     Args:
         directory: The run.
         queries: Image files, or folders of them; those that cannot be read are left out and named in the log.
-        k: Neighbours of each. Defaults to 8.
+        k: Neighbors of each. Defaults to 8.
         data: Where the run's images are now, if they have moved. Default: where the run found them.
 
     Returns:
@@ -104,9 +105,9 @@ def search_run(
     ids, scores = retrieval.search(found.embeddings, gallery, min(k, len(gallery)))
     names = [[parts[n].class_names[parts[n].labels[i]] for n, i in (where[j] for j in row)] for row in ids]
     decision = decision_of(directory)
-    pictures = np.stack([neighbours.pixels(parts[where[j][0]], np.array([where[j][1]]))[0] for j in ids.ravel()])
-    return neighbours.Neighbours(
-        queries=neighbours.pixels(asked, found.indices),
+    pictures = np.stack([neighbors.pixels(parts[where[j][0]], np.array([where[j][1]]))[0] for j in ids.ravel()])
+    return neighbors.Neighbors(
+        queries=neighbors.pixels(asked, found.indices),
         found=pictures.reshape(*ids.shape, *pictures.shape[1:]),
         scores=scores,
         query_names=[pathlib.Path(_paths(asked)[i]).name for i in found.indices],
@@ -235,14 +236,14 @@ def search_index(
     directory: str | os.PathLike[str] | None,
     queries: Sequence[str | os.PathLike[str]],
     k: int = 8,
-) -> neighbours.Neighbours:
+) -> neighbors.Neighbors:
     """Return the nearest items of an index for each query image.
 
     Args:
         place: The index's folder.
         directory: The run whose model made it. Default: as the index noted.
         queries: Image files, or folders of them.
-        k: Neighbours of each. Defaults to 8.
+        k: Neighbors of each. Defaults to 8.
 
     Returns:
         What was found, named by file and folder. Items whose files have gone are found all the same, and drawn grey.
@@ -263,11 +264,11 @@ def search_index(
         [str(item.get("path", id)) for id, item in zip(*row, strict=True)]
         for row in zip(matches.ids, matches.metadata, strict=True)
     ]
-    gallery = _unlabelled(sorted({file for row in files for file in row}), run.embedder)
+    gallery = _unlabeled(sorted({file for row in files for file in row}), run.embedder)
     place_of = {path: i for i, path in enumerate(_paths(gallery))}
-    return neighbours.Neighbours(
-        queries=neighbours.pixels(asked, found.indices),
-        found=neighbours.pixels(gallery, np.asarray([[place_of[file] for file in row] for row in files])),
+    return neighbors.Neighbors(
+        queries=neighbors.pixels(asked, found.indices),
+        found=neighbors.pixels(gallery, np.asarray([[place_of[file] for file in row] for row in files])),
         scores=matches.scores,
         query_names=[pathlib.Path(_paths(asked)[i]).name for i in found.indices],
         found_names=[[os.path.join(*pathlib.Path(str(name)).parts[-2:]) for name in row] for row in matches.ids],
@@ -303,7 +304,7 @@ def open_index(
     if not (pathlib.Path(directory) / "config.json").is_file():
         raise ValueError(
             f"The run {str(directory)!r}, whose model made the index {str(place)!r}, is not there. Give its "
-            "new place: run=… (--run)."
+            "directory of today: run=… (--run)."
         )
     run = training.load_run(directory)
     return index, run, index.decision or decision_of(directory)

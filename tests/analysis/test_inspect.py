@@ -15,9 +15,9 @@ def planted():
     """Ten tight classes of six in 32 dimensions, with one mislabelled copy and one pair of confused classes."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(10), 6)
-    centres = 3 * rng.standard_normal((10, 32))
-    centres[9] = centres[8] + 0.15 * rng.standard_normal(32)
-    points = centres[labels] + 0.4 * rng.standard_normal((60, 32))
+    centers = 3 * rng.standard_normal((10, 32))
+    centers[9] = centers[8] + 0.15 * rng.standard_normal(32)
+    points = centers[labels] + 0.4 * rng.standard_normal((60, 32))
     points[12] = points[0]  # class 2 holds a copy of an image of class 0
     return points, labels
 

@@ -199,7 +199,7 @@ def test_derivatives_that_do_not_fit_are_left_out_with_a_note(caplog, tmp_path):
     assert "more than `memory`=" in caplog.text
     part = report.parts["embedder"]
     assert len(part.spectral) == 0 and part.spectrum is None and len(part.secants["within class"])
-    assert "spectral norm" not in report.summary()["embedder"]
+    assert "spectral norm" not in report.to_dict()["embedder"]
     report.plot(tmp_path / "plot.png")
 
 

@@ -29,19 +29,19 @@ def batches():
     rng = np.random.default_rng(7)
     labels = rng.integers(0, CLASSES - 2, BATCH)
     x = rng.normal(size=(BATCH, DIM))
-    centres = rng.normal(size=(CLASSES, DIM))
+    centers = rng.normal(size=(CLASSES, DIM))
     yield "random", labels, x, None
-    yield "trained", labels, centres[labels] + 0.1 * x, centres
+    yield "trained", labels, centers[labels] + 0.1 * x, centers
     yield "one_class", np.zeros(BATCH, int), x, None
 
 
-def measure(name, labels, x, centres):
+def measure(name, labels, x, centers):
     options, attribute, transposed = LOSSES[name]
     loss = getattr(losses, name.split(",")[0])(num_classes=CLASSES, embedding_size=DIM, **options).double()
     parameter = getattr(loss, attribute)
-    if centres is not None:
+    if centers is not None:
         per_class = parameter.numel() // (CLASSES * DIM)
-        near = np.repeat(centres, per_class, axis=0)
+        near = np.repeat(centers, per_class, axis=0)
         near = near + 0.05 * np.random.default_rng(8).normal(size=near.shape)
         parameter.data = torch.tensor(near.T.copy() if transposed else near)
     inputs = torch.tensor(x, requires_grad=True)
@@ -56,20 +56,20 @@ def measure(name, labels, x, centres):
 
 
 def regular_face():
-    centres = torch.tensor(np.random.default_rng(9).normal(size=(CLASSES, DIM)), requires_grad=True)
-    value = regularizers.RegularFaceRegularizer()(centres)
+    centers = torch.tensor(np.random.default_rng(9).normal(size=(CLASSES, DIM)), requires_grad=True)
+    value = regularizers.RegularFaceRegularizer()(centers)
     value.backward()
-    parts = {"proxies": centres.detach().numpy(), "value": value.item(), "dp": centres.grad.numpy()}
+    parts = {"proxies": centers.detach().numpy(), "value": value.item(), "dp": centers.grad.numpy()}
     return {f"RegularFace/{part}": np.asarray(array) for part, array in parts.items()}
 
 
 def main():
     torch.manual_seed(0)
     arrays = {}
-    for batch, labels, x, centres in batches():
+    for batch, labels, x, centers in batches():
         arrays |= {f"{batch}/labels": labels, f"{batch}/embeddings": x}
         for name in LOSSES:
-            for part, array in measure(name, labels, x, centres).items():
+            for part, array in measure(name, labels, x, centers).items():
                 arrays[f"{batch}/{name}/{part}"] = np.asarray(array)
     arrays |= regular_face()
     np.savez_compressed(Path(__file__).with_name("pml_proxy_golden.npz"), **arrays)

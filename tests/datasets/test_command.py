@@ -65,7 +65,7 @@ def test_a_gallery_is_what_evaluate_and_its_page_search(tmp_path):
 @pytest.mark.parametrize("name", ["caltech_birds2011", "cars196", "stanford_online_products"])
 def test_data_set_of_tensorflow_datasets(name, source, tmp_path):  # noqa: F811 - the fixture
     place = source(name, (0, 1, 2, 97, 11318 if "products" in name else 150, 151))
-    record = train(tmp_path, f'name = "tfds"\ncheck = false\ndata_dir = "{place}"', f"tfds:{name}")
+    record = train(tmp_path, f'name = "tfds"\ncheck = false\ndirectory = "{place}"', f"tfds:{name}")
     assert record["config"]["data"]["dataset"] == name
     assert all(part["images"] for part in record["data"].values())
 

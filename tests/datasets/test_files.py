@@ -267,7 +267,7 @@ def test_transparent_is_white():
     np.testing.assert_allclose(datasets.decode(encoded(grey, format="PNG"), (6, 6)), 128, atol=1)
 
 
-def test_centre_crop_keeps_proportions():
+def test_center_crop_keeps_proportions():
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255
     assert datasets.decode(encoded(Image.fromarray(pixels), format="PNG"), (10, 10)).min() == 255

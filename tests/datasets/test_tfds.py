@@ -50,7 +50,7 @@ def test_the_first_classes_train_and_the_others_test(name, source):
     first = _ZERO_SHOT[name].train_classes
     classes = (0, 1, 2, first - 1, first, first + 1)
     place = source(name, classes)
-    splits = datasets.tfds(name, image_size=8, check=False, validation=0.25, data_dir=place)
+    splits = datasets.tfds(name, image_size=8, check=False, validation=0.25, directory=place)
     assert [(len(part), part.num_classes) for part in splits] == [(12, 3), (4, 1), (8, 2)]
     shades = [int(x[0, 0, 0, 0]) for x, _ in splits.test.ordered(batch_size=1)]
     np.testing.assert_allclose(sorted(shades), sorted(4 * [first % 256] + 4 * [(first + 1) % 256]), atol=1)
@@ -59,14 +59,14 @@ def test_the_first_classes_train_and_the_others_test(name, source):
 
 
 def test_classes_have_their_names(source):
-    birds = datasets.tfds("caltech_birds2011", 8, 0, check=False, data_dir=source("caltech_birds2011", (0, 1, 100)))
+    birds = datasets.tfds("caltech_birds2011", 8, 0, check=False, directory=source("caltech_birds2011", (0, 1, 100)))
     assert (birds.train.class_names, birds.test.class_names) == (("bird_0", "bird_1"), ("bird_100",))
     made = source("cars196", (0, 195), place="cars")
-    cars = datasets.tfds("cars196", 8, 0, check=False, data_dir=made)
+    cars = datasets.tfds("cars196", 8, 0, check=False, directory=made)
     assert cars.train.class_names == ("AM General Hummer SUV 2000",)
     assert cars.test.class_names == ("smart fortwo Convertible 2012",)
     made = source("stanford_online_products", (0, 1, 11318), place="products")
-    products = datasets.tfds("stanford_online_products", 8, 0, check=False, data_dir=made)
+    products = datasets.tfds("stanford_online_products", 8, 0, check=False, directory=made)
     assert products.train.class_names == ("bicycle 0", "cabinet 1")
     assert products.train.groups.tolist() == products.train.labels.tolist()
 
@@ -74,32 +74,32 @@ def test_classes_have_their_names(source):
 @pytest.mark.parametrize("name", sorted(_ZERO_SHOT))
 def test_counts_must_be_the_official_ones(name, source):
     with pytest.raises(ValueError, match=r"4 train images, but the official release has (5,864|8,054|59,551)\..*http"):
-        datasets.tfds(name, data_dir=source(name, (0, _ZERO_SHOT[name].train_classes)))
+        datasets.tfds(name, directory=source(name, (0, _ZERO_SHOT[name].train_classes)))
 
 
 def test_any_other_data_set_is_split_by_class(source):
     place = source("oxford_flowers102", range(10), each=2)
-    splits = datasets.tfds("oxford_flowers102", image_size=8, data_dir=place)
+    splits = datasets.tfds("oxford_flowers102", image_size=8, directory=place)
     assert [part.num_classes for part in splits] == [5, 2, 3] and sum(map(len, splits)) == 20
     assert "pink primrose" in {name for part in splits for name in part.class_names}
 
 
 def test_images_are_written_once_as_they_are(source, tmp_path):
     place = source("cars196", (0, 1, 98), each=2)
-    first = datasets.tfds("cars196", 8, 0, check=False, data_dir=place)
+    first = datasets.tfds("cars196", 8, 0, check=False, directory=place)
     given = {path.read_bytes() for path in (place / "pictures").iterdir()}
     assert {pathlib.Path(path).read_bytes() for part in first for path in part.paths or ()} == given
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.jpg")}
-    datasets.tfds("cars196", 8, 0, check=False, data_dir=place)
+    datasets.tfds("cars196", 8, 0, check=False, directory=place)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.jpg")} == before
     # Other data under the same name are another export.
-    datasets.tfds("cars196", 8, 0, check=False, data_dir=source("cars196", (0, 99), place="other"))
+    datasets.tfds("cars196", 8, 0, check=False, directory=source("cars196", (0, 99), place="other"))
     assert len(list((tmp_path / "cache" / "tfds").iterdir())) == 2
 
 
 def test_errors_say_what_to_do(source, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"has no 'cars_197'\. Near are: .*cars196") as caught:
-        datasets.tfds("cars_197", data_dir=tmp_path)
+        datasets.tfds("cars_197", directory=tmp_path)
     assert len(str(caught.value)) < 300
     kind = library.builder_cls("cars196")
 
@@ -108,7 +108,7 @@ def test_errors_say_what_to_do(source, tmp_path, monkeypatch):
 
     monkeypatch.setattr(kind, "_split_generators", no_network)
     with pytest.raises(OSError, match=r"could not prepare 'cars196'.*no route to host.*`tfds build cars196`"):
-        datasets.tfds("cars196", data_dir=tmp_path / "empty")
+        datasets.tfds("cars196", directory=tmp_path / "empty")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r"tf-detreg\[tfds\]"):
         datasets.tfds("cars196")

@@ -51,7 +51,7 @@ def expected(embedder, images):
 @pytest.fixture(scope="session")
 def exported(embedder, tmp_path_factory):
     """The version folder of a SavedModel."""
-    return export.saved_model(embedder, tmp_path_factory.mktemp("models") / "small", labels=["a", "b"])
+    return export.saved_model(embedder, tmp_path_factory.mktemp("models") / "small", class_names=["a", "b"])
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_scann_in_a_process_with_tensorflow_and_scann(embedder, tmp_path):
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
     path = export.retrieval_saved_model(embedder, gallery, tmp_path / "s", k=10, engine="scann", warm_up=False)
     facts = json.loads((path / "assets.extra" / "metadata.json").read_text())
-    assert facts["neighbour_recall"] >= 0.95
+    assert facts["neighbor_recall"] >= 0.95
     np.save(tmp_path / "q.npy", gallery[:50])
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCANN, str(path), str(tmp_path / "q.npy")],

@@ -27,7 +27,7 @@ def test_a_damaged_result_is_named_with_the_command_that_makes_it(name, tmp_path
 
 
 def test_a_changed_key_of_an_evaluation_is_named(report, tmp_path):
-    whole = {"validation": report.as_dict(), "test": report.as_dict()}
+    whole = {"validation": report.to_dict(), "test": report.to_dict()}
     path = tmp_path / "evaluation.json"
     for key in ("metrics", "intervals", "queries", "classes", "gallery", "protocol", "engine"):
         test = {name if name != key else f"{key}x": value for name, value in whole["test"].items()}
@@ -40,10 +40,10 @@ def test_a_changed_key_of_an_evaluation_is_named(report, tmp_path):
 
 
 def test_the_card_of_a_run_holds_its_recall_and_its_smoothness(embedder, report, tmp_path):
-    (tmp_path / "evaluation.json").write_text(json.dumps({"validation": report.as_dict(), "test": report.as_dict()}))
+    (tmp_path / "evaluation.json").write_text(json.dumps({"validation": report.to_dict(), "test": report.to_dict()}))
     measured = {"head": {"spectral norm": {"median": 1.25, "max": 3.5, "samples": 8}}, "embedder": {}}
     (tmp_path / "lipschitz.json").write_text(json.dumps(measured))
-    card = export.model_card(embedder, **export.run_results(tmp_path), licence="CC0")
+    card = export.model_card(embedder, **export.run_results(tmp_path), license="CC0")
     low, high = report.intervals["recall@1"]
     cell = f"{100 * report.recall[1]:.2f} ({100 * low:.2f} – {100 * high:.2f})"
     assert f"| R@1 | {cell} | {cell} |" in card
@@ -55,9 +55,9 @@ def test_the_card_of_a_run_holds_its_recall_and_its_smoothness(embedder, report,
 
 def test_tables_are_whole(report):
     """Every line of a table has as many cells as its head, also where one part lacks a number."""
-    few = {**report.as_dict(), "metrics": {"recall@1": None}, "intervals": {}}
+    few = {**report.to_dict(), "metrics": {"recall@1": None}, "intervals": {}}
     for text in (
-        recall_table({"test": report.as_dict(), "validation": few}),
+        recall_table({"test": report.to_dict(), "validation": few}),
         recall_table({"validation": few}),
         smoothness_table({"a": {"x": {"median": 1, "max": 2}}, "b": {"y": {"median": 1, "max": 2}}}),
     ):

@@ -13,7 +13,7 @@ from tf_detreg import export, heads
 from tf_detreg.export.flatfiles import packed, unpacked
 from tf_detreg.export.halving import halve
 from tf_detreg.export.lite import operators
-from tf_detreg.export.verification import run_artefact
+from tf_detreg.export.verification import run_artifact
 
 FLOAT32, FLOAT16 = schema.TensorType.FLOAT32, schema.TensorType.FLOAT16
 
@@ -85,11 +85,11 @@ def test_a_badly_scaled_depthwise_kernel_does_no_harm(scaled, tmp_path):
     exact = export.litert(model, tmp_path / "float32.tflite")
     path = export.litert(model, tmp_path / "float16.tflite", "float16")
     expected = np.asarray(model(images))
-    got, answer = run_artefact(path, images)
+    got, answer = run_artifact(path, images)
     assert answer["modules"] == ["ai_edge_litert"]
     assert (got * expected).sum(axis=1).min() >= 0.99999
     # What rounding every weight would have made of it.
-    rounded, _ = run_artefact(_written(tmp_path / "all.tflite", halve(exact.read_bytes(), 1)), images)
+    rounded, _ = run_artifact(_written(tmp_path / "all.tflite", halve(exact.read_bytes(), 1)), images)
     assert (rounded * expected).sum(axis=1).min() < 0.99999
     assert path.stat().st_size < 0.52 * exact.stat().st_size
     assert not [name for name in operators(path.read_bytes()) if name.startswith("CUSTOM")]

@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tf_detreg import export, heads
 from tf_detreg.export import integers
-from tf_detreg.export.verification import LIMITS, run_artefact
+from tf_detreg.export.verification import LIMITS, run_artifact
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def _normalize(layers, images):
 
 
 def least_cosine(path, model, images):
-    return (run_artefact(path, images)[0] * np.asarray(model(images))).sum(axis=1).min()
+    return (run_artifact(path, images)[0] * np.asarray(model(images))).sum(axis=1).min()
 
 
 def activations(path) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tf_detreg.export.verification import run_artefact
+from tf_detreg.export.verification import run_artifact
 
 
 def needs(package):
@@ -18,7 +18,7 @@ def needs(package):
 
 @needs("openvino")
 def test_openvino_reads_the_folder_unmodified(exported, images, expected):
-    got, answer = run_artefact(exported, images, engine="openvino")
+    got, answer = run_artifact(exported, images, engine="openvino")
     assert answer["modules"] == []
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -32,6 +32,6 @@ def test_onnxruntime_by_way_of_tf2onnx(exported, images, expected, tmp_path):
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
     assert done.returncode == 0, done.stderr[-800:]
-    got, answer = run_artefact(path, images)
+    got, answer = run_artifact(path, images)
     assert answer["modules"] == []
     np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_detreg import export, heads
 from tf_detreg.export.joining import join
 from tf_detreg.export.lite import operators
-from tf_detreg.export.verification import run_artefact
+from tf_detreg.export.verification import run_artifact
 
 LEAST_COSINE = {None: 0.99999, "float16": 0.99999, "dynamic": 0.999, "int8": 0.99}
 
@@ -20,14 +20,14 @@ LEAST_COSINE = {None: 0.99999, "float16": 0.99999, "dynamic": 0.999, "int8": 0.9
 def files(embedder, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lite")
     return {
-        kind: export.litert(embedder, folder / f"{kind}.tflite", kind, calibration=images, labels=["ant", "bee"])
+        kind: export.litert(embedder, folder / f"{kind}.tflite", kind, calibration=images, class_names=["ant", "bee"])
         for kind in LEAST_COSINE
     }
 
 
 @pytest.mark.parametrize("kind", LEAST_COSINE)
 def test_a_process_with_litert_alone_gives_the_same(files, images, expected, kind):
-    got, answer = run_artefact(files[kind], images)
+    got, answer = run_artifact(files[kind], images)
     assert answer["modules"] == ["ai_edge_litert"]
     assert (got * expected).sum(axis=1).min() >= LEAST_COSINE[kind]
     assert not [name for name in operators(files[kind].read_bytes()) if name.startswith("CUSTOM")]
@@ -53,13 +53,13 @@ def test_uint8_images(embedder, images, expected, tmp_path, kind):
 
 def test_a_resizable_batch(embedder, images, expected, tmp_path):
     path = export.litert(embedder, tmp_path / "m.tflite", batch_size=None)
-    got, _ = run_artefact(path, images[:7])
+    got, _ = run_artifact(path, images[:7])
     np.testing.assert_allclose(got, expected[:7], atol=1e-5)
 
 
 def test_int8_with_a_larger_fixed_batch(embedder, images, expected, tmp_path):
     path = export.litert(embedder, tmp_path / "m.tflite", "int8", calibration=images[:10], batch_size=4)
-    got, _ = run_artefact(path, images[:8])
+    got, _ = run_artifact(path, images[:8])
     assert (got * expected[:8]).sum(axis=1).min() > LEAST_COSINE["int8"]
 
 
@@ -138,7 +138,7 @@ def test_int8_keeps_the_flow_in_float(files, embedder, images, expected):
         kinds.setdefault(operation["op_name"], set()).add(np.dtype(details["dtype"]).name)
     assert kinds["CONV_2D"] == {"int8"}
     assert kinds["EXP"] == {"float32"}
-    assert (run_artefact(files["int8"], images)[0] * expected).sum(axis=1).min() > 0.995
+    assert (run_artifact(files["int8"], images)[0] * expected).sum(axis=1).min() > 0.995
 
 
 def _reference():

@@ -13,7 +13,7 @@ from tf_detreg.serving.model import ModelDirectory
 
 
 def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tmp_path):
-    facts = {"name": "Colours", "data": "48 pictures", "recipe": {"loss": "proxy_anchor"}, "licence": "CC0"}
+    facts = {"name": "Colours", "data": "48 pictures", "recipe": {"loss": "proxy_anchor"}, "license": "CC0"}
     done = export.release(
         embedder, tmp_path / "m", images, labels, formats=["saved_model", "dynamic"], class_names=["a"], card=facts
     )
@@ -162,13 +162,13 @@ def test_a_flipped_bit_of_a_phone_file_is_found_wherever_it_was_copied_to(whole,
     alone = tmp_path / "app.tflite"
     content = whole.paths["float32"].read_bytes()
     alone.write_bytes(content)
-    verification.check_artefact(alone)
+    verification.check_artifact(alone)
     facts = verification.facts_of(alone)
     assert 0 < facts["model_bytes"] < len(content)
     for at in np.random.default_rng(0).integers(0, facts["model_bytes"], 40):
         alone.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
         with pytest.raises(ValueError, match=r"app\.tflite is damaged .*export it again"):
-            verification.check_artefact(alone)
+            verification.check_artifact(alone)
     with pytest.raises(ValueError, match=r"app\.tflite is damaged"):
         export.verify(embedder, alone, images)
     beside = whole.paths["float32"]
@@ -206,10 +206,10 @@ def test_a_change_of_recall_is_refused_in_both_directions(better, embedder, imag
     swapped = good.copy()
     swapped[::2] = np.roll(good[::2], 1, axis=0)
     exact = np.repeat(np.eye(len(images) // 2, good.shape[1]), 2, axis=0) + 1e-3
-    monkeypatch.setattr(verification, "check_artefact", lambda path: None)
+    monkeypatch.setattr(verification, "check_artifact", lambda path: None)
     monkeypatch.setattr(verification, "engine_of", lambda path: "litert")
     monkeypatch.setattr(verification, "facts_of", lambda path: {})
-    monkeypatch.setattr(verification, "run_artefact", lambda *_, **__: (exact if better else swapped, {"latency": {}}))
+    monkeypatch.setattr(verification, "run_artifact", lambda *_, **__: (exact if better else swapped, {"latency": {}}))
     (check,) = export.verify(embedder, __file__, images, labels, limits={"float32": export.Limits(-2.0, 0.1)}).checks
     assert (check.recall_points > 0) == better and check.recall_points != 0
     assert not check.passed and "R@1 changes by" in check.failures[0]

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_detreg import export, heads
 from tf_detreg.export import metadata
-from tf_detreg.export.verification import run_artefact, run_job
+from tf_detreg.export.verification import run_artifact, run_job
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def encoded(images, encode):
 
 @pytest.mark.parametrize("engine", ["tensorflow", "session"])
 def test_a_process_with_tensorflow_alone_gives_the_same(exported, images, expected, encoded, engine):
-    got, answer = run_artefact(exported, images, engine=engine)
+    got, answer = run_artifact(exported, images, engine=engine)
     assert "tf_detreg" not in answer["modules"]
     np.testing.assert_allclose(got, expected, atol=1e-6)
     outputs, _ = run_job(exported, encoded, engine=engine, signature="serve_bytes", outputs=("embeddings", "valid"))

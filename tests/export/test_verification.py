@@ -1,6 +1,7 @@
-"""`export.verify` runs artefacts in clean processes, says how they differ, and refuses what is too far off."""
+"""`export.verify` runs artifacts in clean processes, says how they differ, and refuses what is too far off."""
 
 import io
+import json
 import shutil
 import zipfile
 
@@ -18,7 +19,7 @@ def small_file(embedder, tmp_path_factory):
     return export.litert(embedder, tmp_path_factory.mktemp("v") / "m.tflite", "dynamic")
 
 
-def test_the_table_of_good_artefacts(embedder, exported, small_file, images, labels, expected):
+def test_the_table_of_good_artifacts(embedder, exported, small_file, images, labels, expected):
     report = export.verify(embedder, [exported, small_file], images, labels, repeats=3)
     assert report.passed
     assert report.require() is report
@@ -29,7 +30,7 @@ def test_the_table_of_good_artefacts(embedder, exported, small_file, images, lab
     assert saved.recall_points == 0
     assert set(lite.latency_ms) == {1, 32}
     assert len(report.to_markdown().splitlines()) == 4
-    assert report.to_json()["checks"][1]["precision"] == "dynamic"
+    assert json.loads(report.to_json())["checks"][1]["precision"] == "dynamic"
 
 
 def test_another_model_is_caught(embedder, small_file, images, labels):
@@ -59,7 +60,7 @@ def test_recall_at_1_has_the_rules_of_evaluate():
     assert recall_at_1(np.full((4, 3), np.nan), np.array([0, 0, 1, 1])) is None
 
 
-def test_bad_artefacts_are_named(embedder, exported, images, tmp_path):
+def test_bad_artifacts_are_named(embedder, exported, images, tmp_path):
     (tmp_path / "text.txt").write_text("x")
     for path in (tmp_path / "missing.tflite", tmp_path / "text.txt", tmp_path):
         with pytest.raises(ValueError, match="no SavedModel version folder"):

@@ -121,7 +121,7 @@ class Life(RuleBasedStateMachine):
         scores = np.array([float(np.dot(v.astype(np.float64), query)) for _, v in kept])
         found = self.index.search(query, k=k, where={"label": "x"} if filtered else None)
         np.testing.assert_allclose(found.scores[0], np.sort(scores)[::-1][:k], atol=1e-6)
-        assert [list(self.kept)[place] for place in found.places[0]] == found.ids[0]
+        assert [list(self.kept)[place] for place in found.positions[0]] == found.ids[0]
         for id, score in zip(found.ids[0], found.scores[0], strict=True):
             assert abs(scores[[known for known, _ in kept].index(id)] - score) < 1e-6
 

@@ -44,7 +44,7 @@ def test_search_agrees_with_search_without_an_index(index):
     ids, scores = retrieval.search(queries, index.embeddings, k=5)
     assert matches.ids == [[f"item-{i}" for i in row] for row in ids]
     np.testing.assert_array_equal(matches.scores, scores)
-    assert (matches.engine, matches.neighbour_recall, matches.notice) == ("exact", 1.0, None)
+    assert (matches.engine, matches.neighbor_recall, matches.notice) == ("exact", 1.0, None)
     first = next(matches.rows())
     assert first["id"] == matches.ids[0][0] and first["rank"] == 1 and first["label"] in ("even", "odd")
 
@@ -254,17 +254,17 @@ def test_bad_items_are_refused(index, tmp_path):
 def test_a_large_index_answers_by_a_tuned_tree(large):
     points = large.embeddings
     matches, true = large.search(points[:100], k=10), large.search(points[:100], k=10, engine="exact")
-    assert matches.engine == "scann" and matches.neighbour_recall >= 0.99
+    assert matches.engine == "scann" and matches.neighbor_recall >= 0.99
     shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(matches.ids, true.ids, strict=True)])
     assert shared >= 0.97
 
 
-def test_a_tree_for_one_neighbour_is_not_tuned_on_items_that_find_themselves(large):
-    """Every item is its own nearest neighbour, in whatever leaf it lies: that says nothing about real queries."""
+def test_a_tree_for_one_neighbor_is_not_tuned_on_items_that_find_themselves(large):
+    """Every item is its own nearest neighbor, in whatever leaf it lies: that says nothing about real queries."""
     queries = large.embeddings[:300] + 0.3 * np.random.default_rng(1).standard_normal((300, 16))
     found, true = large.search(queries, k=1), large.search(queries, k=1, engine="exact")
     assert found.engine == "scann"
-    assert np.mean(found.places == true.places) >= 0.97
+    assert np.mean(found.positions == true.positions) >= 0.97
 
 
 def test_a_tree_is_saved_and_answers_the_same_without_being_built_again(large, tmp_path, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_tree_is_saved_and_answers_the_same_without_being_built_again(large, t
     assert {file.name for file in folder.iterdir()} == set(saved_tree.files(soar=False))
     monkeypatch.setattr(approximate, "calibrate", lambda *_, **__: pytest.fail("the tree was built again"))
     ours, theirs = (index.search(large.embeddings[:50], k=7) for index in (large, loaded))
-    assert (theirs.engine, theirs.neighbour_recall) == ("scann", recall)
+    assert (theirs.engine, theirs.neighbor_recall) == ("scann", recall)
     assert ours.ids == theirs.ids
     np.testing.assert_array_equal(ours.scores, theirs.scores)
 
@@ -340,7 +340,7 @@ def test_a_tree_serves_on_after_changes(large, tmp_path, monkeypatch):
     loaded.remove(list(range(0, 600, 2)))
     loaded.upsert(large.embeddings[1000:1010], list(range(1000, 1010)), [{"even": None}] * 10)
     found, true = (loaded.search(queries, k=5, engine=engine) for engine in ("scann", "exact"))
-    assert found.engine == "scann" and 0.97 <= found.neighbour_recall <= 1
+    assert found.engine == "scann" and 0.97 <= found.neighbor_recall <= 1
     assert not {id for row in found.ids for id in row} & set(range(0, 600, 2))
     assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(found.ids, true.ids, strict=True)]) >= 0.97
     loose = loaded.search(queries, k=5, where={"even": True})
@@ -353,12 +353,12 @@ def test_a_tree_serves_on_after_changes(large, tmp_path, monkeypatch):
 
 def test_recall_is_measured_again_once_a_hundredth_has_changed(large):
     large.tune()
-    before = large.search(large.embeddings[:1], k=5).neighbour_recall
+    before = large.search(large.embeddings[:1], k=5).neighbor_recall
     large.remove(list(range(10)))
-    assert large.search(large.embeddings[:1], k=5).neighbour_recall == before
+    assert large.search(large.embeddings[:1], k=5).neighbor_recall == before
     # Vectors that the tree lists in one leaf and that now are nearest to everything: what it finds of them is measured.
     large.remove(list(range(10, 1500)))
-    after = large.search(large.embeddings[:1], k=5).neighbour_recall
+    after = large.search(large.embeddings[:1], k=5).neighbor_recall
     assert after != before and 0.9 < after <= 1
 
 

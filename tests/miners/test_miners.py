@@ -43,9 +43,9 @@ def by_brute_force(miner, y, x):
     if isinstance(miner, miners.Hard):
         return {(a, p, n) for a, p, n in triplets_of(y) if d[a, n] <= d[a, p]}
     if isinstance(miner, miners.Angular):
-        centre = {(a, p): (unit(x)[a] + unit(x)[p]) / 2 for a, p, _ in triplets_of(y)}
+        center = {(a, p): (unit(x)[a] + unit(x)[p]) / 2 for a, p, _ in triplets_of(y)}
         angle = {
-            t: np.arctan(d[t[0], t[1]] / 2 / np.linalg.norm(unit(x)[t[2]] - centre[t[:2]])) for t in triplets_of(y)
+            t: np.arctan(d[t[0], t[1]] / 2 / np.linalg.norm(unit(x)[t[2]] - center[t[:2]])) for t in triplets_of(y)
         }
         return {t for t in triplets_of(y) if np.degrees(angle[t]) > miner.angle}
     kept = {"positives": set(), "negatives": set()}

@@ -20,8 +20,8 @@ needs.scann()
 def clustered():
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(600), 5)
-    centres = rng.standard_normal((600, 24))
-    points = centres[labels] + 0.8 * rng.standard_normal((3000, 24))
+    centers = rng.standard_normal((600, 24))
+    points = centers[labels] + 0.8 * rng.standard_normal((3000, 24))
     return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32), labels
 
 
@@ -51,7 +51,7 @@ def test_what_scann_cannot_know_is_left_out_and_said(both):
 
 
 def test_an_untuned_tree_would_be_wrong(clustered):
-    """The trap that calibration is there for: few leaves of an unclustered gallery find few neighbours."""
+    """The trap that calibration is there for: few leaves of an unclustered gallery find few neighbors."""
     points = np.random.default_rng(1).standard_normal((4000, 48)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     kth = approximate.truth(points[:200], points, 10, np.arange(200))

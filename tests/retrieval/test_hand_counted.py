@@ -7,14 +7,14 @@ from tf_detreg import retrieval
 
 
 def circle(*degrees):
-    """Points on the unit circle; the nearer the angle, the nearer the neighbour."""
+    """Points on the unit circle; the nearer the angle, the nearer the neighbor."""
     radians = np.deg2rad(degrees)
     return np.stack([np.cos(radians), np.sin(radians)], axis=1)
 
 
 # Class a at 0°, 10°, 40°; class b at 25°, 90°.
 POINTS, LABELS = circle(0, 10, 40, 25, 90), ["a", "a", "a", "b", "b"]
-# Neighbours, nearest first (angles away):
+# Neighbors, nearest first (angles away):
 #   0°:  10 a, 25 b, 40 a, 90 b      right at ranks 1, 3
 #   10°: 0 a, 25 b, 40 a, 90 b       1, 3
 #   40°: 25 b, 10 a, 0 a, 90 b       2, 3
@@ -30,7 +30,7 @@ def test_leave_one_out():
     assert report.metrics["r_precision"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 2 + 0 + 0) / 5)
     assert report.map_at_r == pytest.approx((1 / 2 + 1 / 2 + 1 / 4 + 0 + 0) / 5)
     assert report.metrics["map"] == pytest.approx((5 / 6 + 5 / 6 + (1 / 2 + 2 / 3) / 2 + 1 / 4 + 1 / 2) / 5)
-    assert (report.queries, report.gallery, report.lone_queries, report.classes) == (5, 5, 0, 2)
+    assert (report.queries, report.gallery, report.queries_without_positives, report.classes) == (5, 5, 0, 2)
     assert report.protocol == "leave-one-out"
     assert report.per_class["b"]["mrr"] == pytest.approx(3 / 8)
     assert report.per_class["b"]["queries"] == 2
@@ -73,10 +73,10 @@ def test_groups_can_break_down_without_changing_the_protocol():
 
 def test_lone_queries_are_left_out_and_counted():
     report = retrieval.evaluate(circle(0, 10, 30), [0, 0, 1], k=1)
-    assert report.lone_queries == 1
+    assert report.queries_without_positives == 1
     assert report.recall[1] == 1.0
     assert np.isnan(report.per_class[1]["recall@1"])
-    assert report.as_dict()["per_class"]["1"]["recall@1"] is None
+    assert report.to_dict()["per_class"]["1"]["recall@1"] is None
 
 
 def test_a_collapsed_model_scores_zero_because_ties_lose():

@@ -95,14 +95,14 @@ def test_the_estimate_is_near_the_mean_cosine(model):
 
 def test_an_export_knows_its_model(model, tmp_path):
     path = export.saved_model(model, tmp_path / "m", warm_up=False)
-    from tf_detreg.export.verification import facts_of, run_artefact
+    from tf_detreg.export.verification import facts_of, run_artifact
 
     assert retrieval.same_model(facts_of(path)["fingerprint"], retrieval.fingerprint(model))
     lite = export.litert(model, tmp_path / "m.tflite", "float16")
     probes = _probes([16, 16, 3])
     wanted = np.asarray(model(probes))
-    for artefact in (path, lite):
-        got, _ = run_artefact(artefact, probes)
+    for artifact in (path, lite):
+        got, _ = run_artifact(artifact, probes)
         assert np.sum(got * wanted, axis=1).mean() > 0.9999
 
 

@@ -274,7 +274,7 @@ def test_no_request_builds_a_tree(folder, pictures, embedder, monkeypatch):
     monkeypatch.setattr("tf_detreg.index.searching.SCANN_FROM", 1000)
     rows = np.random.default_rng(0).standard_normal((1500, 8))
     large = retrieval.Index(rows, fingerprint=export.fingerprint(embedder))
-    large.tune()  # for 10 neighbours, as by default
+    large.tune()  # for 10 neighbors, as by default
     gallery = Gallery(large, [None] * 1500)
     monkeypatch.setattr("tf_detreg.retrieval.approximate.calibrate", lambda *_, **__: pytest.fail("a tree is built"))
     with TestClient(create_app(ModelDirectory(folder), gallery, Settings(poll=0))) as client:

@@ -29,7 +29,7 @@ def test_fixed_epsilon_steps_towards_the_nearest_class_mate(batch):
         np.testing.assert_allclose(mixed[i], expected, atol=1e-6)
 
 
-def test_draws_lie_between_a_sample_and_one_of_its_neighbours(batch):
+def test_draws_lie_between_a_sample_and_one_of_its_neighbors(batch):
     z, labels = batch
     layer = Interpolation(epsilon=0.5, neighbors=2, random=True, seed=0)
     mates = brute_force_mates(z.numpy(), labels.numpy(), 2)
@@ -45,7 +45,7 @@ def test_draws_lie_between_a_sample_and_one_of_its_neighbours(batch):
             assert sum(fits) == 1
             assert 0 < steps[fits.index(True)] <= 0.5 + 1e-6
             used.add((i, fits.index(True)))
-    assert len(used) == 2 * 11  # each neighbour of each sample with mates had its turn
+    assert len(used) == 2 * 11  # each neighbor of each sample with mates had its turn
 
 
 def test_a_pool_with_an_offset_is_the_same_as_one_batch(batch):

@@ -227,7 +227,7 @@ RANDOM = {
     "a memory's miner's draws": lambda: {
         "loss": losses.CrossBatchMemory(losses.Triplet(miner=miners.DistanceWeighted()))
     },
-    "drawn centres": lambda: {"loss": ProxyAnchor(CLASSES), "regularizers": [regularizers.Uniformity(max_rows=2)]},
+    "drawn centers": lambda: {"loss": ProxyAnchor(CLASSES), "regularizers": [regularizers.Uniformity(max_rows=2)]},
     "drawn names": lambda: {
         "loss": ProxyAnchor(CLASSES),
         "regularizers": [regularizers.LanguageGuidance(np.eye(CLASSES) + 0.1, max_rows=2)],

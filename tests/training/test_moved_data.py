@@ -101,7 +101,7 @@ def test_another_configuration_is_refused_as_before(there):
         ({"name": "csv", "path": "a.csv", "max_missing": 0.1}, "b.csv", {"path": "b.csv", "max_missing": 0.1}),
         ({"name": "photos", "seed": 3}, "folder:b", {"name": "folder", "path": "b", "seed": 3}),
         ({"name": "cub", "path": "CUB", "check": False}, "cub:b", {"name": "cub", "path": "b", "check": False}),
-        ({"name": "tfds", "dataset": "cars196"}, "/tfds", {"dataset": "cars196", "data_dir": "/tfds"}),
+        ({"name": "tfds", "dataset": "cars196"}, "/tfds", {"dataset": "cars196", "directory": "/tfds"}),
         ({"name": "digits"}, "digits", {"name": "digits"}),
     ],
 )

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from tf_detreg.analysis import neighbours, report
+from tf_detreg.analysis import neighbors, report
 
 DUPLICATE = 0.9999  # cosine from which two images are taken for copies of each other
 
@@ -19,13 +19,13 @@ class Findings:
     Args:
         hardest: (h,) queries whose first right answer is farthest down.
         first_rank: (h,) at which rank it stands, at most `k` + 1, which means "not among the k nearest".
-        confused: (c, 3) class, class that was found in its place, how often among the nearest neighbours.
+        confused: (c, 3) class, class that was found in its place, how often among the nearest neighbors.
         hubs: (b,) items that are among the k nearest of unusually many others.
         occurrences: (b,) among how many.
         skewness: Of the number of occurrences; near 0 without hubs, above 1 with clear ones.
         duplicates: (d, 2) pairs of items with nearly the same embedding.
         across: (d,) whether the two carry different labels: probably a wrong label, or copies in two folders.
-        k: Neighbours that were looked at.
+        k: Neighbors that were looked at.
     """
 
     hardest: np.ndarray
@@ -45,7 +45,7 @@ def inspect(embeddings, labels, k: int = 10, show: int = 8, duplicate: float = D
     Args:
         embeddings: (N, dim).
         labels: (N,) integers from 0.
-        k: Neighbours to look at. Defaults to 10; fewer when there are fewer items.
+        k: Neighbors to look at. Defaults to 10; fewer when there are fewer items.
         show: How many of each finding to keep. Defaults to 8.
         duplicate: Cosine from which two items are copies. Defaults to 0.9999.
 
@@ -68,7 +68,7 @@ def inspect(embeddings, labels, k: int = 10, show: int = 8, duplicate: float = D
 
     labels = checks.one_each(labels, len(np.asarray(embeddings)), "labels", "embeddings")
     if len(labels) < 2:
-        raise ValueError("`embeddings` must hold two rows or more: one alone has no neighbour.")
+        raise ValueError("`embeddings` must hold two rows or more: one alone has no neighbor.")
     k = min(k, len(labels) - 1)
     ids, scores = retrieval.search(embeddings, k=k)
     right = labels[ids] == labels[:, None]
@@ -91,20 +91,20 @@ def inspect(embeddings, labels, k: int = 10, show: int = 8, duplicate: float = D
 
 
 def _first_right(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) rank of each query's first right answer among its k neighbours; k + 1 if there is none, 0 for lone ones."""
+    """(N,) rank of each query's first right answer among its k neighbors; k + 1 if there is none, 0 for lone ones."""
     first = np.where(right.any(axis=1), right.argmax(axis=1) + 1, right.shape[1] + 1)
     _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     return np.where(sizes[place] > 1, first, 0)
 
 
 def _hardest(first: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Queries with another class before their own; of those with equal ranks, who trusts its wrong neighbour more."""
+    """Queries with another class before their own; of those with equal ranks, who trusts its wrong neighbor more."""
     order = np.lexsort((-scores[:, 0], -first))
     return order[first[order] > 1]
 
 
 def _confused(labels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """(c, 3): class, class of the nearest neighbour in its place, how often."""
+    """(c, 3): class, class of the nearest neighbor in its place, how often."""
     wrong = labels != nearest
     pairs, times = np.unique(np.stack([labels[wrong], nearest[wrong]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-times, kind="stable")
@@ -112,7 +112,7 @@ def _confused(labels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
 
 
 def _hubs(occurrences: np.ndarray, k: int) -> np.ndarray:
-    """Items that are neighbours of more than three standard deviations above the mean, which is k."""
+    """Items that are neighbors of more than three standard deviations above the mean, which is k."""
     order = np.argsort(-occurrences, kind="stable")
     return order[occurrences[order] > k + 3 * occurrences.std()]
 
@@ -132,12 +132,12 @@ def _duplicates(ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, limit: 
 
 
 def sections(image_set, embeddings, k: int = 10, show: int = 6) -> list[report.Section]:
-    """The findings with thumbnails, as sections of the HTML report (which needs `neighbours.STYLE`).
+    """The findings with thumbnails, as sections of the HTML report (which needs `neighbors.STYLE`).
 
     Args:
         image_set: `datasets.ImageSet`.
         embeddings: (N, dim), a row an image.
-        k: Neighbours to look at. Defaults to 10.
+        k: Neighbors to look at. Defaults to 10.
         show: How many of each finding to show. Defaults to 6.
     """
     found = inspect(embeddings, image_set.labels, k, show)
@@ -145,12 +145,12 @@ def sections(image_set, embeddings, k: int = 10, show: int = 6) -> list[report.S
     item_names = names[image_set.labels]
     hard = "<p>Every query finds its class first.</p>"
     if len(found.hardest):
-        hard = neighbours.within(image_set, embeddings, found.hardest, min(8, found.k)).to_html()
+        hard = neighbors.within(image_set, embeddings, found.hardest, min(8, found.k)).to_html()
     confused = "<p>No class is taken for another one.</p>"
     if len(found.confused):
         confused = report.table([_pair(image_set, names, *row) for row in found.confused], plain=True)
         confused += _strips(image_set, names, found.confused[:, :2])
-    hubs = "<p>No item is among the neighbours of unusually many others.</p>"
+    hubs = "<p>No item is among the neighbors of unusually many others.</p>"
     if len(found.hubs):
         notes = [f"near {count} others" for count in found.occurrences]
         hubs = _row(image_set, found.hubs, item_names[found.hubs], notes)
@@ -164,10 +164,10 @@ def sections(image_set, embeddings, k: int = 10, show: int = 6) -> list[report.S
     crossing = int(found.across.sum())
     return [
         report.Section("Hardest queries", "Their own class stands farthest down the list.", hard),
-        report.Section("Confused classes", "The nearest neighbour came from the second class.", confused),
+        report.Section("Confused classes", "The nearest neighbor came from the second class.", confused),
         report.Section(
             "Hubs",
-            f"Items that are everyone's neighbour. Skewness of the occurrences: {found.skewness:.2f} (above 1: hubs).",
+            f"Items that are everyone's neighbor. Skewness of the occurrences: {found.skewness:.2f} (above 1: hubs).",
             hubs,
         ),
         report.Section(
@@ -194,9 +194,9 @@ def _strips(image_set, names: np.ndarray, pairs: np.ndarray) -> str:
 
 
 def _row(image_set, rows: np.ndarray, names: np.ndarray, notes: list[str]) -> str:
-    pictures = neighbours.pixels(image_set, rows)
+    pictures = neighbors.pixels(image_set, rows)
     tiles = [
-        neighbours.thumbnail(picture, "unknown", str(name), note)
+        neighbors.thumbnail(picture, "unknown", str(name), note)
         for picture, name, note in zip(pictures, names, notes, strict=True)
     ]
-    return f'<div class="neighbours"><div class="row">{"".join(tiles)}</div></div>'
+    return f'<div class="neighbors"><div class="row">{"".join(tiles)}</div></div>'

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from tf_detreg._compat import last_layer
 from tf_detreg.analysis.memory import MEMORY, BoundedMap
-from tf_detreg.analysis.neighbours import _height_width
+from tf_detreg.analysis.neighbors import _height_width
 from tf_detreg.progress import ticker
 
 _LOG = logging.getLogger(__name__)
@@ -55,16 +55,27 @@ class LipschitzReport:
 
     parts: dict[str, PartReport]
 
-    def summary(self) -> dict:
-        """Median and maximum of each number, as plain dictionaries."""
+    def to_dict(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return the median and maximum of each number, by part, as plain dictionaries."""
         return {name: _summary(part) for name, part in self.parts.items()}
 
+    def summary(self) -> str:
+        """Return a sentence: how far each part stretches at most and at the median."""
+        row = "spectral norm"
+        texts = (
+            f"{name} {cell['median']:.4g} (at most {cell['max']:.4g})"
+            for name, part in self.to_dict().items()
+            if (cell := part.get(row)) is not None
+        )
+        return f"Spectral norm, median over samples: {', '.join(texts) or 'not measured'}."
+
     def to_json(self) -> str:
-        return json.dumps(self.summary(), indent=2)
+        """Return JSON text of `to_dict`."""
+        return json.dumps(self.to_dict(), indent=2)
 
     def to_markdown(self) -> str:
         """A table: one row per number, `median (maximum)` per part."""
-        summary = self.summary()
+        summary = self.to_dict()
         rows = list(dict.fromkeys(row for part in summary.values() for row in part))
         lines = ["| median (max) | " + " | ".join(summary) + " |", "|---" * (len(summary) + 1) + "|"]
         for row in rows:

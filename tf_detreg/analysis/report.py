@@ -25,7 +25,7 @@ class Section:
     Args:
         heading: Shown above the fragment.
         lead: A sentence that tells the reader how to read it.
-        fragment: HTML, made by `table`, `curves` or `tf_detreg.analysis.neighbours`.
+        fragment: HTML, made by `table`, `curves` or `tf_detreg.analysis.neighbors`.
     """
 
     heading: str

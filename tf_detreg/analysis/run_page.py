@@ -1,4 +1,4 @@
-"""The report of a run: recall before and after training, curves, and what unseen classes' neighbours look like."""
+"""The report of a run: recall before and after training, curves, and what unseen classes' neighbors look like."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from tf_detreg.analysis import inspect, neighbours, report
+from tf_detreg.analysis import inspect, neighbors, report
 from tf_detreg.retrieval import RetrievalReport, checks, evaluate
 from tf_detreg.retrieval.trained_classes import PARTS, TrainedClasses, by_training, is_trained, sentence
 
@@ -89,33 +89,33 @@ def write(
         # A small part may lack the higher ranks.
         columns = dict.fromkeys((column for row in shown for column in row), "–")
         recall += report.table([{**columns, **row} for row in shown], plain=True) if shown else ""
-    drawn = functools.partial(neighbours.within, queries, embeddings[0])
+    drawn = functools.partial(neighbors.within, queries, embeddings[0])
     if gallery:
         lead += " Hard queries, confused classes, hubs and duplicates are those of queries and gallery put together."
         drawn = functools.partial(
-            neighbours.across, queries, embeddings[0], gallery=gallery[0], gallery_embeddings=embeddings[1]
+            neighbors.across, queries, embeddings[0], gallery=gallery[0], gallery_embeddings=embeddings[1]
         )
     sections = [
         report.Section(
             "Recall on the test images",
-            "Share of queries, in %, with the right class among the first k neighbours.",
+            "Share of queries, in %, with the right class among the first k neighbors.",
             recall,
         ),
         report.Section("Training", "Every logged quantity after each epoch.", report.curves(history)),
         report.Section(
-            "Neighbours",
+            "Neighbors",
             "Queries drawn at random. Blue: the query; green: its class; red and dashed: another one.",
             drawn(queries=some).to_html(),
         ),
         report.Section(
             "Mistakes",
-            "Queries whose nearest neighbour is wrong, drawn at random.",
+            "Queries whose nearest neighbor is wrong, drawn at random.",
             drawn(queries=wrong).to_html() if len(wrong) else "<p>No query is wrong.</p>",
         ),
         *inspect.sections(_together(*images), np.concatenate(embeddings)),
         report.Section("How to repeat it", "The configuration of the run.", report.details("config", config)),
     ]
-    return report.write(path, title, lead, sections, neighbours.STYLE)
+    return report.write(path, title, lead, sections, neighbors.STYLE)
 
 
 def _by_training(images, embeddings, trained_on: Collection[str], k: Sequence[int]) -> TrainedClasses:
@@ -136,7 +136,7 @@ def _together(queries, gallery=None):
 
 
 def _choose(per_query: Mapping[str, np.ndarray], seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Some queries at random, and some of those whose nearest neighbour is wrong; lone queries are neither."""
+    """Some queries at random, and some of those whose nearest neighbor is wrong; lone queries are neither."""
     rng = np.random.default_rng(seed)
     known = per_query["relevant"] > 0
     wrong = known & (per_query["first_rank"] > 1)

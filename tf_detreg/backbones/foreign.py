@@ -37,8 +37,10 @@ class ForeignBackbone(keras.layers.Layer):
         images: (B, H, W, 3), scaled as the body wants them.
     """
 
-    def __init__(self, body: keras.Model, package: str, **kwargs: Any):
-        super().__init__(**{"name": body.name, **kwargs})
+    def __init__(
+        self, body: keras.Model, package: str, *, name: str | None = None, dtype: Any = None, trainable: bool = True
+    ):
+        super().__init__(name=name or body.name, dtype=dtype, trainable=trainable)
         if package not in PACKAGES:
             raise ValueError(f"`package` must be one of {', '.join(PACKAGES)}; received {package!r}.")
         self.body, self.package = body, package

@@ -35,8 +35,16 @@ class GeM(keras.layers.Layer):
     Reference: Radenović, Tolias and Chum, "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2019.
     """
 
-    def __init__(self, power: float = 3.0, epsilon: float = 1e-6, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        power: float = 3.0,
+        epsilon: float = 1e-6,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
         if power <= 0 or epsilon <= 0:
             raise ValueError(f"`power` and `epsilon` must be positive; received {power} and {epsilon}.")
         self.power, self.epsilon = power, epsilon

@@ -35,16 +35,16 @@ def calibrate(
     from tf_detreg.index import Index
 
     done = training.load_run(run, data)
-    catalogue = None if index is None else Index.load(index)
+    catalog = None if index is None else Index.load(index)
     decision = calibrate_run(done, target, score=score, bound=bound)
     typer.echo(decision.to_markdown())
     typer.echo(f"Decision    {run / 'decision.json'}")
     decision.plot_reliability(run / "reliability.png")
     typer.echo(f"Picture     {run / 'reliability.png'}")
-    if catalogue is not None:
-        decision.refuse_other_model(catalogue.fingerprint)
-        catalogue.decision = decision
-        catalogue.save(index)  # an index of version 0.1 was read into memory
+    if catalog is not None:
+        decision.refuse_other_model(catalog.fingerprint)
+        catalog.decision = decision
+        catalog.save(index)  # an index of version 0.1 was read into memory
         typer.echo(f"Index       {index}")
 
 

@@ -69,7 +69,7 @@ def evaluate(
     rich.print(report.to_table())
     typer.echo(parts.note())
     name = "evaluate-cross-group.json" if cross_group else "evaluate.json"
-    typer.echo(f"Numbers     {write_json(run / name, report.as_dict() | parts.as_dict())}")
+    typer.echo(f"Numbers     {write_json(run / name, report.to_dict() | parts.to_dict())}")
     if open_set:
         from tf_detreg.calibrating import open_set_run
         from tf_detreg.files import write_text

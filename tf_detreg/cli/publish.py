@@ -14,7 +14,7 @@ def export(
     to: Exports = pathlib.Path("saved_models"),
     name: Annotated[str | None, typer.Option(help="The model's name. Default: the run's.")] = None,
     verify: Annotated[
-        bool, typer.Option(help="Run every artefact in a clean process and compare it with Keras.")
+        bool, typer.Option(help="Run every artifact in a clean process and compare it with Keras.")
     ] = True,
     formats: Annotated[
         list[str] | None,
@@ -24,7 +24,9 @@ def export(
             "their limits.",
         ),
     ] = None,
-    licence: Annotated[str, typer.Option(help="Of the weights and the data, for the model card.")] = "Not recorded.",
+    license: Annotated[
+        str, typer.Option("--license", "--licence", help="Of the weights and the data, for the model card.")
+    ] = "Not recorded.",
     data: Data = None,
 ) -> None:
     """Write a SavedModel for TensorFlow Serving, .tflite files for phones and a model card.
@@ -43,7 +45,7 @@ def export(
     splits = done.splits()
     test = held_back(splits) if verify else splits.train  # which is then not looked at
     card = {"name": name or run.resolve().name, "data": _data_of(splits), "recipe": done.config.to_dict()}
-    card |= {**exporting.run_results(run), "licence": licence}
+    card |= {**exporting.run_results(run), "license": license}
     released = exporting.release(
         done.embedder,
         to / card["name"],

@@ -65,7 +65,7 @@ def index(
     from tf_detreg.index import Index
     from tf_detreg.searching import index_files
 
-    Index.check_place(to)
+    Index.check_directory(to)
     made = index_files(run, images)
     made.save(to)
     typer.echo(f"{len(made)} images indexed: {to}    (next: tf-detreg search {to} QUERY.jpg)")
@@ -78,8 +78,8 @@ def search(
     run: Annotated[
         pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each query, as far as there are so many.")] = 8,
-    picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbours.png"),
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbors of each query, as far as there are so many.")] = 8,
+    picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbors.png"),
     data: Data = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON a query; `match` is false where nothing is accepted.")

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_detreg.datasets.augment import augmenter
 from tf_detreg.datasets.read_files import SkipLog, decode_batch
 from tf_detreg.datasets.sampler import ClassSampler, ShuffledSampler, sampler
-from tf_detreg.images.arrays import is_grey_view
+from tf_detreg.images.arrays import is_gray_view
 from tf_detreg.images.geometry import DRAWS, RandomCrop, Size, height_width
 from tf_detreg.images.training import JpegPlanner, decode_windows
 
@@ -185,7 +185,7 @@ class _MemoryPixels:
     may_fail = False
 
     def __init__(self, image_set: ImageSet, image_size: Size | None):
-        self._set, self._grey = image_set, is_grey_view(image_set.images)
+        self._set, self._gray = image_set, is_gray_view(image_set.images)
         self._size = height_width(image_set.image_size if image_size is None else image_size)
 
     def finish_epoch(self) -> None:
@@ -194,14 +194,14 @@ class _MemoryPixels:
     def load(self, indices, seed):
         rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))
         size = self._set.images.shape[1:3]
-        rows.set_shape((*indices.shape, *size, 1 if self._grey else 3))
+        rows.set_shape((*indices.shape, *size, 1 if self._gray else 3))
         labels.set_shape(indices.shape)
         if size != self._size:
             rows = tf.clip_by_value(tf.image.resize(rows, self._size, antialias=True), 0.0, 255.0)
-        return tf.repeat(rows, 3, axis=-1) if self._grey else rows, labels, tf.ones_like(indices, tf.bool)
+        return tf.repeat(rows, 3, axis=-1) if self._gray else rows, labels, tf.ones_like(indices, tf.bool)
 
     def _gather(self, indices):
-        images = self._set.images[..., :1] if self._grey else self._set.images
+        images = self._set.images[..., :1] if self._gray else self._set.images
         return np.ascontiguousarray(images[indices]), self._set.labels[indices]
 
 

@@ -35,13 +35,13 @@ def find_data(name: str) -> pathlib.Path:
         name: A path, or a name in that folder.
 
     Raises:
-        ValueError: If it is in neither.
+        FileNotFoundError: If it is in neither.
     """
     folder = os.environ.get("TF_DETREG_DATA", "")
     for path in (pathlib.Path(name), pathlib.Path(folder or ".") / name):
         if path.exists():
             return path
-    raise ValueError(
-        f"{name!r} is neither here nor in TF_DETREG_DATA={folder!r}. Set TF_DETREG_DATA to the folder that holds it; "
-        "examples/rebuild_emoji_set.py makes an emoji set."
+    raise FileNotFoundError(
+        f"`name`: {name!r} is neither here nor in TF_DETREG_DATA={folder!r}. Set TF_DETREG_DATA to the folder "
+        "that holds it; examples/rebuild_emoji_set.py makes an emoji set."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 
+from tf_detreg import deprecated
 from tf_detreg.datasets.benchmarks import Benchmark
 from tf_detreg.datasets.image_set import Size, Splits, hold_out
 
@@ -25,14 +26,15 @@ PARTED = Benchmark(
 COUNTS = {"train": 8054, "test": 8131}
 
 
+@deprecated.renamed_arguments(path="directory")
 def cars(
-    path: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
 ) -> Splits:
     """Loads the official files: `cars_annos.mat` with `car_ims/`, or `devkit/`, `cars_train/`, `cars_test/` and
     `cars_test_annos_withlabels.mat`.
 
     Args:
-        path: the folder that holds them.
+        directory: the folder that holds them.
         image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
         validation: share of the first 98 classes held out for every choice; papers train on all of them (0). Defaults
             to 0.2.
@@ -43,7 +45,7 @@ def cars(
         FileNotFoundError: if a file is missing; the message names it and the download page.
         ValueError: if a .mat file is not what it should be, or the counts are not the official ones.
     """
-    root = pathlib.Path(path)
+    root = pathlib.Path(directory)
     if (root / "devkit").exists():
         listed, names = _parted(PARTED.open(root))
     else:

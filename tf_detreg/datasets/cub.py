@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from tf_detreg import deprecated
 from tf_detreg.datasets.benchmarks import Benchmark, table
 from tf_detreg.datasets.image_set import Size, Splits, hold_out
 
@@ -15,13 +16,14 @@ CUB = Benchmark(
 COUNTS = {"train": 5864, "test": 5924}
 
 
+@deprecated.renamed_arguments(path="directory")
 def cub(
-    path: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
 ) -> Splits:
     """Loads the official folder `CUB_200_2011`.
 
     Args:
-        path: the folder that holds `images.txt`.
+        directory: the folder that holds `images.txt`.
         image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
         validation: share of the first 100 classes held out for every choice; papers train on all of them (0). Defaults
             to 0.2.
@@ -32,7 +34,7 @@ def cub(
         FileNotFoundError: if a file is missing; the message names it and the download page.
         ValueError: if the counts are not the official ones.
     """
-    root = CUB.open(path)
+    root = CUB.open(directory)
     files = dict(table(root / "images.txt", 2))
     names = {int(number): name for number, name in table(root / "classes.txt", 2)}
     listed = [

@@ -33,7 +33,7 @@ def emoji(
         Three sets whose `groups` are the design families.
 
     Raises:
-        ValueError: If the file is not there.
+        FileNotFoundError: If the file is not there.
     """
     return split_by_class(emoji_images(path, without, min_images, image_size), validation, test, seed)
 
@@ -57,7 +57,7 @@ def emoji_images(
         An `ImageSet` whose `groups` are the design families, for cross-family retrieval.
 
     Raises:
-        ValueError: if the file is not there.
+        FileNotFoundError: if the file is not there.
     """
     with np.load(find_data(path), allow_pickle=False) as file:
         png, offset = file["png"], file["offset"]

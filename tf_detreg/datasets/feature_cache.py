@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from tf_detreg import manifests
+from tf_detreg import deprecated, manifests
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.image_set import ImageSet
 from tf_detreg.files import check_file, write_json
@@ -127,10 +127,11 @@ class _Rows:
         return self._set.features[self._set.rows[indices]], self._set.labels[indices]
 
 
+@deprecated.renamed_arguments(folder="directory")
 def cache_features(
     backbone: keras.Model,
     data: ImageSet | tuple,
-    folder: str | os.PathLike | None = None,
+    directory: str | os.PathLike | None = None,
     batch_size: int = 64,
     max_unreadable: float = 0.05,
     progress: bool | None = None,
@@ -147,7 +148,7 @@ def cache_features(
     Args:
         backbone: images → features (B, F); used in inference mode.
         data: an `ImageSet`, or `Splits` of them.
-        folder: where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
+        directory: where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
         batch_size: images at a time. Defaults to 64.
         max_unreadable: share of a set's files above which unreadable ones are an error, as in training; of `Splits`,
             the train set's. Defaults to 0.05.
@@ -171,7 +172,7 @@ def cache_features(
         names = getattr(data, "_fields", ("train",) * len(data))
         shares = [max_unreadable if name == "train" else 1.0 for name in names]
         parts = [
-            cache_features(backbone, part, folder, batch_size, share, progress)
+            cache_features(backbone, part, directory, batch_size, share, progress)
             for part, share in zip(data, shares, strict=True)
         ]
         return type(data)(*parts)
@@ -180,7 +181,7 @@ def cache_features(
     shape = backbone.output_shape
     if len(shape) != 2 or shape[1] is None:
         raise ValueError(f"`backbone` must give features (B, F); {backbone.name} gives {shape}. Set its pooling.")
-    place = pathlib.Path(folder or cache_folder() / "features") / _fingerprint(backbone, data)
+    place = pathlib.Path(directory or cache_folder() / "features") / _fingerprint(backbone, data)
     store = _Store(place, len(data), shape[1])
     if store.done < len(data) or not store.checked:
         store.make_folder()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tf_detreg import deprecated
 from tf_detreg.datasets.image_set import ImageSet, Size, Splits, hold_out, split_by_class
 from tf_detreg.datasets.names import normal_names, report_cases
 from tf_detreg.datasets.paths import PathList
@@ -22,17 +23,18 @@ logger = logging.getLogger(__name__)
 _PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", "val"), "test": ("test", "testing")}
 
 
+@deprecated.renamed_arguments(path="directory")
 def folder(
-    path: str | os.PathLike,
+    directory: str | os.PathLike,
     image_size: Size = 224,
     validation: float = 0.2,
     test: float = 0.3,
     seed: int = 0,
 ) -> Splits:
-    """Loads `path/CLASS/…/picture.jpg`: one folder a class, at any depth below it.
+    """Loads `directory/CLASS/…/picture.jpg`: one folder a class, at any depth below it.
 
-    The classes are dealt into train, validation and test. Where `path` has the folders `train` and `test` (and perhaps
-    `validation`, or `val`), each with class folders in it, these are the splits instead; without a folder for
+    The classes are dealt into train, validation and test. Where `directory` has the folders `train` and `test` (and
+    perhaps `validation`, or `val`), each with class folders in it, these are the splits instead; without a folder for
     validation a part of the train classes is taken for it.
 
     Folders whose names differ in white space or Unicode form only are one class. The log names classes that differ in
@@ -41,7 +43,7 @@ def folder(
     one image stays and is reported: as a query it has nothing to find.
 
     Args:
-        path: the folder.
+        directory: the folder.
         image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
         validation: share of the classes for validation. Defaults to 0.2.
         test: share of the classes for testing. Defaults to 0.3.
@@ -54,7 +56,7 @@ def folder(
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no pictures, or fewer classes than can be split.
     """
-    root = pathlib.Path(path)
+    root = pathlib.Path(directory)
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder. Give a folder that holds one folder of pictures a class.")
     name = os.path.basename(os.path.abspath(root))  # that of "." is empty

@@ -129,7 +129,7 @@ def _draw_all(size: int, seed: int) -> ImageSet:
 
 
 def _drawings() -> list[dict[str, np.ndarray]]:
-    """For each face: character → its drawing, centred in a box; blank ones and missing-glyph boxes left out."""
+    """For each face: character → its drawing, centered in a box; blank ones and missing-glyph boxes left out."""
     available = [_characters(name, family) for name, family in FACES]
     counts = Counter(char for chars in available for char in chars)
     drawn = []
@@ -138,7 +138,7 @@ def _drawings() -> list[dict[str, np.ndarray]]:
         missing = _mask(font, _MISSING)
         masks = {char: _mask(font, char) for char in sorted(chars) if counts[char] >= MIN_FACES}
         drawn.append(
-            {char: _centred(mask) for char, mask in masks.items() if mask.any() and not np.array_equal(mask, missing)}
+            {char: _centered(mask) for char, mask in masks.items() if mask.any() and not np.array_equal(mask, missing)}
         )
     return drawn
 
@@ -210,7 +210,7 @@ def _mask(font, char: str) -> np.ndarray:
     return np.frombuffer(bytes(mask), np.uint8).reshape(mask.size[::-1])
 
 
-def _centred(mask: np.ndarray) -> np.ndarray:
+def _centered(mask: np.ndarray) -> np.ndarray:
     box = np.zeros((_COMPARED_BOX, _COMPARED_BOX), np.float32)
     mask = mask[:_COMPARED_BOX, :_COMPARED_BOX]
     top, left = ((_COMPARED_BOX - side) // 2 for side in mask.shape)
@@ -245,10 +245,10 @@ def _placements(shapes: np.ndarray, size: int, rng: np.random.Generator) -> np.n
     # A wide or tall glyph is made to fit; the others keep their size relative to each other.
     fit = np.minimum(1.3, 1.6 * size / shapes.max(1))
     zoom = fit[:, None] * np.exp(rng.uniform(np.log(0.8), np.log(1.15), (n, 2)))
-    centre = size + rng.uniform(-0.1, 0.1, (n, 2)) * 2 * size
+    center = size + rng.uniform(-0.1, 0.1, (n, 2)) * 2 * size
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], 1).reshape(n, 2, 2)
     shear = np.zeros((n, 2, 2)) + np.eye(2)
     shear[:, 0, 1] = slant
     inverse = np.linalg.inv(turn @ shear * zoom[:, None, :])
-    offset = shapes[:, ::-1] / 2 + 1 - (inverse @ centre[..., None])[..., 0]
+    offset = shapes[:, ::-1] / 2 + 1 - (inverse @ center[..., None])[..., 0]
     return np.concatenate([inverse, offset[..., None]], axis=2).reshape(n, 6)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_detreg.datasets.batches import ordered_batches, training_batches
 from tf_detreg.datasets.paths import PathList
-from tf_detreg.images.arrays import is_grey_view, three_channels
+from tf_detreg.images.arrays import is_gray_view, three_channels
 from tf_detreg.images.geometry import Size
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _integers(name: str, values) -> np.ndarray:
 
 
 def _take(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    if is_grey_view(images):
+    if is_gray_view(images):
         return np.broadcast_to(images[..., :1][indices], (len(indices), *images.shape[1:]))
     return images[indices]
 

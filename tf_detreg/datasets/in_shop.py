@@ -6,6 +6,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from tf_detreg import deprecated
 from tf_detreg.datasets.benchmarks import Benchmark, table
 from tf_detreg.datasets.image_set import ImageSet, Size, hold_out
 
@@ -23,13 +24,14 @@ class GallerySplits(NamedTuple):
     gallery: ImageSet
 
 
+@deprecated.renamed_arguments(path="directory")
 def in_shop(
-    path: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
 ) -> GallerySplits:
     """Loads the official folder: `Eval/list_eval_partition.txt` and `Img/img/…` (or `img/…`).
 
     Args:
-        path: the folder that holds them.
+        directory: the folder that holds them.
         image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
         validation: share of the train classes held out for every choice; papers train on all of them (0). Defaults to
             0.2.
@@ -43,7 +45,7 @@ def in_shop(
         FileNotFoundError: if a file is missing; the message names it and the download page.
         ValueError: if the list is not what it should be, or the counts are not the official ones.
     """
-    root = pathlib.Path(path)
+    root = pathlib.Path(directory)
     listing = next((name for name in _LISTS if (root / name).exists()), _LISTS[0])
     benchmark = Benchmark("In-Shop", _PAGE, (listing,))
     rows = table(benchmark.open(root) / listing, 3, skip=2)

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from tf_detreg import deprecated
 from tf_detreg.datasets.benchmarks import Benchmark, table
 from tf_detreg.datasets.image_set import ImageSet, Size, Splits, hold_out
 
@@ -15,13 +16,14 @@ SOP = Benchmark(
 COUNTS = {"train": (59551, 11318), "test": (60502, 11316)}
 
 
+@deprecated.renamed_arguments(path="directory")
 def sop(
-    path: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
 ) -> Splits:
     """Loads the official folder `Stanford_Online_Products`.
 
     Args:
-        path: the folder that holds `Ebay_train.txt`.
+        directory: the folder that holds `Ebay_train.txt`.
         image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
         validation: share of the train classes held out for every choice; papers train on all of them (0). Defaults to
             0.2.
@@ -32,7 +34,7 @@ def sop(
         FileNotFoundError: if a file is missing; the message names it and the download page.
         ValueError: if the counts are not the official ones.
     """
-    root = SOP.open(path)
+    root = SOP.open(directory)
     parts = {part: _part(root, part, image_size, check) for part in ("train", "test")}
     return Splits(*hold_out(parts["train"], validation, seed), parts["test"])
 

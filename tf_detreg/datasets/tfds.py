@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tf_detreg import deprecated
 from tf_detreg.datasets.benchmarks import Benchmark
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.cars import COUNTS as CARS_COUNTS
@@ -57,6 +58,7 @@ _ZERO_SHOT = {
 }
 
 
+@deprecated.renamed_arguments(data_dir="directory")
 def tfds(
     dataset: str,
     image_size: Size = 224,
@@ -64,7 +66,7 @@ def tfds(
     test: float = 0.3,
     seed: int = 0,
     check: bool = True,
-    data_dir: str | os.PathLike | None = None,
+    directory: str | os.PathLike | None = None,
 ) -> Splits:
     """Loads a data set of TensorFlow Datasets that has images and one class label each.
 
@@ -83,7 +85,7 @@ def tfds(
         test: share of the classes for testing, where no benchmark says it. Defaults to 0.3.
         seed: of the deal. Defaults to 0.
         check: insist on a benchmark's official counts. Defaults to True.
-        data_dir: where TensorFlow Datasets keeps its data; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        directory: where TensorFlow Datasets keeps its data; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     Raises:
         ImportError: without tensorflow-datasets, with the pip line.
@@ -96,7 +98,7 @@ def tfds(
     >>> len(splits.train), len(splits.test)  # doctest: +SKIP
     (8054, 8131)
     """
-    builder = _prepared(dataset, data_dir)
+    builder = _prepared(dataset, directory)
     rule = _ZERO_SHOT.get(builder.name)
     fields = rule.fields if rule else _Fields()
     listed = _exported(builder, fields)
@@ -112,7 +114,7 @@ def tfds(
     return Splits(*hold_out(parts["train"], validation, seed), parts["test"])
 
 
-def _prepared(dataset: str, data_dir: str | os.PathLike | None):
+def _prepared(dataset: str, directory: str | os.PathLike | None):
     """The builder of a data set, with its data on disk."""
     try:
         import tensorflow_datasets
@@ -120,7 +122,7 @@ def _prepared(dataset: str, data_dir: str | os.PathLike | None):
         raise ImportError("Data sets by name need TensorFlow Datasets: pip install 'tf-detreg[tfds]'.") from error
 
     try:
-        builder = tensorflow_datasets.builder(dataset, data_dir=data_dir)
+        builder = tensorflow_datasets.builder(dataset, data_dir=directory)
     except tensorflow_datasets.core.DatasetNotFoundError as error:
         known = tensorflow_datasets.list_builders(with_community_datasets=False)
         near = ", ".join(difflib.get_close_matches(dataset.partition(":")[0], known, n=5, cutoff=0.5))

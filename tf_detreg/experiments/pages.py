@@ -10,6 +10,7 @@ from tf_detreg.experiments import plots, table
 from tf_detreg.experiments.data import OFFICIAL
 from tf_detreg.experiments.study import Study, flat, read, recipe_of
 from tf_detreg.experiments.trial import HEALTH as MEASURES
+from tf_detreg.files import existing
 
 SMOOTHNESS = (
     "spectral",
@@ -71,9 +72,10 @@ def report(
         The page's path.
 
     Raises:
+        FileNotFoundError: if there is no such directory.
         ValueError: if `studies` holds no study file, or a study has families that its table lacks.
     """
-    folder = pathlib.Path(studies)
+    folder = existing(studies, "studies", "Give a directory of study files; the repository's is studies/.")
     found = [read(path) for path in sorted(folder.glob("*.toml"))]
     if not found:
         raise ValueError(f"studies={str(folder)!r} holds no .toml file.")

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg.files import existing
 from tf_detreg.training import RunConfig
 
 KINDS = ("ablation", "choice", "table")
@@ -93,7 +94,8 @@ def read(path: str | os.PathLike, smoke: bool = False) -> Study:
         smoke: Shrink the study to seconds, see `experiments.smoke`. Default false.
 
     Raises:
-        ValueError: For a file that is not there or keys that are unknown or contradict each other.
+        FileNotFoundError: For a file that is not there.
+        ValueError: For keys that are unknown or contradict each other.
     """
     path = pathlib.Path(path)
     content = _content(path)
@@ -222,8 +224,7 @@ def digest(content: Any) -> str:
 
 
 def _content(path: pathlib.Path) -> dict:
-    if not path.is_file():
-        raise ValueError(f"path={str(path)!r} is not a study file. The repository's are in studies/.")
+    existing(path, "path", "Give a study file; the repository's are in studies/.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""An embedder and the gallery that it searches, in one artefact: image in, ids and scores of the nearest items out."""
+"""An embedder and the gallery that it searches, in one artifact: image in, ids and scores of the nearest items out."""
 
 import functools
 import os
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg import deprecated
 from tf_detreg.export import deciding, lite, metadata, publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, save_options, variables_read
@@ -24,6 +25,7 @@ _SAMPLE = 512  # gallery items, slightly moved: a ScaNN searcher is tuned on hal
 _LAYOUT = approximate.Layout(density=2.0)  # small leaves: a served query comes alone
 
 
+@deprecated.renamed_arguments(neighbour_recall="neighbor_recall")
 def retrieval_saved_model(
     embedder: keras.Model,
     gallery: np.ndarray | Index,
@@ -36,7 +38,7 @@ def retrieval_saved_model(
     gallery_model: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     max_pixels: int = 64_000_000,
-    neighbour_recall: float = 0.95,
+    neighbor_recall: float = 0.95,
     card: str | None = None,
     warm_up: bool | None = None,
     decision: Decision | None = None,
@@ -53,13 +55,13 @@ def retrieval_saved_model(
         directory: The model's folder.
         version: Its number. Default: the next free one.
         ids: N names of the items, answered as strings. Default: the index's own, or their row numbers.
-        k: Neighbours to answer with. Default 10.
+        k: Neighbors to answer with. Default 10.
         engine: `"exact"` (default; runs on every TensorFlow Serving) or `"scann"` (approximate, for large galleries:
             needs a server with ScaNN's ops, such as the image google/tf-serving-scann, and `import scann` in Python).
         gallery_model: `fingerprint` of the model that made the gallery (an index knows it); another one is refused.
         image_size: Side or (height, width). Default: the model's input size.
         max_pixels: Most pixels that an encoded image may declare. Default 64 million.
-        neighbour_recall: For ScaNN: the share of true neighbours that it has to find, measured while exporting and
+        neighbor_recall: For ScaNN: the share of true neighbors that it has to find, measured while exporting and
             stored in `metadata.json`. Default 0.95.
         card: Markdown of the model card.
         warm_up: Whether to write warm-up requests. Default: if `tensorflow-serving-api` is installed.
@@ -70,7 +72,7 @@ def retrieval_saved_model(
         The path of the numbered folder.
 
     Raises:
-        ValueError: If gallery, ids, k, decision and embedder do not fit together, or ScaNN misses `neighbour_recall`.
+        ValueError: If gallery, ids, k, decision and embedder do not fit together, or ScaNN misses `neighbor_recall`.
         ImportError: If ScaNN is asked for and not installed.
         OSError: If the disk is full or not writable.
 
@@ -96,7 +98,7 @@ def retrieval_saved_model(
         module.gallery = tf.Variable(gallery, trainable=False, name="gallery")
         find = _exact(module, k)
     else:
-        find, measured = _scann(module, gallery, k, neighbour_recall)
+        find, measured = _scann(module, gallery, k, neighbor_recall)
     signatures = _signatures(module, embedder, find, size, gallery.shape[1], max_pixels, decision)
     facts = metadata.facts(
         embedder,
@@ -145,7 +147,7 @@ def retrieval_litert(
             are well tested.
         path: The `.tflite` file.
         ids: N names of the items, without line breaks. Default: the index's own, or their row numbers.
-        k: Neighbours to answer with. Default 10.
+        k: Neighbors to answer with. Default 10.
         gallery_model: `fingerprint` of the model that made the gallery (an index knows it); another one is refused.
         image_size: Side or (height, width). Default: the model's input size.
         input_dtype: `"float32"` (default) or `"uint8"`.
@@ -276,7 +278,7 @@ def _exact(module: tf.Module, k: int):
 
 
 def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
-    """A ScaNN searcher on the module, visiting as many leaves as the wanted neighbour recall takes."""
+    """A ScaNN searcher on the module, visiting as many leaves as the wanted neighbor recall takes."""
     scann_ops = scann_library.operations()
     build = functools.partial(approximate.Tree.build, in_tensorflow=True)
     tuned = approximate.calibrate(
@@ -284,7 +286,7 @@ def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
     )
     if tuned.recall < wanted:
         raise ValueError(
-            f"ScaNN finds {tuned.recall:.3f} of the true neighbours, less than neighbour_recall={wanted}, even when it "
+            f"ScaNN finds {tuned.recall:.3f} of the true neighbors, less than neighbor_recall={wanted}, even when it "
             'visits every leaf. Use engine="exact".'
         )
     tree = tuned.tree
@@ -299,7 +301,7 @@ def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
             lambda: (tf.zeros((0, k), tf.int32), tf.zeros((0, k))),  # ScaNN's op fails on an empty batch
         )
 
-    return find, {"neighbour_recall": tuned.recall, "leaves": tree.leaves, "leaves_visited": tree.visited}
+    return find, {"neighbor_recall": tuned.recall, "leaves": tree.leaves, "leaves_visited": tree.visited}
 
 
 def _near(gallery: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import keras
 
+from tf_detreg import deprecated
 from tf_detreg.export.inference import fingerprint, inference_model
 from tf_detreg.export.verification import Verification
 from tf_detreg.files import read_json
@@ -20,6 +21,7 @@ UNKNOWN = "Not recorded."
 NO_DECISION = "No threshold was fitted: the nearest items are returned, however far they are."
 
 
+@deprecated.renamed_arguments(licence="license")
 def model_card(
     embedder: keras.Model,
     *,
@@ -29,7 +31,7 @@ def model_card(
     evaluation: object | None = None,
     smoothness: object | None = None,
     verification: Verification | None = None,
-    licence: str = UNKNOWN,
+    license: str = UNKNOWN,
     decision: object | None = None,
 ) -> str:
     """A page of Markdown that lies beside an export as its `README.md`.
@@ -42,7 +44,7 @@ def model_card(
         evaluation: A `retrieval.RetrievalReport`, or text.
         smoothness: The Lipschitz summary: a report with `to_markdown()`, a mapping, or text.
         verification: What `export.verify` found.
-        licence: Of the weights and the data.
+        license: Of the weights and the data.
         decision: A `retrieval.Decision`, or text: the score from which on a match counts, its target and what it was
             measured to do. Default: none.
 
@@ -81,7 +83,7 @@ def model_card(
         "like that it was measured on: measure on images of your own. Vectors of different models, or of different "
         "versions of one, must not be compared: embed the gallery again with each new version. Do not use it to "
         "identify people.",
-        "## Licence\n\n" + licence,
+        "## License\n\n" + license,
     ]
     return "\n\n".join(parts) + "\n"
 

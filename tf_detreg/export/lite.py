@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg import deprecated
 from tf_detreg._compat import calibrate_only
 from tf_detreg.export import integers, metadata, publishing
 from tf_detreg.export.halving import halve
@@ -24,6 +25,7 @@ from tf_detreg.heads.base import Head
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 
 
+@deprecated.renamed_arguments(labels="class_names")
 def litert(
     embedder: keras.Model,
     path: str | os.PathLike,
@@ -33,7 +35,7 @@ def litert(
     image_size: int | tuple[int, int] | None = None,
     input_dtype: str = "float32",
     batch_size: int | None = 1,
-    labels: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
     about: dict | None = None,
     check: Callable[[pathlib.Path], object] | None = None,
 ) -> pathlib.Path:
@@ -54,7 +56,7 @@ def litert(
         image_size: Side or (height, width). Default: the model's input size.
         input_dtype: `"float32"` (default) or `"uint8"`, which spares a phone the conversion.
         batch_size: Fixed batch size, 1 by default; None lets the app resize the input.
-        labels: Class names to store.
+        class_names: Class names to store.
         about: More entries for `metadata.json`.
         check: Called with the finished file before it is published; an exception from it keeps the file back.
 
@@ -98,7 +100,7 @@ def litert(
         batch_size=batch_size,
         **(about or {}),
     )
-    return write(path, model, metadata.extra_files(facts, labels), check)
+    return write(path, model, metadata.extra_files(facts, class_names), check)
 
 
 def _int8(embedder: keras.Model, shape: tuple, calibration: np.ndarray, input_dtype: str) -> bytes:
@@ -195,7 +197,7 @@ def write(
     """Write a model and its associated files as one `.tflite` file, whole or not at all.
 
     Its `metadata.json` gets the model's size and SHA-256 (`model_bytes`, `model_sha256`), which
-    `verification.check_artefact` compares.
+    `verification.check_artifact` compares.
     """
     path = pathlib.Path(path)
     facts = json.loads(files["metadata.json"])

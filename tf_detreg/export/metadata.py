@@ -18,7 +18,7 @@ WARM_UP_BATCHES = (1, 8, 32)
 
 
 def facts(embedder: keras.Model, image_size: tuple[int, int], **more) -> dict:
-    """The entries of `metadata.json`: what a reader of the artefact has to know to use it right."""
+    """The entries of `metadata.json`: what a reader of the artifact has to know to use it right."""
     import tensorflow as tf
 
     import tf_detreg
@@ -43,11 +43,11 @@ def facts(embedder: keras.Model, image_size: tuple[int, int], **more) -> dict:
     }
 
 
-def extra_files(facts: dict, labels: Sequence[str] | None = None) -> dict[str, bytes]:
-    """Files by name: `metadata.json` and, with labels, `labels.txt` of one name a line."""
+def extra_files(facts: dict, class_names: Sequence[str] | None = None) -> dict[str, bytes]:
+    """Files by name: `metadata.json` and, with class names, `labels.txt` of one name a line."""
     files = {"metadata.json": as_json(facts)}
-    if labels is not None:
-        files["labels.txt"] = one_a_line("labels", labels)
+    if class_names is not None:
+        files["labels.txt"] = one_a_line("class_names", class_names)
     return files
 
 

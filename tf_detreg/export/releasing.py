@@ -63,7 +63,7 @@ def release(
     Args:
         embedder: The plain inference model, or a `MetricModel`.
         directory: The model's folder.
-        images: Real images `(N, H, W, 3)`, 0..255, or an `ImageSet`, best of the test classes: what the artefacts are
+        images: Real images `(N, H, W, 3)`, 0..255, or an `ImageSet`, best of the test classes: what the artifacts are
             compared on. Default: none, with `check=False` and without `int8`.
         labels: Their classes, for the change of R@1; an `ImageSet` brings its own.
         formats: Any of `saved_model`, `float32`, `float16`, `dynamic`, `int8`; all that are named must be within
@@ -74,8 +74,8 @@ def release(
         version: Its number. Default: the next free one.
         check: Whether to verify before publishing. Default True.
         limits: By precision, what to allow. Default: `export.LIMITS`.
-        class_names: Stored in each artefact.
-        card: Arguments of `export.model_card`: `data`, `recipe`, `evaluation`, `smoothness`, `licence`, `name`.
+        class_names: Stored in each artifact.
+        card: Arguments of `export.model_card`: `data`, `recipe`, `evaluation`, `smoothness`, `license`, `name`.
         progress: Whether to show progress. Default None: bars in a terminal, lines in a log.
 
     Returns:
@@ -113,7 +113,7 @@ def release(
             for name in [name for name in formats if name != SAVED_MODEL]:
                 quantize = None if name == "float32" else name
                 path = content / LITE / f"{title}-{name}.tflite"
-                staged[name] = litert(embedder, path, quantize, calibration, labels=class_names)
+                staged[name] = litert(embedder, path, quantize, calibration, class_names=class_names)
                 tick(1)
         verification = None
         if check:
@@ -134,7 +134,7 @@ def _content(embedder: keras.Model, folder: pathlib.Path, title: str, formats, c
     content = folder / "content"
     if SAVED_MODEL in formats:
         # Its warm-up requests name the model by the folder.
-        saved_model(embedder, folder / title, 1, labels=class_names).rename(content)
+        saved_model(embedder, folder / title, 1, class_names=class_names).rename(content)
     else:
         content.mkdir()
     return content

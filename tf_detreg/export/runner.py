@@ -1,6 +1,6 @@
-"""Runs one artefact in a process of its own: imports NumPy and the artefact's runtime, and nothing of this package.
+"""Runs one artifact in a process of its own: imports NumPy and the artifact's runtime, and nothing of this package.
 
-Called as `python -P runner.py JOB.json` by `export.verify`. The job names the engine, the artefact, the images (.npy),
+Called as `python -P runner.py JOB.json` by `export.verify`. The job names the engine, the artifact, the images (.npy),
 where the embeddings go (.npy), and the batch sizes to time; the answer is one line of JSON on standard output.
 """
 
@@ -90,7 +90,7 @@ def main(job_path: str) -> None:
     for key, file in job["outputs"].items():
         np.save(file, np.concatenate([part[key] for part in parts]))
     timings = {batch: latency(run, inputs, batch, job["repeats"]) for batch in job["latency"]}
-    # What this process came to know: the proof that the artefact needs nothing else.
+    # What this process came to know: the proof that the artifact needs nothing else.
     known = [name for name in ("tensorflow", "keras", "tf_detreg", "ai_edge_litert") if name in sys.modules]
     print(json.dumps({"latency": timings, "modules": known}))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from tf_detreg import deprecated
 from tf_detreg.export import metadata, publishing
 from tf_detreg.export.inference import image_size_of, inference_model
 from tf_detreg.images.graph import decode_batch
@@ -14,6 +15,7 @@ from tf_detreg.images.graph import decode_batch
 WARM_UP = "tf_serving_warmup_requests"
 
 
+@deprecated.renamed_arguments(labels="class_names")
 def saved_model(
     embedder: keras.Model,
     directory: str | os.PathLike,
@@ -22,7 +24,7 @@ def saved_model(
     image_size: int | tuple[int, int] | None = None,
     features: bool = False,
     max_pixels: int = 64_000_000,
-    labels: list[str] | None = None,
+    class_names: Sequence[str] | None = None,
     card: str | None = None,
     warm_up: bool | None = None,
     about: dict | None = None,
@@ -50,7 +52,7 @@ def saved_model(
         image_size: Side or (height, width) to which bytes are resized. Default: the model's input size.
         features: Whether to add `serve_features`. Default False.
         max_pixels: Most pixels that an encoded image may declare. Default 64 million (a phone's largest photo).
-        labels: Class names, stored as `assets.extra/labels.txt`.
+        class_names: Class names, stored as `assets.extra/labels.txt`.
         card: Markdown of the model card, stored as `README.md` beside the model. See `export.model_card`.
         warm_up: Whether to write the warm-up requests that TensorFlow Serving replays before it takes traffic
             (`assets.extra/tf_serving_warmup_requests`). Default: if `tensorflow-serving-api` is installed.
@@ -78,7 +80,7 @@ def saved_model(
     facts = metadata.facts(
         embedder, (height, width), max_pixels=max_pixels, signatures=sorted(signatures), **(about or {})
     )
-    extra = metadata.extra_files(facts, labels)
+    extra = metadata.extra_files(facts, class_names)
 
     def write(path: pathlib.Path) -> None:
         tf.saved_model.save(module, str(path), signatures=signatures, options=save_options())

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from tf_detreg import archives, retrieval
+from tf_detreg import archives, deprecated, retrieval
 from tf_detreg.export import publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model, pixels
-from tf_detreg.files import read_json
+from tf_detreg.files import existing, read_json
 from tf_detreg.progress import ticker
 
 RUNNER = pathlib.Path(__file__).with_name("runner.py")
@@ -41,7 +41,7 @@ LIMITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What one artefact did in its own process."""
+    """What one artifact did in its own process."""
 
     name: str
     engine: str
@@ -61,7 +61,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """The checks of a set of artefacts on the same images."""
+    """The checks of a set of artifacts on the same images."""
 
     checks: tuple[Check, ...]
     images: int
@@ -75,10 +75,10 @@ class Verification:
         """Returns itself.
 
         Raises:
-            ValueError: If an artefact fell below its limits.
+            ValueError: If an artifact fell below its limits.
         """
         if not self.passed:
-            raise ValueError(f"Not published, the artefacts differ too much from the Keras model. {self.reasons()}.")
+            raise ValueError(f"Not published, the artifacts differ too much from the Keras model. {self.reasons()}.")
         return self
 
     def reasons(self) -> str:
@@ -95,11 +95,11 @@ class Verification:
         return "Limits: " + "; ".join(texts) + "." if allowed else ""
 
     def rows(self) -> list[dict[str, str]]:
-        """One mapping of column to text an artefact."""
+        """One mapping of column to text an artifact."""
         batches = sorted({batch for check in self.checks for batch in check.latency_ms})
         found = []
         for check in self.checks:
-            row = {"artefact": check.name, "run by": check.engine, "MB": f"{check.megabytes:.2f}"}
+            row = {"artifact": check.name, "run by": check.engine, "MB": f"{check.megabytes:.2f}"}
             row |= {"cosine min": f"{check.cosine_min:.6f}", "cosine mean": f"{check.cosine_mean:.6f}"}
             row["R@1 change (points)"] = "–" if check.recall_points is None else f"{check.recall_points:+.2f}"
             row |= {f"ms at batch {batch}": f"{check.latency_ms[batch]:.2f}" for batch in batches}
@@ -108,7 +108,7 @@ class Verification:
         return found
 
     def to_markdown(self) -> str:
-        """A table, one artefact a row."""
+        """A table, one artifact a row."""
         rows = self.rows()
         lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
@@ -119,10 +119,10 @@ class Verification:
         from rich.markup import escape
         from rich.table import Table
 
-        title = f"Against the Keras model, on {self.images} images, each artefact in its own process"
+        title = f"Against the Keras model, on {self.images} images, each artifact in its own process"
         table = Table(title=title, caption=escape(self.limits()), box=SIMPLE, padding=0)
-        table.add_column("artefact", overflow="fold")
-        columns = [column for column in self.rows()[0] if column not in ("artefact", "run by", "within limits")]
+        table.add_column("artifact", overflow="fold")
+        columns = [column for column in self.rows()[0] if column not in ("artifact", "run by", "within limits")]
         for column in columns:
             heading = column.removesuffix(" (points)").replace("ms at batch", "ms at")
             # In two lines: the names of the files need the room.
@@ -130,18 +130,23 @@ class Verification:
         table.add_column("within\nlimits")
         for check, row in zip(self.checks, self.rows(), strict=True):
             table.add_row(
-                escape(row["artefact"]), *(row[column] for column in columns), "yes" if check.passed else "no"
+                escape(row["artifact"]), *(row[column] for column in columns), "yes" if check.passed else "no"
             )
         return table
 
-    def to_json(self) -> dict:
-        """The same as plain numbers and strings."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the same as plain numbers and strings."""
         return {**dataclasses.asdict(self), "passed": self.passed}
 
+    def to_json(self) -> str:
+        """Return JSON text of `to_dict`."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
+
+@deprecated.renamed_arguments(artefacts="artifacts")
 def verify(
     embedder: keras.Model,
-    artefacts: str | os.PathLike | Iterable[str | os.PathLike],
+    artifacts: str | os.PathLike | Iterable[str | os.PathLike],
     images,
     labels: np.ndarray | None = None,
     *,
@@ -152,14 +157,14 @@ def verify(
     timeout: float = 600.0,
     progress: bool | None = None,
 ) -> Verification:
-    """Run artefacts in clean processes on real images and compare them with the Keras model.
+    """Run artifacts in clean processes on real images and compare them with the Keras model.
 
     A process imports only TensorFlow for a SavedModel folder, only LiteRT for a `.tflite` file, only onnxruntime for an
     `.onnx` file; nothing of tf_detreg.
 
     Args:
         embedder: The model that was exported.
-        artefacts: SavedModel version folders, `.tflite` and `.onnx` files.
+        artifacts: SavedModel version folders, `.tflite` and `.onnx` files.
         images: `(N, H, W, 3)`, 0..255, at the model's input size, or an `ImageSet`; best, of the test classes.
         labels: `(N,)` classes. With them (an `ImageSet` brings its own), the change of R@1 is measured, each image
             searched among the others.
@@ -174,7 +179,8 @@ def verify(
         A `Verification`: `.passed`, `.checks`, `.to_markdown()`, `.to_json()`, and `.require()`, which raises.
 
     Raises:
-        ValueError: If an artefact is missing, is damaged or cannot be run, or `images` do not fit.
+        FileNotFoundError: If an artifact is missing.
+        ValueError: If an artifact is damaged or cannot be run, or `images` do not fit.
 
     Example:
         >>> from tf_detreg.export import saved_model
@@ -188,14 +194,15 @@ def verify(
     images, labels = pixels(images, labels, image_size_of(embedder), most)
     wanted = np.concatenate([np.asarray(embedder(images[at : at + 64])) for at in range(0, len(images), 64)])
     truth = None if labels is None else recall_at_1(wanted, np.asarray(labels))
-    if isinstance(artefacts, str | os.PathLike):
-        artefacts = [artefacts]
+    if isinstance(artifacts, str | os.PathLike):
+        artifacts = [artifacts]
     mark = fingerprint(embedder)
-    checks, paths = [], [pathlib.Path(path) for path in artefacts]
+    checks, paths = [], [pathlib.Path(path) for path in artifacts]
     with ticker("Checking the files", len(paths), progress) as tick:
         for path in paths:
-            check_artefact(path)
-            got, timings = run_artefact(path, images, latency=latency, repeats=repeats, timeout=timeout)
+            engine_of(path)
+            check_artifact(path)
+            got, timings = run_artifact(path, images, latency=latency, repeats=repeats, timeout=timeout)
             recall = None if truth is None else recall_at_1(got, np.asarray(labels))
             change = None if recall is None else 100 * (recall - truth)
             checks.append(_compare(path, wanted, got, change, timings, {**LIMITS, **(limits or {})}, mark))
@@ -203,7 +210,7 @@ def verify(
     return Verification(tuple(checks), len(images), truth)
 
 
-def run_artefact(
+def run_artifact(
     path: pathlib.Path,
     inputs: np.ndarray,
     *,
@@ -214,10 +221,11 @@ def run_artefact(
     repeats: int = 20,
     timeout: float = 600.0,
 ) -> tuple[np.ndarray, dict]:
-    """Embeddings and timings of an artefact that a clean process ran.
+    """Embeddings and timings of an artifact that a clean process ran.
 
     Raises:
-        ValueError: If it is not there, or the process fails; the message ends with what it said.
+        FileNotFoundError: If it is not there.
+        ValueError: If the process fails; the message ends with what it said.
     """
     outputs, answer = run_job(
         path, inputs, engine=engine, signature=signature, outputs=(output,), latency=latency, repeats=repeats,
@@ -227,7 +235,7 @@ def run_artefact(
 
 
 def run_job(path, inputs, *, engine=None, signature, outputs, latency=(), repeats=20, timeout=600.0):
-    """All the named outputs of an artefact, and the process's answer. See `run_artefact`."""
+    """All the named outputs of an artifact, and the process's answer. See `run_artifact`."""
     path = pathlib.Path(path)
     engine = engine or engine_of(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -251,23 +259,24 @@ def run_job(path, inputs, *, engine=None, signature, outputs, latency=(), repeat
 
 
 def engine_of(path: pathlib.Path) -> str:
-    """The runtime for an artefact, by what it is.
+    """The runtime for an artifact, by what it is.
 
     Raises:
         ValueError: If it is neither a SavedModel folder nor a `.tflite` or `.onnx` file.
     """
+    existing(path, "artifacts", "Give what `export` wrote: a version's folder, or .tflite and .onnx files.")
     if (path / "saved_model.pb").is_file():
         return "tensorflow"
     engine = {".tflite": "litert", ".onnx": "onnxruntime"}.get(path.suffix)
     if engine is None or not path.is_file():
         raise ValueError(
-            f"artefacts: {str(path)!r} is no SavedModel version folder (with saved_model.pb), .tflite or .onnx file."
+            f"artifacts: {str(path)!r} is no SavedModel version folder (with saved_model.pb), .tflite or .onnx file."
         )
     return engine
 
 
 def facts_of(path: str | os.PathLike) -> dict:
-    """Return the `metadata.json` of an artefact; empty where it has none.
+    """Return the `metadata.json` of an artifact; empty where it has none.
 
     Raises:
         ValueError: If it is damaged.
@@ -286,8 +295,8 @@ def facts_of(path: str | os.PathLike) -> dict:
     return {}
 
 
-def check_artefact(path: str | os.PathLike) -> None:
-    """Compare an artefact with the checksums that were written with it, as far as there are any.
+def check_artifact(path: str | os.PathLike) -> None:
+    """Compare an artifact with the checksums that were written with it, as far as there are any.
 
     Args:
         path: A SavedModel version folder or a `.tflite` file.

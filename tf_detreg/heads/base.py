@@ -1,12 +1,11 @@
 """The contract that every embedding head keeps."""
 
-import warnings
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tf_detreg import weight_groups
+from tf_detreg import deprecated, weight_groups
 from tf_detreg.heads.checks import check_built, check_choice, check_finite, check_integer, check_rate, check_width
 from tf_detreg.shapes import Shape
 from tf_detreg.vectors import unit
@@ -14,6 +13,9 @@ from tf_detreg.vectors import unit
 PROJECTIONS = ("auto", "always", "never")
 ONLY_FOR_FLOWS = ("penalty", "measure")
 """Arguments that heads without a Jacobian took until version 0.1.0, without any effect."""
+
+without_penalty = deprecated.ignored_arguments(*ONLY_FOR_FLOWS, because="which has no Jacobian to penalize")
+"""Decorates the constructor of a head without a Jacobian that version 0.1.0 had."""
 
 
 class Head(keras.layers.Layer):
@@ -37,7 +39,7 @@ class Head(keras.layers.Layer):
         connection: What stands between projection and transform: `"rms"` (default), or any Keras activation by name,
             `"linear"` for nothing.
         dtype: float32, or float64 if asked; half and mixed policies become float32. Default: Keras' policy.
-        **kwargs: What every Keras layer takes.
+        name, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         features: `(B, F)`, F static.
@@ -61,18 +63,11 @@ class Head(keras.layers.Layer):
         dropout: float = 0.0,
         connection: str = "rms",
         dtype: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
     ):
-        for name in ONLY_FOR_FLOWS:
-            if name in kwargs:
-                kwargs.pop(name)
-                warnings.warn(
-                    f"`{name}` has no effect on {type(self).__name__}, which has no Jacobian to penalize; it will be "
-                    "an error in version 0.3.",
-                    DeprecationWarning,
-                    stacklevel=3,
-                )
-        super().__init__(dtype=_full_precision(dtype), **kwargs)
+        super().__init__(name=name, dtype=_full_precision(dtype), trainable=trainable)
         self.dim = check_integer("dim", dim, 2)
         self.projection = check_choice("projection", projection, PROJECTIONS)
         self.dropout = check_rate("dropout", dropout)

@@ -26,9 +26,14 @@ class CouplingHead(FlowHead):
         projection: str = "auto",
         dropout: float = 0.0,
         connection: str = "rms",
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(dim, penalty, measure, projection, dropout, connection, **kwargs)
+        super().__init__(
+            dim, penalty, measure, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable
+        )
         self.depth = check_integer("depth", depth, 1)
         self.hidden = check_integer("hidden", hidden, 1)
         self.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)

@@ -50,13 +50,21 @@ class Dueling(keras.layers.Layer):
         "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission), equation 11.
     """
 
-    def __init__(self, main: Head, rival: Head | None = None, **kwargs: Any):
-        for name, head in (("main", main), ("rival", rival)):
-            if not isinstance(head, Head) and not (name == "rival" and head is None):
-                raise ValueError(f"{name} must be a head such as heads.RealNVP, received {head!r}.")
+    def __init__(
+        self,
+        main: Head,
+        rival: Head | None = None,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ):
+        for role, head in (("main", main), ("rival", rival)):
+            if not isinstance(head, Head) and not (role == "rival" and head is None):
+                raise ValueError(f"{role} must be a head such as heads.RealNVP, received {head!r}.")
         if rival is not None and rival.penalty > 0:
             raise ValueError(f"rival must have a penalty of 0 or below (it raises R), received {rival.penalty}.")
-        super().__init__(dtype=main.dtype_policy, **{k: v for k, v in kwargs.items() if k != "dtype"})
+        super().__init__(name=name, dtype=main.dtype_policy, trainable=trainable)
         self.main = main
         self.rival = rival_of(main) if rival is None else rival
         self.dim = main.dim

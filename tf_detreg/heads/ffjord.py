@@ -52,7 +52,7 @@ class FFJORD(FlowHead):
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
         connection: Between projection and flow: `"rms"` (default) or a Keras activation, `"linear"` for nothing.
-        **kwargs: What every Keras layer takes (`name`, `dtype`).
+        name, dtype, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         features: `(B, F)` floats, F static.
@@ -94,9 +94,14 @@ class FFJORD(FlowHead):
         projection: str = "auto",
         dropout: float = 0.0,
         connection: str = "rms",
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(dim, penalty, measure, projection, dropout, connection, **kwargs)
+        super().__init__(
+            dim, penalty, measure, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable
+        )
         self.hidden = check_integer("hidden", hidden, 1)
         self.activation = keras.activations.get(activation)
         self.trace = check_choice("trace", trace, ("exact", "hutchinson"))

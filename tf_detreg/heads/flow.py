@@ -44,7 +44,7 @@ class FlowHead(Head):
         connection: What stands between projection and flow: `"rms"` (default), or any Keras activation by name,
             `"linear"` for nothing.
         dtype: float32, or float64 if asked; half and mixed policies become float32. Default: Keras' policy.
-        **kwargs: What every Keras layer takes.
+        name, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         features: `(B, F)`, F static.
@@ -71,9 +71,11 @@ class FlowHead(Head):
         dropout: float = 0.0,
         connection: str = "rms",
         dtype: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        trainable: bool = True,
     ):
-        super().__init__(dim, projection, dropout, connection, dtype, **kwargs)
+        super().__init__(dim, projection, dropout, connection, dtype, name=name, trainable=trainable)
         self.penalty = check_number("penalty", penalty)
         self.measure = check_measure(measure)
 

@@ -44,7 +44,7 @@ class Glow(CouplingHead):
         dropout: Rate on the incoming features, while training. Default 0.
         data_dependent: Whether the first training batch sets the ActNorms. Default True.
         connection: Between projection and flow: `"rms"` (default) or a Keras activation, `"linear"` for nothing.
-        **kwargs: What every Keras layer takes (`name`, `dtype`).
+        name, dtype, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         features: `(B, F)` floats, F static.
@@ -84,7 +84,10 @@ class Glow(CouplingHead):
         dropout: float = 0.0,
         connection: str = "rms",
         data_dependent: bool = True,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
         super().__init__(
             dim,
@@ -99,7 +102,9 @@ class Glow(CouplingHead):
             projection,
             dropout,
             connection,
-            **kwargs,
+            name=name,
+            dtype=dtype,
+            trainable=trainable,
         )
         self.data_dependent = bool(data_dependent)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tf_detreg.heads.base import Head
+from tf_detreg.heads.base import Head, without_penalty
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -18,7 +18,7 @@ class Linear(Head):
         dropout: Rate on the incoming features, while training. Default 0.
         projection: `"always"` (default), `"auto"` or `"never"`: the dense layer, which is the whole head.
         connection: Activation after the dense layer. Default `"linear"`: none.
-        **kwargs: What every Keras layer takes (`name`, `dtype`).
+        name, dtype, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         features: `(B, F)` floats, F static.
@@ -35,12 +35,16 @@ class Linear(Head):
         TensorShape([3, 8])
     """
 
+    @without_penalty
     def __init__(
         self,
         dim: int,
         dropout: float = 0.0,
         projection: str = "always",
         connection: str = "linear",
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(dim, projection, dropout, connection, **kwargs)
+        super().__init__(dim, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable)

@@ -46,7 +46,7 @@ class RealNVP(CouplingHead):
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the flow.
         dropout: Rate on the incoming features, while training. Default 0.
         connection: Between projection and flow: `"rms"` (default) or a Keras activation, `"linear"` for nothing.
-        **kwargs: What every Keras layer takes (`name`, `dtype`).
+        name, dtype, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         features: `(B, F)` floats, F static.

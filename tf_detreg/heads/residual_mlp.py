@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.base import Head
+from tf_detreg.heads.base import Head, without_penalty
 from tf_detreg.heads.checks import check_integer, check_rate
 from tf_detreg.heads.conditioner import Conditioner
 
@@ -27,7 +27,7 @@ class ResidualMLP(Head):
         projection: `"auto"` (default), `"always"` or `"never"`: the dense layer before the blocks.
         dropout: Rate on the incoming features, while training. Default 0.
         connection: Between projection and blocks: `"rms"` (default) or a Keras activation.
-        **kwargs: What every Keras layer takes (`name`, `dtype`).
+        name, dtype, trainable: As in `keras.layers.Layer`.
 
     Call arguments:
         features: `(B, F)` floats, F static.
@@ -44,6 +44,7 @@ class ResidualMLP(Head):
         TensorShape([3, 8])
     """
 
+    @without_penalty
     def __init__(
         self,
         dim: int,
@@ -54,9 +55,12 @@ class ResidualMLP(Head):
         projection: str = "auto",
         dropout: float = 0.0,
         connection: str = "rms",
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(dim, projection, dropout, connection, **kwargs)
+        super().__init__(dim, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable)
         self.blocks = check_integer("blocks", blocks, 1)
         self.hidden = check_integer("hidden", hidden, 1)
         self.activation = keras.activations.get(activation)

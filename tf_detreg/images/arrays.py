@@ -6,7 +6,7 @@ import numpy as np
 
 
 def three_channels(images) -> np.ndarray:
-    """Return uint8 (N, H, W, 3); grey images stay one channel in memory, which a view shows three times."""
+    """Return uint8 (N, H, W, 3); gray images stay one channel in memory, which a view shows three times."""
     images = images if isinstance(images, np.ndarray) else np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]
@@ -18,6 +18,6 @@ def three_channels(images) -> np.ndarray:
     return images if images.shape[-1] == 3 else np.broadcast_to(images, (*images.shape[:3], 3))
 
 
-def is_grey_view(images: np.ndarray) -> bool:
+def is_gray_view(images: np.ndarray) -> bool:
     """Return whether the three channels are one channel in memory."""
     return images.strides[-1] == 0

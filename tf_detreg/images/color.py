@@ -18,12 +18,12 @@ def rgb(image, clear: int | None = None):
 
     Args:
         image: A Pillow image.
-        clear: For grey images: the one value that is transparent. Defaults to None.
+        clear: For gray images: the one value that is transparent. Defaults to None.
     """
     from PIL import Image
 
     if clear is not None or image.mode.startswith(("I", "F")):
-        return Image.fromarray(_grey(image, clear)).convert("RGB")
+        return Image.fromarray(_gray(image, clear)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
@@ -31,8 +31,8 @@ def rgb(image, clear: int | None = None):
     return image.convert("RGB")
 
 
-def _grey(image, clear: int | None) -> np.ndarray:
+def _gray(image, clear: int | None) -> np.ndarray:
     values = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"), np.float32)
     deep = image.mode.startswith("I") and values.max(initial=0) > 255
-    grey = np.clip(np.rint(values / 257 if deep else values), 0, 255).astype(np.uint8)
-    return grey if clear is None else np.where(values == clear, np.uint8(WHITE), grey)
+    gray = np.clip(np.rint(values / 257 if deep else values), 0, 255).astype(np.uint8)
+    return gray if clear is None else np.where(values == clear, np.uint8(WHITE), gray)

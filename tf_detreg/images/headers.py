@@ -49,7 +49,7 @@ class Header:
         pixels: Where the first scan of a JPEG, or the compressed pixels of a GIF begin. Defaults to 0.
         progressive: Whether a JPEG is. Defaults to False.
         frame: (left, top, width, height) of a GIF's first frame on its canvas. Defaults to None.
-        transparent: The one transparent index of a GIF, or grey of a PNG. Defaults to None.
+        transparent: The one transparent index of a GIF, or gray of a PNG. Defaults to None.
         colors: Of a GIF's or BMP's palette; 0 without one. Defaults to 0.
         palette: Of a BMP, three bytes a color. Defaults to None.
         content: The bytes to decode, where not all should reach a decoder. Defaults to None.
@@ -188,12 +188,12 @@ def png(content: bytes) -> Header:
         parts.append((b"tRNS", clear))
     parts += [(name, body) for name, body, _ in chunks if name == b"IDAT"]
     kept = PNG_START + b"".join(_png_chunk(*one) for one in parts) + _png_chunk(b"IEND", b"")
-    grey = None
+    gray = None
     if clear is not None and kind == 0:
         # As it comes out of a decoder: fewer bits than eight spread over 0..255.
-        grey = int.from_bytes(clear) & (1 << depth) - 1
-        grey = grey * 255 // ((1 << depth) - 1) if depth < 8 else grey
-    return Header(width, height, _png_orientation(chunks), transparent=grey, content=kept)
+        gray = int.from_bytes(clear) & (1 << depth) - 1
+        gray = gray * 255 // ((1 << depth) - 1) if depth < 8 else gray
+    return Header(width, height, _png_orientation(chunks), transparent=gray, content=kept)
 
 
 def _png_chunks(content: bytes):
@@ -358,7 +358,7 @@ def _gif_blocks(content: bytes, at: int) -> int:
 def bmp(content: bytes) -> Header:
     """Read the header and the palette of a BMP.
 
-    A palette is taken out of `content`: Pillow takes some for grey, and then misreads the pixels.
+    A palette is taken out of `content`: Pillow takes some for gray, and then misreads the pixels.
 
     Raises:
         UnreadableImage: If it is cut off or its palette is too long.

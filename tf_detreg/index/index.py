@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
+from tf_detreg import deprecated
 from tf_detreg.files import check_file, replacing
 from tf_detreg.index import changes, searching, segments, version_1
 from tf_detreg.index.catalog import Catalog, Where
@@ -141,7 +142,7 @@ class Index(Catalog):
         path = pathlib.Path(path)
         if self._store.directory is not None and path.exists() and path.samefile(self._store.directory):
             return path
-        self.check_place(path)
+        self.check_directory(path)
         if (path / FILE).is_file():
             with Index.load(path) as target:
                 target._take_over(self)
@@ -150,8 +151,10 @@ class Index(Catalog):
             target._take_over(self)
         return path
 
+    check_place = deprecated.RenamedAttribute("check_directory")
+
     @staticmethod
-    def check_place(path: str | os.PathLike[str]) -> None:
+    def check_directory(path: str | os.PathLike[str]) -> None:
         """Raise now, before hours of embedding, what `save` would raise in the end.
 
         Raises:

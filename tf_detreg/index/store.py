@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg.files import existing
 from tf_detreg.index import segments
 from tf_detreg.index.change import Change
 from tf_detreg.index.connection import connected, transaction
@@ -60,6 +61,7 @@ class Store:
             return connected("file::memory:")
         file = self.directory / FILE
         if not create and not file.is_file():
+            existing(self.directory, "path", "`tf-detreg index RUN IMAGES/ --to INDEX` makes an index.")
             raise ValueError(
                 f"path={str(self.directory)!r} is not an index: it holds no {FILE}. Make one with "
                 "Index(…).save(path), or with `tf-detreg index RUN IMAGES/ --to INDEX`."

@@ -61,9 +61,12 @@ class ArcFace(ProxyLoss):
         scale: float = 64.0,
         margin: float = 0.5,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         if not 0 <= margin < math.pi:
             raise ValueError(f"margin is an angle in radians from 0 to below pi, received {margin}.")
         self.scale = positive("scale", scale)

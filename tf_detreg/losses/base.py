@@ -90,9 +90,12 @@ class ProxyLoss(LossLayer):
         dim: int | None = None,
         proxies_per_class: int = 1,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
         self.num_classes = at_least("num_classes", num_classes, self.smallest_num_classes)
         self.dim = dim
         self.proxies_per_class = at_least("proxies_per_class", proxies_per_class, 1)

@@ -54,9 +54,12 @@ class CosFace(ProxyLoss):
         scale: float = 64.0,
         margin: float = 0.35,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.scale = positive("scale", scale)
         self.margin = number("margin", margin)
 

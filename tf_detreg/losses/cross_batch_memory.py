@@ -39,7 +39,7 @@ class CrossBatchMemory(LossLayer):
         start: training calls before the memory is written and used; until then the batch is compared with itself.
             Defaults to `0`.
         batch_weight: weight of the loss within the batch. Defaults to `0.0`.
-        **kwargs: of `keras.layers.Layer`.
+        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -62,9 +62,17 @@ class CrossBatchMemory(LossLayer):
     """
 
     def __init__(
-        self, loss: PairLoss | Margin, memory_size: int = 1024, start: int = 0, batch_weight: float = 0.0, **kwargs: Any
+        self,
+        loss: PairLoss | Margin,
+        memory_size: int = 1024,
+        start: int = 0,
+        batch_weight: float = 0.0,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
         if not isinstance(loss, PairLoss | Margin):
             raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")
         if isinstance(loss, PairLoss) and loss.reduction in ("sum", "none", None):

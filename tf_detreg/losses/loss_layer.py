@@ -16,16 +16,15 @@ class LossLayer(keras.layers.Layer):
     Computed in float32, or float64 with `dtype="float64"`: never in half precision, whatever the policy.
 
     Args:
-        **kwargs: of `keras.layers.Layer`.
+        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
         labels: integers, one for each embedding.
         embeddings: `(B, dim)`, any float type.
     """
 
-    def __init__(self, **kwargs: Any):
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(autocast=False, **kwargs)
+    def __init__(self, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True):
+        super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
         weight_groups.register(self)
 
     def __call__(self, labels: Any, embeddings: Any, **kwargs: Any) -> tf.Tensor:

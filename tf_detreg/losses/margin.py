@@ -19,8 +19,8 @@ class _Boundary(PairLoss):
 
     default_distance = "euclidean"
 
-    def __init__(self, num_classes: int | None, alpha: float, nu: float, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(self, num_classes: int | None, alpha: float, nu: float, distance: str, normalize: bool, miner: Any):
+        super().__init__(distance, normalize, miner)
         self.num_classes = num_classes
         self.alpha = alpha
         self.nu = nu
@@ -82,7 +82,7 @@ class Margin(LossLayer):
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Defaults to `"euclidean"`.
         normalize: scale the embeddings to length 1 first. Defaults to `True`.
         miner: which pairs or triplets count. Defaults to `None`: all pairs.
-        **kwargs: of `keras.layers.Layer`.
+        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`, each in `0 .. C - 1` if `num_classes` is given.
@@ -110,9 +110,12 @@ class Margin(LossLayer):
         distance: str = "euclidean",
         normalize: bool = True,
         miner: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
         if num_classes is not None:
             num_classes = at_least("num_classes", num_classes, 1)
         self.num_classes = num_classes
@@ -120,7 +123,7 @@ class Margin(LossLayer):
         self.beta_start = number("beta", beta)
         self.nu = number("nu", nu)
         self.learn = learn
-        self.rule = _Boundary(num_classes, alpha, nu, distance=distance, normalize=normalize, miner=miner)
+        self.rule = _Boundary(num_classes, alpha, nu, distance, normalize, miner)
 
     def build(self, labels_shape: Shape | None = None, embeddings_shape: Shape | None = None) -> None:
         start = keras.initializers.Constant(self.beta_start)

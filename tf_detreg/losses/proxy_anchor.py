@@ -67,9 +67,12 @@ class ProxyAnchor(ProxyLoss):
         margin: float = 0.1,
         direction: float = 0.0,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.alpha = positive("alpha", alpha)
         self.margin = number("margin", margin)
         self.direction = number("direction", direction)

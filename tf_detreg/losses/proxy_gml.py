@@ -65,9 +65,12 @@ class ProxyGML(ProxyLoss):
         ratio: float = 0.05,
         proxy_weight: float = 0.3,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio must lie in (0, 1], received {ratio}.")
         self.ratio = ratio

@@ -1,4 +1,4 @@
-"""ProxyNCA: neighbourhood component analysis against proxies instead of samples."""
+"""ProxyNCA: neighborhood component analysis against proxies instead of samples."""
 
 from typing import Any
 
@@ -64,9 +64,12 @@ class ProxyNCA(ProxyLoss):
         scale: float = 1.0,
         direction: float = 0.0,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.scale = positive("scale", scale)
         self.direction = number("direction", direction)
 

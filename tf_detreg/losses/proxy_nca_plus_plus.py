@@ -54,9 +54,12 @@ class ProxyNCAPlusPlus(ProxyLoss):
         proxies_per_class: int = 1,
         temperature: float = 1 / 9,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.temperature = positive("temperature", temperature)
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""SoftTriple: several centres per class, softly assigned."""
+"""SoftTriple: several centers per class, softly assigned."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ class SoftTriple(ProxyLoss):
     `L = mean_i -log softmax_c( λ·(S_ic - δ·1[c = y_i]) )[y_i] + τ/(C·K·(K-1)) Σ_c Σ_{s<t} D_cst`
     `D_cst = sqrt(2 + 1e-5 - 2 q_c^s·q_c^t)`
 
-    The second part draws the centres of a class together, so that superfluous ones merge.
+    The second part draws the centers of a class together, so that superfluous ones merge.
 
     Paper settings: λ = 20, γ = 0.1, δ = 0.01, τ = 0.2, K = 10 (2 for SOP); Adam 1e-4 with ε = 0.01, centers 1e-2,
     weight decay 1e-4 on both.
@@ -26,11 +26,11 @@ class SoftTriple(ProxyLoss):
     Args:
         num_classes: number of classes C.
         dim: size of an embedding. Defaults to `None`: taken from the first call.
-        proxies_per_class: m; K, the centres. Defaults to `10`.
+        proxies_per_class: m; K, the centers. Defaults to `10`.
         scale: λ. Defaults to `20.0`.
-        gamma: γ, temperature of the assignment to centres. Defaults to `0.1`.
+        gamma: γ, temperature of the assignment to centers. Defaults to `0.1`.
         margin: δ. Defaults to `0.01`.
-        tau: τ, weight of the centre term. Defaults to `0.2`.
+        tau: τ, weight of the center term. Defaults to `0.2`.
         initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
 
     Call arguments:
@@ -63,9 +63,12 @@ class SoftTriple(ProxyLoss):
         margin: float = 0.01,
         tau: float = 0.2,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, initializer, **kwargs)
+        super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.scale = positive("scale", scale)
         self.gamma = positive("gamma", gamma)
         self.margin = number("margin", margin)
@@ -84,10 +87,10 @@ class SoftTriple(ProxyLoss):
         return tf.reduce_sum(tf.nn.softmax(similarities / self.gamma) * similarities, axis=-1)
 
     def spread(self, q: tf.Tensor) -> tf.Tensor:
-        """Return the mean distance between the centres of a class, halved: `1/(C·K·(K-1)) Σ_c Σ_{s<t} distance`."""
+        """Return the mean distance between the centers of a class, halved: `1/(C·K·(K-1)) Σ_c Σ_{s<t} distance`."""
         k = self.proxies_per_class
-        centres = tf.reshape(q, (self.num_classes, k, -1))
-        distances = tf.sqrt(2 + 1e-5 - 2 * tf.matmul(centres, centres, transpose_b=True))
+        centers = tf.reshape(q, (self.num_classes, k, -1))
+        distances = tf.sqrt(2 + 1e-5 - 2 * tf.matmul(centers, centers, transpose_b=True))
         later = tf.linalg.set_diag(tf.linalg.band_part(tf.ones((k, k), q.dtype), 0, -1), tf.zeros(k, q.dtype))
         return tf.reduce_sum(distances * later) / (self.num_classes * k * (k - 1))
 

@@ -1,4 +1,4 @@
-"""Sub-centre ArcFace: several centres per class, the nearest counts."""
+"""Sub-center ArcFace: several centers per class, the nearest counts."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from tf_detreg.losses.arc_face import ArcFace
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class SubCenterArcFace(ArcFace):
-    r"""Sub-centre ArcFace loss.
+    r"""Sub-center ArcFace loss.
 
-    `ArcFace` in which `cos θ_ic` is the largest over the K sub-centres of class c, so that wrongly labelled images can
-    gather around a sub-centre of their own.
+    `ArcFace` in which `cos θ_ic` is the largest over the K sub-centers of class c, so that wrongly labelled images can
+    gather around a sub-center of their own.
 
     Paper settings: K = 3, σ = 64, m = 0.5 radians.
     Other code: pytorch-metric-learning's `SubCenterArcFaceLoss` is equal, with the margin in degrees.
@@ -20,11 +20,11 @@ class SubCenterArcFace(ArcFace):
     Args:
         num_classes: number of classes C.
         dim: size of an embedding. Defaults to `None`: taken from the first call.
-        proxies_per_class: m; K, the sub-centres. Defaults to `3`.
+        proxies_per_class: m; K, the sub-centers. Defaults to `3`.
         scale: σ. Defaults to `64.0`.
         margin: m, in radians, below π. Defaults to `0.5`.
         initializer: of the proxies. Defaults to `None`: Kaiming normal, fan-out.
-        **kwargs: of `keras.layers.Layer`.
+        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
@@ -54,6 +54,11 @@ class SubCenterArcFace(ArcFace):
         scale: float = 64.0,
         margin: float = 0.5,
         initializer: Any = None,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(num_classes, dim, proxies_per_class, scale, margin, initializer, **kwargs)
+        super().__init__(
+            num_classes, dim, proxies_per_class, scale, margin, initializer, name=name, dtype=dtype, trainable=trainable
+        )

@@ -57,8 +57,8 @@ class Angular(Miner):
 
         def condition(anchors: tf.Tensor, positives: tf.Tensor) -> tf.Tensor:
             ap = tf.gather_nd(squares, tf.stack([anchors, positives], axis=1))[:, None]
-            to_centre = (tf.gather(squares, anchors) + tf.gather(among, positives)) / 2 - ap / 4
-            return ap > 4 * slope**2 * to_centre
+            to_center = (tf.gather(squares, anchors) + tf.gather(among, positives)) / 2 - ap / 4
+            return ap > 4 * slope**2 * to_center
 
         return list_triplets(pairs, condition)
 

@@ -80,14 +80,13 @@ class Regularizer(keras.layers.Layer):
 
     Args:
         weight: factor of the penalty in the objective. Defaults to `1.0`.
-        **kwargs: of `keras.layers.Layer`. `name` is what logs call the penalty; defaults to the class's, such as
-            `log_exp_mean`.
+        name: what logs call the penalty. Defaults to the class's name, such as `log_exp_mean`.
+        dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
     """
 
-    def __init__(self, weight: float = 1.0, **kwargs: Any):
-        kwargs.setdefault("dtype", "float32")
+    def __init__(self, weight: float = 1.0, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True):
         # Keras would number the objects of a process: `uniformity_7` in the log of a seventh model.
-        super().__init__(name=kwargs.pop("name", None) or _snake_case(type(self).__name__), **kwargs)
+        super().__init__(name=name or _snake_case(type(self).__name__), dtype=dtype, trainable=trainable)
         self.weight = check_number("weight", weight)
 
     def penalty(self, context: Context) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Minimum hyperspherical energy: centres repel each other like charges on a sphere."""
+"""Minimum hyperspherical energy: centers repel each other like charges on a sphere."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_number
-from tf_detreg.regularizers.centres import CentreSeparation, mean_over
+from tf_detreg.regularizers.centers import CenterSeparation, mean_over
 from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class HypersphericalEnergy(CentreSeparation):
+class HypersphericalEnergy(CenterSeparation):
     r"""Minimum hyperspherical energy (MHE).
 
     `E_s = mean_{i≠j} f_s(u_ij)`,  `f_s(u) = u^{-s}` for `s > 0`,  `f_0(u) = log(1/u)`
 
-    with `u_ij = |c_i - c_j|`, or the angle between the centres with `angular=True`. With `half=True` the opposite
-    points `-c_j` repel too, so that centres are spread over lines instead of directions.
+    with `u_ij = |c_i - c_j|`, or the angle between the centers with `angular=True`. With `half=True` the opposite
+    points `-c_j` repel too, so that centers are spread over lines instead of directions.
 
     Paper settings: the authors' code has weight 1 in hidden layers and 10 in the last one, a tenth of both for angular
     energies with s = 1 or 2.
@@ -31,7 +31,7 @@ class HypersphericalEnergy(CentreSeparation):
         angular: whether u is the angle. Defaults to `False`.
         half: whether opposite points repel too. Defaults to `False`.
         weight: factor in the objective. Defaults to `1.0`.
-        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+        max_rows: centers drawn per step, if there are more. Defaults to `512`.
 
     Call arguments:
         context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
@@ -55,9 +55,12 @@ class HypersphericalEnergy(CentreSeparation):
         half: bool = False,
         weight: float = 1.0,
         max_rows: int = 512,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(weight, max_rows, **kwargs)
+        super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         if check_number("power", power) < 0:
             raise ValueError(f"power must not be negative, received {power!r}.")
         self.power = power

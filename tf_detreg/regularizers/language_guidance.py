@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from tf_detreg import deprecated
 from tf_detreg.heads.checks import check_integer, check_number, check_positive
 from tf_detreg.regularizers.base import Context, Regularizer, some_rows
 from tf_detreg.vectors import unit
@@ -70,9 +71,12 @@ class LanguageGuidance(Regularizer):
         max_rows: int = 1024,
         shape: Sequence[int] | None = None,
         weight: float = 1.0,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(weight, **kwargs)
+        super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
         if divergence not in DIVERGENCES:
             raise ValueError(f"divergence must be one of {DIVERGENCES}, received {divergence!r}.")
         if on not in PLACES:
@@ -148,13 +152,14 @@ class LanguageGuidance(Regularizer):
         }
 
 
-def top_class_names(scores: ArrayLike, labels: ArrayLike, names: Sequence[str], k: int = 5) -> list[list[str]]:
+@deprecated.renamed_arguments(names="class_names")
+def top_class_names(scores: ArrayLike, labels: ArrayLike, class_names: Sequence[str], k: int = 5) -> list[list[str]]:
     """Return pseudo-names of each class: the k names that a classifier gives its images the highest mean score for.
 
     Args:
         scores: logits of the classifier, `(N, M)`, of the training images.
         labels: classes of the images, integers `(N,)` in `0 .. C - 1`, none missing.
-        names: the classifier's M class names; only the text before a first comma is kept.
+        class_names: the classifier's M class names; only the text before a first comma is kept.
         k: Defaults to `5`.
 
     Returns:
@@ -169,28 +174,29 @@ def top_class_names(scores: ArrayLike, labels: ArrayLike, names: Sequence[str], 
     [['cat', 'cow'], ['dog', 'cow']]
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
-    if scores.ndim != 2 or scores.shape != (len(labels), len(names)):
+    if scores.ndim != 2 or scores.shape != (len(labels), len(class_names)):
         raise ValueError(
-            f"scores must have shape (images, names) = ({len(labels)}, {len(names)}), received {scores.shape}."
+            f"scores must have shape (images, names) = ({len(labels)}, {len(class_names)}), received {scores.shape}."
         )
-    if not 1 <= k <= len(names):
-        raise ValueError(f"k must lie in 1 .. {len(names)}, the number of names, received {k}.")
+    if not 1 <= k <= len(class_names):
+        raise ValueError(f"k must lie in 1 .. {len(class_names)}, the number of names, received {k}.")
     counts = np.bincount(labels)
     if not counts.all():
         raise ValueError(f"every class needs an image; none has the label {int(np.argmin(counts))}.")
     sums = np.zeros((len(counts), scores.shape[1]))
     np.add.at(sums, labels, scores)
     best = np.argsort(-sums / counts[:, None], axis=1, kind="stable")[:, :k]
-    return [[names[column].split(",")[0] for column in row] for row in best]
+    return [[class_names[column].split(",")[0] for column in row] for row in best]
 
 
+@deprecated.renamed_arguments(names="class_names")
 def embed_names(
-    names: Sequence[str] | Sequence[Sequence[str]], encoder: Any, template: str = "a photo of a {}"
+    class_names: Sequence[str] | Sequence[Sequence[str]], encoder: Any, template: str = "a photo of a {}"
 ) -> np.ndarray:
     """Return text embeddings of class names, as `LanguageGuidance` takes them.
 
     Args:
-        names: C strings, or C lists of k strings.
+        class_names: C strings, or C lists of k strings.
         encoder: a function from a list of strings to an array `(n, e)`, or an object with such an `encode` method, as
             sentence encoders have.
         template: a text with `{}` in the place of the name. Defaults to `"a photo of a {}"`.
@@ -203,7 +209,7 @@ def embed_names(
     >>> embed_names(["cat", "giraffe"], lambda texts: [[len(text), 1.0] for text in texts]).shape
     (2, 2)
     """
-    shape = np.array(names, dtype=object).shape
-    texts = [template.format(name) for name in np.array(names, dtype=object).ravel()]
+    shape = np.array(class_names, dtype=object).shape
+    texts = [template.format(name) for name in np.array(class_names, dtype=object).ravel()]
     vectors = np.asarray(getattr(encoder, "encode", encoder)(texts), dtype="float32")
     return vectors.reshape(*shape, -1)

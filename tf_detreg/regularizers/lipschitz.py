@@ -41,8 +41,17 @@ class Lipschitz(Regularizer):
         True
     """
 
-    def __init__(self, weight: float = 1.0, part: str = "head", seed: int | None = None, **kwargs: Any):
-        super().__init__(weight=weight, **kwargs)
+    def __init__(
+        self,
+        weight: float = 1.0,
+        part: str = "head",
+        seed: int | None = None,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
+    ):
+        super().__init__(weight=weight, name=name, dtype=dtype, trainable=trainable)
         if part not in PARTS:
             raise ValueError(f"part must be one of {PARTS}, received {part!r}.")
         self.part = part

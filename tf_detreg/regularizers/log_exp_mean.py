@@ -1,4 +1,4 @@
-"""Log-exp mean of the cosines between centres: from their mean to their maximum."""
+"""Log-exp mean of the cosines between centers: from their mean to their maximum."""
 
 from typing import Any
 
@@ -6,23 +6,23 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_number
-from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over
+from tf_detreg.regularizers.centers import CenterSeparation, log_mean_exp, mean_over
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class LogExpMean(CentreSeparation):
+class LogExpMean(CenterSeparation):
     r"""Log-exp mean of cosine similarities.
 
     `L_t = 1/t · log( mean_{i≠j} e^{t·c_i·c_j} )`
 
-    `t → 0` gives the mean cosine, `t → ∞` the largest one; in between, near neighbours count more the larger t is.
+    `t → 0` gives the mean cosine, `t → ∞` the largest one; in between, near neighbors count more the larger t is.
 
     The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
 
     Args:
         temperature: t; 0 is the mean. Defaults to `1.0`.
         weight: factor in the objective. Defaults to `1.0`.
-        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+        max_rows: centers drawn per step, if there are more. Defaults to `512`.
 
     Call arguments:
         context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
@@ -38,8 +38,17 @@ class LogExpMean(CentreSeparation):
     Reference: "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission).
     """
 
-    def __init__(self, temperature: float = 1.0, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
-        super().__init__(weight, max_rows, **kwargs)
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        weight: float = 1.0,
+        max_rows: int = 512,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
+    ):
+        super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         if check_number("temperature", temperature) < 0:
             raise ValueError(f"temperature must not be negative, received {temperature!r}.")
         self.temperature = temperature

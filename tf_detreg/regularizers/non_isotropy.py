@@ -74,9 +74,12 @@ class NonIsotropy(Regularizer):
         scale_bound: float = 2.0,
         exponential: bool = True,
         weight: float = 100.0,
-        **kwargs: Any,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
-        super().__init__(weight, **kwargs)
+        super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
         self.dim = check_integer("dim", dim, 2)
         self.depth = check_integer("depth", depth, 1)
         self.hidden = check_integer("hidden", hidden, 1)
@@ -111,14 +114,14 @@ class NonIsotropy(Regularizer):
         z = unit(tf.cast(embeddings, self.compute_dtype))
         if z.shape[-1] != self.dim:
             raise ValueError(f"embeddings must have size dim={self.dim}, received shape {tuple(z.shape)}.")
-        noise, log_determinant = self.flow(z, self._own_centres(tf.reshape(labels, [-1]), z, context))
+        noise, log_determinant = self.flow(z, self._own_centers(tf.reshape(labels, [-1]), z, context))
         surprise = tf.reduce_sum(tf.square(noise), axis=-1) / 2 - log_determinant
         if not self.exponential:
             return tf.reduce_mean(surprise) / self.dim
         bent = tf.exp(tf.minimum(surprise, KNEE))
         return tf.reduce_mean(bent * (1 + tf.nn.relu(surprise - KNEE)))
 
-    def _own_centres(self, labels: tf.Tensor, z: tf.Tensor, context: Context) -> tf.Tensor:
+    def _own_centers(self, labels: tf.Tensor, z: tf.Tensor, context: Context) -> tf.Tensor:
         """Return the nearest proxy of each sample's class, or its mean in the batch: unit vectors `(B, dim)`."""
         if context.proxies is None:
             classes, slot = tf.unique(labels)

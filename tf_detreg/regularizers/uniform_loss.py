@@ -1,25 +1,25 @@
-"""The uniform loss: Coulomb repulsion between centres, with an offset that keeps it finite."""
+"""The uniform loss: Coulomb repulsion between centers, with an offset that keeps it finite."""
 
 import keras
 import tensorflow as tf
 
-from tf_detreg.regularizers.centres import CentreSeparation, mean_over
+from tf_detreg.regularizers.centers import CenterSeparation, mean_over
 from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class UniformLoss(CentreSeparation):
+class UniformLoss(CenterSeparation):
     r"""Uniform loss of UniformFace.
 
     `L = mean_{i≠j} 1 / (|c_i - c_j| + 1)`
 
-    Other code: the paper updates class centres as running means, as center loss does; here the proxies are centres.
+    Other code: the paper updates class centers as running means, as center loss does; here the proxies are centers.
 
     The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
 
     Args:
         weight: factor in the objective. Defaults to `1.0`.
-        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+        max_rows: centers drawn per step, if there are more. Defaults to `512`.
 
     Call arguments:
         context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.

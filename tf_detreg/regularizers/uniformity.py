@@ -1,4 +1,4 @@
-"""Uniformity: the logarithm of a Gaussian potential between centres."""
+"""Uniformity: the logarithm of a Gaussian potential between centers."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import keras
 import tensorflow as tf
 
 from tf_detreg.heads.checks import check_positive
-from tf_detreg.regularizers.centres import CentreSeparation, log_mean_exp
+from tf_detreg.regularizers.centers import CenterSeparation, log_mean_exp
 from tf_detreg.vectors import squared_chords
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
-class Uniformity(CentreSeparation):
+class Uniformity(CenterSeparation):
     r"""Uniformity on the sphere.
 
     `L = log( mean_{i≠j} e^{-t·|c_i - c_j|²} )`
@@ -23,7 +23,7 @@ class Uniformity(CentreSeparation):
     Args:
         temperature: t. Defaults to `2.0`, the paper's.
         weight: factor in the objective. Defaults to `1.0`.
-        max_rows: centres drawn per step, if there are more. Defaults to `512`.
+        max_rows: centers drawn per step, if there are more. Defaults to `512`.
 
     Call arguments:
         context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
@@ -40,8 +40,17 @@ class Uniformity(CentreSeparation):
     the Hypersphere", ICML 2020.
     """
 
-    def __init__(self, temperature: float = 2.0, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
-        super().__init__(weight, max_rows, **kwargs)
+    def __init__(
+        self,
+        temperature: float = 2.0,
+        weight: float = 1.0,
+        max_rows: int = 512,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
+    ):
+        super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         self.temperature = check_positive("temperature", temperature)
 
     def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:

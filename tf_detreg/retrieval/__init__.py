@@ -1,5 +1,6 @@
 """Evaluation, search and decisions: exact when it can be, ScaNN when it must be, never silently wrong."""
 
+from tf_detreg import deprecated
 from tf_detreg.retrieval.calibration import calibrate, measure
 from tf_detreg.retrieval.deciding import Classified
 from tf_detreg.retrieval.decision import Decision, Measurement
@@ -38,13 +39,4 @@ __all__ = [
     "verification",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name == "Index":
-        import warnings
-
-        from tf_detreg.index import Index
-
-        warnings.warn("retrieval.Index is index.Index now.", DeprecationWarning, stacklevel=2)
-        return Index
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = deprecated.renamed(__name__, {"Index": "tf_detreg.index:Index"})

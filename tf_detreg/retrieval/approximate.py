@@ -1,7 +1,7 @@
 """ScaNN that tunes itself against exact search, and says how far off it is.
 
 A tree of leaves is built once; how many leaves a query visits, and how many candidates are scored again exactly,
-can be chosen at each search. Both are found on a sample of queries whose true neighbours exact search has found, and
+can be chosen at each search. Both are found on a sample of queries whose true neighbors exact search has found, and
 the result is measured on another sample, so that the number in the report is not the one that was optimised.
 """
 
@@ -78,7 +78,7 @@ def available() -> str | None:
 def truth(
     queries: np.ndarray, gallery: np.ndarray, k: int, own: np.ndarray | None, progress: bool | None = None
 ) -> np.ndarray:
-    """(Q,) the score of each query's k-th true neighbour: who scores as high is one of the k nearest."""
+    """(Q,) the score of each query's k-th true neighbor: who scores as high is one of the k nearest."""
     return exact.search(queries, gallery, k, own, progress)[1][:, -1]
 
 
@@ -116,7 +116,7 @@ class Tree:
 
         Args:
             gallery: (N, dim) float32 unit rows.
-            k: Neighbours that will be asked for.
+            k: Neighbors that will be asked for.
             layout: How to lay it out.
             in_tensorflow: Defaults to False. True builds it of TensorFlow's operations, which a SavedModel can hold.
         """
@@ -169,7 +169,7 @@ class Tree:
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
-        """(Q,) share of each query's k true neighbours that a search finds."""
+        """(Q,) share of each query's k true neighbors that a search finds."""
         return (self.search(queries, k, own)[1] >= kth[:, None] - ROUNDING).mean(axis=1)
 
     def tune(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray, target: float) -> None:
@@ -229,10 +229,10 @@ class Calibrated:
     Args:
         tree: The tree.
         sample: (s,) the queries measured on.
-        recall: Share of their true neighbours that were found.
-        interval: 95 % interval of `recall`; queries, not neighbours, are the independent trials.
+        recall: Share of their true neighbors that were found.
+        interval: 95 % interval of `recall`; queries, not neighbors, are the independent trials.
         seconds: Building, exact search for the samples, and tuning.
-        depth: How many neighbours it was measured on.
+        depth: How many neighbors it was measured on.
     """
 
     tree: Tree
@@ -261,7 +261,7 @@ def calibrate(
         gallery: (N, dim) float32 unit rows.
         k: The largest rank needed.
         own: (Q,) the item that each query is and must not find, or None, the default.
-        target: Share of the k true neighbours to find. Defaults to 0.99.
+        target: Share of the k true neighbors to find. Defaults to 0.99.
         seed: Of the sample.
         progress: Whether to show a progress bar; None shows it in a terminal.
         layout: How to lay it out. Defaults to None: the fastest, tried out on parts of a large gallery.

@@ -15,7 +15,7 @@ def scores(embeddings: np.ndarray, classes: np.ndarray, seed: int = 0) -> tuple[
     Args:
         embeddings: (N, dim) unit rows.
         classes: (N,) integers.
-        seed: Of the initial centres.
+        seed: Of the initial centers.
 
     Returns:
         `nmi`, `ami`, `f1`, and notes: whether clusters stayed empty, as with fewer different vectors than clusters.

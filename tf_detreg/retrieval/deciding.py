@@ -61,7 +61,7 @@ def decided(matches: Matches, decision: Decision, k: int) -> Matches:
         matches,
         ids=[row[:k] for row in matches.ids],
         scores=matches.scores[:, :k],
-        places=matches.places[:, :k],
+        positions=matches.positions[:, :k],
         metadata=[row[:k] for row in matches.metadata],
         accepted=decision.accepted(scores[:, :k]),
         probabilities=decision.probability(scores[:, :k]),

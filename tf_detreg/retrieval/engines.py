@@ -211,10 +211,10 @@ def _by_tree(
 
 
 def listed_ranks(block: Block, rules: Protocol) -> tuple[metrics.Ranks, np.ndarray]:
-    """Ranks of the relevant items among listed neighbours, by the same policy as exact search.
+    """Ranks of the relevant items among listed neighbors, by the same policy as exact search.
 
     Args:
-        block: Lists (b, K) of neighbours.
+        block: Lists (b, K) of neighbors.
         rules: The protocol.
 
     Returns:

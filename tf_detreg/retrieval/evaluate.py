@@ -27,7 +27,7 @@ def evaluate(
     seed: int = 0,
     progress: bool | None = None,
 ) -> RetrievalReport:
-    """Measure how well the nearest neighbours of each query are of its own class.
+    """Measure how well the nearest neighbors of each query are of its own class.
 
     Scores are cosines. The policy is the same everywhere:
 
@@ -55,11 +55,11 @@ def evaluate(
         protocol: `"auto"`, the default, or `"leave-one-out"`, `"query-gallery"`, `"cross-group"`. With `groups` and one
             of the first two, groups only break the result down.
         clusters: Defaults to False. True adds NMI, AMI and F1 of a k-means clustering with as many clusters as classes.
-        target_recall: Defaults to 0.99: the share of true neighbours, at the largest rank needed, that ScaNN is
+        target_recall: Defaults to 0.99: the share of true neighbors, at the largest rank needed, that ScaNN is
             tuned to find.
         resamples: Defaults to 1000, for the bootstrap intervals; 0 leaves them out.
         seed: Of bootstrap, clustering and the sample on which ScaNN is tuned. Defaults to 0.
-        progress: Whether to show a progress bar. None, the default, shows it in a terminal.
+        progress: Whether to show progress. Defaults to None: a bar in a terminal, lines in a log.
 
     Returns:
         A `RetrievalReport`.
@@ -110,7 +110,7 @@ def evaluate(
         engine=found.engine,
         protocol=rules.name,
         queries=len(queries),
-        lone_queries=int((table["relevant"] == 0).sum()),
+        queries_without_positives=int((table["relevant"] == 0).sum()),
         gallery=len(items),
         classes=len(np.unique(rules.query_class)),
         dimension=queries.shape[1],

@@ -1,4 +1,4 @@
-"""Nearest neighbours without an index."""
+"""Nearest neighbors without an index."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def search(queries, gallery=None, k: int = 10, *, progress: bool | None = None) 
     Args:
         queries: (Q, dim) vectors, or one vector (dim,).
         gallery: (N, dim) vectors. None searches the queries themselves; a query then never finds its own row.
-        k: How many neighbours. Defaults to 10.
+        k: How many neighbors. Defaults to 10.
         progress: Whether to show a progress bar. None, the default, shows it in a terminal.
 
     Returns:

@@ -73,6 +73,6 @@ def of_share(hits: float, trials: int) -> tuple[float, float]:
 
     z = float(norm.ppf((1 + _CONFIDENCE) / 2))
     share, spread = float(hits) / trials, z * z / trials
-    centre = share + spread / 2
+    center = share + spread / 2
     half = math.sqrt(spread * share * (1 - share) + spread * spread / 4)
-    return (centre - half) / (1 + spread), min(1.0, (centre + half) / (1 + spread))
+    return (center - half) / (1 + spread), min(1.0, (center + half) / (1 + spread))

@@ -5,18 +5,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tf_detreg import deprecated
+
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """Neighbours of each query, best first.
+    """Neighbors of each query, best first.
 
     Args:
         ids: Q lists of k ids.
         scores: (Q, k) cosines.
-        places: (Q, k) positions among the index's ids.
+        positions: (Q, k) positions among the index's ids.
         metadata: Q lists of k mappings.
         engine: `"exact"` or `"scann"`.
-        neighbour_recall: Measured share of the true neighbours that the engine finds; 1 for exact search.
+        neighbor_recall: Measured share of the true neighbors that the engine finds; 1 for exact search.
         notice: Why another engine answered than the one asked for, or None.
         accepted: (Q, k) whether a match counts, by a `Decision`; None without one.
         probabilities: (Q, k) that the item is of the query's class, by a `Decision`; None without one.
@@ -24,13 +26,16 @@ class Matches:
 
     ids: list[list[str | int]]
     scores: np.ndarray
-    places: np.ndarray
+    positions: np.ndarray
     metadata: list[list[dict[str, object]]]
     engine: str
-    neighbour_recall: float
+    neighbor_recall: float
     notice: str | None
     accepted: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+
+    neighbour_recall = deprecated.RenamedAttribute("neighbor_recall")
+    places = deprecated.RenamedAttribute("positions")
 
     def __len__(self) -> int:
         return len(self.ids)

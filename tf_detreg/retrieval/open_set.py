@@ -74,7 +74,7 @@ def open_set(
     folds: int = trials.FOLDS,
     resamples: int = 200,
     seed: int = 0,
-    progress: bool | None = False,
+    progress: bool | None = None,
 ) -> OpenSetReport:
     """Measure how well scores tell queries of known classes from those of unknown ones.
 
@@ -95,7 +95,7 @@ def open_set(
         folds: Defaults to 5.
         resamples: Of the bootstrap over classes. Defaults to 200; 0 leaves intervals out.
         seed: Of folds and bootstrap. Defaults to 0.
-        progress: Whether to show a progress bar; None shows it in a terminal. Defaults to False.
+        progress: Whether to show progress. Defaults to None: a bar in a terminal, lines in a log.
 
     Returns:
         An `OpenSetReport`.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tf_detreg import deprecated
+
 if TYPE_CHECKING:
     import rich.console
 
@@ -30,7 +32,7 @@ class Approximation:
     """How far an approximate search was off, measured against exact search on queries it was not tuned on.
 
     Args:
-        recall: Share of the true nearest neighbours that were found, at rank `at`.
+        recall: Share of the true nearest neighbors that were found, at rank `at`.
         interval: 95 % interval of `recall`.
         at: The rank.
         target: What was asked for.
@@ -63,15 +65,15 @@ class RetrievalReport:
         engine: `"exact"` or `"scann"`.
         protocol: `"leave-one-out"`, `"query-gallery"` or `"cross-group"`.
         queries: Number of queries.
-        lone_queries: Queries without any right answer in their gallery; they are left out of every average.
+        queries_without_positives: Queries without any relevant item in their gallery; left out of every average.
         gallery: Number of items.
         classes: Number of classes among the queries.
         dimension: Of the embeddings.
         seconds: Wall time.
         approximation: How far ScaNN was off; None for exact search.
         notes: What a reader should know: vectors that were normalised, an engine that was replaced, …
-        per_query: Name to one value a query; NaN for lone queries. Holds `first_rank` and `relevant` too. Not
-            written to JSON.
+        per_query: Name to one value a query; NaN for queries without positives. Holds `first_rank` and `relevant`
+            too. Not written to JSON.
     """
 
     metrics: Mapping[str, float]
@@ -81,7 +83,7 @@ class RetrievalReport:
     engine: str
     protocol: str
     queries: int
-    lone_queries: int
+    queries_without_positives: int
     gallery: int
     classes: int
     dimension: int
@@ -89,6 +91,9 @@ class RetrievalReport:
     approximation: Approximation | None = None
     notes: tuple[str, ...] = ()
     per_query: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    lone_queries = deprecated.RenamedAttribute("queries_without_positives")
+    as_dict = deprecated.RenamedAttribute("to_dict")
 
     @property
     def recall(self) -> dict[int, float]:
@@ -110,7 +115,7 @@ class RetrievalReport:
             int(name.removeprefix(prefix)): value for name, value in self.metrics.items() if name.startswith(prefix)
         }
 
-    def as_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Plain dictionaries, lists, numbers and strings; numbers that are not known become None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["per_query"]
@@ -119,8 +124,8 @@ class RetrievalReport:
         return _plain(fields)
 
     def to_json(self) -> str:
-        """JSON text of `as_dict`."""
-        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        """JSON text of `to_dict`."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def rows(self) -> list[dict[str, str]]:
         """One row a metric: its name, its value in percent, its interval."""
@@ -135,11 +140,13 @@ class RetrievalReport:
         """A sentence: what was searched, how, and how sure the numbers are."""
         text = f"{self.queries:,} queries of {self.classes:,} classes, {self.gallery:,} items, {self.protocol}, "
         text += f"{self.engine} search, {self.seconds:.1f} s."
-        if self.lone_queries:
-            text += f" {self.lone_queries:,} queries have no right answer in their gallery and are left out."
+        if self.queries_without_positives:
+            text += (
+                f" {self.queries_without_positives:,} queries have no relevant item in their gallery and are left out."
+            )
         if self.approximation:
             near = self.approximation
-            text += f" ScaNN found {100 * near.recall:.2f} % of the true {near.at} nearest neighbours "
+            text += f" ScaNN found {100 * near.recall:.2f} % of the true {near.at} nearest neighbors "
             text += f"({100 * near.interval[0]:.2f} – {100 * near.interval[1]:.2f} %, {near.sample:,} sampled queries)"
             error, low, high = next(iter(near.metric_error.values()), (math.nan,) * 3)
             if not math.isnan(error):

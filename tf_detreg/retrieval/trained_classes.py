@@ -28,9 +28,9 @@ class TrainedClasses:
     trained: int
     reports: Mapping[str, RetrievalReport] = dataclasses.field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, object]:
         """Return the entries that `evaluation.json` has beside those of the report on all classes."""
-        parts = {name: report.as_dict() for name, report in self.reports.items()}
+        parts = {name: report.to_dict() for name, report in self.reports.items()}
         return {"trained_classes": self.trained, **parts}
 
     def note(self) -> str:

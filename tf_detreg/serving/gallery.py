@@ -62,7 +62,7 @@ class Gallery:
     def search(self, embeddings: np.ndarray, k: int) -> list[dict]:
         """The k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
         found = self.index.search(embeddings, k=min(k, len(self)))
-        rows = zip(found.places[0], found.scores[0], found.metadata[0], strict=True)
+        rows = zip(found.positions[0], found.scores[0], found.metadata[0], strict=True)
         matches = [{**self._summary(int(item), facts), "score": round(float(score), 4)} for item, score, facts in rows]
         if found.accepted is not None and found.probabilities is not None:
             for match, accepted, probability in zip(matches, found.accepted[0], found.probabilities[0], strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 
 from tf_detreg.export.publishing import check_version, versions
 from tf_detreg.export.verification import facts_of
+from tf_detreg.files import existing
 from tf_detreg.serving.batching import SIZES
 
 logger = logging.getLogger(__name__)
@@ -88,11 +89,12 @@ class ModelDirectory:
         name: The model's name in the API. Default: the folder's.
 
     Raises:
+        FileNotFoundError: If there is no such folder.
         ValueError: If it holds no version.
     """
 
     def __init__(self, directory: str | os.PathLike, name: str | None = None):
-        self.directory = pathlib.Path(directory)
+        self.directory = existing(directory, "directory", "Give the folder that export.saved_model wrote to.")
         self.name = name or self.directory.resolve().name
         found = versions(self.directory)
         if not found:

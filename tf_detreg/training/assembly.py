@@ -44,7 +44,9 @@ def load_splits(config: RunConfig) -> "Splits":
     if config.image_size is not None:
         options["image_size"] = config.image_size
     loader = getattr(datasets, name, None) if name in LOADERS else None
-    path = options.pop("path", None if loader else name)
+    takes = inspect.signature(loader).parameters if loader else {}
+    address = next(iter(takes), "path")  # what a loader's first argument is called; in a table, `path` for all
+    path = options.pop("path", options.pop(address, None) if address == "directory" else None if loader else name)
     if loader is None and not pathlib.Path(path).exists():
         raise ValueError(
             f"data={name!r} is neither a data set (glyphs, digits, …) nor a folder, seen from {os.getcwd()}. Give a "
@@ -52,7 +54,7 @@ def load_splits(config: RunConfig) -> "Splits":
         )
     if loader is None:
         loader = datasets.csv if pathlib.Path(path).suffix == ".csv" else datasets.folder
-    elif path is None and "path" in inspect.signature(loader).parameters:
+    elif path is None and address in ("path", "directory"):
         raise ValueError(
             f'data: {name} needs its folder: {{name = "{name}", path = "…"}}, or the folder\'s name itself.'
         )

@@ -4,9 +4,10 @@ import dataclasses
 import difflib
 import json
 import os
-import pathlib
 import tomllib
 from typing import Any
+
+from tf_detreg.files import existing
 
 Part = dict[str, Any]
 
@@ -163,11 +164,10 @@ class RunConfig:
         """From a `.toml` or `.json` file; a run's `config.json` will do.
 
         Raises:
-            ValueError: If the file is missing or cannot be read as such.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file cannot be read as such.
         """
-        path = pathlib.Path(path)
-        if not path.is_file():
-            raise ValueError(f"There is no configuration file {str(path)!r}.")
+        path = existing(path, "path", "Give a .toml or .json file, such as the config.json of a run.")
         try:
             text = path.read_text(encoding="utf-8")
             values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

@@ -19,14 +19,14 @@ class Embedded(NamedTuple):
     groups: np.ndarray | None
 
 
-def embed(embedder: keras.Model, image_set, batch_size: int = 128, progress: bool | None = False) -> Embedded:
+def embed(embedder: keras.Model, image_set, batch_size: int = 128, progress: bool | None = None) -> Embedded:
     """Embeds every image of a set once, in index order; images that cannot be read are left out.
 
     Args:
         embedder: images → embeddings.
         image_set: `datasets.ImageSet`.
         batch_size: Default 128.
-        progress: Whether to show a progress bar; None shows it in a terminal. Default false.
+        progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
     Returns:
         Embeddings, indices, labels and groups.

@@ -138,7 +138,7 @@ def advice(measures: dict[str, float]) -> str | None:
         )
     if measures["effective_rank"] < 2:
         return (
-            f"Embeddings use {measures['effective_rank']:.1f} direction(s) only. Try a centre-separation regularizer "
+            f"Embeddings use {measures['effective_rank']:.1f} direction(s) only. Try a center-separation regularizer "
             "such as regularizers.Uniformity, more classes per batch, or a lower learning rate for the head."
         )
     if measures["within_between_ratio"] == float("inf"):

@@ -1,19 +1,21 @@
 """Feature interpolation: points between a sample and its nearest class mates, where the map should be smooth too."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class Interpolation(keras.layers.Layer):
-    r"""`z̃_i = z_i + ε·(z_j − z_i)`, with `z_j` one of the nearest neighbours of `z_i` in its own class and batch.
+    r"""`z̃_i = z_i + ε·(z_j − z_i)`, with `z_j` one of the nearest neighbors of `z_i` in its own class and batch.
 
     The mixed points enter the regularity R of a head and never its metric loss. A sample without a class mate in the
     batch stays as it is. The paper writes the difference the other way round, but says that the point lies *between*
     the two; so does ours.
 
     Args:
-        epsilon: ε in (0, 1]: 0 is the sample, 1 its neighbour. Default 0.4, the best of the paper's grid.
+        epsilon: ε in (0, 1]: 0 is the sample, 1 its neighbor. Default 0.4, the best of the paper's grid.
         neighbors: How many nearest mates `z_j` is drawn from. Default 1: always the nearest.
         random: If true, ε is drawn for each sample from (0, `epsilon`]. Default false.
         seed: Of the draws.
@@ -41,11 +43,18 @@ class Interpolation(keras.layers.Layer):
     """
 
     def __init__(
-        self, epsilon: float = 0.4, neighbors: int = 1, random: bool = False, seed: int | None = None, **kwargs
+        self,
+        epsilon: float = 0.4,
+        neighbors: int = 1,
+        random: bool = False,
+        seed: int | None = None,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
     ):
         # In the precision of z, which is the head's: float64 stays, and no policy makes it half.
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
         if isinstance(epsilon, bool) or not 0 < epsilon <= 1:
             raise ValueError(f"epsilon must be above 0 and at most 1, received {epsilon!r}.")
         if int(neighbors) != neighbors or neighbors < 1:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -82,9 +83,12 @@ class MetricModel(BuiltBeforehand, keras.Model):
         interpolation: "Interpolation | float" = 0.0,
         regularizers: Sequence = (),
         rival_proxies: str = "shared",
-        **kwargs,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ):
-        super().__init__(**kwargs)
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
         backbone, head = split_embedder(embedder)
         check_parts(loss, rival, regularizers)
         if hasattr(head, "rival"):

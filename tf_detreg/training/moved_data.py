@@ -3,7 +3,7 @@
 from tf_detreg.training.config import RunConfig, differences
 
 # What says where the images are; the other entries of `data` say what is made of them.
-_WHERE = ("name", "path", "root", "data_dir")
+_WHERE = ("name", "path", "root", "directory", "data_dir")
 
 
 def moved(config: RunConfig, data: str) -> RunConfig:
@@ -34,7 +34,8 @@ def moved(config: RunConfig, data: str) -> RunConfig:
         kept = entries if loader == entries["name"] else {k: v for k, v in entries.items() if k not in _WHERE}
         return config.replace(data={**kept, "name": loader, key: where})
     if entries["name"] == "tfds":
-        return config.replace(data={**entries, "data_dir": data})
+        entries.pop("data_dir", None)  # as version 0.1 wrote it
+        return config.replace(data={**entries, "directory": data})
     if data not in LOADERS and ("path" in entries or entries["name"] in LOADERS):
         return config.replace(data={**entries, "path": data})
     return config.replace(data={**entries, "name": data})

@@ -120,7 +120,7 @@ def final_evaluation(
     whole = evaluate(found.embeddings, found.labels, k=checks.ranks_within(k, size), **options)
     trained = is_trained(image_set.class_names, trained_on)
     parts = by_training(found.embeddings, found.labels, trained, k=k, **options)
-    return {**whole.as_dict(), **parts.as_dict()}
+    return {**whole.to_dict(), **parts.to_dict()}
 
 
 def _embedded(embedder: keras.Model, image_set, gallery, batch_size: int = 128) -> tuple[Embedded, dict]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from tf_detreg.files import read_json
+from tf_detreg.files import existing, read_json
 from tf_detreg.training import assembly, distribution, run_directory, stages
 from tf_detreg.training.claim import claimed
 from tf_detreg.training.config import RunConfig
@@ -98,9 +98,10 @@ def load_run(directory: str | os.PathLike, data: str | None = None) -> Run:
             the run found them. They are compared with the run's record when they are loaded.
 
     Raises:
+        FileNotFoundError: If there is no such directory.
         ValueError: If it is not one.
     """
-    directory = pathlib.Path(directory)
+    directory = existing(directory, "directory", "Give the directory of a run, as `tf-detreg train` made it.")
     if not (directory / CONFIG).is_file():
         raise ValueError(f"{str(directory)!r} is not the directory of a run: it has no {CONFIG}.")
     config = RunConfig.load(directory / CONFIG)

@@ -110,7 +110,7 @@ def _precedes_a_run(name: str) -> bool:
 
 
 def read_evaluation(path: pathlib.Path) -> dict:
-    """Return what `evaluation.json` says: by part (`validation`, `test`), what `RetrievalReport.as_dict` holds.
+    """Return what `evaluation.json` says: by part (`validation`, `test`), what `RetrievalReport.to_dict` holds.
 
     Raises:
         ValueError: If the file is damaged, or an entry that its readers need is missing or of another kind.

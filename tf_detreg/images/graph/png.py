@@ -21,13 +21,13 @@ def decode_png(content: Content, has_key) -> tf.Tensor:
         # As many channels as there are: where four are asked for, opaque palettes of few bits come out transparent.
         return opaque(tf.io.decode_png(text, 0))
 
-    def small_grey():
+    def small_gray():
         # libpng spreads few bits over 0..255 on the way to three channels, or where it turns the key into alpha.
         plain = lambda: tf.io.decode_png(text, 3)  # noqa: E731
         return tf.cond(has_key, lambda: _by_key(tf.io.decode_png(text, 4), plain), plain)
 
-    def grey16():
-        return tf.cond(has_key, lambda: _grey16(tf.io.decode_png(text, 4, tf.uint16)), lambda: _grey16_plain(text))
+    def gray16():
+        return tf.cond(has_key, lambda: _gray16(tf.io.decode_png(text, 4, tf.uint16)), lambda: _gray16_plain(text))
 
     def color():
         return on_white(tf.io.decode_png(text, 4))
@@ -37,7 +37,7 @@ def decode_png(content: Content, has_key) -> tf.Tensor:
 
     branch = tf.where(kind == 3, 0, tf.where((kind == 0) & (depth < 8), 1, tf.where((kind == 0) & (depth == 16), 2, 3)))
     branch = tf.where((branch == 3) & (kind < 4) & ~has_key, 4, branch)
-    picture = tf.switch_case(branch, [palette, small_grey, grey16, color, plain])
+    picture = tf.switch_case(branch, [palette, small_gray, gray16, color, plain])
     return tf.ensure_shape(picture, (None, None, 3))
 
 
@@ -61,11 +61,11 @@ def _by_key(rgba: tf.Tensor, otherwise) -> tf.Tensor:
     return tf.cond(keyed, lambda: on_white(rgba), otherwise)
 
 
-def _grey16(rgba: tf.Tensor) -> tf.Tensor:
+def _gray16(rgba: tf.Tensor) -> tf.Tensor:
     return tf.where(rgba[..., 3:] == 0, tf.constant(WHITE, tf.uint8), _eight_bits(rgba[..., :1]))
 
 
-def _grey16_plain(text: tf.Tensor) -> tf.Tensor:
+def _gray16_plain(text: tf.Tensor) -> tf.Tensor:
     return _eight_bits(tf.io.decode_png(text, 1, dtype=tf.uint16))
 
 

@@ -1,6 +1,6 @@
 """Encoded images to pixels inside the graph, to the last bit as `images.decode` decodes them for evaluation.
 
-The evaluation path reads files with Pillow: upright, on white, cut in the centre, a JPEG at a half, a quarter or an
+The evaluation path reads files with Pillow: upright, on white, cut in the center, a JPEG at a half, a quarter or an
 eighth of its size where that is enough, then Pillow's antialiased bilinear resize in integers. A served image goes
 through the same steps in TensorFlow's ops, so that both give the same pixels and hence the same embedding.
 """

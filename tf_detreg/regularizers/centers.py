@@ -1,4 +1,4 @@
-"""What the centre-separation regularizers share: which centres, which pairs of them, and means over those pairs."""
+"""What the center-separation regularizers share: which centers, which pairs of them, and means over those pairs."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from tf_detreg.regularizers.base import Context, Regularizer, some_rows
 from tf_detreg.vectors import unit
 
 
-def centres(context: Context, by: str, dtype: str = "float32") -> tuple[tf.Tensor, tf.Tensor]:
-    """Return unit centres `(C, dim)` in a precision and their classes `(C,)`.
+def centers(context: Context, by: str, dtype: str = "float32") -> tuple[tf.Tensor, tf.Tensor]:
+    """Return unit centers `(C, dim)` in a precision and their classes `(C,)`.
 
     The proxies where there are any, else the mean embedding of each class in the batch.
     """
@@ -24,11 +24,11 @@ def centres(context: Context, by: str, dtype: str = "float32") -> tuple[tf.Tenso
     return unit(tf.math.unsorted_segment_sum(tf.cast(embeddings, dtype), slot, tf.size(classes))), classes
 
 
-class CentreSeparation(Regularizer):
-    """Base of the regularizers that spread class centres over the sphere.
+class CenterSeparation(Regularizer):
+    """Base of the regularizers that spread class centers over the sphere.
 
-    Pairs are of centres of different classes: the several proxies of one class are free to meet. With more than
-    `max_rows` centres, each step takes that many at random and pairs them with all: an unbiased mean over pairs, and a
+    Pairs are of centers of different classes: the several proxies of one class are free to meet. With more than
+    `max_rows` centers, each step takes that many at random and pairs them with all: an unbiased mean over pairs, and a
     `(max_rows, C)` matrix instead of `(C, C)`.
 
     Implementing one: write `energy(cosines, pairs)` from cosines `(R, C)` and a boolean mask of the pairs that count.
@@ -38,13 +38,21 @@ class CentreSeparation(Regularizer):
         max_rows: Defaults to `512`.
     """
 
-    def __init__(self, weight: float = 1.0, max_rows: int = 512, **kwargs: Any):
-        super().__init__(weight, **kwargs)
+    def __init__(
+        self,
+        weight: float = 1.0,
+        max_rows: int = 512,
+        *,
+        name: str | None = None,
+        dtype: Any = "float32",
+        trainable: bool = True,
+    ):
+        super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
         self.max_rows = check_integer("max_rows", max_rows, 1)
         self.draws = keras.random.SeedGenerator(0)  # a random seed would shift those of all that is made later
 
     def penalty(self, context: Context) -> tf.Tensor:
-        points, classes = centres(context, by=self.name, dtype=self.compute_dtype)
+        points, classes = centers(context, by=self.name, dtype=self.compute_dtype)
         rows = some_rows(tf.shape(points)[0], self.max_rows, self.draws)
         cosines = tf.matmul(tf.gather(points, rows), points, transpose_b=True)
         pairs = tf.gather(classes, rows)[:, None] != classes[None, :]

@@ -1,4 +1,4 @@
-"""Pictures of neighbours: the right ones are found, marked, and drawn where they belong."""
+"""Pictures of neighbors: the right ones are found, marked, and drawn where they belong."""
 
 import doctest
 import warnings
@@ -9,7 +9,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from PIL import Image
 
-from tf_detreg.analysis import neighbours
+from tf_detreg.analysis import neighbors
 from tf_detreg.datasets import ImageSet
 
 
@@ -29,7 +29,7 @@ def embeddings():
 
 
 def test_a_query_never_finds_itself_and_mates_are_marked(coloured, embeddings):
-    found = neighbours.within(coloured, embeddings, [0, 4], k=2)
+    found = neighbors.within(coloured, embeddings, [0, 4], k=2)
     assert found.found[:, :, 0, 0, 0].tolist() == [[10, 100], [110, 100]]
     assert found.right.tolist() == [[True, False], [False, False]]
     assert found.query_names == ["dark", "light <b>"]
@@ -37,7 +37,7 @@ def test_a_query_never_finds_itself_and_mates_are_marked(coloured, embeddings):
 
 def test_twins_do_not_push_the_list_out_of_shape(coloured):
     same = np.tile(np.float32([[1, 0]]), (6, 1))
-    found = neighbours.within(coloured, same, range(6), k=3)
+    found = neighbors.within(coloured, same, range(6), k=3)
     assert found.scores.shape == (6, 3)
     queries = found.queries[:, 0, 0, 0]
     assert not (found.found[:, :, 0, 0, 0] == queries[:, None]).any()
@@ -45,20 +45,20 @@ def test_twins_do_not_push_the_list_out_of_shape(coloured):
 
 def test_a_query_is_searched_for_in_a_gallery(coloured, embeddings):
     gallery = coloured.subset([5, 0, 3])
-    found = neighbours.across(coloured, embeddings, [1, 4], gallery, embeddings[[5, 0, 3]], k=2)
+    found = neighbors.across(coloured, embeddings, [1, 4], gallery, embeddings[[5, 0, 3]], k=2)
     assert found.found[:, :, 0, 0, 0].tolist() == [[0, 110], [110, 210]]
     assert found.right.tolist() == [[True, False], [False, True]]
     assert found.found_names == [["dark", "mid"], ["mid", "light <b>"]]
 
 
 def test_names_are_escaped_in_html(coloured, embeddings):
-    page = neighbours.within(coloured, embeddings, [4], k=1).to_html()
+    page = neighbors.within(coloured, embeddings, [4], k=1).to_html()
     assert "light &lt;b&gt;" in page and "<b>" not in page
     assert page.count("data:image/png;base64,") == 2
 
 
 def test_the_picture_frames_right_and_wrong(coloured, embeddings, tmp_path):
-    path = neighbours.within(coloured, embeddings, [0], k=2).save_png(tmp_path / "grid.png", tile=32)
+    path = neighbors.within(coloured, embeddings, [0], k=2).save_png(tmp_path / "grid.png", tile=32)
     sheet = np.asarray(Image.open(path).convert("RGB"))
     top = sheet[6]  # crosses the upper frames
     for colour in ((0x34, 0x57, 0xB2), (0x1D, 0x8A, 0x52), (0xC8, 0x41, 0x3B)):
@@ -72,7 +72,7 @@ def drawn(path, names):
     """What texts a picture shows, with an error for a character that is drawn as a box."""
     shown = []
     pictures = np.zeros((1, 3, 4, 4, 3), np.uint8)
-    found = neighbours.Neighbours(pictures[0, :1], pictures, np.full((1, 3), 0.5), ["query"], [names])
+    found = neighbors.Neighbors(pictures[0, :1], pictures, np.full((1, 3), 0.5), ["query"], [names])
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("error")
         text = Axes.text
@@ -99,9 +99,9 @@ def test_characters_that_no_font_has_are_escapes(tmp_path, monkeypatch):
 
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="do not fit"):
-        neighbours.Neighbours(np.zeros((2, 4, 4, 3)), np.zeros((1, 3, 4, 4, 3)), np.zeros((2, 3)), ["a"] * 2, [[]] * 2)
+        neighbors.Neighbors(np.zeros((2, 4, 4, 3)), np.zeros((1, 3, 4, 4, 3)), np.zeros((2, 3)), ["a"] * 2, [[]] * 2)
 
 
 def test_examples():
-    result = doctest.testmod(neighbours)
+    result = doctest.testmod(neighbors)
     assert result.attempted and not result.failed

@@ -1,4 +1,4 @@
-"""Every centre-separation regularizer: the formula, its gradient, its known optimum, its limits."""
+"""Every center-separation regularizer: the formula, its gradient, its known optimum, its limits."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def test_value_and_gradient_follow_the_formula(make, formula):
 
 
 # Opposite points also repel in the half-space energy, so its optimum is another one; the mean cosine is minimal for
-# every set of centres that sums to zero.
+# every set of centers that sums to zero.
 AT_SIMPLEX = {name: case for name, case in CASES.items() if name != "energy-half"}
 
 
@@ -187,7 +187,7 @@ def test_log_exp_means_run_from_the_mean_to_the_maximum():
 
 
 @every_case
-def test_degenerate_centres_are_finite(make, formula):
+def test_degenerate_centers_are_finite(make, formula):
     corners = np.eye(3, 4, dtype="float32")
     sets = [
         np.ones((3, 4)),
