@@ -91,7 +91,7 @@ def test_faulty_files_are_refused(tmp_path, text, said):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(ValueError, match=r"nowhere\.toml"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.toml"):
         study.read("nowhere.toml")
 
 

@@ -14,6 +14,7 @@ from tf_detreg.datasets.names import normal_names, report_cases
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.datasets.repeats import report_repeats
 from tf_detreg.datasets.scan import sift
+from tf_detreg.files import existing
 from tf_detreg.images.reference import problem
 
 _SPLITS = {
@@ -59,7 +60,7 @@ def csv(
         FileNotFoundError: if the CSV file, or more than `max_missing` of the files that it lists, are missing.
         ValueError: for a missing column, an unknown split, no readable image, or too few classes.
     """
-    path = pathlib.Path(path)
+    path = existing(path, "path", "Give a CSV file with the columns `path` and `label`.")
     rows = _rows(path)
     base = pathlib.Path(root) if root is not None else path.parent
     bad = sift((os.path.join(base, row["path"]) for row in rows), str(path), _problem)

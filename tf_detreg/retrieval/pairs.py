@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tf_detreg.files import existing
+
 _CELLS = 1 << 24
 
 
@@ -129,6 +131,7 @@ def read_pairs(path: str | os.PathLike[str], names: Sequence[str]) -> Pairs:
         `Pairs` of rows, with folds.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If a line does not fit the format, or a picture of the list is not among `names`.
 
     Example:
@@ -141,7 +144,9 @@ def read_pairs(path: str | os.PathLike[str], names: Sequence[str]) -> Pairs:
         ([0, 0], [1, 2], [True, False])
     """
     rows = {pathlib.PurePath(name).stem: row for row, name in enumerate(names)}
-    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    lines = (
+        existing(path, "path", "Give a list of pairs as LFW's `pairs.txt`.").read_text(encoding="utf-8").splitlines()
+    )
     try:
         folds, size = [int(number) for number in (["1", *lines[0].split()])[-2:]]
     except (IndexError, ValueError):
