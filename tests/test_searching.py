@@ -17,7 +17,8 @@ def run(monkeypatch):
     embedder = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.UnitNormalization()]
     )
-    monkeypatch.setattr("tf_detreg.training.load_run", lambda directory: types.SimpleNamespace(embedder=embedder))
+    loaded = types.SimpleNamespace(embedder=embedder, directory="run")
+    monkeypatch.setattr("tf_detreg.training.load_run", lambda directory: loaded)
     return "run"
 
 

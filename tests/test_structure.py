@@ -31,7 +31,8 @@ BASE = {
 }
 ORDER = [
     *("images", "heads", "losses", "miners", "regularizers", "datasets", "backbones", "text", "retrieval", "training"),
-    *("_layers", "callbacks", "recipes", "index", "analysis", "export", "serving", "experiments", "searching"),
+    *("_layers", "callbacks", "recipes", "index", "analysis", "export", "serving", "experiments"),
+    *("image_files", "item_table", "indexing", "searching"),
     *("calibrating", "demo", "cli"),
 ]
 # A name that has moved still answers where it was, with a DeprecationWarning. A density embeds the images it is for.

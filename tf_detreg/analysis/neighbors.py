@@ -7,7 +7,7 @@ import io
 import os
 import pathlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Neighbors:
         right: bool `(Q, k)`, or None where the truth is not known.
         accepted: bool `(Q, k)`, whether a match counts; None without a decision.
         probabilities: `(Q, k)`, that it is of the query's class; None without a decision.
+        items: Q lists of k mappings, `id` and `metadata` of items of an index; None for images of a run.
 
     Raises:
         ValueError: If the shapes do not fit together.
@@ -52,6 +53,7 @@ class Neighbors:
     right: np.ndarray | None = None
     accepted: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    items: Sequence[Sequence[Mapping[str, object]]] | None = None
 
     def __post_init__(self):
         shape = np.shape(self.scores)
@@ -91,7 +93,11 @@ class Neighbors:
         """One mapping a query for JSON: `query`, `match` (null without a decision) and its `neighbors`."""
         rows = []
         for q, names in enumerate(self.found_names):
-            neighbors = [{"name": name, "score": round(float(self.scores[q, n]), 6)} for n, name in enumerate(names)]
+            neighbors: list[dict[str, object]] = [
+                {"name": name, "score": round(float(self.scores[q, n]), 6)} for n, name in enumerate(names)
+            ]
+            if self.items is not None:
+                neighbors = [one | dict(item) for one, item in zip(neighbors, self.items[q], strict=True)]
             if self.accepted is not None:
                 for n, one in enumerate(neighbors):
                     one["probability"] = round(float(self.probabilities[q, n]), 4)

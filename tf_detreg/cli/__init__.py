@@ -11,13 +11,26 @@ from tf_detreg.cli import measure  # isort: skip
 from tf_detreg.cli import decide  # isort: skip
 from tf_detreg.cli import publish  # isort: skip
 from tf_detreg.cli import search  # isort: skip
+from tf_detreg.cli import catalog  # isort: skip
 from tf_detreg.cli import studies  # isort: skip
 from tf_detreg.cli import doctor  # isort: skip
 from tf_detreg.cli.app import app, load_tensorflow
 from tf_detreg.cli.output import steady_output
 from tf_detreg.cli.trouble import explain, show_log
 
-__all__ = ["app", "decide", "doctor", "load_tensorflow", "main", "measure", "publish", "search", "studies", "train"]
+__all__ = [
+    "app",
+    "catalog",
+    "decide",
+    "doctor",
+    "load_tensorflow",
+    "main",
+    "measure",
+    "publish",
+    "search",
+    "studies",
+    "train",
+]
 
 
 _STOPPED = 130

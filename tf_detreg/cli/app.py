@@ -23,14 +23,19 @@ app = typer.Typer(
 
 def command(function: Command) -> Command:
     """Register a command that needs TensorFlow, which is loaded when it runs and not for its `--help`."""
+    app.command()(with_tensorflow(function))
+    return function
+
+
+def with_tensorflow(function: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that loads TensorFlow before it runs."""
 
     @functools.wraps(function)
     def loaded(*arguments: object, **options: object) -> None:
         load_tensorflow()
         function(*arguments, **options)
 
-    app.command()(loaded)
-    return function
+    return loaded
 
 
 def load_tensorflow() -> None:

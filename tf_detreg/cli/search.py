@@ -1,4 +1,4 @@
-"""`embed`, `index`, `search`: from a run to the nearest images."""
+"""`embed`, `search`: from a run to the nearest images."""
 
 import pathlib
 from typing import Annotated, Literal
@@ -56,22 +56,6 @@ def embed(
 
 
 @command
-def index(
-    run: Run,
-    images: Images,
-    to: Annotated[pathlib.Path, typer.Option(help="The index's folder.")] = pathlib.Path("index"),
-) -> None:
-    """Build an index of images that `search` and `serve` read. Unreadable files are counted and named."""
-    from tf_detreg.index import Index
-    from tf_detreg.searching import index_files
-
-    Index.check_directory(to)
-    made = index_files(run, images)
-    made.save(to)
-    typer.echo(f"{len(made)} images indexed: {to}    (next: tf-detreg search {to} QUERY.jpg)")
-
-
-@command
 def search(
     place: Annotated[pathlib.Path, typer.Argument(help="An index, or a run: then its own images are searched.")],
     queries: Images,
@@ -79,13 +63,25 @@ def search(
         pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbors of each query, as far as there are so many.")] = 8,
-    picture: Annotated[pathlib.Path, typer.Option(help="The picture to write.")] = pathlib.Path("neighbors.png"),
+    picture: Annotated[
+        pathlib.Path | None, typer.Option(help="The picture to write. Default: neighbors.png; with --json, none.")
+    ] = None,
     data: Data = None,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Only items of an index whose metadata are so, such as 'label = \"mug\" and price < 20'."),
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a line of JSON a query; `match` is false where nothing is accepted.")
+        bool,
+        typer.Option(
+            "--json", help="Print a line of JSON a query, with ids and metadata of an index; draw only with --picture."
+        ),
     ] = False,
 ) -> None:
     """Find the nearest images of each query, print them with their scores, and draw them.
+
+    `tf-detreg search shop.index photo.jpg --where 'label = "mug" and price < 20' --json` prints ids, scores and
+    metadata. A filter has `=`, `!=`, `<`, `<=`, `>`, `>=`, `in (…)`, `prefix "…"`, `and`, `or`, `not` and brackets.
 
     With a decision (`tf-detreg calibrate`) each match has a probability, and a query whose class is not in the
     catalogue has `no match`.
@@ -95,12 +91,16 @@ def search(
     from tf_detreg.files import check_file
     from tf_detreg.searching import search_index, search_run
 
-    check_file(picture)
+    picture = picture or (None if as_json else pathlib.Path("neighbors.png"))
+    if picture is not None:
+        check_file(picture)
     is_run = (place / "config.json").is_file()
     if data is not None and not is_run:
         raise ValueError(f"--data says where a run's images are, and {str(place)!r} is no run.")
-    found = search_run(place, queries, k, data) if is_run else search_index(place, run, queries, k)
-    drawn = found.save_png(picture)
+    if where is not None and is_run:
+        raise ValueError(f"--where filters the items of an index, and {str(place)!r} is a run.")
+    found = search_run(place, queries, k, data) if is_run else search_index(place, run, queries, k, where)
+    drawn = None if picture is None else found.save_png(picture)
     if as_json:
         typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in found.rows()))
         return

@@ -28,13 +28,16 @@ class Catalog(Exports):
         self._tuner = Tuner(store)
         self._decider = decisions.Decider(store, searching.Searcher(store, self._tuner))
 
-    def verify(self) -> None:
+    def verify(self, progress: bool | None = False) -> None:
         """Read everything once and compare it with its checksums.
+
+        Args:
+            progress: Whether to show progress; None shows it in a terminal. Default False.
 
         Raises:
             ValueError: If something is damaged.
         """
-        integrity.verify(self._store)
+        integrity.verify(self._store, progress)
 
     def close(self) -> None:
         """Close the files. A closed index can no longer be used."""
@@ -127,6 +130,36 @@ class Catalog(Exports):
             if row is None:
                 raise not_there(id)
             return segments.take(self._store.snapshot().parts, np.asarray([row]))[0]
+
+    def bytes_on_disk(self) -> int:
+        """Return the size of the index's files; 0 in memory."""
+        directory = self._store.directory
+        return 0 if directory is None else sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+
+    def describe(self) -> dict[str, str]:
+        """Return what the index is, in words: items, model, fields, disk, search."""
+        state = self._store.snapshot()
+        kinds = tables.fields(self._store)
+        rows = sum(part.count for part in state.parts)
+        known = {name: f"{name} ({kind}{', indexed' if name in self.fields else ''})" for name, kind in kinds.items()}
+        found = {
+            "items": f"{state.live:,} of {self.dimension} dimensions",
+            "model": short(self.fingerprint or "unknown"),
+            "fields": ", ".join(known.values()) or "none",
+            "on disk": f"{self.bytes_on_disk() / 1e6:,.1f} MB, vectors in {len(state.parts)} files",
+        }
+        if rows > state.live:
+            found["removed"] = f"{rows - state.live:,} vectors that `compact` gives back"
+        found["search"] = self._tuner.words(state)
+        return found
+
+    def refuse_other_model(self, fingerprint: str | None) -> None:
+        """Raise where a fingerprint is of another model than the index's.
+
+        Raises:
+            ValueError: If both are known and differ.
+        """
+        self._check(self.dimension, "queries", fingerprint)
 
     def _row(self, id: object) -> int | None:
         id = id.item() if isinstance(id, np.generic) else id

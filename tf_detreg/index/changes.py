@@ -1,6 +1,6 @@
 """What a change does to the items and segments of an index; all of it inside one transaction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from tf_detreg.index.change import Change
 from tf_detreg.index.items import Id, metadata_texts, plain_ids
 from tf_detreg.index.segments import Segment
 from tf_detreg.index.store import Store
+from tf_detreg.progress import ticker
 
 
 def append(
@@ -66,17 +67,24 @@ def merge(change: Change, parts: Sequence[Segment]) -> None:
     change.add_segment(parts[0].start, sum(part.count for part in parts), _all_rows(parts), np.concatenate(masks))
 
 
-def compact(change: Change) -> None:
+def compact(change: Change, progress: bool | None = False) -> None:
     """Write all vectors that are left in one piece, with new rows behind the old ones."""
     state = change.before
     rows = [row for (row,) in change.connection.execute("SELECT row FROM items ORDER BY row")]
     change.drop_segments(state.parts)
     if rows:
-        change.add_segment(state.end, len(rows), (vectors for _, vectors in segments.live_blocks(state.parts)))
+        with ticker("Compacting", len(rows), progress) as tick:
+            change.add_segment(state.end, len(rows), _ticked(segments.live_blocks(state.parts), tick))
         pairs = ((state.end + at, row) for at, row in enumerate(rows))
         change.connection.executemany("UPDATE items SET row = ? WHERE row = ?", pairs)
     change.set("end", state.end + len(rows))
     change.set("tree", None)
+
+
+def _ticked(blocks: Iterable[tuple[np.ndarray, np.ndarray]], tick: Callable[[int], None]) -> Iterator[np.ndarray]:
+    for _, vectors in blocks:
+        yield vectors
+        tick(len(vectors))
 
 
 def copy(change: Change, source: Store) -> None:

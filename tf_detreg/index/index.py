@@ -282,7 +282,7 @@ class Index(Catalog):
         if len(state.parts) == 1 and state.live == state.parts[0].count:
             return
         with self._store.changing() as change:
-            changes.compact(change)
+            changes.compact(change, progress)
         self._tuner.forget()
         if state.tree is not None and len(self) >= searching.SCANN_FROM:
             self.tune(min(int(state.tree["depth"]), len(self)), progress)

@@ -104,6 +104,14 @@ class Tuner:
             self._measured = {key: _measure(state, tuned, base)}
         return self._measured[key]
 
+    def words(self, state: Snapshot) -> str:
+        """Return how searches are answered, in words."""
+        if state.tree is None:
+            return "exact"
+        recall = state.tree.get("recall")
+        measured = "" if recall is None else f", {100 * float(recall):.2f} % of the true neighbors when it was built"
+        return f"ScaNN{measured}"
+
     def _in_one_piece(self, state: Snapshot) -> Snapshot:
         """Merges the segments, where no one of them holds most of the items."""
         if max(part.count for part in state.parts) < _MOST * state.live:

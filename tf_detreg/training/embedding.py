@@ -1,6 +1,7 @@
 """All embeddings of a set of images."""
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.inference import traced
 from tf_detreg.progress import ticker
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
 
 
 class Embedded(NamedTuple):
@@ -43,17 +47,35 @@ def embed(embedder: keras.Model, image_set, batch_size: int = 128, progress: boo
     """
     if not len(image_set):
         raise ValueError("image_set is empty: there is nothing to embed.")
-    run = traced(embedder)
-    parts, indices, pixel_range = [], [], PixelRange()
-    with ticker("Embedding", len(image_set), progress) as tick:
-        for images, rows in image_set.indexed(batch_size):
-            if len(rows):
-                pixel_range(images)
-                parts.append(run(images).numpy())
-                indices.append(rows.numpy())
-            tick(batch_size)
+    parts, indices = [], []
+    for vectors, rows in embed_parts(embedder, image_set, batch_size, progress):
+        parts.append(vectors)
+        indices.append(rows)
     if not parts:
         raise ValueError(f"Not one of the {len(image_set)} images of {image_set.name} can be read; the log names them.")
     rows = np.concatenate(indices)
     groups = None if image_set.groups is None else image_set.groups[rows]
     return Embedded(np.concatenate(parts).astype(np.float32, copy=False), rows, image_set.labels[rows], groups)
+
+
+def embed_parts(
+    embedder: keras.Model, image_set: "ImageSet", batch_size: int = 128, progress: bool | None = False
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Embed the images of a set once, in index order, a batch at a time: no more than that is in memory.
+
+    Args:
+        embedder: images → embeddings.
+        image_set: `datasets.ImageSet`.
+        batch_size: Default 128.
+        progress: Whether to show progress; None shows it in a terminal. Default False.
+
+    Yields:
+        Embeddings `(n, dim)` float32, and the index of the image of each; those that cannot be read are left out.
+    """
+    run, pixel_range = traced(embedder), PixelRange()
+    with ticker("Embedding", len(image_set), progress) as tick:
+        for images, rows in image_set.indexed(batch_size):
+            if len(rows):
+                pixel_range(images)
+                yield run(images).numpy(), rows.numpy()
+            tick(batch_size)

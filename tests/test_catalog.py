@@ -1,0 +1,266 @@
+"""The commands of an index, from a folder of photos and a table of prices to other databases."""
+
+import json
+import logging
+import types
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tf_detreg import cli, indexing, item_table
+from tf_detreg.index import Index
+from tf_detreg.training.embedding import embed_parts
+
+COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+
+
+def command(*arguments, code=0) -> str:
+    """Runs the command in this process; its errors come out as they are."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    """Puts an image where its mean color lies."""
+    layers = [keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.UnitNormalization()]
+    return keras.Sequential(layers)
+
+
+@pytest.fixture
+def run(monkeypatch, embedder, tmp_path):
+    """A run whose model is that one."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    loaded = types.SimpleNamespace(embedder=embedder, directory=folder)
+    monkeypatch.setattr("tf_detreg.training.load_run", lambda directory, data=None: loaded)
+    return folder
+
+
+def photo(path, color, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-15, 16, (8, 8, 3))
+    Image.fromarray((np.asarray(color) + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def shop(run, tmp_path):
+    """Six photos in folders of three colors, a file that is none, and an index of all of them."""
+    photos = tmp_path / "photos"
+    for number, (name, color) in enumerate(COLORS.items()):
+        for seed in range(2):
+            photo(photos / name / f"{seed}.png", color, 2 * number + seed)
+    (photos / "broken.png").write_text("no picture")
+    place = tmp_path / "shop.index"
+    assert "6 images indexed" in command("index", run, photos, "--to", place)
+    return types.SimpleNamespace(photos=photos, place=place, run=run)
+
+
+def rows(shop, *more):
+    return [json.loads(line) for line in command("index", "list", shop.place, "--json", *more).splitlines()]
+
+
+def test_building_has_a_name_too(shop, tmp_path):
+    command("index", "build", shop.run, shop.photos, "--to", tmp_path / "again")
+    assert Index.load(tmp_path / "again").ids == Index.load(shop.place).ids
+    command("index", "--to", tmp_path / "third", shop.run, shop.photos)
+    assert len(Index.load(tmp_path / "third")) == 6
+
+
+def test_new_photos_are_added_and_known_ones_passed_over(shop, monkeypatch):
+    photo(shop.photos / "red" / "new.png", COLORS["red"])
+    said = command("index", "add", shop.place, shop.photos)
+    assert said.startswith("1 images added, 6 there already, 1 unreadable")
+    assert len(rows(shop)) == 7 and rows(shop)[-1]["label"] == "red"
+    # The same file by another name is the same file.
+    monkeypatch.chdir(shop.photos)
+    assert command("index", "add", shop.place, "red/new.png").startswith("0 images added, 1 there already")
+    before = Index.load(shop.place).vector(str(shop.photos / "red" / "new.png"))
+    photo(shop.photos / "red" / "new.png", COLORS["blue"])
+    said = command("index", "add", shop.place, shop.photos / "red" / "new.png", "--replace")
+    assert said.startswith("0 images added, 1 replaced")
+    after = Index.load(shop.place).vector(str(shop.photos / "red" / "new.png"))
+    assert after[2] > 0.9 > before[2]
+
+
+def test_work_that_is_stopped_goes_on(shop, monkeypatch):
+    for number in range(7):
+        photo(shop.photos / "green" / f"more {number}.png", COLORS["green"], number)
+    monkeypatch.setattr(indexing, "_PART", 2)
+    monkeypatch.setattr("tf_detreg.training.embedding.embed_parts", small_parts(stop=3))
+    with pytest.raises(KeyboardInterrupt):
+        indexing.add_files(shop.place, [shop.photos])
+    assert len(rows(shop)) == 6 + 4
+    monkeypatch.setattr("tf_detreg.training.embedding.embed_parts", small_parts())
+    done = indexing.add_files(shop.place, [shop.photos])
+    assert (done.added, done.known, len(rows(shop))) == (3, 10, 13)
+
+
+def small_parts(stop=None):
+    def parts(embedder, images, progress=None):
+        for number, part in enumerate(embed_parts(embedder, images, batch_size=1)):
+            if stop is not None and number == 2 * stop - 1:
+                raise KeyboardInterrupt
+            yield part
+
+    return parts
+
+
+def test_another_model_is_refused_before_anything_is_embedded(shop, monkeypatch):
+    layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3), keras.layers.UnitNormalization()]
+    other = types.SimpleNamespace(embedder=keras.Sequential(layers), directory=shop.run)
+    monkeypatch.setattr("tf_detreg.training.load_run", lambda directory, data=None: other)
+    with pytest.raises(ValueError, match="another model"):
+        command("index", "add", shop.place, shop.photos)
+
+
+def test_a_table_gives_prices_ids_and_files(shop, tmp_path, caplog):
+    photo(tmp_path / "tables" / "violet.png", (200, 20, 200))
+    table = tmp_path / "tables" / "items.csv"
+    lines = [
+        "path,id,price,article,sold",
+        "violet.png,v1,12.5,007,false",
+        "../photos/red/0.png,r0,8,,true",
+        "gone.png,g,1,,",
+    ]
+    table.write_text("\n".join(lines))
+    command("index", shop.run, shop.photos, "--csv", table, "--to", tmp_path / "priced")
+    made = Index.load(tmp_path / "priced")
+    assert len(made) == 7 and {"v1", "r0"} <= set(made.ids) and "1 of 3 files are not there" in caplog.text
+    assert made.metadata("v1")["price"] == 12.5 and made.metadata("v1")["article"] == "007"
+    assert made.metadata("r0")["label"] == "red" and made.metadata("r0")["sold"] is True
+    assert "article" not in made.metadata("r0")
+    # The table alone.
+    command("index", shop.run, "--csv", table, "--to", tmp_path / "alone")
+    assert Index.load(tmp_path / "alone").ids == ["v1", "r0"]
+    assert command("index", "add", shop.place, "--csv", table).startswith("1 images added, 1 there already")
+
+
+def test_search_filters_and_prints_json(shop, tmp_path):
+    query = shop.photos / "red" / "0.png"
+    said = command("search", shop.place, query, "-k", 3, "--where", 'label in ("green", "blue")', "--json")
+    (row,) = map(json.loads, said.splitlines())
+    assert [one["metadata"]["label"] for one in row["neighbors"]] != [] and row["query"] == "0.png"
+    assert {one["metadata"]["label"] for one in row["neighbors"]} <= {"green", "blue"}
+    assert len(row["neighbors"]) == 3 and row["neighbors"][0]["id"].endswith(".png")
+    # More are asked for than the filter keeps.
+    picture = ["--picture", tmp_path / "n.png"]
+    said = command("search", shop.place, query, "-k", 5, "--where", "label = 'blue'", "--json", *picture)
+    assert len(json.loads(said)["neighbors"]) == 2 and (tmp_path / "n.png").is_file()
+    with pytest.raises(ValueError, match="matches no item"):
+        command("search", shop.place, query, "--where", "label = 'grey'", *picture)
+    with pytest.raises(ValueError, match="--where filters the items of an index"):
+        command("search", shop.run, query, "--where", "label = 'grey'", *picture)
+
+
+def test_items_are_listed(shop):
+    said = command("index", "list", shop.place, "-n", 2)
+    assert "6 of 3 dimensions" in said and "label (text)" in said and "search      exact" in said
+    assert len(said.strip().splitlines()) == 5 + 2
+    assert len(rows(shop, "--where", 'label = "red"')) == 2
+    assert "2 items: label" in command("index", "list", shop.place, "--where", 'label = "red"', "-n", 0)
+
+
+def test_items_are_removed_and_the_space_given_back(shop):
+    assert "2 items removed, 4 left" in command("index", "remove", shop.place, "--where", 'label = "red"')
+    gone = rows(shop)[0]["id"]
+    assert "1 items removed, 3 left" in command("index", "remove", shop.place, gone)
+    with pytest.raises(ValueError, match="is not in the index"):
+        command("index", "remove", shop.place, gone)
+    for wrong in ([], [gone, "--where", "price > 1"]):
+        with pytest.raises(ValueError, match="Say which items"):
+            command("index", "remove", shop.place, *wrong)
+    assert "3 vectors that `compact` gives back" in command("index", "list", shop.place)
+    assert "MB before" in command("index", "compact", shop.place)
+    assert "gives back" not in command("index", "list", shop.place)
+    assert "as it was written: 3 items" in command("index", "verify", shop.place)
+
+
+def test_an_integer_is_an_id_where_it_is_one(tmp_path):
+    Index(np.eye(3), [7, "8", "x"]).save(tmp_path / "i")
+    command("index", "remove", tmp_path / "i", "7", "8")
+    assert Index.load(tmp_path / "i").ids == ["x"]
+
+
+def test_damage_is_found(shop):
+    (file,) = (shop.place / "segments").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="does not match its checksum"):
+        command("index", "verify", shop.place)
+
+
+def test_an_index_is_exported_by_its_ending(shop, tmp_path):
+    pytest.importorskip("pyarrow")
+    assert "6 items written as parquet" in command("index", "export", shop.place, "--to", tmp_path / "x.parquet")
+    assert Index.from_parquet(tmp_path / "x.parquet").ids == Index.load(shop.place).ids
+    only = ["--where", 'label = "red"']
+    assert "2 items written as pgvector" in command("index", "export", shop.place, "--to", tmp_path / "x.sql", *only)
+    assert "embedding vector(3)" in (tmp_path / "x.sql").read_text()
+    with pytest.raises(ValueError, match="say what to write with --format"):
+        command("index", "export", shop.place, "--to", tmp_path / "x")
+
+
+def test_an_index_is_exported_to_embedded_databases(shop, tmp_path):
+    qdrant_client, lancedb = pytest.importorskip("qdrant_client"), pytest.importorskip("lancedb")
+    for name in ("qdrant", "lancedb"):
+        command("index", "export", shop.place, "--to", tmp_path / name, "--format", name, "--table", "shop")
+    assert qdrant_client.QdrantClient(path=str(tmp_path / "qdrant")).count("shop").count == 6
+    assert lancedb.connect(str(tmp_path / "lancedb")).open_table("shop").count_rows() == 6
+
+
+def test_help_teaches():
+    group = command("index", "--help")
+    assert "shop.index" in group and all(
+        name in group for name in ("build", "add", "remove", "list", "verify", "compact", "export")
+    )
+    for name in ("build", "add", "remove", "list", "verify", "compact", "export"):
+        assert len(command("index", name, "--help")) > 200
+    assert "index" in command("--help") and command("index", code=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,price\n", "lists no images"),
+        ("file,price\na.png,1\n", "needs a column 'path'"),
+        ("path,price\na.png\n", "number of columns is wrong"),
+        ("path,price\na.png,1,2\n", "number of columns is wrong"),
+        ("path,id\na.png,x\nb.png,x\n", "the id 'x' is there twice"),
+        ("path,id\na.png,\n", "the id is empty"),
+        ("path\n\0.png\n", "zero byte"),
+        (b"path\ncaf\xe9.png\n", "is not UTF-8"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_told(tmp_path, text, message):
+    table = tmp_path / "items.csv"
+    table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message):
+        item_table.read_items(table)
+
+
+def test_columns_have_types(tmp_path):
+    table = tmp_path / "items.csv"
+    rows = ["path,n,x,flag,code,mixed,none", "a,1,1.5,true,01,1,", "b,,2,False,2,x,", "c,-3,1e3,,3,,"]
+    table.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
+    found = [item.metadata for item in item_table.read_items(table)]
+    assert found == [
+        {"n": 1, "x": 1.5, "flag": True, "code": "01", "mixed": "1"},
+        {"x": 2.0, "flag": False, "code": "2", "mixed": "x"},
+        {"n": -3, "x": 1000.0, "code": "3"},
+    ]
+
+
+def test_a_table_without_files_is_refused(shop, tmp_path, caplog):
+    (tmp_path / "t.csv").write_text("path\ngone.png\n")
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="not one of its 1 files is there"):
+        command("index", shop.run, "--csv", tmp_path / "t.csv", "--to", tmp_path / "x")
+    with pytest.raises(ValueError, match="or a table"):
+        command("index", shop.run, "--to", tmp_path / "x")

@@ -1,0 +1,220 @@
+"""`index`: build an index of images, change it, look at it, and hand it on."""
+
+import pathlib
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from tf_detreg.cli.app import Command, Run, app, with_tensorflow
+
+if TYPE_CHECKING:
+    from tf_detreg.index import Index
+
+
+class _BuildsByDefault(TyperGroup):
+    """`tf-detreg index RUN IMAGES/` builds, as `tf-detreg index build RUN IMAGES/` does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `build` in front of arguments that begin with no command."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["build", *args]
+        return super().parse_args(ctx, args)
+
+
+index = typer.Typer(cls=_BuildsByDefault, no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(index, name="index")
+Place = Annotated[pathlib.Path, typer.Argument(help="An index, as `tf-detreg index RUN IMAGES/ --to INDEX` makes it.")]
+Table = Annotated[
+    pathlib.Path | None,
+    typer.Option("--csv", help="A table with a column `path`, perhaps `id`; other columns become metadata."),
+]
+Where = Annotated[
+    str | None, typer.Option(help="Only items whose metadata are so, such as 'label = \"mug\" and price < 20'.")
+]
+Maker = Annotated[
+    pathlib.Path | None, typer.Option("--run", help="The run whose model made the index. Default: it knows.")
+]
+
+
+@index.callback()
+def _index() -> None:
+    """Build an index of images, change it, look at it, and hand it on to other databases.
+
+    **tf-detreg index RUN IMAGES/ --to shop.index** builds one, **tf-detreg search shop.index photo.jpg** searches it.
+    Then
+
+    * **index add shop.index NEW/** adds what is new in a folder, **--csv items.csv** prices, labels and other metadata;
+
+    * **index list shop.index --where 'price < 20'** shows what is in it;
+
+    * **index remove shop.index --where 'sold = true'** removes items;
+
+    * **index compact** gives space back, **index verify** looks for damage;
+
+    * **index export shop.index --to shop.sql** writes it for PostgreSQL, or `.parquet` for anything else.
+
+    A change is seen by servers and searches that have the index open. Whatever is killed loses only what it was doing.
+    """
+
+
+def _command(function: Command) -> Command:
+    """Register a command under its name, without a `_` at its end."""
+    index.command(function.__name__.rstrip("_"))(with_tensorflow(function))
+    return function
+
+
+@_command
+def build(
+    run: Run,
+    images: Annotated[list[pathlib.Path] | None, typer.Argument(help="Image files, or folders of them.")] = None,
+    to: Annotated[pathlib.Path, typer.Option(help="The index's folder.")] = pathlib.Path("index"),
+    csv: Table = None,
+) -> None:
+    """Build an index of images that `search` and `serve` read. Unreadable files are counted and named.
+
+    `tf-detreg index RUN IMAGES/ --to shop.index`, without the word `build`, does the same. With `--csv items.csv` the
+    table's files are items too; its columns, such as `price`, are what `--where` filters by.
+    """
+    from tf_detreg.index import Index
+    from tf_detreg.indexing import index_files
+
+    Index.check_directory(to)
+    made = index_files(run, images or [], csv)
+    made.save(to)
+    typer.echo(f"{len(made)} images indexed: {to}    (next: tf-detreg search {to} QUERY.jpg)")
+
+
+@_command
+def add(
+    place: Place,
+    images: Annotated[list[pathlib.Path] | None, typer.Argument(help="Image files, or folders of them.")] = None,
+    csv: Table = None,
+    run: Maker = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Embed files again that are in the index, and replace their metadata.")
+    ] = False,
+) -> None:
+    """Add images to an index; those that are in it are passed over.
+
+    About a thousand images are added at a time: stopped work goes on where it was when the command is given again.
+    """
+    from tf_detreg.indexing import add_files
+
+    done = add_files(place, images or [], csv, directory=run, replace=replace)
+    others = {"replaced": done.replaced, "there already": done.known, "unreadable": done.unreadable}
+    said = "".join(f", {count} {what}" for what, count in others.items() if count)
+    typer.echo(f"{done.added} images added{said}: {place}")
+
+
+@_command
+def remove(
+    place: Place,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of items, as `index list` shows them.")] = None,
+    where: Where = None,
+) -> None:
+    """Remove items by their ids or by a filter, in one step."""
+    from tf_detreg.index import Index
+
+    if bool(ids) == bool(where):
+        raise ValueError("Say which items: their ids, or --where 'price > 100'.")
+    with Index.load(place) as opened:
+        removed = opened.remove(where=where) if where else opened.remove([_known(opened, id) for id in ids or []])
+        typer.echo(f"{removed} items removed, {len(opened)} left: {place}")
+
+
+@_command
+def list_(
+    place: Place,
+    where: Where = None,
+    count: Annotated[int, typer.Option("-n", min=0, help="Items to show; 0 shows none.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all items, a line of JSON each.")] = False,
+) -> None:
+    """Show what an index holds: its size, its fields, and its first items."""
+    import itertools
+    import json
+
+    from tf_detreg.index import Index
+
+    with Index.load(place) as opened:
+        rows = opened.rows(where)
+        if as_json:
+            for row in rows:
+                typer.echo(json.dumps(row))
+            return
+        for name, value in opened.describe().items():
+            typer.echo(f"{name:11} {value}")
+        if where:
+            typer.echo(f"{'filtered':11} {opened.count(where):,} items: {where}")
+        for row in itertools.islice(rows, count):
+            typer.echo(json.dumps(row, ensure_ascii=True))
+
+
+@_command
+def verify(place: Place) -> None:
+    """Read all of an index once, and compare it with its checksums."""
+    from tf_detreg.index import Index
+
+    with Index.load(place) as opened:
+        opened.verify(progress=None)
+        typer.echo(f"{place} is as it was written: {len(opened):,} items.")
+
+
+@_command
+def compact(place: Place) -> None:
+    """Rewrite an index without what was removed, and build its search tree again if it has one."""
+    from tf_detreg.index import Index
+
+    with Index.load(place) as opened:
+        before = opened.bytes_on_disk()
+        opened.compact()
+        typer.echo(f"{before / 1e6:,.1f} MB before, {opened.bytes_on_disk() / 1e6:,.1f} MB now: {place}")
+
+
+@_command
+def export(
+    place: Place,
+    to: Annotated[str, typer.Option(help="A file; for qdrant and lancedb a folder, or for qdrant http://HOST:6333.")],
+    format: Annotated[
+        Literal["parquet", "pgvector", "qdrant", "lancedb"] | None,
+        typer.Option(help="Default: by the ending, .parquet or .sql."),
+    ] = None,
+    table: Annotated[str, typer.Option(help="The name of the table or collection.")] = "items",
+    where: Where = None,
+) -> None:
+    """Write an index for other databases: Parquet, PostgreSQL with pgvector, Qdrant, LanceDB; see docs/databases.md."""
+    import os
+
+    from tf_detreg.files import check_file
+    from tf_detreg.index import Index
+
+    endings = {".parquet": "parquet", ".sql": "pgvector"}
+    format = format or endings.get(pathlib.PurePath(to).suffix)
+    if format is None:
+        raise ValueError(f"--to {to}: say what to write with --format parquet, pgvector, qdrant or lancedb.")
+    if format in endings.values():
+        check_file(to)
+    with Index.load(place) as opened:
+        total = opened.count(where)
+        if format == "parquet":
+            opened.to_parquet(to, where=where, progress=None)
+        elif format == "pgvector":
+            opened.to_pgvector(to, table, where=where, progress=None)
+        elif format == "lancedb":
+            opened.to_lancedb(to, table, where=where)
+        else:
+            try:
+                from qdrant_client import QdrantClient
+            except ImportError as error:
+                raise ImportError(f"Qdrant's client is not installed ({error}): pip install qdrant-client.") from error
+            remote = to.startswith(("http://", "https://"))
+            client = QdrantClient(url=to, api_key=os.environ.get("QDRANT_API_KEY")) if remote else QdrantClient(path=to)
+            opened.to_qdrant(client, table, where=where, progress=None)
+            client.close()
+    typer.echo(f"{total:,} items written as {format}: {to}")
+
+
+def _known(opened: "Index", id: str) -> str | int:
+    """An id as the index has it: what is typed may be an integer there."""
+    return int(id) if id not in opened and id.lstrip("-").isdecimal() and int(id) in opened else id
