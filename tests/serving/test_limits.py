@@ -1,7 +1,10 @@
 """What a stranger may send: on the wire, as a name, as a number, as a compressed body and as a form."""
 
+import asyncio
+import base64
 import contextlib
 import gzip
+import io
 import json
 import socket
 import time
@@ -11,8 +14,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.serving.conftest import listening, png
-from tf_detreg.serving import batching
+from tf_detreg.serving import batching, protocol
 from tf_detreg.serving.app import Settings, create_app
+from tf_detreg.serving.budget import Budget
 from tf_detreg.serving.model import ModelDirectory
 from tf_detreg.serving.server import host_names
 
@@ -279,6 +283,132 @@ def test_pages_of_other_origins_may_read_only_where_that_is_asked_for(client, fo
 def test_limits_are_checked():
     with pytest.raises(ValueError, match="`timeout` must be positive; received 0"):
         Settings(timeout=0)
+    with pytest.raises(ValueError, match="`max_bodies` must be at least `max_body`"):
+        Settings(max_bodies=1000)
     with pytest.raises(ValueError, match="`allowed_hosts` must be a list"):
         Settings(allowed_hosts="localhost")
     assert Settings().waiting_rows >= max(batching.SIZES)
+
+
+def bitonal(side):
+    """A PNG of a few kilobytes that is decoded to side × side pixels."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_the_pixels_of_a_request_have_a_largest_sum(client, pictures):
+    def ask(contents):
+        rows = [{"b64": base64.b64encode(content).decode()} for content in contents]
+        return client.post(PREDICT, json={"signature_name": "serve_bytes", "instances": rows})
+
+    refused = ask([bitonal(8000)] * 5)
+    assert refused.status_code == 413
+    assert refused.json()["error"] == "The images of a request have at most 256 megapixels; received 320.0."
+    # What is refused by its own header costs nothing, and so does what is no image.
+    found = ask([bitonal(9000)] * 5 + [b"", b"\xff\xd8", b"BM", png(pictures[0])])
+    assert found.status_code == 200
+    assert [row["valid"] for row in found.json()["predictions"]] == 8 * [False] + [True]
+
+
+def test_what_is_decoded_at_a_time_waits_in_turn():
+    async def scenario():
+        budget, events = Budget(4), []
+
+        async def use(name, amount, seconds=0.0):
+            async with budget.waiting(amount):
+                events.append(name)
+                await asyncio.sleep(seconds)
+
+        given_up = asyncio.create_task(asyncio.wait_for(use("late", 9), 0.02))
+        await asyncio.sleep(0)
+        tasks = [asyncio.create_task(use(*one)) for one in (("a", 3, 0.05), ("b", 2), ("c", 1), ("none", 0))]
+        with pytest.raises(TimeoutError):
+            await given_up
+        await asyncio.sleep(0.01)
+        assert events == ["a"]
+        await asyncio.gather(*tasks)
+        assert (events, budget.held) == (["a", "b", "c", "none"], 0)
+
+    asyncio.run(scenario())
+
+
+def test_bodies_have_a_largest_sum(folder):
+    settings = Settings(max_body=100_000, max_bodies=150_000, poll=0)
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n".encode()
+    with listening(create_app(ModelDirectory(folder), settings=settings), settings) as address:
+        host, port = address.removeprefix("http://").split(":")
+
+        def send(size):
+            connection = socket.create_connection((host, int(port)), timeout=20)
+            connection.sendall(head + b"[" * size)
+            return connection
+
+        with send(90_000):
+            time.sleep(0.5)
+            with send(100_000) as second:
+                assert second.recv(100_000).startswith(b"HTTP/1.1 503 ")
+        time.sleep(0.5)
+        with send(100_000) as third:
+            assert third.recv(100_000).startswith(b"HTTP/1.1 400 ")
+
+
+def chunked(data, size, head=f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"):
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    return head.encode() + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def test_tiny_chunks_are_refused_before_they_cost_much(connect, pictures, monkeypatch):
+    """A megabyte of them kept everybody waiting for a second."""
+    body = json.dumps({"instances": [pictures[0].tolist()] * 100}).encode()
+    connection = connect()
+    connection.sendall(chunked(body, 100))
+    assert connection.recv(100_000).startswith(b"HTTP/1.1 200 ")
+    connection.close()
+
+    events, original = [0], protocol._Connection.next_event
+
+    def count(self):
+        events[0] += 1
+        return original(self)
+
+    monkeypatch.setattr(protocol._Connection, "next_event", count)
+    connection = connect()
+    with contextlib.suppress(OSError):
+        connection.sendall(chunked(body, 1))
+    assert answer(connection) == (400, "The body is no valid HTTP, or comes in chunks of fewer than 64 bytes.")
+    assert events[0] < 1100
+    connection = connect()
+    connection.sendall(chunked(b"", 1)[:-5] + b"no size\r\n")
+    assert answer(connection)[0] == 400
+    assert b"200 OK" in ask_health(connect())
+
+
+def test_a_header_has_a_largest_number_of_fields(client):
+    assert client.get("/health", headers={f"x{n}": "" for n in range(80)}).status_code == 200
+    refused = client.get("/health", headers={f"x{n}": "" for n in range(120)})
+    assert (refused.status_code, refused.json()["error"]) == (431, "The header has more than 100 fields.")
+
+
+def test_a_large_header_is_not_parsed_at_all(connect, monkeypatch):
+    def fail(self, data):
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(protocol._Connection, "receive_data", fail)
+    connection = connect()
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"a:\r\n" * 50_000 + b"\r\n")
+    assert answer(connection)[0] == 431
+
+
+@pytest.mark.parametrize(
+    "instances",
+    [[[]], [[], []], [[[[]]]], "[" * 500 + "]" * 500, "[" * 100_000, "[" * 100_000 + "NaN", [{}] * 2, [[1]] * 100_000],
+    ids=["an empty row", "two", "deep and empty", "deep", "unfinished", "unfinished, with NaN", "objects", "many"],
+)
+def test_instances_that_are_no_images(client, instances):
+    text = instances if isinstance(instances, str) else json.dumps(instances)
+    refused = client.post(PREDICT, content='{"instances": ' + text + "}")
+    assert refused.status_code == 400
+    assert len(refused.json()["error"]) < 300

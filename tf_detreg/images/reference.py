@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import struct
 
 import numpy as np
 
@@ -98,6 +99,25 @@ def thumbnail(source: Source, side: int):
         if header.components:
             image.draft("RGB", (2 * side, 2 * side))
         return orientation.upright(_pixels(image, header), header.orientation)
+
+
+def declared_pixels(content: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """Return how many pixels the graph reader would decode, by the header alone; 0 where it refuses the file.
+
+    Args:
+        content: The bytes of a file.
+        max_pixels: Most pixels that the file may declare; more are refused. Defaults to 64 million.
+
+    Example:
+        >>> declared_pixels(b"no image")
+        0
+    """
+    try:
+        header = _PARSERS[format_of(content[:16])](content)
+        check_pixels(header.width, header.height, max_pixels)
+    except (UnreadableImage, KeyError, struct.error, IndexError):  # what a damaged header makes of the parsers
+        return 0
+    return header.width * header.height
 
 
 def problem(path: str | os.PathLike) -> str | None:

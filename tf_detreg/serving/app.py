@@ -85,7 +85,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return Guard(app, settings.allowed_hosts, settings.max_header)
+    return Guard(app, settings.allowed_hosts, settings.max_header, settings.max_fields)
 
 
 class _Cors(CORSMiddleware):

@@ -3,29 +3,37 @@
 import asyncio
 import contextlib
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from tf_detreg.serving.budget import Budget
 from tf_detreg.serving.problem import BadRequest, Problem
 
 _MOST_FIELDS = 16  # of a form, beside its one file
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The request's body, decompressed where it says that it is compressed.
+@contextlib.asynccontextmanager
+async def body_of(request: Request, limit: int, budget: Budget) -> AsyncIterator[bytes]:
+    """Yield the request's body, decompressed where it says that it is compressed.
 
     Args:
         request: The request.
         limit: Bytes, before and after decompression.
+        budget: Of the bytes of all requests; the body is part of it until the block ends.
 
     Raises:
         Problem: 413, if it is larger, or says so; 415, if it is compressed in a way that is not known; 400, if it is
-            damaged.
+            damaged; 503, if all requests together hold too much.
         ClientDisconnect: If the client left.
     """
+    with budget.growing() as add:
+        yield await _read(request, limit, add)
+
+
+async def _read(request: Request, limit: int, add: Callable[[int], None]) -> bytes:
     declared = request.headers.get("content-length", "0")
     _refuse_larger(int(declared) if len(declared) < 20 and declared.isdecimal() else 0, limit)
     parts, size, more = [], 0, True
@@ -37,13 +45,16 @@ async def read_body(request: Request, limit: int) -> bytes:
         parts.append(part)
         size += len(part)
         _refuse_larger(size, limit)
+        add(len(part))
     body = b"".join(parts)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise Problem(415, "Send the body as it is, or with Content-Encoding: gzip.")
-    return await asyncio.to_thread(gunzip, body, limit)
+    content = await asyncio.to_thread(gunzip, body, limit)
+    add(len(content))
+    return content
 
 
 def gunzip(body: bytes, limit: int) -> bytes:

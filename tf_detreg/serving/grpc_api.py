@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _SMALL = 100_000
 _STREAMS = 128  # requests of one connection at a time
+_CALLS = 128  # requests at a time, each of which is in memory as a whole before anything can be asked of it
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
@@ -54,7 +55,7 @@ async def listening(predictor: Predictor, address: str) -> AsyncIterator[int]:
         OSError: If the address is taken.
     """
     settings = predictor.settings
-    server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=settings.max_connections)
+    server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=min(settings.max_connections, _CALLS))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Prediction(predictor), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_Models(predictor), server)
     try:
@@ -128,6 +129,11 @@ class _Prediction(_Service, prediction_service_pb2_grpc.PredictionServiceService
 
     async def _predict(self, request) -> predict_pb2.PredictResponse:
         version = self._version(request.model_spec)
+        with self._predictor.bodies.growing() as add:
+            add(request.ByteSize())
+            return await self._outputs(request, version)
+
+    async def _outputs(self, request, version: Version) -> predict_pb2.PredictResponse:
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         if signature not in version.signatures:
             raise BadRequest(f'Serving signature key "{signature[:100]}" not found.')

@@ -17,10 +17,11 @@ class Guard:
         allowed_hosts: As in `Settings`.
         max_header: Bytes of all header fields and the target. A parser that has read a whole header in one piece
             does not apply its own limit.
+        max_fields: How many header fields.
     """
 
-    def __init__(self, application: ASGIApp, allowed_hosts: Sequence[str], max_header: int):
-        self._application, self._max_header = application, max_header
+    def __init__(self, application: ASGIApp, allowed_hosts: Sequence[str], max_header: int, max_fields: int):
+        self._application, self._max_header, self._max_fields = application, max_header, max_fields
         self._names = {name.lower().rstrip(".") for name in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,6 +43,8 @@ class Guard:
         size += len(scope.get("raw_path") or b"") + len(scope["query_string"])
         if size > self._max_header:
             return JSONResponse({"error": f"The header is larger than {self._max_header} bytes."}, 431)
+        if len(scope["headers"]) > self._max_fields:
+            return JSONResponse({"error": f"The header has more than {self._max_fields} fields."}, 431)
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         # A name can be made to resolve to this machine; the address that the connection came to cannot be pretended.
         address = (scope.get("server") or ("",))[0]
@@ -61,7 +64,7 @@ class Guard:
             address: The address that the connection came to, which is allowed too.
 
         Example:
-            >>> guard = Guard(None, ["localhost", "*.example.com"], 1000)
+            >>> guard = Guard(None, ["localhost", "*.example.com"], 1000, 100)
             >>> [guard.allows(host) for host in (b"localhost:8501", b"a.example.com", b"example.com", b"evil.test")]
             [True, True, False, False]
         """

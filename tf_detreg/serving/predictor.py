@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg.images.formats import MAX_PIXELS
+from tf_detreg.images.reference import declared_pixels
 from tf_detreg.serving.batching import Arrays, Batcher, Overloaded
+from tf_detreg.serving.budget import Budget
 from tf_detreg.serving.metrics import Metrics
 from tf_detreg.serving.model import ModelDirectory, Version
 from tf_detreg.serving.problem import Problem
 from tf_detreg.serving.settings import Settings
+
+SMALL = 100_000  # bytes that are read or written in less time than another thread needs to take them over
 
 
 class Predictor:
@@ -27,6 +32,7 @@ class Predictor:
 
     def __init__(self, model: ModelDirectory, settings: Settings, metrics: Metrics):
         self.model, self.settings, self.metrics = model, settings, metrics
+        self.bodies, self._decoding = Budget(settings.max_bodies), Budget(settings.max_pixels)
         self._batchers: dict[tuple[int, str], Batcher] = {}
 
     @contextlib.asynccontextmanager
@@ -48,6 +54,10 @@ class Predictor:
     async def in_thread(self, function: Callable, *arguments: Any) -> Any:
         """The result of a function that would hold up other requests here."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def by_size(self, size: int, function: Callable, *arguments: Any) -> Any:
+        """Call a function here, or in a thread where its `size` bytes would hold up the other requests."""
+        return function(*arguments) if size < SMALL else await self.in_thread(function, *arguments)
 
     def version(self, name: str, number: int | None = None) -> Version:
         """The version that answers for a model.
@@ -74,7 +84,7 @@ class Predictor:
             inputs: An array for each of its inputs.
 
         Raises:
-            Problem: 413, if these are too many rows; 503, if too many wait already.
+            Problem: 413, if these are too many rows or pixels; 503, if too many wait already.
         """
         rows = len(next(iter(inputs.values())))
         if rows > self.settings.waiting_rows:
@@ -90,12 +100,30 @@ class Predictor:
                 observe=self.metrics.batch_rows.observe,
             )
         try:
-            outputs = await self._batchers[key](inputs)
+            async with self._decoding.waiting(await self._pixels(version, inputs)):
+                outputs = await self._batchers[key](inputs)
         except Overloaded:
             raise Problem(503, "The server is busy.") from None
         if "valid" in outputs:
             self.metrics.invalid.inc(outputs["valid"].size - np.count_nonzero(outputs["valid"]))
         return outputs
+
+    async def _pixels(self, version: Version, inputs: Arrays) -> int:
+        """What the encoded images among the inputs are going to be as pixels, which their bytes say nothing about.
+
+        Raises:
+            Problem: 413, if that is too much for one request.
+        """
+        contents = [content for value in inputs.values() if value.dtype == object for content in value.flat]
+        most = version.facts.get("max_pixels", MAX_PIXELS)
+        size = sum(map(len, contents))
+        found = await self.by_size(size, lambda: sum(declared_pixels(content, most) for content in contents))
+        if found > self.settings.max_pixels:
+            millions = self.settings.max_pixels / 1e6
+            raise Problem(
+                413, f"The images of a request have at most {millions:g} megapixels; received {found / 1e6:,.1f}."
+            )
+        return found
 
     def waiting(self) -> int:
         """Rows that wait for the model."""

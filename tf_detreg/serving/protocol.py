@@ -3,6 +3,7 @@
 import asyncio
 import http
 import json
+import re
 from typing import Any
 
 import h11
@@ -11,6 +12,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tf_detreg.serving.settings import Settings
 
 LINGER = 2.0  # seconds in which a refused client may still send, so that it can read the answer before the end
+FREE_CHUNKS = 1000  # of a body, which may be of any size
+LEAST_CHUNK = 64  # bytes that the chunks of a body have on average, beyond those: each costs as much as a kilobyte
+_HEADER_END = re.compile(rb"\n\r?\n")
+
+
+class _Connection(h11.Connection):
+    """h11's state of a connection, which refuses bodies in tiny chunks: they would keep it busy for long."""
+
+    _chunks = _size = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._size = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            self._size += len(event.data)
+            if self._chunks > FREE_CHUNKS and self._size < LEAST_CHUNK * self._chunks:
+                raise h11.RemoteProtocolError("tiny chunks")
+        return event
 
 
 class LimitedProtocol(H11Protocol):
@@ -27,6 +48,7 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, settings: Settings, **named: Any):
         super().__init__(*arguments, **named)
+        self.conn = _Connection(h11.SERVER, settings.max_header)
         self._settings = settings
         self._state: str | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -45,6 +67,9 @@ class LimitedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._state == "closing":
             return
+        if self.conn.their_state is h11.IDLE and self._is_too_large(data):
+            self._refuse_header()
+            return
         super().data_received(data)
         self._follow()
 
@@ -55,12 +80,27 @@ class LimitedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, in JSON."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            if len(self.conn.trailing_data[0]) > self._settings.max_header:
+                self._refuse_header()
+            else:
+                self._refuse(400, msg)
+        elif cycle.response_started:
             self.transport.abort()
-        elif len(self.conn.trailing_data[0]) > self._settings.max_header:
-            self._refuse(431, f"The header is larger than {self._settings.max_header} bytes.")
         else:
-            self._refuse(400, msg)
+            cycle.disconnected = True  # the application gives up, and what it still answers is dropped
+            cycle.message_event.set()
+            self._refuse(400, f"The body is no valid HTTP, or comes in chunks of fewer than {LEAST_CHUNK} bytes.")
+
+    def _is_too_large(self, data: bytes) -> bool:
+        """Whether a header is, before any of it is parsed."""
+        most = self._settings.max_header
+        begun = self.conn.trailing_data[0] + data[: most + 4]
+        return len(begun) > most and _HEADER_END.search(begun) is None
+
+    def _refuse_header(self) -> None:
+        self._refuse(431, f"The header is larger than {self._settings.max_header} bytes.")
 
     def _follow(self) -> None:
         """Enter the state that h11 is in now."""

@@ -10,12 +10,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tf_detreg.serving import wire
-from tf_detreg.serving.bodies import read_body
+from tf_detreg.serving.bodies import body_of
 from tf_detreg.serving.model import Version
 from tf_detreg.serving.predictor import Predictor
 from tf_detreg.serving.problem import BadRequest
-
-SMALL = 100_000  # bytes that are read or written in less time than another thread needs to take them over
 
 
 class _NameConvertor(StringConvertor):
@@ -52,11 +50,13 @@ class Rest:
     async def predict(self, request: Request) -> Response:
         """The outputs of a signature for rows (`instances`) or columns (`inputs`)."""
         version = self._version(request)
-        body = await read_body(request, self._predictor.settings.max_body)
-        signature, inputs, rows = await self._by_size(len(body), _read, body, version)
-        outputs = await self._predictor.run(version, signature, inputs)
-        size = sum(value.nbytes for value in outputs.values())
-        return Response(await self._by_size(size, wire.answer, outputs, rows), media_type="application/json")
+        async with body_of(request, self._predictor.settings.max_body, self._predictor.bodies) as body:
+            signature, inputs, rows = await self._predictor.by_size(len(body), _read, body, version)
+            outputs = await self._predictor.run(version, signature, inputs)
+            size = sum(value.nbytes for value in outputs.values())
+            return Response(
+                await self._predictor.by_size(size, wire.answer, outputs, rows), media_type="application/json"
+            )
 
     async def status(self, request: Request) -> Response:
         """Which version is available."""
@@ -81,10 +81,6 @@ class Rest:
         if number is not None and not (number.isascii() and number.isdecimal() and len(number) < 19):
             raise BadRequest(f"Failed to convert version: {number[:40]} to numeric.")
         return self._predictor.version(request.path_params["model"], None if number is None else int(number))
-
-    async def _by_size(self, size: int, function: Callable, *arguments):
-        """Call a function here, or in a thread where its `size` bytes would hold up the other requests."""
-        return function(*arguments) if size < SMALL else await self._predictor.in_thread(function, *arguments)
 
 
 def _read(body: bytes, version: Version) -> tuple[str, dict[str, np.ndarray], bool]:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tf_detreg.retrieval.identity import same_model, short
-from tf_detreg.serving.bodies import read_body, uploaded
+from tf_detreg.serving.bodies import body_of, uploaded
 from tf_detreg.serving.gallery import MOST_NEIGHBORS, Gallery
 from tf_detreg.serving.predictor import Predictor
 from tf_detreg.serving.problem import BadRequest, Problem
@@ -56,11 +56,11 @@ class Search:
         """The nearest items of an image file, which is the body or the one file of a form."""
         gallery, k = self._searched(), _count(request)
         start = time.perf_counter()
-        body = await read_body(request, self._predictor.settings.max_body)
         content = np.empty(1, object)
-        content[0] = await uploaded(request.headers, body)
-        version = self._predictor.model.current
-        outputs = await self._predictor.run(version, "serve_bytes", {"image_bytes": content})
+        async with body_of(request, self._predictor.settings.max_body, self._predictor.bodies) as body:
+            content[0] = await uploaded(request.headers, body)
+            version = self._predictor.model.current
+            outputs = await self._predictor.run(version, "serve_bytes", {"image_bytes": content})
         if not outputs["valid"][0]:
             millions = version.facts.get("max_pixels", 64_000_000) // 1_000_000
             raise Problem(

@@ -68,6 +68,7 @@ def serve(
 
     settings = Settings(
         max_body=max_body,
+        max_bodies=max(max_body, Settings.max_bodies),
         timeout=timeout,
         allowed_hosts=host_names(host) if allowed_hosts is None else allowed_hosts,
         cors_origins=cors_origins,

@@ -12,12 +12,16 @@ class Settings:
 
     Args:
         max_body: Bytes of a request, also after decompression. Defaults to 32 MB.
+        max_bodies: Bytes of all requests that are read or answered at a time (then 503). Defaults to 256 MB.
+        max_pixels: Pixels that the encoded images of one request declare together (then 413), and that are decoded at
+            a time: further requests wait. Defaults to 256 million.
         timeout: Seconds until a request is given up. Defaults to 30.
         batch_rows: Rows that run together. Defaults to 64.
         waiting_rows: Rows that may wait (then the answer is 503) and rows of one request (then 413). Defaults to 2048.
         workers: Model calls at a time. Defaults to 2.
         poll: Seconds between looks for another version; 0 for none. Defaults to 5.
         max_header: Bytes of a request's header (then 431). Defaults to 16 KiB.
+        max_fields: Fields of a request's header (then 431). Defaults to 100.
         header_timeout: Seconds in which a header must be complete (then 408). Defaults to 10.
         keep_alive: Seconds until an idle connection is closed. Defaults to 15.
         max_connections: Connections at a time (then 503). Defaults to 512.
@@ -28,7 +32,7 @@ class Settings:
             to none.
 
     Raises:
-        ValueError: If a limit is not positive.
+        ValueError: If a limit is not positive, or `max_bodies` is less than `max_body`.
 
     Example:
         >>> Settings(timeout=5).max_body
@@ -36,12 +40,15 @@ class Settings:
     """
 
     max_body: int = 32_000_000
+    max_bodies: int = 256_000_000
+    max_pixels: int = 256_000_000
     timeout: float = 30.0
     batch_rows: int = 64
     waiting_rows: int = 2048
     workers: int = 2
     poll: float = 5.0
     max_header: int = 16_384
+    max_fields: int = 100
     header_timeout: float = 10.0
     keep_alive: float = 15.0
     max_connections: int = 512
@@ -56,3 +63,7 @@ class Settings:
                     raise ValueError(f"`{field.name}` must be a list of names; received {value!r}.")
             elif not value > 0 and not (field.name == "poll" and value == 0):
                 raise ValueError(f"`{field.name}` must be positive; received {value!r}.")
+        if self.max_bodies < self.max_body:
+            raise ValueError(
+                f"`max_bodies` must be at least `max_body`, {self.max_body}; received {self.max_bodies!r}."
+            )

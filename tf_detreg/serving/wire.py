@@ -136,7 +136,7 @@ def _array(name: str, value, spec) -> np.ndarray:
         made = np.asarray(value)
     except (ValueError, RecursionError):
         raise BadRequest(f"Input {name!r} is ragged: every row must have the shape {shape[1:]}.") from None
-    if made.size == 0:
+    if made.shape == (0,):  # an empty batch
         made = np.zeros((0, *shape[1:]))
     if made.dtype.kind not in "iuf":
         raise BadRequest(f"Input {name!r} must hold numbers, received {made.dtype.kind!r} values.")
