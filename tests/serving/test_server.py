@@ -322,7 +322,7 @@ def test_the_version_before_serves_when_the_newest_is_removed(embedder, tmp_path
     with TestClient(create_app(model, settings=Settings(poll=0.05))) as client:
         for removed, left in ((3, 2), (1, 2), (2, 2)):  # the last one serves on, whatever becomes of its folder
             shutil.rmtree(tmp_path / "m" / str(removed))
-            end = time.monotonic() + 60
+            end = time.monotonic() + 600  # the machine may do other work
             while client.get("/health").json()["version"] != left:
                 assert time.monotonic() < end
                 time.sleep(0.05)
@@ -338,7 +338,7 @@ def test_a_version_that_no_longer_serves_leaves_memory(embedder, tmp_path):
         assert client.post("/v1/models/m:predict", json={"instances": np.zeros((1, 16, 16, 3)).tolist()}).is_success
         first = weakref.ref(model.current.signatures["serve_bytes"].graph)  # in cycles: only the collector frees it
         export.saved_model(embedder, tmp_path / "m", warm_up=False)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600  # the machine may do other work
         while client.get("/health").json()["version"] == 1 or first() is not None:
             assert time.monotonic() < end
             time.sleep(0.05)
