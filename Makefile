@@ -19,7 +19,7 @@ help:
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and 'tf_detreg needs Python 3.11 to 3.13: make PYTHON=python3.11 ...')"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[all]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
@@ -43,7 +43,7 @@ test-slow: $(VENV)/.dev
 BEAM := .venv-beam
 $(BEAM)/.ready: pyproject.toml constraints-beam.txt
 	test -x $(BEAM)/bin/python || $(PYTHON) -m venv $(BEAM)
-	$(BEAM)/bin/python -m pip install --quiet -c constraints-beam.txt -e ".[beam]" pytest
+	$(BEAM)/bin/python -m pip install --quiet -c constraints-beam.txt -e ".[beam,cli]" pytest
 	touch $@
 
 test-beam: $(BEAM)/.ready

@@ -1,6 +1,19 @@
-"""`python -m tf_detreg` is the command `tf-detreg`."""
+"""The command `tf-detreg`, also as `python -m tf_detreg`."""
 
-from tf_detreg.cli import main
+import sys
+
+from tf_detreg import extras
+
+
+def main() -> None:
+    """Run the command, or say in a line what has to be installed for it."""
+    try:
+        with extras.needed("The command tf-detreg"):
+            from tf_detreg.cli import main as run
+    except ModuleNotFoundError as error:
+        sys.exit(f"Error: {error}")
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -57,6 +57,9 @@ PACKAGES = {
     "safetensors": Package("safetensors", "text"),
     "pyarrow": Package("pyarrow", "parquet"),
     "apache_beam": Package("apache-beam", "beam"),
+    "usearch": Package("usearch", "ann"),
+    "qdrant_client": Package("qdrant-client", "databases"),
+    "lancedb": Package("lancedb", "databases"),
 }
 
 

@@ -1,6 +1,6 @@
 """Embed image files through TensorFlow Serving's gRPC API (about half the bytes of REST).
 
-pip install tf-detreg        # brings tensorflow-serving-api
+pip install 'tf-detreg[export]'        # brings tensorflow-serving-api
 python examples/serving/grpc_client.py photo.jpg other.png
 """
 

@@ -78,7 +78,7 @@ MAKERS = [cv_densenet, cv_lite, hub_resnet, hub_vgg, hub_vit, hub_dino]
 def body(request):
     package = "keras_" + request.param.__name__.split("_")[0]
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"needs {backbones.foreign.PACKAGES[package]}")
+        pytest.skip(f"needs {package}")
     keras.utils.set_random_seed(0)
     return request.param()
 

@@ -44,7 +44,7 @@ def test_a_word_may_be_a_line_break_of_unicode(tmp_path):
 @pytest.mark.parametrize("package", ["tokenizers", "safetensors"])
 def test_a_missing_package_is_named_with_its_extra(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"needs the package {package}.*tf-detreg\[text\]"):
+    with pytest.raises(ImportError, match=rf"SentenceEncoder needs {package}, .*tf-detreg\[text\]"):
         SentenceEncoder(FOLDER)
 
 

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg import extras
 from tf_detreg._compat import last_layer
 from tf_detreg.analysis.memory import MEMORY, BoundedMap
 from tf_detreg.analysis.neighbors import _height_width
@@ -86,7 +87,8 @@ class LipschitzReport:
 
     def plot(self, path) -> None:
         """Writes a figure: singular values, and the secant ratios by population, a column per part."""
-        from matplotlib.figure import Figure
+        with extras.needed("A plot"):
+            from matplotlib.figure import Figure
 
         figure = Figure(figsize=(4.5 * len(self.parts), 7), layout="constrained")
         axes = figure.subplots(2, len(self.parts), squeeze=False)

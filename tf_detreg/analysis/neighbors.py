@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.files import replacing
 
 STYLE = """
@@ -113,8 +114,9 @@ class Neighbors:
             path: Where it goes; written atomically.
             tile: Side of a tile in pixels. Defaults to 128.
         """
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Rectangle
+        with extras.needed("A picture of neighbors"):
+            from matplotlib.figure import Figure
+            from matplotlib.patches import Rectangle
         from PIL import Image
 
         gap, (q, k) = 8, self.scores.shape
@@ -254,7 +256,8 @@ def _wrapped(text: str, width: int) -> str:
 
 def _fonts(text: str) -> tuple[list[str], set[int]]:
     """Installed fonts that have the characters of a text between them, matplotlib's own first, and what none has."""
-    from matplotlib import font_manager, ft2font
+    with extras.needed("A picture of neighbors"):
+        from matplotlib import font_manager, ft2font
 
     families, missing = ["DejaVu Sans"], {ord(c) for c in text if not c.isspace()}
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: entry.name != families[0]):

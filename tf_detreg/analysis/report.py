@@ -13,6 +13,7 @@ import pathlib
 import string
 from collections.abc import Mapping, Sequence
 
+from tf_detreg import extras
 from tf_detreg.files import write_text
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html")
@@ -62,8 +63,9 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
     Args:
         history: A mapping an epoch: `epoch`, counted from 1, and the quantities that were logged in it.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    with extras.needed("A report"):
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
     names = [name for name in dict.fromkeys(name for row in history for name in row) if name != "epoch"]
     if not names:

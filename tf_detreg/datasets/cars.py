@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 
-from tf_detreg import deprecated
+from tf_detreg import deprecated, extras
 from tf_detreg.datasets.benchmarks import Benchmark
 from tf_detreg.datasets.image_set import Size, Splits, hold_out
 
@@ -78,7 +78,8 @@ def _parted(root: pathlib.Path):
 
 
 def _mat(path: pathlib.Path, *keys: str) -> dict:
-    from scipy.io import loadmat
+    with extras.needed("Reading .mat files"):
+        from scipy.io import loadmat
 
     try:
         content = loadmat(path, squeeze_me=True)

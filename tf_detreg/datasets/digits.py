@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.datasets.image_set import ImageSet, Splits
 
 
@@ -22,7 +23,8 @@ def digits(seed: int = 0) -> Splits:
     >>> train.num_classes, len(train) + len(validation) + len(test)
     (10, 1797)
     """
-    from sklearn.datasets import load_digits
+    with extras.needed("The digits data set"):
+        from sklearn.datasets import load_digits
 
     source = load_digits()
     images = np.rint(source.images * (255 / 16)).astype(np.uint8)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
 from tf_detreg.files import replacing
@@ -79,7 +80,8 @@ def _cached(size: int, seed: int) -> ImageSet:
 
 def _fingerprint() -> str:
     """Of everything that decides which pixels come out: versions and font files."""
-    import matplotlib
+    with extras.needed("The glyphs data set"):
+        import matplotlib
     import PIL
     from PIL import features
 
@@ -145,7 +147,8 @@ def _drawings() -> list[dict[str, np.ndarray]]:
 
 def _characters(name: str, family: int) -> set[str]:
     """What a face says it can draw, without controls, spaces, private and unassigned code points."""
-    from matplotlib.ft2font import FT2Font
+    with extras.needed("The glyphs data set"):
+        from matplotlib.ft2font import FT2Font
 
     chars = {chr(code) for code, glyph in FT2Font(_font_file(name)).get_charmap().items() if glyph}
     if FAMILIES[family] == "Computer Modern":
@@ -193,7 +196,8 @@ def _alike(face: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
 
 
 def _font_file(name: str) -> str:
-    import matplotlib
+    with extras.needed("The glyphs data set"):
+        import matplotlib
 
     return str(pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf"))
 

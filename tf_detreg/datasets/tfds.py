@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tf_detreg import deprecated
+from tf_detreg import deprecated, extras
 from tf_detreg.datasets.benchmarks import Benchmark
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.cars import COUNTS as CARS_COUNTS
@@ -116,10 +116,8 @@ def tfds(
 
 def _prepared(dataset: str, directory: str | os.PathLike | None):
     """The builder of a data set, with its data on disk."""
-    try:
+    with extras.needed("A data set by name"):
         import tensorflow_datasets
-    except ImportError as error:
-        raise ImportError("Data sets by name need TensorFlow Datasets: pip install 'tf-detreg[tfds]'.") from error
 
     try:
         builder = tensorflow_datasets.builder(dataset, data_dir=directory)

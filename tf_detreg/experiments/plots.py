@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.experiments.study import Study
 
 INTERVALS = "(95 %: thin t, thick bootstrap)"
@@ -71,8 +72,9 @@ def cost(study: Study, compared: list[dict]) -> str:
 
 
 def _figure(height: float):
-    import matplotlib
-    from matplotlib.figure import Figure
+    with extras.needed("A plot of a study"):
+        import matplotlib
+        from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.hashsalt"] = "tf_detreg"
     return Figure(figsize=(8, height), layout="constrained")

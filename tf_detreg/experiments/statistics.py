@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tf_detreg import extras
+
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
@@ -46,7 +48,8 @@ def interval(values: Mapping[Key, float], draws: int = 4000, seed: int = 0) -> I
     >>> round(found.mean, 6), found.count, found.above_zero
     (1.0, 4, True)
     """
-    from scipy import stats
+    with extras.needed("An interval of a study"):
+        from scipy import stats
 
     if not values:
         raise ValueError("values is empty: no pair shares a split and a seed.")

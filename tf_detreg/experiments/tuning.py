@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from tf_detreg import files
+from tf_detreg import extras, files
 from tf_detreg.experiments import runner
 from tf_detreg.experiments.smoke import shrink
 from tf_detreg.experiments.study import Study, flat, put, read
@@ -49,10 +49,8 @@ def tune(
         ImportError: without optuna.
         ValueError: for an unknown family or nothing to search.
     """
-    try:
+    with extras.needed("The search for settings"):
         import optuna
-    except ImportError as error:
-        raise ImportError("tune needs Optuna: pip install 'tf-detreg[tune]'") from error
     study = read(study_file)
     if family not in study.families:
         raise ValueError(f"family must be one of {sorted(study.families)}, received {family!r}.")

@@ -1,5 +1,7 @@
 """`.tflite` models as Python objects that can be changed, and back."""
 
+from tf_detreg import extras
+
 
 def unpacked(model: bytes):
     """The `schema.ModelT` of a model.
@@ -7,7 +9,8 @@ def unpacked(model: bytes):
     Raises:
         ValueError: If `model` is no `.tflite` model.
     """
-    from ai_edge_litert import schema_py_generated as schema
+    with extras.needed("A .tflite file"):
+        from ai_edge_litert import schema_py_generated as schema
 
     if not schema.Model.ModelBufferHasIdentifier(model, 0):
         raise ValueError(f"model must be the bytes of a .tflite file, received {bytes(model[:8])!r}…")
@@ -40,7 +43,8 @@ def _aligned(buffer):
 
 def code_of(content, name: str, version: int = 1) -> int:
     """The index of a built-in operator's code, which is added where the model has none of this version."""
-    from ai_edge_litert import schema_py_generated as schema
+    with extras.needed("A .tflite file"):
+        from ai_edge_litert import schema_py_generated as schema
 
     value = getattr(schema.BuiltinOperator, name)
     for index, code in enumerate(content.operatorCodes):

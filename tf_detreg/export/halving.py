@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.export.flatfiles import code_of, packed, unpacked
 
 LEAST_ELEMENTS = 4096
@@ -51,7 +52,8 @@ def halve(model: bytes, least_elements: int = LEAST_ELEMENTS) -> bytes:
 
 def _large_constants(content, least_elements: int) -> list[int]:
     """The buffers that hold float32 constants alone. What a buffer serves besides must not see it change."""
-    from ai_edge_litert import schema_py_generated as schema
+    with extras.needed("A .tflite file"):
+        from ai_edge_litert import schema_py_generated as schema
 
     owners = collections.defaultdict(list)
     for graph in content.subgraphs:
@@ -83,7 +85,8 @@ def _half(data: np.ndarray) -> np.ndarray | None:
 
 def _restored(graph, halved: dict[int, int]) -> list:
     """The ops that make float32 of a subgraph's halved constants; its other ops go on reading the same tensors."""
-    from ai_edge_litert import schema_py_generated as schema
+    with extras.needed("A .tflite file"):
+        from ai_edge_litert import schema_py_generated as schema
 
     operators = []
     for index, tensor in enumerate(list(graph.tensors)):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg import extras
 from tf_detreg._compat import mlir_quantize
 from tf_detreg.export.flatfiles import packed, unpacked
 
@@ -80,7 +81,8 @@ def _quantized(calibrated: bytes, in_float: Sequence[str], input_dtype: str) -> 
 
 
 def _least_cosine(model: bytes, batches: Sequence[np.ndarray], expected: np.ndarray) -> float:
-    from ai_edge_litert.interpreter import Interpreter
+    with extras.needed("A .tflite file"):
+        from ai_edge_litert.interpreter import Interpreter
 
     run = Interpreter(model_content=model, num_threads=1).get_signature_runner("serving_default")
     dtype = run.get_input_details()["images"]["dtype"]

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg import deprecated
+from tf_detreg import deprecated, extras
 from tf_detreg._compat import calibrate_only
 from tf_detreg.export import integers, metadata, publishing
 from tf_detreg.export.halving import halve
@@ -176,7 +176,8 @@ def convert(
 
 def operators(model: bytes) -> list[str]:
     """The names of the operators in a `.tflite` file, sorted; custom and Flex ops as `CUSTOM name`."""
-    from ai_edge_litert import schema_py_generated as schema
+    with extras.needed("A .tflite file"):
+        from ai_edge_litert import schema_py_generated as schema
 
     names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
     content = schema.Model.GetRootAsModel(model, 0)

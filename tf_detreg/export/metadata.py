@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.export.inference import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def warm_up_wanted(asked: bool | None) -> bool:
     if asked is None:
         asked = importlib.util.find_spec("tensorflow_serving") is not None
         if not asked:
-            logger.info("No warm-up requests were written: they need pip install 'tensorflow-serving-api~=2.20.0'.")
+            logger.info("No warm-up requests were written: they need pip install 'tf-detreg[export]'.")
     return asked
 
 
@@ -105,13 +106,8 @@ def prediction_log(model_name: str, signature: str, inputs: dict[str, np.ndarray
     """
     import tensorflow as tf
 
-    try:
+    with extras.needed("An export with warm_up=True"):
         from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-    except ImportError as error:
-        raise ImportError(
-            "Warm-up requests need the messages of TensorFlow Serving: pip install 'tensorflow-serving-api~=2.20.0', "
-            "or export with warm_up=False."
-        ) from error
     log = PredictionLog()
     log.predict_log.request.model_spec.name = model_name
     log.predict_log.request.model_spec.signature_name = signature

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from tf_detreg import archives, deprecated, retrieval
+from tf_detreg import archives, deprecated, extras, retrieval
 from tf_detreg.export import publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model, pixels
 from tf_detreg.files import existing, read_json
@@ -115,9 +115,10 @@ class Verification:
 
     def to_table(self):
         """The same for a terminal of 80 columns, without what the file names say: a `rich.table.Table`."""
-        from rich.box import SIMPLE
-        from rich.markup import escape
-        from rich.table import Table
+        with extras.needed("Printing a table"):
+            from rich.box import SIMPLE
+            from rich.markup import escape
+            from rich.table import Table
 
         title = f"Against the Keras model, on {self.images} images, each artifact in its own process"
         table = Table(title=title, caption=escape(self.limits()), box=SIMPLE, padding=0)

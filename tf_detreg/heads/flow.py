@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import extras
 from tf_detreg.heads.base import Head
 from tf_detreg.heads.checks import check_built, check_finite, check_number
 from tf_detreg.heads.measures import check_measure, regularity
@@ -99,6 +100,8 @@ class FlowHead(Head):
 
     def build_transform(self) -> None:
         """Create and build the flow."""
+        with extras.needed(f"The head {type(self).__name__}"):
+            import tensorflow_probability.python.bijectors  # noqa: F401
         self.build_flow()
 
     def flow(self, z: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, list[tf.Tensor]]:

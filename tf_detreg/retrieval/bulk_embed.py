@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tf_detreg import extras
+
 
 @dataclasses.dataclass(frozen=True)
 class BulkResult:
@@ -65,10 +67,8 @@ def bulk_embed(
         >>> bulk_embed("catalogue/", "runs/shop/embedder.keras", "vectors/").summary()  # doctest: +SKIP
         '10,000 images embedded in vectors.'
     """
-    try:
+    with extras.needed("Bulk embedding"):
         import apache_beam as beam
-    except ImportError as error:
-        raise ImportError("Bulk embedding needs Apache Beam: pip install 'tf-detreg[beam]'.") from error
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from tf_detreg.retrieval import beam_stages

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import extras
 from tf_detreg.retrieval import checks, intervals, trials
 from tf_detreg.retrieval.decision import Decision, Measurement
 from tf_detreg.retrieval.verification import LEAST_ERRORS
@@ -308,12 +309,14 @@ def _probabilities(done: trials.Trials, score: str, unknown_share: float, method
     if right.all() or len(grid) < 2:
         return np.array([grid[0], grid[0] + 1.0]), np.full(2, float(np.average(right, weights=weights)))
     if method == "isotonic":
-        from sklearn.isotonic import IsotonicRegression
+        with extras.needed("Calibration of a decision"):
+            from sklearn.isotonic import IsotonicRegression
 
         least = 1.0 / (len(values) + 2)  # nothing is certain
         fitted = IsotonicRegression(y_min=least, y_max=1 - least, out_of_bounds="clip").fit(values, right, weights)
         return grid, fitted.predict(grid)
-    from sklearn.linear_model import LogisticRegression
+    with extras.needed("Calibration of a decision"):
+        from sklearn.linear_model import LogisticRegression
 
     mean, deviation = values.mean(), values.std()
     fitted = LogisticRegression(C=1e4).fit(((values - mean) / deviation)[:, None], right, weights)

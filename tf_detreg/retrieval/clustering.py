@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from tf_detreg import extras
+
 _MINI_BATCH_FROM = 20_000
 
 
@@ -27,9 +29,10 @@ def scores(embeddings: np.ndarray, classes: np.ndarray, seed: int = 0) -> tuple[
         >>> scores(np.array([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.01, 1.0]]), np.array([0, 0, 1, 1]))
         ({'nmi': 1.0, 'ami': 1.0, 'f1': 1.0}, ())
     """
-    from sklearn import cluster
-    from sklearn import metrics as agreement
-    from sklearn.exceptions import ConvergenceWarning
+    with extras.needed("Clustering"):
+        from sklearn import cluster
+        from sklearn import metrics as agreement
+        from sklearn.exceptions import ConvergenceWarning
 
     count = len(np.unique(classes))
     if count < 2:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.files import replacing
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ _TICKS = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95)
 
 def det(report: "VerificationReport", path: str | os.PathLike[str] | None = None) -> "Figure":
     """Draw the false-reject rate against the false-accept rate on normal-deviate axes."""
-    from scipy.stats import norm
+    with extras.needed("A plot"):
+        from scipy.stats import norm
 
     figure, axes = _figure()
     inside = (report.curve.far > 0) & (report.curve.far < 1) & (report.curve.tar > 0) & (report.curve.tar < 1)
@@ -71,7 +73,8 @@ def reliability(decision: "Decision", path: str | os.PathLike[str] | None = None
 
 
 def _figure() -> "tuple[Figure, Any]":
-    from matplotlib.figure import Figure
+    with extras.needed("A plot"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")
     return figure, figure.add_subplot()

@@ -69,8 +69,6 @@ class _Settled:
         self._lock, self._users, self._undo = threading.Lock(), 0, contextlib.ExitStack()
 
     def __enter__(self) -> None:
-        from threadpoolctl import threadpool_limits
-
         with self._lock:
             if not self._users:
                 tensor_float = tf.config.experimental
@@ -78,7 +76,7 @@ class _Settled:
                     tensor_float.enable_tensor_float_32_execution, tensor_float.tensor_float_32_execution_enabled()
                 )
                 tensor_float.enable_tensor_float_32_execution(False)
-                self._undo.enter_context(threadpool_limits(1, user_api="blas"))
+                self._undo.enter_context(_one_blas_thread())
             self._users += 1
 
     def __exit__(self, *_) -> None:
@@ -86,6 +84,15 @@ class _Settled:
             self._users -= 1
             if not self._users:
                 self._undo.close()
+
+
+def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
+    """Return a switch to one BLAS thread; one that does nothing, which costs time alone, without threadpoolctl."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return contextlib.nullcontext()
+    return threadpool_limits(1, user_api="blas")
 
 
 settled = _Settled()

@@ -1,6 +1,7 @@
 """Confidence intervals: how far could a number be off, had other classes, or other queries, been drawn?"""
 
 import math
+import statistics
 
 import numpy as np
 
@@ -69,9 +70,7 @@ def of_share(hits: float, trials: int) -> tuple[float, float]:
         >>> round(low, 3), round(high, 3)
         (0.946, 0.998)
     """
-    from scipy.stats import norm
-
-    z = float(norm.ppf((1 + _CONFIDENCE) / 2))
+    z = statistics.NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
     share, spread = float(hits) / trials, z * z / trials
     center = share + spread / 2
     half = math.sqrt(spread * share * (1 - share) + spread * spread / 4)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.files import readable, replacing
 
 if TYPE_CHECKING:
@@ -59,10 +60,8 @@ def require() -> None:
     Raises:
         ImportError: With what to install.
     """
-    try:
+    with extras.needed("Parquet"):
         import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"Parquet needs pyarrow ({error}): pip install 'tf-detreg[parquet]'.") from error
 
 
 def fields_of(metadata: Iterable[Mapping[str, object]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tf_detreg import deprecated
+from tf_detreg import deprecated, extras
 
 if TYPE_CHECKING:
     import rich.console
@@ -164,9 +164,10 @@ class RetrievalReport:
 
     def to_table(self) -> "rich.console.Group":
         """A table with the sentence and the notes under it, for `rich.print`."""
-        from rich.console import Group
-        from rich.markup import escape
-        from rich.table import Table
+        with extras.needed("Printing a table"):
+            from rich.console import Group
+            from rich.markup import escape
+            from rich.table import Table
 
         table = Table("metric")
         table.add_column("%", justify="right")

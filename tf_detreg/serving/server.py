@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tf_detreg import extras
 from tf_detreg.serving.settings import LOOPBACK
 
 GRPC_PORT = 8500  # TensorFlow Serving's
@@ -53,14 +54,13 @@ def serve(
         ImportError: If the extra `serve` is not installed.
         OSError: If a port is taken.
     """
-    try:
+    with extras.needed("The server"):
+        import h11  # noqa: F401
         import orjson  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn
         from prometheus_client import CollectorRegistry  # noqa: F401
         from starlette.applications import Starlette  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"The server needs the extra `serve` ({error}): pip install 'tf-detreg[serve]'.") from error
     from tf_detreg.index import Index
     from tf_detreg.serving.app import Settings, create_app
     from tf_detreg.serving.gallery import Gallery
@@ -145,14 +145,13 @@ def _grpc_address(host: str, port: int | None) -> str | None:
     if port == 0:
         return None
     try:
-        import grpc  # noqa: F401
-        from tensorflow_serving.apis import prediction_service_pb2_grpc  # noqa: F401
-    except ImportError as error:
+        with extras.needed("gRPC"):
+            import grpc  # noqa: F401
+            from tensorflow_serving.apis import prediction_service_pb2_grpc  # noqa: F401
+    except ImportError:
         if port is None:
             return None
-        raise ImportError(
-            f"gRPC needs tensorflow-serving-api ({error}): pip install tensorflow-serving-api."
-        ) from error
+        raise
     asked = GRPC_PORT if port is None else port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
