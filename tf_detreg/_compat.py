@@ -6,6 +6,7 @@ hook below so that a Keras or TensorFlow that changed it fails by its name.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,7 +31,8 @@ def is_op_determinism_enabled() -> bool:
     """
     from tensorflow.python.framework import config
 
-    return config.is_op_determinism_enabled()
+    result: bool = config.is_op_determinism_enabled()
+    return result
 
 
 def disable_op_determinism() -> None:
@@ -64,7 +66,8 @@ def inner_layers(layer: keras.layers.Layer, recursive: bool = False) -> Iterator
     Private: `Layer._flatten_layers`. Public is `Model.layers` alone, which a layer that holds others does not have. Not
     recursive by itself: Keras turns the order of nested layers round.
     """
-    return layer._flatten_layers(include_self=False, recursive=recursive)
+    result: Iterator[keras.layers.Layer] = layer._flatten_layers(include_self=False, recursive=recursive)
+    return result
 
 
 class BuiltBeforehand:
@@ -75,7 +78,7 @@ class BuiltBeforehand:
     now, so that those frozen later keep their state.
     """
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
@@ -87,7 +90,8 @@ def takes_training(layer: keras.layers.Layer) -> bool:
     Private: `Layer._call_has_training_arg`. The signature of `call` does not tell where a layer hands it on in
     `**kwargs`.
     """
-    return layer._call_has_training_arg
+    result: bool = layer._call_has_training_arg
+    return result
 
 
 def clear_losses(layer: keras.layers.Layer) -> None:
@@ -113,7 +117,8 @@ def optimizer_for(optimizer: keras.optimizers.MultiOptimizer) -> Callable[[keras
 
     Private: `MultiOptimizer._optimizer_map`. Public is the list `optimizers` alone.
     """
-    return optimizer._optimizer_map
+    result: Callable[[keras.Variable], keras.optimizers.Optimizer] = optimizer._optimizer_map
+    return result
 
 
 def optimized(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
@@ -121,7 +126,8 @@ def optimized(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
 
     Private: `Optimizer._trainable_variables`. Public are only the optimizer's own `variables`.
     """
-    return optimizer._trainable_variables
+    result: list[keras.Variable] = optimizer._trainable_variables
+    return result
 
 
 def moving_averages(optimizer: keras.optimizers.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
@@ -162,4 +168,5 @@ def mlir_quantize(model: bytes, **options: object) -> bytes:
     """
     from tensorflow.lite.python.convert import mlir_quantize as quantize
 
-    return quantize(model, **options)
+    result: bytes = quantize(model, **options)
+    return result

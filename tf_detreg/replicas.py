@@ -4,6 +4,8 @@ A metric loss compares the samples of a batch with each other. Taken on each rep
 (16.6 instead of 18.5 in one measurement), so embeddings and labels are gathered first, differentiably.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -24,7 +26,7 @@ class GlobalBatch:
         rows: Number of rows that this replica holds.
     """
 
-    def __init__(self, rows: tf.Tensor):
+    def __init__(self, rows: tf.Tensor) -> None:
         self.replicas = replica_count()
         self.local = rows
         if self.replicas == 1:
@@ -54,7 +56,7 @@ class GlobalBatch:
             return mean
         return mean * tf.cast(self.local, mean.dtype) / tf.cast(self.total, mean.dtype)
 
-    def agree_on_overflow(self, gradients: list) -> list:
+    def agree_on_overflow(self, gradients: list[Any]) -> list[Any]:
         """The gradients of a scaled loss, not finite on any replica if they are not on one.
 
         Half precision skips a step whose gradients overflowed. Keras asks the first replica alone, whose gradients say

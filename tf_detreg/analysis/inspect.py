@@ -4,10 +4,16 @@ Each finding has its numbers as a table and its pictures as a fragment for the H
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.analysis import neighbors, report
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
+
 
 DUPLICATE = 0.9999  # cosine from which two images are taken for copies of each other
 
@@ -39,7 +45,9 @@ class Findings:
     k: int
 
 
-def inspect(embeddings, labels, k: int = 10, show: int = 8, duplicate: float = DUPLICATE) -> Findings:
+def inspect(
+    embeddings: ArrayLike, labels: ArrayLike, k: int = 10, show: int = 8, duplicate: float = DUPLICATE
+) -> Findings:
     """Look for what stands behind the numbers of a leave-one-out evaluation.
 
     Args:
@@ -114,7 +122,8 @@ def _confused(labels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
 def _hubs(occurrences: np.ndarray, k: int) -> np.ndarray:
     """Items that are neighbors of more than three standard deviations above the mean, which is k."""
     order = np.argsort(-occurrences, kind="stable")
-    return order[occurrences[order] > k + 3 * occurrences.std()]
+    result: np.ndarray = order[occurrences[order] > k + 3 * occurrences.std()]
+    return result
 
 
 def _skewness(occurrences: np.ndarray) -> float:
@@ -131,7 +140,7 @@ def _duplicates(ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, limit: 
     return copies[worst], across[worst]
 
 
-def sections(image_set, embeddings, k: int = 10, show: int = 6) -> list[report.Section]:
+def sections(image_set: "ImageSet", embeddings: ArrayLike, k: int = 10, show: int = 6) -> list[report.Section]:
     """The findings with thumbnails, as sections of the HTML report (which needs `neighbors.STYLE`).
 
     Args:
@@ -179,12 +188,12 @@ def sections(image_set, embeddings, k: int = 10, show: int = 6) -> list[report.S
     ]
 
 
-def _pair(image_set, names: np.ndarray, query: int, found: int, times: int) -> dict[str, object]:
+def _pair(image_set: "ImageSet", names: np.ndarray, query: int, found: int, times: int) -> dict[str, object]:
     images = int((image_set.labels == query).sum())
     return {"class": names[query], "taken for": names[found], "images": images, "mistaken": int(times)}
 
 
-def _strips(image_set, names: np.ndarray, pairs: np.ndarray) -> str:
+def _strips(image_set: "ImageSet", names: np.ndarray, pairs: np.ndarray) -> str:
     """The first three images of both classes, side by side."""
     strips = []
     for pair in pairs:
@@ -193,7 +202,7 @@ def _strips(image_set, names: np.ndarray, pairs: np.ndarray) -> str:
     return "".join(strips)
 
 
-def _row(image_set, rows: np.ndarray, names: np.ndarray, notes: list[str]) -> str:
+def _row(image_set: "ImageSet", rows: np.ndarray, names: np.ndarray, notes: list[str]) -> str:
     pictures = neighbors.pixels(image_set, rows)
     tiles = [
         neighbors.thumbnail(picture, "unknown", str(name), note)

@@ -14,17 +14,24 @@ import dataclasses
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
 from tf_detreg import extras
 from tf_detreg._compat import last_layer
 from tf_detreg.analysis.memory import MEMORY, BoundedMap
 from tf_detreg.analysis.neighbors import _height_width
 from tf_detreg.progress import ticker
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
+
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,7 +92,7 @@ class LipschitzReport:
             lines.append(f"| {row} | " + " | ".join(texts) + " |")
         return "\n".join(lines) + "\n"
 
-    def plot(self, path) -> None:
+    def plot(self, path: str | os.PathLike[str]) -> None:
         """Writes a figure: singular values, and the secant ratios by population, a column per part."""
         with extras.needed("A plot"):
             from matplotlib.figure import Figure
@@ -108,11 +115,11 @@ class LipschitzReport:
 
 def measure(
     embedder: keras.Model,
-    data,
-    labels=None,
+    data: "ImageSet | ArrayLike",
+    labels: ArrayLike | None = None,
     *,
-    unseen=None,
-    unseen_labels=None,
+    unseen: "ImageSet | ArrayLike | None" = None,
+    unseen_labels: ArrayLike | None = None,
     samples: int = 64,
     pairs: int = 512,
     iterations: int = 20,
@@ -190,7 +197,7 @@ def measure(
 
 
 def spectral_norm(
-    function: Callable,
+    function: Callable[..., Any],
     x: tf.Tensor,
     iterations: int = 20,
     seed: int = 0,
@@ -211,7 +218,7 @@ def spectral_norm(
         `(n,)`; `(0,)` if the memory is too small for one row.
     """
 
-    def step(x, v):
+    def step(x: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(x)
             with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
@@ -236,7 +243,7 @@ def spectral_norm(
 
 
 def frobenius_norm(
-    function: Callable,
+    function: Callable[..., Any],
     x: tf.Tensor,
     probes: int = 16,
     seed: int = 0,
@@ -249,7 +256,7 @@ def frobenius_norm(
     other arguments are those of `spectral_norm`; `tick` is called after each direction.
     """
 
-    def squared(x, v):
+    def squared(x: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
         with tf.autodiff.ForwardAccumulator(x, v) as accumulator:
             y = _in_full(function, x)
         stretch = accumulator.jvp(y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -270,7 +277,7 @@ def frobenius_norm(
 
 
 def singular_values(
-    function: Callable, x: tf.Tensor, memory: float = MEMORY, tick: Callable[[int], None] = lambda rows: None
+    function: Callable[..., Any], x: tf.Tensor, memory: float = MEMORY, tick: Callable[[int], None] = lambda rows: None
 ) -> np.ndarray:
     """Return all singular values of the Jacobian at each row of `x`, largest first: one backward pass per output.
 
@@ -284,7 +291,7 @@ def singular_values(
         `(n, r)`; `(0, 0)` if the memory is too small for one row.
     """
 
-    def gradient(x, directions):
+    def gradient(x: tf.Tensor, directions: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = _in_full(function, x)
@@ -304,7 +311,7 @@ def singular_values(
     return np.stack(found)
 
 
-def _derivative(function: Callable, *examples: tf.Tensor, memory: float) -> BoundedMap | None:
+def _derivative(function: Callable[..., Any], *examples: tf.Tensor, memory: float) -> BoundedMap | None:
     """A pass of derivatives in bounded memory; None, with a note in the log, if one row needs more."""
     bounded = BoundedMap(function, *examples, memory=memory)
     if bounded.fits:
@@ -318,19 +325,19 @@ def _derivative(function: Callable, *examples: tf.Tensor, memory: float) -> Boun
     return None
 
 
-def log_determinant(head, z: tf.Tensor) -> np.ndarray | None:
+def log_determinant(head: Any, z: tf.Tensor) -> np.ndarray | None:
     """`log|det J|` of a head's flow at each row of `z`, from its log-scales; None if it has none."""
     scales = head.flow(z, training=False)[1]
     return sum(tf.reduce_sum(s, axis=-1) + tf.zeros(len(z), z.dtype) for s in scales).numpy() if scales else None
 
 
-def secant_ratios(function: Callable, a: tf.Tensor, b: tf.Tensor, memory: float = MEMORY) -> np.ndarray:
+def secant_ratios(function: Callable[..., Any], a: tf.Tensor, b: tf.Tensor, memory: float = MEMORY) -> np.ndarray:
     """Return `‖f(a) − f(b)‖ / ‖a − b‖`, row by row; rows where the two points are the same are left out."""
     forward = _forward(function, a, memory)
     return _ratios(_distances(_batched(forward, a), _batched(forward, b)), _distances(a, b))
 
 
-def _maps(embedder) -> dict:
+def _maps(embedder: Any) -> dict[str, Any]:
     """Part → (how its inputs come from the data, the map, its log-determinant or None)."""
     if not isinstance(embedder, keras.Model):
         head = getattr(embedder, "main", embedder)
@@ -341,7 +348,7 @@ def _maps(embedder) -> dict:
     head = getattr(layer, "main", layer)
     backbone = keras.Model(embedder.inputs[0], features)
 
-    def run(x):
+    def run(x: tf.Tensor) -> tf.Tensor:
         return backbone(x, training=False)
 
     return {
@@ -355,12 +362,18 @@ def _maps(embedder) -> dict:
     }
 
 
-def _as_they_are(x, *_) -> tf.Tensor:
+def _as_they_are(x: tf.Tensor, *_: Any) -> tf.Tensor:
     return x
 
 
 def _take(
-    data, labels, random, count: int, name: str, progress: bool | None, memory: float = MEMORY
+    data: "ImageSet | ArrayLike",
+    labels: ArrayLike | None,
+    random: np.random.Generator,
+    count: int,
+    name: str,
+    progress: bool | None,
+    memory: float = MEMORY,
 ) -> tuple[tf.Tensor, np.ndarray]:
     """Some inputs as floats and their labels, in a quarter of the memory, so that pairs of one class exist."""
     if labels is None and not hasattr(data, "labels"):
@@ -394,7 +407,13 @@ def _take(
 
 
 def _secants(
-    forward: BoundedMap, points, pairs: int, epsilon: float, random, title: str, progress: bool | None
+    forward: BoundedMap,
+    points: Sequence[tuple[tf.Tensor, np.ndarray]],
+    pairs: int,
+    epsilon: float,
+    random: np.random.Generator,
+    title: str,
+    progress: bool | None,
 ) -> dict[str, np.ndarray]:
     """The ratios by population. Every point is mapped once, however many pairs it is in."""
     x, labels = points[0]
@@ -424,21 +443,25 @@ def _secants_of(x: tf.Tensor, y: tf.Tensor, first: np.ndarray, second: np.ndarra
     return np.concatenate(parts)
 
 
-def _steps(pairs, x: tf.Tensor, held: int = 2**25) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _steps(pairs: Sequence[np.ndarray], x: tf.Tensor, held: int = 2**25) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Some pairs of row numbers at a time: copies of the points that belong to them take 32 MB."""
     size = max(1, held // (x.dtype.size * int(np.prod(x.shape[1:]))))
     return (tuple(rows[i : i + size] for rows in pairs) for i in range(0, max(1, len(pairs[0])), size))
 
 
 def _ratios(rise: np.ndarray, run: np.ndarray) -> np.ndarray:
-    return rise[run > 0] / run[run > 0]
+    result: np.ndarray = rise[run > 0] / run[run > 0]
+    return result
 
 
 def _distances(a: tf.Tensor, b: tf.Tensor) -> np.ndarray:
-    return tf.norm(_flat(a - b), axis=-1).numpy()
+    result: np.ndarray = tf.norm(_flat(a - b), axis=-1).numpy()
+    return result
 
 
-def _pairs(labels: np.ndarray, count: int, random, most: int = 4096):
+def _pairs(
+    labels: np.ndarray, count: int, random: np.random.Generator, most: int = 4096
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Row numbers of up to `count` pairs within a class, and of as many between classes."""
     rows = _rows_of_each_class(labels, most) if len(labels) > most else np.arange(len(labels))
     first, second = np.triu_indices(len(rows), 1)
@@ -455,7 +478,15 @@ def _rows_of_each_class(labels: np.ndarray, most: int) -> np.ndarray:
     return order[np.lexsort((ranked, number // 2))[:most]]
 
 
-def _spectrum(function, x, width: int, limit: int, memory: float, name: str, progress: bool | None):
+def _spectrum(
+    function: Callable[..., tf.Tensor],
+    x: tf.Tensor,
+    width: int,
+    limit: int,
+    memory: float,
+    name: str,
+    progress: bool | None,
+) -> np.ndarray | None:
     """All singular values at a few points; None if the Jacobians are too large."""
     if int(np.prod(x.shape[1:])) * width > limit**2:
         return None
@@ -464,12 +495,12 @@ def _spectrum(function, x, width: int, limit: int, memory: float, name: str, pro
     return found if len(found) else None
 
 
-def _forward(function: Callable, x: tf.Tensor, memory: float) -> BoundedMap:
+def _forward(function: Callable[..., Any], x: tf.Tensor, memory: float) -> BoundedMap:
     """The map alone, which runs on one row at least, whatever the memory: that is what the model itself needs."""
     return BoundedMap(lambda x: _in_full(function, x), x, memory=memory)
 
 
-def _values(function: Callable, x: tf.Tensor, progress: bool | None, memory: float) -> tf.Tensor:
+def _values(function: Callable[..., Any], x: tf.Tensor, progress: bool | None, memory: float) -> tf.Tensor:
     with ticker("Features", len(x), progress) as tick:
         return _batched(_forward(function, x, memory), x, tick)
 
@@ -482,7 +513,7 @@ def _batched(forward: BoundedMap, x: tf.Tensor, tick: Callable[[int], None] = la
     return tf.concat(found, axis=0)
 
 
-def _in_full(function, x: tf.Tensor) -> tf.Tensor:
+def _in_full(function: Callable[..., tf.Tensor], x: tf.Tensor) -> tf.Tensor:
     """The map's values in the precision of its inputs, also where layers compute in half."""
     return tf.cast(function(x), x.dtype)
 
@@ -498,7 +529,7 @@ def _unit(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.math.l2_normalize(tf.math.divide_no_nan(flat, largest), axis=-1), tf.shape(x))
 
 
-def _summary(part: PartReport) -> dict:
+def _summary(part: PartReport) -> dict[str, Any]:
     rows = {"spectral norm": part.spectral, "Frobenius norm": part.frobenius}
     if part.log_det is not None:
         rows["log det"] = part.log_det

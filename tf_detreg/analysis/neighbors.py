@@ -8,11 +8,16 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_detreg import extras
 from tf_detreg.files import replacing
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
+
 
 STYLE = """
   .neighbors { overflow-x: auto; }
@@ -56,7 +61,7 @@ class Neighbors:
     probabilities: np.ndarray | None = None
     items: Sequence[Sequence[Mapping[str, object]]] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shape = np.shape(self.scores)
         if len(shape) != 2 or len(self.queries) != shape[0] or np.shape(self.found)[:2] != shape:
             raise ValueError(
@@ -107,7 +112,7 @@ class Neighbors:
             rows.append({"query": self.query_names[q], "match": match, "neighbors": neighbors})
         return rows
 
-    def save_png(self, path: str | os.PathLike, tile: int = 128) -> pathlib.Path:
+    def save_png(self, path: str | os.PathLike[str], tile: int = 128) -> pathlib.Path:
         """One picture: a query a row, framed blue, then its neighbors, framed green (right), red (wrong) or grey.
 
         Args:
@@ -159,7 +164,7 @@ class Neighbors:
         return _RIGHT if self.right[row, column - 1] else _WRONG
 
 
-def within(image_set, embeddings: np.ndarray, queries: Sequence[int], k: int = 8) -> Neighbors:
+def within(image_set: "ImageSet", embeddings: np.ndarray, queries: Sequence[int], k: int = 8) -> Neighbors:
     """The neighbors of some images of a set among all the others.
 
     Args:
@@ -180,7 +185,12 @@ def within(image_set, embeddings: np.ndarray, queries: Sequence[int], k: int = 8
 
 
 def across(
-    image_set, embeddings: np.ndarray, queries: Sequence[int], gallery, gallery_embeddings: np.ndarray, k: int = 8
+    image_set: "ImageSet",
+    embeddings: np.ndarray,
+    queries: Sequence[int],
+    gallery: "ImageSet",
+    gallery_embeddings: np.ndarray,
+    k: int = 8,
 ) -> Neighbors:
     """The neighbors of some images of a set in a gallery that numbers its classes alike.
 
@@ -199,7 +209,9 @@ def across(
     return _pictured(image_set, queries, gallery, ids, scores)
 
 
-def _pictured(image_set, queries: np.ndarray, gallery, ids: np.ndarray, scores: np.ndarray) -> Neighbors:
+def _pictured(
+    image_set: "ImageSet", queries: np.ndarray, gallery: "ImageSet", ids: np.ndarray, scores: np.ndarray
+) -> Neighbors:
     """What a search for images of a set found in a gallery, with pictures and class names."""
     asked, there = (np.asarray(part.class_names, object)[part.labels] for part in (image_set, gallery))
     return Neighbors(
@@ -212,7 +224,7 @@ def _pictured(image_set, queries: np.ndarray, gallery, ids: np.ndarray, scores: 
     )
 
 
-def pixels(image_set, indices: np.ndarray) -> np.ndarray:
+def pixels(image_set: "ImageSet", indices: np.ndarray) -> np.ndarray:
     """The images at `indices` (any shape), as uint8 `indices.shape + (H, W, 3)`; unreadable ones are grey."""
     indices = np.asarray(indices)
     wanted, places = np.unique(indices, return_inverse=True)
@@ -276,6 +288,6 @@ def _fonts(text: str) -> tuple[list[str], set[int]]:
     return families, missing
 
 
-def _height_width(image_set) -> tuple[int, int]:
+def _height_width(image_set: "ImageSet") -> tuple[int, int]:
     size = image_set.image_size
     return (size, size) if isinstance(size, int) else tuple(size)

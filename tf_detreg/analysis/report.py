@@ -12,9 +12,14 @@ import os
 import pathlib
 import string
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tf_detreg import extras
 from tf_detreg.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html")
 
@@ -86,7 +91,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
     return figure_svg(figure, "Training curves: " + ", ".join(names))
 
 
-def figure_svg(figure, label: str) -> str:
+def figure_svg(figure: "Figure", label: str) -> str:
     """A matplotlib figure as an inline SVG with a text for those who cannot see it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -100,7 +105,9 @@ def details(summary: str, content: Mapping[str, object]) -> str:
     return f"<details><summary>{html.escape(summary)}</summary><pre>{text}</pre></details>"
 
 
-def write(path: str | os.PathLike, title: str, lead: str, sections: Sequence[Section], style: str = "") -> pathlib.Path:
+def write(
+    path: str | os.PathLike[str], title: str, lead: str, sections: Sequence[Section], style: str = ""
+) -> pathlib.Path:
     """Write the page atomically.
 
     Args:

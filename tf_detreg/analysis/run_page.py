@@ -5,12 +5,16 @@ import functools
 import os
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_detreg.analysis import inspect, neighbors, report
 from tf_detreg.retrieval import RetrievalReport, checks, evaluate
 from tf_detreg.retrieval.trained_classes import PARTS, TrainedClasses, by_training, is_trained, sentence
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
 
 
 def compare(
@@ -40,7 +44,7 @@ def recall_rows(reports: Mapping[str, RetrievalReport]) -> list[dict[str, object
     ]
 
 
-def raw_pixels(image_set) -> np.ndarray:
+def raw_pixels(image_set: "ImageSet") -> np.ndarray:
     """The grey values themselves as vectors: the baseline that any embedding must beat.
 
     A black image has the direction of a grey one: zeros have none.
@@ -52,9 +56,9 @@ def raw_pixels(image_set) -> np.ndarray:
 
 
 def write(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     title: str,
-    images: Sequence,
+    images: Sequence[Any],
     embeddings: Sequence[np.ndarray],
     reports: Mapping[str, RetrievalReport],
     history: Sequence[Mapping[str, float]],
@@ -118,13 +122,15 @@ def write(
     return report.write(path, title, lead, sections, neighbors.STYLE)
 
 
-def _by_training(images, embeddings, trained_on: Collection[str], k: Sequence[int]) -> TrainedClasses:
+def _by_training(
+    images: Sequence["ImageSet"], embeddings: Sequence[np.ndarray], trained_on: Collection[str], k: Sequence[int]
+) -> TrainedClasses:
     there = {"gallery": embeddings[1], "gallery_labels": images[1].labels} if len(images) > 1 else {}
     trained = is_trained(images[0].class_names, trained_on)
     return by_training(embeddings[0], images[0].labels, trained, **there, k=k, resamples=0, progress=False)
 
 
-def _together(queries, gallery=None):
+def _together(queries: "ImageSet", gallery: "ImageSet | None" = None) -> "ImageSet":
     """Queries and gallery as one set."""
     if gallery is None:
         return queries

@@ -35,7 +35,7 @@ class ForeignBackbone(keras.layers.Layer):
 
     def __init__(
         self, body: keras.Model, package: str, *, name: str | None = None, dtype: Any = None, trainable: bool = True
-    ):
+    ) -> None:
         super().__init__(name=name or body.name, dtype=dtype, trainable=trainable)
         if package not in PACKAGES:
             raise ValueError(f"`package` must be one of {', '.join(PACKAGES)}; received {package!r}.")

@@ -28,7 +28,7 @@ class PixelRange:
         True
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.decided = False
         self._lock = threading.Lock()
 

@@ -43,7 +43,7 @@ class GeM(keras.layers.Layer):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if power <= 0 or epsilon <= 0:
             raise ValueError(f"`power` and `epsilon` must be positive; received {power} and {epsilon}.")

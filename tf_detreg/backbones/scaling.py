@@ -47,7 +47,9 @@ class PixelScaling(keras.layers.Layer):
     1.0
     """
 
-    def __init__(self, mode: str = "symmetric", *, name: str | None = None, dtype: Any = None, trainable: bool = True):
+    def __init__(
+        self, mode: str = "symmetric", *, name: str | None = None, dtype: Any = None, trainable: bool = True
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if mode not in SCALINGS:
             raise ValueError(f"`mode` must be one of {', '.join(SCALINGS)}; received {mode!r}.")

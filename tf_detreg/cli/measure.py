@@ -1,10 +1,13 @@
 """`evaluate`, `analyze`: what a run is worth, and how steep its map is."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tf_detreg.cli.app import Data, Run, command
+
+if TYPE_CHECKING:
+    from tf_detreg.training import Embedded
 
 
 @command
@@ -82,7 +85,7 @@ def evaluate(
         typer.echo(f"Report      {path}")
 
 
-def _groups(name: str, found, gallery=None) -> dict:
+def _groups(name: str, found: "Embedded", gallery: "Embedded | None" = None) -> dict[str, Any]:
     """Arguments of `retrieval.evaluate` for the protocol cross-group.
 
     Raises:

@@ -1,11 +1,14 @@
 """`export`, `serve`: from a run to what answers requests."""
 
 import pathlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tf_detreg.cli.app import Data, Exports, Run, command
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import Splits
 
 
 @command
@@ -99,7 +102,7 @@ def serve(
     )
 
 
-def _data_of(splits) -> str:
+def _data_of(splits: "Splits") -> str:
     """A line for the model card: what was trained on, and what was held back."""
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     counts = [

@@ -1,11 +1,14 @@
 """`embed`, `search`: from a run to the nearest images."""
 
 import pathlib
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tf_detreg.cli.app import Data, Images, Run, command
+
+if TYPE_CHECKING:
+    from tf_detreg import training
 
 
 @command
@@ -108,7 +111,7 @@ def search(
     typer.echo(f"Picture     {drawn}")
 
 
-def _bulk_embed(run, images: list[str], out: str, options: list[str]) -> str:
+def _bulk_embed(run: "training.Run", images: list[str], out: str, options: list[str]) -> str:
     from tf_detreg.retrieval.bulk_embed import bulk_embed
 
     if not run.finished:

@@ -1,11 +1,14 @@
 """`demo`, `train`, `recipes`: from images to a run directory."""
 
 import pathlib
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tf_detreg.cli.app import Exports, Seed, app, command, print_table, verbose
+
+if TYPE_CHECKING:
+    from tf_detreg import training
 
 
 @command
@@ -107,7 +110,7 @@ def recipes() -> None:
         typer.echo(f"{name:32} {title}")
 
 
-def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | None):
+def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | None) -> "training.RunConfig":
     """What to train: the recipe asked for, the run that is resumed, or what suits the data."""
     from importlib.util import find_spec
 
@@ -134,7 +137,7 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
     return shelf.with_data(training.RunConfig.from_dict({"image_size": 64, "loss": "SupCon"}), data)
 
 
-def _changed(part: dict, options: dict) -> dict | None:
+def _changed(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any] | None:
     """A part of the configuration with the given options changed; another name drops the old one's own options."""
     options = {key: value for key, value in options.items() if value is not None}
     if not options:
@@ -143,7 +146,7 @@ def _changed(part: dict, options: dict) -> dict | None:
     return {**kept, **options}
 
 
-def _print_evaluation(run) -> None:
+def _print_evaluation(run: "training.Run") -> None:
     from tf_detreg.retrieval.report import label
     from tf_detreg.retrieval.trained_classes import sentence, titled
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
 from tf_detreg.datasets.names import normal_names
 
 
 def arrays(
-    images,
-    labels,
-    groups=None,
+    images: ArrayLike,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
     class_names: Sequence[str] | None = None,
     validation: float = 0.2,
     test: float = 0.3,
@@ -51,7 +52,7 @@ def arrays(
     return split_by_class(whole, validation, test, seed)
 
 
-def _numbered(name: str, values) -> tuple[np.ndarray, np.ndarray]:
+def _numbered(name: str, values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """The different values in order, and the number of each item's."""
     values = np.asarray(values)
     if values.ndim == 1 and values.dtype.kind == "U":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,7 +12,7 @@ from keras.random import SeedGenerator
 from tf_detreg._compat import takes_training
 
 
-def augmenter(augment: Callable | None) -> Callable:
+def augmenter(augment: Callable[..., Any] | None) -> Callable[..., Any]:
     """Turns what users give into a function of (images, seed).
 
     Args:
@@ -30,7 +31,7 @@ def augmenter(augment: Callable | None) -> Callable:
     if layers is None:
         return lambda images, seed: tf.cast(augment(images, seed), tf.float32)
 
-    def transform(images, seed):
+    def transform(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         for number, layer in enumerate(layers):
             images = _call(layer, images, _BatchSeed(seed, number))
         return tf.cast(images, tf.float32)
@@ -38,14 +39,14 @@ def augmenter(augment: Callable | None) -> Callable:
     return transform
 
 
-def _flat(augment) -> list | None:
+def _flat(augment: Any) -> list[Any] | None:
     """The layers of a (nested) Sequential in order; None for a plain function."""
     if isinstance(augment, keras.Sequential):
         return [inner for layer in augment.layers for inner in _flat(layer)]
     return [augment] if isinstance(augment, keras.layers.Layer) else None
 
 
-def _call(layer, images, seed: _BatchSeed):
+def _call(layer: Any, images: tf.Tensor, seed: _BatchSeed) -> tf.Tensor:
     if not hasattr(layer, "get_random_transformation"):
         return layer(images, training=True) if takes_training(layer) else layer(images)
     transformation = layer.get_random_transformation(images, training=True, seed=seed)
@@ -55,10 +56,10 @@ def _call(layer, images, seed: _BatchSeed):
 class _BatchSeed(SeedGenerator):
     """Stands where a preprocessing layer expects its own seed generator; draws from the batch's seed instead."""
 
-    def __init__(self, seed: tf.Tensor, layer_number: int):
+    def __init__(self, seed: tf.Tensor, layer_number: int) -> None:
         self._seed, self._layer, self._drawn = seed, layer_number, 0
 
-    def next(self, ordered=True):
+    def next(self, ordered: bool = True) -> tf.Tensor:
         self._drawn += 1
         return tf.random.experimental.stateless_fold_in(
             tf.random.experimental.stateless_fold_in(self._seed, self._layer), self._drawn

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -26,7 +26,7 @@ def training_batches(
     images: int = 4,
     *,
     seed: int = 0,
-    augment: Callable | None = None,
+    augment: Callable[..., Any] | None = None,
     image_size: Size | None = None,
     crop: RandomCrop | None = None,
     first_epoch: int = 0,
@@ -68,7 +68,7 @@ def training_batches(
 
 
 def epoch_batches(
-    sampler: ClassSampler | ShuffledSampler, source: RowSource, transform: Callable, first_epoch: int
+    sampler: ClassSampler | ShuffledSampler, source: RowSource, transform: Callable[..., Any], first_epoch: int
 ) -> tf.data.Dataset:
     """What `training_batches` describes, for rows of any kind.
 
@@ -80,17 +80,17 @@ def epoch_batches(
     """
     counter = _EpochCounter(first_epoch, sampler.steps)
 
-    def plan():
+    def plan() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64]]:
         for step, batch in enumerate(sampler.epoch(counter.epoch)):
             yield batch.indices, batch.seed, np.int64(step)
 
-    def load(indices, batch_seed, step):
+    def load(indices: tf.Tensor, batch_seed: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, labels, kept = source.load(indices, batch_seed)
         if source.may_fail:
             rows, labels = _replace_missing(rows, labels, kept)
         return transform(tf.cast(rows, tf.float32), batch_seed), labels, step
 
-    def arrive(rows, labels, step):
+    def arrive(rows: tf.Tensor, labels: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.control_dependencies([tf.numpy_function(lambda s: _arrived(s, counter, source), [step], tf.int64)]):
             return tf.identity(rows), labels
 
@@ -125,14 +125,14 @@ def ordered_rows(count: int, source: RowSource, batch_size: int, what: str) -> t
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1; received {batch_size}.")
 
-    def load(indices):
+    def load(indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, labels, kept = source.load(indices, tf.zeros((2,), tf.int32))
         beside = labels if what == "labels" else indices
         if source.may_fail:
             rows, beside = tf.boolean_mask(rows, kept), tf.boolean_mask(beside, kept)
         return tf.cast(rows, tf.float32), beside, indices[-1]
 
-    def arrive(rows, beside, latest):
+    def arrive(rows: tf.Tensor, beside: tf.Tensor, latest: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         finish = tf.numpy_function(lambda at: _finish_at(at, count, source), [latest], tf.int64)
         with tf.control_dependencies([finish]):
             return tf.identity(rows), beside
@@ -143,7 +143,7 @@ def ordered_rows(count: int, source: RowSource, batch_size: int, what: str) -> t
 
 
 class _EpochCounter:
-    def __init__(self, first: int, steps: int):
+    def __init__(self, first: int, steps: int) -> None:
         self.epoch, self._steps = int(first), steps
         self._lock = threading.Lock()
 
@@ -155,13 +155,13 @@ class _EpochCounter:
             return last
 
 
-def _arrived(step, counter: _EpochCounter, source: RowSource) -> np.int64:
+def _arrived(step: np.int64, counter: _EpochCounter, source: RowSource) -> np.int64:
     if counter.arrived(int(step)):
         source.finish_epoch()
     return np.int64(0)
 
 
-def _finish_at(latest, count: int, source: RowSource) -> np.int64:
+def _finish_at(latest: np.int64, count: int, source: RowSource) -> np.int64:
     if latest == count - 1:
         source.finish_epoch()
     return np.int64(0)
@@ -172,7 +172,7 @@ class RowSource(Protocol):
 
     may_fail: bool
 
-    def load(self, indices, seed):
+    def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Tensors of indices (B,) and a seed → rows (B, …), labels int32 (B,), and which rows could be read (B,)."""
 
     def finish_epoch(self) -> None:
@@ -184,14 +184,14 @@ class _MemoryPixels:
 
     may_fail = False
 
-    def __init__(self, image_set: ImageSet, image_size: Size | None):
+    def __init__(self, image_set: ImageSet, image_size: Size | None) -> None:
         self._set, self._gray = image_set, is_gray_view(image_set.images)
         self._size = height_width(image_set.image_size if image_size is None else image_size)
 
     def finish_epoch(self) -> None:
         """Nothing to tell: what lies in memory can be read."""
 
-    def load(self, indices, seed):
+    def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))
         size = self._set.images.shape[1:3]
         rows.set_shape((*indices.shape, *size, 1 if self._gray else 3))
@@ -200,7 +200,7 @@ class _MemoryPixels:
             rows = tf.clip_by_value(tf.image.resize(rows, self._size, antialias=True), 0.0, 255.0)
         return tf.repeat(rows, 3, axis=-1) if self._gray else rows, labels, tf.ones_like(indices, tf.bool)
 
-    def _gather(self, indices):
+    def _gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images = self._set.images[..., :1] if self._gray else self._set.images
         return np.ascontiguousarray(images[indices]), self._set.labels[indices]
 
@@ -210,7 +210,7 @@ class _Files:
 
     may_fail = True
 
-    def __init__(self, image_set: ImageSet, image_size: Size | None, max_unreadable: float = 1.0):
+    def __init__(self, image_set: ImageSet, image_size: Size | None, max_unreadable: float = 1.0) -> None:
         self._set = image_set
         self._size = height_width(image_set.image_size if image_size is None else image_size)
         self.skips = SkipLog(len(image_set), max_unreadable, image_set.name)
@@ -218,14 +218,14 @@ class _Files:
     def finish_epoch(self) -> None:
         self.skips.report()
 
-    def load(self, indices, seed):
+    def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, labels, kept = tf.numpy_function(self._read, [indices], (tf.uint8, tf.int32, tf.bool))
         rows.set_shape((*indices.shape, *self._size, 3))
         labels.set_shape(indices.shape)
         kept.set_shape(indices.shape)
         return rows, labels, kept
 
-    def _read(self, indices):
+    def _read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows, kept = decode_batch(self._set.paths, indices, self._size, self.skips)
         return rows, self._set.labels[indices], kept
 
@@ -233,12 +233,14 @@ class _Files:
 class _TrainingFiles(_Files):
     """Pixels of one size from files, perhaps randomly cropped, as fast as can be."""
 
-    def __init__(self, image_set: ImageSet, image_size: Size | None, crop: RandomCrop | None, max_unreadable: float):
+    def __init__(
+        self, image_set: ImageSet, image_size: Size | None, crop: RandomCrop | None, max_unreadable: float
+    ) -> None:
         super().__init__(image_set, image_size, max_unreadable)
         self._crop = crop
         self._planner = JpegPlanner(image_set.paths, self._size, crop)
 
-    def load(self, indices, seed):
+    def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         types = (tf.float64, tf.int32, tf.string, tf.int32, tf.int32)
         planned = tf.numpy_function(self._plan, [indices, seed], types)
         for tensor, more in zip(planned, ((DRAWS,), (), (), (6,)), strict=False):
@@ -252,11 +254,13 @@ class _TrainingFiles(_Files):
         kept.set_shape(indices.shape)
         return rows, labels, kept
 
-    def _plan(self, indices, seed):
+    def _plan(self, indices: np.ndarray, seed: np.ndarray) -> tuple[np.ndarray, ...]:
         draws = np.random.default_rng(seed).random((len(indices), DRAWS))
         return draws, self._set.labels[indices], *self._planner.plan(indices, draws)
 
-    def _add_others(self, rows, kept, indices, draws):
+    def _add_others(
+        self, rows: tf.Tensor, kept: tf.Tensor, indices: tf.Tensor, draws: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """What is no plain JPEG is read by Pillow, which also says what is wrong with a file."""
         missing = tf.boolean_mask(indices, ~kept), tf.boolean_mask(draws, ~kept)
         others, read = tf.numpy_function(self._read_others, missing, (tf.uint8, tf.bool))
@@ -264,14 +268,14 @@ class _TrainingFiles(_Files):
         rows = tf.tensor_scatter_nd_update(rows, places, tf.cast(others, tf.float32))
         return rows, tf.tensor_scatter_nd_update(kept, places, read)
 
-    def _read_others(self, indices, draws):
+    def _read_others(self, indices: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return decode_batch(self._set.paths, indices, self._size, self.skips, self._crop, draws)
 
 
-def _replace_missing(rows, labels, kept):
+def _replace_missing(rows: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Puts a readable row, of the same class if there is one, where an image could not be read."""
 
-    def repair():
+    def repair() -> tuple[tf.Tensor, tf.Tensor]:
         same = tf.cast(labels[:, None] == labels[None, :], tf.int32)
         donor = tf.argmax(tf.where(kept[None, :], 1 + same, 0), axis=1, output_type=tf.int32)
         source = tf.where(kept, tf.range(tf.shape(labels)[0]), donor)
@@ -280,4 +284,5 @@ def _replace_missing(rows, labels, kept):
     some = tf.debugging.Assert(tf.reduce_any(kept), ["Not one image of a batch could be read; the log names them."])
     with tf.control_dependencies([some]):
         kept = tf.identity(kept)
-    return tf.cond(tf.reduce_all(kept), lambda: (rows, labels), repair)
+    result: tuple[tf.Tensor, tf.Tensor] = tf.cond(tf.reduce_all(kept), lambda: (rows, labels), repair)
+    return result

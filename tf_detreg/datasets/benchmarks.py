@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Benchmark:
     page: str
     files: tuple[str, ...]
 
-    def open(self, path: str | os.PathLike) -> pathlib.Path:
+    def open(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """The folder as a path, when it holds what it must."""
         root = pathlib.Path(path)
         missing = [file for file in self.files if not (root / file).exists()]
@@ -44,7 +45,7 @@ class Benchmark:
         self,
         root: pathlib.Path,
         files: Sequence[str],
-        keys: Sequence,
+        keys: Sequence[Any],
         names: Callable[[object], str],
         image_size: Size,
         part: str,

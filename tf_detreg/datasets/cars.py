@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 from tf_detreg import deprecated, extras
 from tf_detreg.datasets.benchmarks import Benchmark
@@ -28,7 +29,11 @@ COUNTS = {"train": 8054, "test": 8131}
 
 @deprecated.renamed_arguments(path="directory")
 def cars(
-    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike[str],
+    image_size: Size = 224,
+    validation: float = 0.2,
+    seed: int = 0,
+    check: bool = True,
 ) -> Splits:
     """Loads the official files: `cars_annos.mat` with `car_ims/`, or `devkit/`, `cars_train/`, `cars_test/` and
     `cars_test_annos_withlabels.mat`.
@@ -60,12 +65,12 @@ def cars(
     return Splits(*hold_out(parts["train"], validation, seed), parts["test"])
 
 
-def _whole(root: pathlib.Path):
+def _whole(root: pathlib.Path) -> tuple[list[tuple[str, int]], list[str]]:
     content = _mat(root / "cars_annos.mat", "annotations", "class_names")
     return _annotations(content, "relative_im_path", ""), _names(content)
 
 
-def _parted(root: pathlib.Path):
+def _parted(root: pathlib.Path) -> tuple[list[tuple[str, int]], list[str]]:
     listed = [
         pair
         for file, folder in (
@@ -77,7 +82,7 @@ def _parted(root: pathlib.Path):
     return listed, _names(_mat(root / "devkit" / "cars_meta.mat", "class_names"))
 
 
-def _mat(path: pathlib.Path, *keys: str) -> dict:
+def _mat(path: pathlib.Path, *keys: str) -> dict[str, Any]:
     with extras.needed("Reading .mat files"):
         from scipy.io import loadmat
 
@@ -91,10 +96,10 @@ def _mat(path: pathlib.Path, *keys: str) -> dict:
     return content
 
 
-def _annotations(content: dict, field: str, folder: str) -> list[tuple[str, int]]:
+def _annotations(content: dict[str, Any], field: str, folder: str) -> list[tuple[str, int]]:
     rows = content["annotations"].reshape(-1)
     return [(folder + str(row[field]), int(row["class"])) for row in rows]
 
 
-def _names(content: dict) -> list[str]:
+def _names(content: dict[str, Any]) -> list[str]:
     return [str(name) for name in content["class_names"].reshape(-1)]

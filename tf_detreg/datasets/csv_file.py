@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as csv_module
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,9 @@ _MISSING = "missing"
 
 
 def csv(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     image_size: Size = 224,
-    root: str | os.PathLike | None = None,
+    root: str | os.PathLike[str] | None = None,
     validation: float = 0.2,
     test: float = 0.3,
     seed: int = 0,
@@ -109,7 +110,7 @@ def _rows(path: pathlib.Path) -> list[dict[str, str]]:
     return rows
 
 
-def _checked(row: dict, where: str) -> dict[str, str]:
+def _checked(row: dict[str, Any], where: str) -> dict[str, str]:
     if None in row or None in row.values() or not row["path"].strip() or not row["label"].strip():
         raise ValueError(f"{where}: path or label is empty, or the number of columns is wrong: {str(row)[:200]}.")
     if "\0" in row["path"]:
@@ -121,7 +122,9 @@ def _problem(path: str) -> str | None:
     return problem(path) if os.path.exists(path) else _MISSING
 
 
-def _given_splits(rows, base, image_size, path, bad) -> Splits:
+def _given_splits(
+    rows: list[dict[str, str]], base: pathlib.Path, image_size: Size, path: pathlib.Path, bad: dict[str, str]
+) -> Splits:
     parts = {"train": [], "validation": [], "test": []}
     for row in rows:
         part = _SPLITS.get(row["split"].strip().lower())
@@ -135,7 +138,9 @@ def _given_splits(rows, base, image_size, path, bad) -> Splits:
     )
 
 
-def _image_set(rows, base, image_size, path, name, bad) -> ImageSet:
+def _image_set(
+    rows: list[dict[str, str]], base: pathlib.Path, image_size: Size, path: pathlib.Path, name: str, bad: dict[str, str]
+) -> ImageSet:
     classes, labels = np.unique([row["label"] for row in rows], return_inverse=True)
     classes = classes.tolist()
     if len(classes) == 1:

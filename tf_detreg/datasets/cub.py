@@ -18,7 +18,11 @@ COUNTS = {"train": 5864, "test": 5924}
 
 @deprecated.renamed_arguments(path="directory")
 def cub(
-    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike[str],
+    image_size: Size = 224,
+    validation: float = 0.2,
+    seed: int = 0,
+    check: bool = True,
 ) -> Splits:
     """Loads the official folder `CUB_200_2011`.
 

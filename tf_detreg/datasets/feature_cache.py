@@ -13,9 +13,10 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg import deprecated, manifests
 from tf_detreg.datasets.cache import cache_folder
@@ -63,7 +64,8 @@ class FeatureSet:
 
     @property
     def dim(self) -> int:
-        return self.features.shape[1]
+        result: int = self.features.shape[1]
+        return result
 
     @property
     def num_classes(self) -> int:
@@ -90,14 +92,14 @@ class FeatureSet:
 
         return ordered_rows(len(self), _Rows(self), batch_size, "indices")
 
-    def subset(self, indices) -> FeatureSet:
+    def subset(self, indices: ArrayLike) -> FeatureSet:
         """The rows at `indices` (integers or a mask), with the same classes and labels; nothing is copied."""
         indices = np.asarray(indices)
         indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
         groups = None if self.groups is None else self.groups[indices]
         return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
 
-    def select_classes(self, ids, name: str | None = None) -> FeatureSet:
+    def select_classes(self, ids: Sequence[int], name: str | None = None) -> FeatureSet:
         """The rows of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`; nothing is copied."""
         new_label = np.full(self.num_classes, -1, np.int32)
         new_label[ids] = np.arange(len(ids), dtype=np.int32)
@@ -109,13 +111,13 @@ class FeatureSet:
 class _Rows:
     may_fail = False
 
-    def __init__(self, feature_set: FeatureSet):
+    def __init__(self, feature_set: FeatureSet) -> None:
         self._set = feature_set
 
     def finish_epoch(self) -> None:
         """Nothing to tell: features that were computed can be read."""
 
-    def load(self, indices, seed):
+    def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         import tensorflow as tf
 
         rows, labels = tf.numpy_function(self._gather, [indices], (tf.float32, tf.int32))
@@ -123,19 +125,19 @@ class _Rows:
         labels.set_shape(indices.shape)
         return rows, labels, tf.ones_like(indices, tf.bool)
 
-    def _gather(self, indices):
+    def _gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._set.features[self._set.rows[indices]], self._set.labels[indices]
 
 
 @deprecated.renamed_arguments(folder="directory")
 def cache_features(
     backbone: keras.Model,
-    data: ImageSet | tuple,
-    directory: str | os.PathLike | None = None,
+    data: ImageSet | tuple[Any, ...],
+    directory: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
     max_unreadable: float = 0.05,
     progress: bool | None = None,
-) -> FeatureSet | tuple:
+) -> FeatureSet | tuple[Any, ...]:
     """Compute features once and keep them.
 
     The file is found again by a fingerprint of the backbone (architecture and weights), of the images (their bytes, or
@@ -209,7 +211,9 @@ def _check_unreadable(store: _Store, data: ImageSet, share: float) -> None:
         )
 
 
-def _compute(backbone, data: ImageSet, store: _Store, batch_size: int, share: float, progress: bool | None) -> None:
+def _compute(
+    backbone: keras.Model, data: ImageSet, store: _Store, batch_size: int, share: float, progress: bool | None
+) -> None:
     import tensorflow as tf
 
     from tf_detreg.inference import traced
@@ -240,7 +244,7 @@ def _compute(backbone, data: ImageSet, store: _Store, batch_size: int, share: fl
 class _Store:
     """`features.f32` (N × F, little-endian) and `progress.json`: how far it is filled, and checksums of its parts."""
 
-    def __init__(self, folder: pathlib.Path, count: int, dim: int):
+    def __init__(self, folder: pathlib.Path, count: int, dim: int) -> None:
         self.folder, self.count, self.dim = folder, count, dim
         self.file, self._progress = folder / "features.f32", folder / "progress.json"
         self._start_anew()
@@ -261,9 +265,10 @@ class _Store:
     @property
     def checked(self) -> bool:
         """Whether there are checksums of all that is filled; version 0.1.0 wrote none."""
-        return (self._parts[-1][0] if self._parts else 0) == self.done
+        result: bool = (self._parts[-1][0] if self._parts else 0) == self.done
+        return result
 
-    def _check(self, parts: list | None) -> None:
+    def _check(self, parts: list[Any] | None) -> None:
         """Keeps what agrees with its checksum: all before the first damaged part."""
         if parts is None:  # of version 0.1.0: nobody can tell any more; `note` adds the checksums
             return
@@ -365,7 +370,7 @@ def _allocate(path: pathlib.Path, size: int) -> None:
             file.write(block[: min(len(block), size - start)])
 
 
-def _fingerprint(backbone, data: ImageSet) -> str:
+def _fingerprint(backbone: keras.Model, data: ImageSet) -> str:
     digest = hashlib.sha256(f"{FORMAT} {data.image_size} {len(data)}".encode())
     digest.update(backbone.to_json().encode())
     for weight in backbone.weights:

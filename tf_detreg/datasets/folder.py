@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ _PARTS = {"train": ("train", "training"), "validation": ("validation", "valid", 
 
 @deprecated.renamed_arguments(path="directory")
 def folder(
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     image_size: Size = 224,
     validation: float = 0.2,
     test: float = 0.3,
@@ -67,7 +67,15 @@ def folder(
     return splits
 
 
-def _split(root, parts, name: str, image_size: Size, validation: float, test: float, seed: int) -> Splits:
+def _split(
+    root: pathlib.Path,
+    parts: dict[str, pathlib.Path] | None,
+    name: str,
+    image_size: Size,
+    validation: float,
+    test: float,
+    seed: int,
+) -> Splits:
     if parts is None:
         return split_by_class(_load(root, image_size, name), validation, test, seed)
     loaded = {part: _load(where, image_size, f"{name}/{part}") for part, where in parts.items()}
@@ -98,7 +106,14 @@ def _load(root: pathlib.Path, image_size: Size, name: str) -> ImageSet:
     return _assemble(root, classes, kept, bad, image_size, name)
 
 
-def _assemble(root, classes, kept, bad, image_size, name) -> ImageSet:
+def _assemble(
+    root: pathlib.Path,
+    classes: Sequence[str],
+    kept: list[tuple[int, str]],
+    bad: dict[str, str],
+    image_size: Size,
+    name: str,
+) -> ImageSet:
     # Two folders may be one class: macOS writes the same name in another Unicode form.
     kinds = normal_names(map(readable, classes), str(root))
     classes = sorted(set(kinds))
@@ -124,7 +139,7 @@ def _assemble(root, classes, kept, bad, image_size, name) -> ImageSet:
     )
 
 
-def report_counts(classes, counts: np.ndarray, what: str) -> None:
+def report_counts(classes: Sequence[str], counts: np.ndarray, what: str) -> None:
     """Logs the classes that have no picture, or a single one."""
     for number, remark in ((0, "have no readable picture and are left out"), (1, "have a single picture (kept)")):
         found = [classes[i] for i in np.flatnonzero(counts == number)]

@@ -9,6 +9,7 @@ import pathlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -202,14 +203,14 @@ def _font_file(name: str) -> str:
     return str(pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf"))
 
 
-def _font(name: str, size: int):
+def _font(name: str, size: int) -> Any:
     from PIL import ImageFont
 
     # The basic layout: the other one depends on a library that may or may not be there.
     return ImageFont.truetype(_font_file(name), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _mask(font, char: str) -> np.ndarray:
+def _mask(font: Any, char: str) -> np.ndarray:
     mask = font.getmask(char)
     return np.frombuffer(bytes(mask), np.uint8).reshape(mask.size[::-1])
 

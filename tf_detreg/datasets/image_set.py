@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.datasets.batches import ordered_batches, training_batches
 from tf_detreg.datasets.paths import PathList
@@ -55,7 +56,7 @@ class ImageSet:
     image_size: Size | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         put = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731 - a frozen dataclass
         put("labels", _integers("labels", self.labels))
         put("class_names", tuple(self.class_names))
@@ -96,7 +97,7 @@ class ImageSet:
         classes: int = 32,
         images: int = 4,
         seed: int = 0,
-        augment: Callable | None = None,
+        augment: Callable[..., Any] | None = None,
         image_size: Size | None = None,
         *,
         crop: RandomCrop | None = None,
@@ -124,7 +125,7 @@ class ImageSet:
         """Like `ordered`, with each image's index in the set in place of its label."""
         return ordered_batches(self, batch_size, image_size=image_size, what="indices")
 
-    def subset(self, indices) -> ImageSet:
+    def subset(self, indices: ArrayLike) -> ImageSet:
         """The images at `indices` (integers or a mask), with the same classes and labels."""
         indices = np.asarray(indices)
         indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
@@ -136,7 +137,7 @@ class ImageSet:
             groups=None if self.groups is None else self.groups[indices],
         )
 
-    def select_classes(self, ids, name: str | None = None) -> ImageSet:
+    def select_classes(self, ids: Sequence[int], name: str | None = None) -> ImageSet:
         """The images of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`."""
         ids = np.asarray(ids, np.int64)
         if len(np.unique(ids)) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= self.num_classes)):
@@ -198,7 +199,7 @@ def hold_out(train: ImageSet, share: float, seed: int = 0) -> tuple[ImageSet, Im
     return replace(kept, name=f"{name}/train"), replace(held, name=f"{name}/validation")
 
 
-def _integers(name: str, values) -> np.ndarray:
+def _integers(name: str, values: ArrayLike) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"`{name}` must be a vector of integers; received {array.dtype} of shape {array.shape}.")
@@ -212,7 +213,8 @@ def _integers(name: str, values) -> np.ndarray:
 def _take(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     if is_gray_view(images):
         return np.broadcast_to(images[..., :1][indices], (len(indices), *images.shape[1:]))
-    return images[indices]
+    result: np.ndarray = images[indices]
+    return result
 
 
 def _take_paths(paths: Sequence[str], indices: np.ndarray) -> Sequence[str]:

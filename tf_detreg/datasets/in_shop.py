@@ -26,7 +26,11 @@ class GallerySplits(NamedTuple):
 
 @deprecated.renamed_arguments(path="directory")
 def in_shop(
-    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike[str],
+    image_size: Size = 224,
+    validation: float = 0.2,
+    seed: int = 0,
+    check: bool = True,
 ) -> GallerySplits:
     """Loads the official folder: `Eval/list_eval_partition.txt` and `Img/img/…` (or `img/…`).
 

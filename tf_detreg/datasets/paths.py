@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _GROUP = 64  # names to one noted position
 _PIECE = 1 << 16  # names that are copied at a time
@@ -27,7 +29,7 @@ class PathList(Sequence):
     ['photos/cat/1.jpg', 'photos/dog/2.jpg']
     """
 
-    def __init__(self, names: Iterable[str], root: str | os.PathLike = ""):
+    def __init__(self, names: Iterable[str], root: str | os.PathLike[str] = "") -> None:
         self.root = os.fspath(root)
         self._block, self._sizes, self._groups = bytearray(), array.array("H"), array.array("q")
         for name in names:
@@ -36,7 +38,7 @@ class PathList(Sequence):
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         index = int(index)
@@ -47,7 +49,7 @@ class PathList(Sequence):
         name = os.fsdecode(bytes(self._block[start : start + self._sizes[index]]))
         return os.path.join(self.root, name) if self.root else name
 
-    def take(self, indices) -> PathList:
+    def take(self, indices: ArrayLike) -> PathList:
         """The names at `indices`, in that order."""
         indices, taken = np.asarray(indices, np.int64), PathList((), self.root)
         block, sizes = np.frombuffer(self._block, np.uint8), np.frombuffer(self._sizes, np.uint16)
@@ -78,4 +80,5 @@ class PathList(Sequence):
         for step in range(1, _GROUP):
             behind = within >= step
             starts[behind] += sizes[indices[behind] - step]
-        return starts
+        result: np.ndarray = starts
+        return result

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 class SkipLog:
     """Count distinct unreadable files, and stops the run when they are more than a stated share."""
 
-    def __init__(self, total: int, share: float, what: str):
+    def __init__(self, total: int, share: float, what: str) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"`max_unreadable` is a share in 0..1; received {share}.")
         self.total, self.share, self.what = total, share, what

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class ClassSampler:
     [[0, 1, 2, 3, 4, 5]]
     """
 
-    def __init__(self, labels, classes: int = 32, images: int = 4, seed: int = 0):
+    def __init__(self, labels: ArrayLike, classes: int = 32, images: int = 4, seed: int = 0) -> None:
         labels = np.asarray(labels)
         if not len(labels):
             raise ValueError("Cannot draw batches from a set without images.")
@@ -148,7 +149,7 @@ class ShuffledSampler:
         [[0, 1, 2, 3]]
     """
 
-    def __init__(self, labels, batch_size: int, seed: int = 0):
+    def __init__(self, labels: ArrayLike, batch_size: int, seed: int = 0) -> None:
         if not len(labels):
             raise ValueError("Cannot draw batches from a set without images.")
         if batch_size < 1:
@@ -166,7 +167,7 @@ class ShuffledSampler:
             yield Batch(indices, rng.integers(2**31 - 1, size=2, dtype=np.int32))
 
 
-def sampler(labels, classes: int, images: int, seed: int) -> ClassSampler | ShuffledSampler:
+def sampler(labels: ArrayLike, classes: int, images: int, seed: int) -> ClassSampler | ShuffledSampler:
     """Return the sampler of P classes × K images, or with P = 0 of K images whatever their classes."""
     if classes == 0:
         return ShuffledSampler(labels, images, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 import numpy as np
 
@@ -18,7 +19,11 @@ COUNTS = {"train": (59551, 11318), "test": (60502, 11316)}
 
 @deprecated.renamed_arguments(path="directory")
 def sop(
-    directory: str | os.PathLike, image_size: Size = 224, validation: float = 0.2, seed: int = 0, check: bool = True
+    directory: str | os.PathLike[str],
+    image_size: Size = 224,
+    validation: float = 0.2,
+    seed: int = 0,
+    check: bool = True,
 ) -> Splits:
     """Loads the official folder `Stanford_Online_Products`.
 
@@ -39,7 +44,7 @@ def sop(
     return Splits(*hold_out(parts["train"], validation, seed), parts["test"])
 
 
-def _part(root, part: str, image_size: Size, check: bool) -> ImageSet:
+def _part(root: pathlib.Path, part: str, image_size: Size, check: bool) -> ImageSet:
     rows = table(root / f"Ebay_{part}.txt", 4, skip=1)
     articles = [int(row[1]) for row in rows]
     kinds = {int(row[1]): row[3].split("/")[0].removesuffix("_final") for row in rows}

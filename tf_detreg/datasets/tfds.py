@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def tfds(
     test: float = 0.3,
     seed: int = 0,
     check: bool = True,
-    directory: str | os.PathLike | None = None,
+    directory: str | os.PathLike[str] | None = None,
 ) -> Splits:
     """Loads a data set of TensorFlow Datasets that has images and one class label each.
 
@@ -114,7 +115,7 @@ def tfds(
     return Splits(*hold_out(parts["train"], validation, seed), parts["test"])
 
 
-def _prepared(dataset: str, directory: str | os.PathLike | None):
+def _prepared(dataset: str, directory: str | os.PathLike[str] | None) -> Any:
     """The builder of a data set, with its data on disk."""
     with extras.needed("A data set by name"):
         import tensorflow_datasets
@@ -138,7 +139,7 @@ def _prepared(dataset: str, directory: str | os.PathLike | None):
     return builder
 
 
-def _exported(builder, fields: _Fields) -> dict:
+def _exported(builder: Any, fields: _Fields) -> dict[str, Any]:
     """The encoded images as files, and a list of them; written once for the prepared data of this place."""
     sizes = sorted((name, split.num_examples, split.num_bytes) for name, split in builder.info.splits.items())
     mark = hashlib.sha256(f"{os.path.abspath(builder.data_dir)} {sizes}".encode()).hexdigest()[:12]
@@ -151,7 +152,7 @@ def _exported(builder, fields: _Fields) -> dict:
     return {**json.loads((place / _LIST).read_text("utf-8")), "root": place}
 
 
-def _check_features(builder, fields: _Fields) -> None:
+def _check_features(builder: Any, fields: _Fields) -> None:
     from tensorflow_datasets import features
 
     there = builder.info.features
@@ -162,7 +163,7 @@ def _check_features(builder, fields: _Fields) -> None:
             )
 
 
-def _write(builder, fields: _Fields, room: pathlib.Path) -> None:
+def _write(builder: Any, fields: _Fields, room: pathlib.Path) -> None:
     from tensorflow_datasets import decode
 
     wanted = ["image", fields.label, *(key for key in (fields.name, fields.group) if key)]
@@ -183,14 +184,15 @@ def _write(builder, fields: _Fields, room: pathlib.Path) -> None:
     write_json(room / _LIST, {"paths": paths, "labels": labels, "names": names, "groups": groups or None})
 
 
-def _name(builder, fields: _Fields, row) -> str:
+def _name(builder: Any, fields: _Fields, row: dict[str, Any]) -> str:
     if fields.name:
-        return row[fields.name].decode()
+        result: str = row[fields.name].decode()
+        return result
     name = builder.info.features[fields.label].int2str(int(row[fields.label]))
     return f"{builder.info.features[fields.group].int2str(int(row[fields.group]))} {name}" if fields.group else name
 
 
-def _image_set(benchmark: Benchmark, listed: dict, rows: np.ndarray, image_size: Size, part: str) -> ImageSet:
+def _image_set(benchmark: Benchmark, listed: dict[str, Any], rows: np.ndarray, image_size: Size, part: str) -> ImageSet:
     groups = None if listed["groups"] is None else np.asarray(listed["groups"], np.int32)[rows]
     return benchmark.image_set(
         listed["root"],

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from tf_detreg import files
 from tf_detreg.experiments import cost, pages, runner, table
@@ -13,8 +14,8 @@ from tf_detreg.training import RunConfig
 
 
 def ablate(
-    study_file: str | os.PathLike,
-    output: str | os.PathLike = "studies/out",
+    study_file: str | os.PathLike[str],
+    output: str | os.PathLike[str] = "studies/out",
     jobs: int = 1,
     smoke: bool = False,
     log: Callable[[str], None] = print,
@@ -54,7 +55,7 @@ def ablate(
 
 
 def estimate(
-    study_file: str | os.PathLike, images_per_second: float = cost.IMAGES_PER_SECOND, **changes: str | None
+    study_file: str | os.PathLike[str], images_per_second: float = cost.IMAGES_PER_SECOND, **changes: str | None
 ) -> cost.Cost:
     """Estimate what a study costs, from its trials, its epochs and the images of its data.
 
@@ -73,7 +74,7 @@ def adapt(study: Study, data: str | None = None, backbone: str | None = None, st
     """Return a study on other data, with another backbone, or on other devices; see `ablate`."""
     from tf_detreg.training.moved_data import moved
 
-    def change(recipe: dict) -> dict:
+    def change(recipe: dict[str, Any]) -> dict[str, Any]:
         config = RunConfig.from_dict(recipe)
         if data is not None:
             config = moved(config, data)

@@ -4,6 +4,7 @@ import dataclasses
 import html
 import os
 import pathlib
+from typing import Any
 
 from tf_detreg import files
 from tf_detreg.experiments import plots, table
@@ -32,7 +33,7 @@ STYLE = (
 )
 
 
-def study_section(study: Study, rows: list[dict]) -> str:
+def study_section(study: Study, rows: list[dict[str, Any]]) -> str:
     """One study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
     compared = table.compare(study, rows)
     parts = [f"## {study.title}", study.question, _protocol(study, rows), _results(study, compared)]
@@ -45,7 +46,7 @@ def study_section(study: Study, rows: list[dict]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def study_page(study: Study, rows: list[dict]) -> str:
+def study_page(study: Study, rows: list[dict[str, Any]]) -> str:
     """One study as a self-contained HTML page with its plots."""
     compared = table.compare(study, rows)
     body = _html(study_section(study, rows)) + plots.differences(study, compared) + plots.cost(study, compared)
@@ -56,9 +57,9 @@ def study_page(study: Study, rows: list[dict]) -> str:
 
 
 def report(
-    studies: str | os.PathLike = "studies",
-    output: str | os.PathLike = "docs/results.md",
-    picture: str | os.PathLike | None = None,
+    studies: str | os.PathLike[str] = "studies",
+    output: str | os.PathLike[str] = "docs/results.md",
+    picture: str | os.PathLike[str] | None = None,
 ) -> pathlib.Path:
     """Compose the results page from what has been run, and name what has not.
 
@@ -95,7 +96,7 @@ def report(
     return files.write_text(output, "\n\n".join(parts) + "\n")
 
 
-def _rows(study: Study, path: pathlib.Path) -> list[dict]:
+def _rows(study: Study, path: pathlib.Path) -> list[dict[str, Any]]:
     rows = table.read(path, study)
     missing = sorted(set(study.families) - {row["family"] for row in rows})
     if missing:
@@ -103,7 +104,7 @@ def _rows(study: Study, path: pathlib.Path) -> list[dict]:
     return rows
 
 
-def _protocol(study: Study, rows: list[dict]) -> str:
+def _protocol(study: Study, rows: list[dict[str, Any]]) -> str:
     p = study.protocol
     seconds = sum(row.get("metric.seconds") or 0.0 for row in rows)
     run = f"{len(rows)} trials, {seconds / 60:.0f} minutes of training on one thread ({rows[0]['machine']}; "
@@ -128,7 +129,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
-def _results(study: Study, compared: list[dict]) -> str:
+def _results(study: Study, compared: list[dict[str, Any]]) -> str:
     main = study.protocol["metric"]
     wanted = [main, "cross_recall@1", *(f"recall@{k}" for k in study.ranks), "map@r", "train_recall@1"]
     columns = [m for m in dict.fromkeys(wanted) if any(m in e["metrics"] for e in compared)]
@@ -148,7 +149,7 @@ def _results(study: Study, compared: list[dict]) -> str:
     return "\n".join(lines) + "\n\n" + note
 
 
-def _papers(study: Study, compared: list[dict]) -> str:
+def _papers(study: Study, compared: list[dict[str, Any]]) -> str:
     """Return published figures with what was measured here beside them."""
     if not study.papers:
         return ""
@@ -165,12 +166,12 @@ def _papers(study: Study, compared: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _as_ablation(study: Study, rows: list[dict]) -> tuple[Study, list[dict]]:
+def _as_ablation(study: Study, rows: list[dict[str, Any]]) -> tuple[Study, list[dict[str, Any]]]:
     """A choice's first stage, as an ablation of all its candidates."""
     return dataclasses.replace(study, kind="ablation"), [row for row in rows if row["stage"] == "validation"]
 
 
-def _chosen(study: Study, rows: list[dict]) -> str:
+def _chosen(study: Study, rows: list[dict[str, Any]]) -> str:
     lines = ["| family | candidates | chosen on validation, by split |", "|---|---|---|"]
     for family, recipes in study.families.items():
         tests = [r for r in rows if r["family"] == family and r["stage"] == "test"]
@@ -180,12 +181,12 @@ def _chosen(study: Study, rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _settings(recipe: dict, recipes: tuple[dict, ...]) -> str:
+def _settings(recipe: dict[str, Any], recipes: tuple[dict[str, Any], ...]) -> str:
     mine, others = flat(recipe_of(recipe)), [flat(recipe_of(r)) for r in recipes]
     return ", ".join(f"{k} {v}" for k, v in mine.items() if any(o.get(k) != v for o in others)) or "as given"
 
 
-def _contrasts(study: Study, rows: list[dict]) -> str:
+def _contrasts(study: Study, rows: list[dict[str, Any]]) -> str:
     if not study.protocol["contrasts"]:
         return ""
     wanted = (study.protocol["metric"], "cross_recall@1", "map@r", "train_recall@1", "spectral", "frobenius")
@@ -199,7 +200,7 @@ def _contrasts(study: Study, rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _smoothness(compared: list[dict]) -> str:
+def _smoothness(compared: list[dict[str, Any]]) -> str:
     columns = [c for c in SMOOTHNESS if any(c in e["metrics"] for e in compared)]
     if not columns:
         return ""
@@ -214,7 +215,7 @@ def _smoothness(compared: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _health(compared: list[dict]) -> str:
+def _health(compared: list[dict[str, Any]]) -> str:
     columns = [c for c in HEALTH if any(c in e["metrics"] for e in compared)]
     if not columns:
         return ""

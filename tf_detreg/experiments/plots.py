@@ -1,16 +1,22 @@
 """Pictures of a study, as SVG text."""
 
 import io
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_detreg import extras
 from tf_detreg.experiments.study import Study
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
 INTERVALS = "(95 %: thin t, thick bootstrap)"
 
 
-def overview(studies: list[tuple[Study, list[dict]]]) -> str:
+def overview(studies: list[tuple[Study, list[dict[str, Any]]]]) -> str:
     """The differences of several studies, a panel each, as tall as its rows are many.
 
     Args:
@@ -27,14 +33,14 @@ def overview(studies: list[tuple[Study, list[dict]]]) -> str:
     return _svg(figure)
 
 
-def differences(study: Study, compared: list[dict]) -> str:
+def differences(study: Study, compared: list[dict[str, Any]]) -> str:
     """Every candidate's difference to its baseline with its intervals; without any baseline, its mean and spread."""
     figure = _figure(1.2 + 0.3 * len(compared))
     _draw(figure.subplots(), study, compared)
     return _svg(figure)
 
 
-def _draw(axes, study: Study, compared: list[dict]) -> None:
+def _draw(axes: "Axes", study: Study, compared: list[dict[str, Any]]) -> None:
     reference = any(entry["is_baseline"] for entry in compared)
     for row, entry in enumerate(compared):
         found = entry["difference"] if reference else entry["metrics"][study.protocol["metric"]]
@@ -57,7 +63,7 @@ def _draw(axes, study: Study, compared: list[dict]) -> None:
     axes.set_xlabel(f"{what}{', points above the baseline' if reference else ''}\n{INTERVALS}")
 
 
-def cost(study: Study, compared: list[dict]) -> str:
+def cost(study: Study, compared: list[dict[str, Any]]) -> str:
     """What a candidate's training costs against what it reaches."""
     figure = _figure(3.6)
     axes = figure.subplots()
@@ -71,7 +77,7 @@ def cost(study: Study, compared: list[dict]) -> str:
     return _svg(figure)
 
 
-def _figure(height: float):
+def _figure(height: float) -> "Figure":
     with extras.needed("A plot of a study"):
         import matplotlib
         from matplotlib.figure import Figure
@@ -80,12 +86,12 @@ def _figure(height: float):
     return Figure(figsize=(8, height), layout="constrained")
 
 
-def _plain(axes) -> None:
+def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#eeeeee")
 
 
-def _svg(figure) -> str:
+def _svg(figure: "Figure") -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()

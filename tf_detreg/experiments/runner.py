@@ -23,7 +23,7 @@ TRIALS_A_WORKER = 20
 _PARTS = ("validation", "test", "max_classes", "train_share", "images_per_class", "smoothness", "directories")
 
 
-def jobs_of(study: Study, stage: str) -> list[dict]:
+def jobs_of(study: Study, stage: str) -> list[dict[str, Any]]:
     """Return the trials of a stage (`"validation"` or `"test"`), each a JSON-able description with its key."""
     protocol = study.protocol
     seeds = protocol["choice_seeds"] if study.kind == "choice" and stage == "validation" else protocol["seeds"]
@@ -36,7 +36,7 @@ def jobs_of(study: Study, stage: str) -> list[dict]:
     ]
 
 
-def describe(study: Study, stage: str, config: dict, split: int, seed: int) -> dict:
+def describe(study: Study, stage: str, config: dict[str, Any], split: int, seed: int) -> dict[str, Any]:
     """Return one trial; its key names everything that its numbers depend on, and nothing else."""
     protocol = {name: study.protocol[name] for name in _PARTS}
     job = {"stage": stage, "split": split, "seed": seed, "config": config, "protocol": protocol}
@@ -44,7 +44,9 @@ def describe(study: Study, stage: str, config: dict, split: int, seed: int) -> d
     return {**job, "recipe_hash": digest(recipe_of(config)), "key": digest(identity)}
 
 
-def run(study: Study, folder: os.PathLike, jobs: int = 1, log: Callable[[str], None] = print) -> list[dict]:
+def run(
+    study: Study, folder: os.PathLike[str], jobs: int = 1, log: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
     """Run what is missing of a study and return its rows.
 
     A finished trial is one JSON file in `folder/runs`, written in one move, so a killed study loses only the trials
@@ -72,7 +74,7 @@ def run(study: Study, folder: os.PathLike, jobs: int = 1, log: Callable[[str], N
     return rows + _with_family(study, complete(tests, folder, jobs, log))
 
 
-def choose(study: Study, rows: Iterable[dict], family: str, split: int) -> dict:
+def choose(study: Study, rows: Iterable[dict[str, Any]], family: str, split: int) -> dict[str, Any]:
     """Return the candidate of a family with the best mean metric on this split's validation classes."""
     rows = [r for r in rows if r["stage"] == "validation" and r["family"] == family and r["split"] == split]
     score: dict[str, list[float]] = {}
@@ -82,12 +84,12 @@ def choose(study: Study, rows: Iterable[dict], family: str, split: int) -> dict:
     return next(row["config"] for row in rows if row["recipe_hash"] == best)
 
 
-def _test_jobs(study: Study, rows: list[dict], split: int) -> list[dict]:
+def _test_jobs(study: Study, rows: list[dict[str, Any]], split: int) -> list[dict[str, Any]]:
     chosen = [choose(study, rows, family, split) for family in study.families]
     return [describe(study, "test", config, split, seed) for config in chosen for seed in study.protocol["seeds"]]
 
 
-def _with_family(study: Study, records: list[dict]) -> list[dict]:
+def _with_family(study: Study, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return records once for each family that holds their recipe."""
     member = {family: {signature(recipe) for recipe in recipes} for family, recipes in study.families.items()}
     return [
@@ -98,7 +100,9 @@ def _with_family(study: Study, records: list[dict]) -> list[dict]:
     ]
 
 
-def complete(wanted: list[dict], folder: pathlib.Path, jobs: int, log: Callable[[str], None]) -> list[dict]:
+def complete(
+    wanted: list[dict[str, Any]], folder: pathlib.Path, jobs: int, log: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Return the records of these trials, running those that have no file yet."""
     wanted = list({job["key"]: job for job in wanted}.values())
     missing = [job for job in wanted if not (folder / f"{job['key']}.json").is_file()]
@@ -110,14 +114,14 @@ def complete(wanted: list[dict], folder: pathlib.Path, jobs: int, log: Callable[
     return [json.loads((folder / f"{job['key']}.json").read_text(encoding="utf-8")) for job in wanted]
 
 
-def _prepare_data(job: dict) -> None:
+def _prepare_data(job: dict[str, Any]) -> None:
     """Load the data once before any worker does, so that one process alone fills the caches."""
     from tf_detreg.experiments import data
 
     data.load(RunConfig.from_dict(job["config"]), job["protocol"]["test"] == data.OFFICIAL)
 
 
-def _lines(missing: list[dict], folder: pathlib.Path, jobs: int) -> Iterator[str]:
+def _lines(missing: list[dict[str, Any]], folder: pathlib.Path, jobs: int) -> Iterator[str]:
     """Run trials, here or in a pool, and yield a line for each as it ends."""
     if jobs == 0:
         yield from (_trial(job, str(folder)) for job in missing)
@@ -143,7 +147,7 @@ def _one_thread() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _trial(job: dict, folder: str) -> str:
+def _trial(job: dict[str, Any], folder: str) -> str:
     """Run one trial in a worker, write its file, and say how it went."""
     from tf_detreg.experiments import trial
 

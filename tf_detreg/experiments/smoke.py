@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 from tf_detreg.experiments.study import Study, signature
 from tf_detreg.training import RunConfig
@@ -37,7 +38,7 @@ def shrink(study: Study, keep_data: bool = False, every: bool = False) -> Study:
     )
 
 
-def _small(recipe: dict, keep_data: bool) -> dict:
+def _small(recipe: dict[str, Any], keep_data: bool) -> dict[str, Any]:
     """Return one candidate's configuration, made small."""
     smaller = {key: min(value, _SMALLER[key]) for key, value in recipe["head"].items() if key in _SMALLER}
     backbone = {"name": "small_cnn", "width": 4, "blocks": 2}
@@ -73,11 +74,11 @@ def _small(recipe: dict, keep_data: bool) -> dict:
     return RunConfig.from_dict({**recipe, **changes}).to_dict()
 
 
-def _but_for_numbers(recipe: dict) -> str:
+def _but_for_numbers(recipe: dict[str, Any]) -> str:
     return re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "0", signature(recipe))
 
 
-def _without_packages(part: dict, dim: int) -> dict:
+def _without_packages(part: dict[str, Any], dim: int) -> dict[str, Any]:
     """Return a regularizer's table at another width, and without a sentence encoder, which is a package of its own."""
     part = {**part, "dim": dim} if "dim" in part else part
     return {**part, "texts": "character trigrams"} if isinstance(part.get("texts"), str) else part

@@ -78,4 +78,5 @@ def _bootstrap(values: Mapping[Key, float], draws: int, seed: int) -> np.ndarray
     # For every draw and every group, the mean of a resample of that group; then a resample of the groups' means.
     means = np.stack([rng.choice(g, (draws, len(groups), len(g))).mean(2) for g in groups], axis=2)
     picked = rng.integers(len(groups), size=(draws, len(groups)))
-    return np.take_along_axis(means, picked[:, :, None], axis=2)[:, :, 0].mean(1)
+    result: np.ndarray = np.take_along_axis(means, picked[:, :, None], axis=2)[:, :, 0].mean(1)
+    return result

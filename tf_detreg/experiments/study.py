@@ -65,8 +65,8 @@ class Study:
     title: str
     question: str
     protocol: Mapping[str, Any]
-    families: Mapping[str, tuple[dict, ...]]
-    papers: tuple[dict, ...]
+    families: Mapping[str, tuple[dict[str, Any], ...]]
+    papers: tuple[dict[str, Any], ...]
     headline: bool
     path: pathlib.Path
 
@@ -76,7 +76,7 @@ class Study:
         return tuple(self.protocol["baselines"])
 
     @property
-    def base(self) -> dict:
+    def base(self) -> dict[str, Any]:
         """Return the first candidate, which stands for what all share: data, image size, backbone."""
         return next(iter(self.families.values()))[0]
 
@@ -86,7 +86,7 @@ class Study:
         return tuple(self.base["k"])
 
 
-def read(path: str | os.PathLike, smoke: bool = False) -> Study:
+def read(path: str | os.PathLike[str], smoke: bool = False) -> Study:
     """Read and check a study file.
 
     Args:
@@ -135,7 +135,7 @@ def read(path: str | os.PathLike, smoke: bool = False) -> Study:
     return study
 
 
-def candidates(base: Mapping, family: Mapping, budget: int = 0) -> Iterator[dict]:
+def candidates(base: Mapping[str, Any], family: Mapping[str, Any], budget: int = 0) -> Iterator[dict[str, Any]]:
     """Return the configurations of one family: its entries over the base, times its grid.
 
     Args:
@@ -167,7 +167,7 @@ def candidates(base: Mapping, family: Mapping, budget: int = 0) -> Iterator[dict
         yield RunConfig.from_dict(recipe).to_dict()
 
 
-def merge(base: Mapping, over: Mapping) -> dict:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `over` on top of `base`, table by table.
 
     A table of another `name` replaces the base's as a whole; a head's `dim` stays all the same, unless it is given.
@@ -185,7 +185,7 @@ def merge(base: Mapping, over: Mapping) -> dict:
     return result
 
 
-def put(recipe: dict, dotted: str, value: Any) -> None:
+def put(recipe: dict[str, Any], dotted: str, value: Any) -> None:
     """Set `recipe["a"]["b"]` by the name `"a.b"`."""
     *parents, last = dotted.split(".")
     for parent in parents:
@@ -197,7 +197,7 @@ def put(recipe: dict, dotted: str, value: Any) -> None:
     recipe[last] = copy.deepcopy(value)
 
 
-def flat(recipe: Mapping, prefix: str = "") -> dict:
+def flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested entries as one level of dotted names."""
     result = {}
     for name, value in recipe.items():
@@ -208,12 +208,12 @@ def flat(recipe: Mapping, prefix: str = "") -> dict:
     return result
 
 
-def recipe_of(config: Mapping) -> dict:
+def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration makes a recipe: all but data, seed, and where and how fast it runs."""
     return {key: value for key, value in config.items() if key not in _NO_PART_OF_A_RECIPE}
 
 
-def signature(config: Mapping) -> str:
+def signature(config: Mapping[str, Any]) -> str:
     """Return a text that two configurations of the same recipe share, whatever the order of their keys."""
     return json.dumps(recipe_of(config), sort_keys=True)
 
@@ -223,7 +223,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _content(path: pathlib.Path) -> dict:
+def _content(path: pathlib.Path) -> dict[str, Any]:
     existing(path, "path", "Give a study file; the repository's are in studies/.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -239,7 +239,7 @@ def _content(path: pathlib.Path) -> dict:
     return content
 
 
-def _no_others(table: Mapping, known: set, where: str) -> None:
+def _no_others(table: Mapping[str, Any], known: set[Any], where: str) -> None:
     unknown = sorted(set(table) - known)
     if unknown:
         raise ValueError(f"unknown {unknown} in {where}. Known: {sorted(known)}.")

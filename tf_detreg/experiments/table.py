@@ -7,6 +7,7 @@ import os
 import pathlib
 import statistics
 from collections.abc import Iterable
+from typing import Any
 
 from tf_detreg import files
 from tf_detreg.experiments import old_tables
@@ -18,7 +19,7 @@ _OFF = {"interpolation.epsilon": 0.0}
 FIXED = ("study", "stage", "family", "recipe_hash", "split", "seed")
 
 
-def tidy(rows: Iterable[dict]) -> list[dict]:
+def tidy(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records of trials as flat rows: identity, recipe, metrics, versions."""
     result = []
     for row in rows:
@@ -30,7 +31,7 @@ def tidy(rows: Iterable[dict]) -> list[dict]:
     return sorted(result, key=lambda r: (r["stage"], r["family"], r["recipe_hash"], r["split"], r["seed"]))
 
 
-def write(rows: Iterable[dict], path: os.PathLike) -> pathlib.Path:
+def write(rows: Iterable[dict[str, Any]], path: os.PathLike[str]) -> pathlib.Path:
     """Write tidy rows as CSV, atomically. Columns are the union over all rows."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -41,7 +42,7 @@ def write(rows: Iterable[dict], path: os.PathLike) -> pathlib.Path:
     return files.write_text(path, text.getvalue())
 
 
-def read(path: os.PathLike, study: Study | None = None) -> list[dict]:
+def read(path: os.PathLike[str], study: Study | None = None) -> list[dict[str, Any]]:
     """Read what `write` wrote: numbers as numbers, the recipe as a dict.
 
     Args:
@@ -59,14 +60,14 @@ def read(path: os.PathLike, study: Study | None = None) -> list[dict]:
     return rows
 
 
-def values(rows: Iterable[dict], metric: str) -> dict[tuple[int, int], float]:
+def values(rows: Iterable[dict[str, Any]], metric: str) -> dict[tuple[int, int], float]:
     """A metric by (split, seed)."""
     return {
         (r["split"], r["seed"]): r[f"metric.{metric}"] for r in rows if isinstance(r.get(f"metric.{metric}"), float)
     }
 
 
-def groups(study: Study, rows: list[dict]) -> dict[str, list[dict]]:
+def groups(study: Study, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return what a study's table compares: the candidates by label, or for a choice the families' test trials."""
     if study.kind == "choice":
         return {f: [r for r in rows if r["family"] == f and r["stage"] == "test"] for f in study.families}
@@ -79,14 +80,14 @@ def groups(study: Study, rows: list[dict]) -> dict[str, list[dict]]:
     return {name: result[name] for name in labels(study) if name in result}
 
 
-def baseline(study: Study, groups_: dict[str, list[dict]], rows: list[dict]) -> str | None:
+def baseline(study: Study, groups_: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]]) -> str | None:
     """The baseline that the others are compared with: of the named families, the one best on validation classes."""
     metric = study.protocol["metric"]
     names = [n for n in groups_ if groups_[n] and groups_[n][0]["family"] in study.baselines]
     if not names:
         return None
 
-    def score(name):
+    def score(name: str) -> float:
         family = groups_[name][0]["family"]
         if study.kind != "choice":
             return statistics.fmean(values(groups_[name], metric).values())
@@ -101,7 +102,7 @@ def baseline(study: Study, groups_: dict[str, list[dict]], rows: list[dict]) -> 
     return max(names, key=score)
 
 
-def compare(study: Study, rows: list[dict]) -> list[dict]:
+def compare(study: Study, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One entry for each thing compared: its intervals per metric, and its difference to the baseline.
 
     Without `baselines`, each candidate is compared with the first candidate of its own family.
@@ -135,7 +136,7 @@ def compare(study: Study, rows: list[dict]) -> list[dict]:
     return result
 
 
-def _firsts(study: Study, compared: dict[str, list[dict]]) -> dict[str, str]:
+def _firsts(study: Study, compared: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     """Return the name of the first candidate of each family that has several, but for a choice."""
     if study.kind == "choice":
         return {}
@@ -145,7 +146,7 @@ def _firsts(study: Study, compared: dict[str, list[dict]]) -> dict[str, str]:
     return {family: found[0] for family, found in names.items() if len(found) > 1}
 
 
-def contrast(study: Study, rows: list[dict], one: str, other: str, metric: str) -> Interval:
+def contrast(study: Study, rows: list[dict[str, Any]], one: str, other: str, metric: str) -> Interval:
     """Return one family minus another, candidate by candidate of their grids; but for a table, on validation classes.
 
     The n-th candidate of one is paired with the n-th of the other in the same split and seed, so the families' grids
@@ -182,7 +183,7 @@ def labels(study: Study) -> list[str]:
     return [name for family, recipes in study.families.items() for name in _labels(family, recipes).values()]
 
 
-def _labels(family: str, recipes: tuple[dict, ...]) -> dict[str, str]:
+def _labels(family: str, recipes: tuple[dict[str, Any], ...]) -> dict[str, str]:
     """A short name for each recipe of a family: the family, and the settings in which its recipes differ."""
     levels = [flat(recipe_of(recipe)) for recipe in recipes]
     names = sorted({name for level in levels for name in level})
@@ -198,7 +199,7 @@ def _short(name: str) -> str:
     return name.removeprefix("head.").removeprefix("optimizer.").removesuffix(".epsilon").replace("_", " ")
 
 
-def _value(value) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_value(entry) for entry in value) or "none"
     return f"{value['name']} {value.get('weight', '')}".strip() if isinstance(value, dict) else str(value)

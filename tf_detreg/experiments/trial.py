@@ -26,7 +26,7 @@ def run(
     protocol: Mapping[str, Any],
     split: int,
     stage: str,
-    directory: str | os.PathLike | None = None,
+    directory: str | os.PathLike[str] | None = None,
 ) -> dict[str, float]:
     """Train a configuration on one split of the classes and measure it.
 
@@ -64,7 +64,9 @@ def run(
     return found
 
 
-def _passing(config: training.RunConfig, splits: Splits, _: None) -> tuple[keras.Model, dict, list[int], float]:
+def _passing(
+    config: training.RunConfig, splits: Splits, _: None
+) -> tuple[keras.Model, dict[str, Any], list[int], float]:
     """Train in memory; return the embedder, the last log, the epochs with a warning, and the seconds of `fit`."""
     parts = training.assemble(config, splits)
     start = time.perf_counter()
@@ -77,14 +79,18 @@ def _passing(config: training.RunConfig, splits: Splits, _: None) -> tuple[keras
     return parts.model.embedder, last, warned, seconds
 
 
-def _kept(config: training.RunConfig, splits: Splits, directory: Any) -> tuple[keras.Model, dict, list[int], float]:
+def _kept(
+    config: training.RunConfig, splits: Splits, directory: Any
+) -> tuple[keras.Model, dict[str, Any], list[int], float]:
     """Train in a run directory, going on with what is there; the seconds are those of this process alone."""
     start = time.perf_counter()
     finished = training.train(config, directory, resume=True, splits=splits, verbose=0)
     return finished.embedder, finished.history[-1], [], time.perf_counter() - start
 
 
-def measure(embedder: keras.Model, train: Any, unseen: Any, ranks: Sequence[int], gallery: Any = None) -> dict:
+def measure(
+    embedder: keras.Model, train: Any, unseen: Any, ranks: Sequence[int], gallery: Any = None
+) -> dict[str, Any]:
     """Return retrieval numbers in percent on the unseen classes, and R@1 on the train classes."""
     found = training.embed(embedder, unseen, batch_size=512)
     there, size = {}, len(found.labels) - 1
@@ -124,7 +130,7 @@ def smoothness(embedder: keras.Model, train: Any, unseen: Any, seed: int, count:
     flow = any_batch(lambda z: head.flow(z, training=False)[0])
     project = any_batch(lambda x: head.project(backbone(x, training=False), training=False))
 
-    def sample(images):
+    def sample(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         labels = images.labels
         rows = np.sort(rng.choice(len(labels), min(count, len(labels)), replace=False))
         positives = np.array([rng.choice(_positives(labels, row)) for row in rows])

@@ -4,6 +4,7 @@ import copy
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from tf_detreg import extras, files
 from tf_detreg.experiments import runner
@@ -12,16 +13,16 @@ from tf_detreg.experiments.study import Study, flat, put, read
 
 
 def tune(
-    study_file: str | os.PathLike,
+    study_file: str | os.PathLike[str],
     family: str,
-    search: dict[str, list] | None = None,
+    search: dict[str, list[Any]] | None = None,
     trials: int = 20,
-    output: str | os.PathLike = "studies/out",
+    output: str | os.PathLike[str] = "studies/out",
     seed: int = 0,
     jobs: int = 1,
     smoke: bool = False,
     log: Callable[[str], None] = print,
-) -> dict:
+) -> dict[str, Any]:
     """Find a family's best settings on the validation classes.
 
     Optuna's TPE sampler proposes; a proposal is trained split by split, and its median pruner stops one that falls
@@ -81,12 +82,12 @@ def tune(
     return found
 
 
-def _own_search(study: Study, family: str, smoke: bool) -> dict[str, list]:
+def _own_search(study: Study, family: str, smoke: bool) -> dict[str, list[Any]]:
     """Return a family's grid, in small without the sizes that all small candidates share, unless it has no others."""
     return (smoke and grid_of(shrink(study, every=True), family)) or grid_of(study, family)
 
 
-def grid_of(study: Study, family: str) -> dict[str, list]:
+def grid_of(study: Study, family: str) -> dict[str, list[Any]]:
     """What differs between a family's candidates, by dotted name."""
     levels = [flat(recipe) for recipe in study.families[family]]
     names = dict.fromkeys(name for level in levels for name in level)
@@ -94,7 +95,15 @@ def grid_of(study: Study, family: str) -> dict[str, list]:
     return {name: found for name, found in choices.items() if len(found) > 1}
 
 
-def _score(study, family, search, proposal, output, jobs, log) -> float:
+def _score(
+    study: Study,
+    family: str,
+    search: dict[str, list[Any]],
+    proposal: Any,
+    output: pathlib.Path,
+    jobs: int,
+    log: Callable[[str], None],
+) -> float:
     import optuna
 
     recipe = _recipe(study, family, {name: _suggest(proposal, name, what) for name, what in search.items()})
@@ -111,13 +120,13 @@ def _score(study, family, search, proposal, output, jobs, log) -> float:
     return value
 
 
-def _suggest(proposal, name: str, what: list):
+def _suggest(proposal: Any, name: str, what: list[Any]) -> Any:
     if len(what) == 3 and what[2] in ("log", "linear"):
         return proposal.suggest_float(name, what[0], what[1], log=what[2] == "log")
     return proposal.suggest_categorical(name, what)
 
 
-def _recipe(study: Study, family: str, settings: dict) -> dict:
+def _recipe(study: Study, family: str, settings: dict[str, Any]) -> dict[str, Any]:
     recipe = copy.deepcopy(study.families[family][0])
     for name, value in settings.items():
         put(recipe, name, value)

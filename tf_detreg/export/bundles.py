@@ -3,7 +3,8 @@
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,15 +25,18 @@ LARGEST_MOBILE_BYTES = 1_500_000_000
 _SAMPLE = 512  # gallery items, slightly moved: a ScaNN searcher is tuned on half of them and measured on the others
 _LAYOUT = approximate.Layout(density=2.0)  # small leaves: a served query comes alone
 
+Find = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""Embeddings `(B, dim)` → indices and scores `(B, k)` of the nearest items."""
+
 
 @deprecated.renamed_arguments(neighbour_recall="neighbor_recall")
 def retrieval_saved_model(
     embedder: keras.Model,
     gallery: np.ndarray | Index,
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     version: int | None = None,
     *,
-    ids: Sequence | None = None,
+    ids: Sequence[Any] | None = None,
     k: int = 10,
     engine: str = "exact",
     gallery_model: str | None = None,
@@ -125,9 +129,9 @@ def retrieval_saved_model(
 def retrieval_litert(
     embedder: keras.Model,
     gallery: np.ndarray | Index,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    ids: Sequence | None = None,
+    ids: Sequence[Any] | None = None,
     k: int = 10,
     gallery_model: str | None = None,
     image_size: int | tuple[int, int] | None = None,
@@ -181,7 +185,7 @@ def retrieval_litert(
         )
 
     @tf.function(input_signature=[tf.TensorSpec((1, *size, 3), input_dtype, name="images")])
-    def serving_default(images):
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
         embeddings = embed(embedder, tf.cast(images, tf.float32))
         scores, indices = tf.math.top_k(tf.matmul(embeddings, gallery, transpose_b=True), k)
         return {"indices": indices, "scores": scores, **decide(scores)}
@@ -201,7 +205,7 @@ def retrieval_litert(
 
 
 def check_gallery(
-    embedder: keras.Model, gallery: np.ndarray | Index, ids: Sequence | None, k: int, gallery_model: str | None
+    embedder: keras.Model, gallery: np.ndarray | Index, ids: Sequence[Any] | None, k: int, gallery_model: str | None
 ) -> tuple[np.ndarray, list[str]]:
     """The gallery as float32 rows and the ids as strings.
 
@@ -239,20 +243,29 @@ def check_gallery(
     return gallery, ids
 
 
-def _signatures(module: tf.Module, embedder: keras.Model, find, size, dim: int, max_pixels: int, decision) -> dict:
+def _signatures(
+    module: tf.Module,
+    embedder: keras.Model,
+    find: Find,
+    size: tuple[int, int],
+    dim: int,
+    max_pixels: int,
+    decision: Decision | None,
+) -> dict[str, Any]:
     decide = deciding.outputs(decision)
 
     @tf.function(input_signature=[tf.TensorSpec((None, dim), tf.float32, name="embeddings")])
-    def serve_embeddings(embeddings):
+    def serve_embeddings(embeddings: tf.Tensor) -> dict[str, tf.Tensor]:
         indices, scores = find(tf.math.l2_normalize(embeddings, axis=-1))
         return {"ids": tf.gather(module.ids, indices), "scores": scores, **decide(scores)}
 
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3), tf.float32, name="images")])
-    def serving_default(images):
-        return serve_embeddings(embed_any(embedder, images))
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        result: dict[str, tf.Tensor] = serve_embeddings(embed_any(embedder, images))
+        return result
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
-    def serve_bytes(image_bytes):
+    def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images, valid = decode_batch(image_bytes, size, max_pixels=max_pixels)
         found = serve_embeddings(embed_any(embedder, images))
         nothing = {"ids": "", "scores": 0.0, "probabilities": 0.0, "accepted": False}
@@ -269,15 +282,15 @@ def _signatures(module: tf.Module, embedder: keras.Model, find, size, dim: int, 
     return concrete
 
 
-def _exact(module: tf.Module, k: int):
-    def find(embeddings):
+def _exact(module: tf.Module, k: int) -> Find:
+    def find(embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores, indices = tf.math.top_k(tf.matmul(embeddings, module.gallery, transpose_b=True), k)
         return indices, scores
 
     return find
 
 
-def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
+def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float) -> tuple[Find, dict[str, Any]]:
     """A ScaNN searcher on the module, visiting as many leaves as the wanted neighbor recall takes."""
     scann_ops = scann_library.operations()
     build = functools.partial(approximate.Tree.build, in_tensorflow=True)
@@ -292,14 +305,15 @@ def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float):
     tree = tuned.tree
     module.searcher = tree.searcher.serialize_to_module()
 
-    def find(embeddings):
+    def find(embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # The searcher is taken up again inside the graph, so that the saved model carries all it needs.
         loaded = scann_ops.searcher_from_module(module.searcher)
-        return tf.cond(
+        result: tuple[tf.Tensor, tf.Tensor] = tf.cond(
             tf.shape(embeddings)[0] > 0,
             lambda: tuple(loaded.search_batched(embeddings, k, max(k, tree.rescored), tree.visited)),
             lambda: (tf.zeros((0, k), tf.int32), tf.zeros((0, k))),  # ScaNN's op fails on an empty batch
         )
+        return result
 
     return find, {"neighbor_recall": tuned.recall, "leaves": tree.leaves, "leaves_visited": tree.visited}
 
@@ -309,4 +323,5 @@ def _near(gallery: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(gallery), min(_SAMPLE, len(gallery)), replace=False)
     queries = gallery[chosen] + rng.normal(0, 0.3 / gallery.shape[1] ** 0.5, (len(chosen), gallery.shape[1]))
-    return (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    result: np.ndarray = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    return result

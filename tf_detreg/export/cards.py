@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
@@ -27,7 +28,7 @@ def model_card(
     *,
     name: str | None = None,
     data: str = UNKNOWN,
-    recipe: Mapping | str = UNKNOWN,
+    recipe: Mapping[str, Any] | str = UNKNOWN,
     evaluation: object | None = None,
     smoothness: object | None = None,
     verification: Verification | None = None,
@@ -88,7 +89,7 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def run_results(directory: str | os.PathLike) -> dict[str, str]:
+def run_results(directory: str | os.PathLike[str]) -> dict[str, str]:
     """What a run directory says about its embedder: arguments `evaluation`, `smoothness`, `decision` of `model_card`.
 
     Args:
@@ -120,7 +121,7 @@ def run_results(directory: str | os.PathLike) -> dict[str, str]:
     }
 
 
-def recall_table(reports: Mapping[str, Mapping]) -> str:
+def recall_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """Return Markdown of `evaluation.json`: columns for test and validation classes, in percent.
 
     Where a part of the test classes was trained on, those and the others have a column of their own.
@@ -142,7 +143,7 @@ def recall_table(reports: Mapping[str, Mapping]) -> str:
     return "\n".join(lines)
 
 
-def smoothness_table(summary: Mapping[str, Mapping]) -> str:
+def smoothness_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown of `lipschitz.json`: how much each part of the embedder stretches, at samples."""
     rows = list(dict.fromkeys(row for part in summary.values() for row in part))
     lines = ["| median (largest) | " + " | ".join(summary) + " |", "|---|" + "---:|" * len(summary)]
@@ -154,7 +155,7 @@ def smoothness_table(summary: Mapping[str, Mapping]) -> str:
     return "\n".join(lines)
 
 
-def _percent(report: Mapping, metric: str) -> str:
+def _percent(report: Mapping[str, Any], metric: str) -> str:
     value, interval = report["metrics"].get(metric), report["intervals"].get(metric)
     if value is None:
         return "–"
@@ -162,7 +163,7 @@ def _percent(report: Mapping, metric: str) -> str:
     return f"{100 * value:.2f}" + (f" ({100 * interval[0]:.2f} – {100 * interval[1]:.2f})" if known else "")
 
 
-def _read(path: pathlib.Path, command: str, read: Callable[[pathlib.Path], dict]) -> dict:
+def _read(path: pathlib.Path, command: str, read: Callable[[pathlib.Path], dict[str, Any]]) -> dict[str, Any]:
     """What a file of the run says, if it is there; `command` is what writes it."""
     try:
         return read(path) if path.is_file() else {}
@@ -176,5 +177,6 @@ def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     if hasattr(value, "to_markdown"):
-        return value.to_markdown().rstrip()
+        result: str = value.to_markdown().rstrip()
+        return result
     return "```json\n" + json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n```"

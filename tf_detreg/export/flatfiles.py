@@ -1,9 +1,12 @@
 """`.tflite` models as Python objects that can be changed, and back."""
 
+from collections.abc import Callable
+from typing import Any
+
 from tf_detreg import extras
 
 
-def unpacked(model: bytes):
+def unpacked(model: bytes) -> Any:
     """The `schema.ModelT` of a model.
 
     Raises:
@@ -17,7 +20,7 @@ def unpacked(model: bytes):
     return schema.ModelT.InitFromPackedBuf(model, 0)
 
 
-def packed(content) -> bytes:
+def packed(content: Any) -> bytes:
     """The model of a `schema.ModelT`, its weights where the format wants them: at multiples of 16 bytes."""
     import flatbuffers
 
@@ -29,11 +32,11 @@ def packed(content) -> bytes:
     return bytes(builder.Output())
 
 
-def _aligned(buffer):
+def _aligned(buffer: Any) -> Callable[[Any], int]:
     """`buffer.Pack`, which leaves out the alignment that the schema demands (`force_align: 16`)."""
     pack = type(buffer).Pack
 
-    def packing(builder):
+    def packing(builder: Any) -> int:
         if buffer.data is not None:
             builder.Prep(16, len(buffer.data))
         return pack(buffer, builder)
@@ -41,7 +44,7 @@ def _aligned(buffer):
     return packing
 
 
-def code_of(content, name: str, version: int = 1) -> int:
+def code_of(content: Any, name: str, version: int = 1) -> int:
     """The index of a built-in operator's code, which is added where the model has none of this version."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema

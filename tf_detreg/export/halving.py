@@ -1,6 +1,7 @@
 """The large weights of a `.tflite` model as float16, the small ones left as they are."""
 
 import collections
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def halve(model: bytes, least_elements: int = LEAST_ELEMENTS) -> bytes:
     return packed(content)
 
 
-def _large_constants(content, least_elements: int) -> list[int]:
+def _large_constants(content: Any, least_elements: int) -> list[int]:
     """The buffers that hold float32 constants alone. What a buffer serves besides must not see it change."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema
@@ -68,7 +69,7 @@ def _large_constants(content, least_elements: int) -> list[int]:
     ]
 
 
-def _length(buffer) -> int:
+def _length(buffer: Any) -> int:
     return 0 if buffer.data is None else len(buffer.data)
 
 
@@ -83,7 +84,7 @@ def _half(data: np.ndarray) -> np.ndarray | None:
     return half.view(np.uint8) if exact else None
 
 
-def _restored(graph, halved: dict[int, int]) -> list:
+def _restored(graph: Any, halved: dict[int, int]) -> list[Any]:
     """The ops that make float32 of a subgraph's halved constants; its other ops go on reading the same tensors."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema

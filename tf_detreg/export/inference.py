@@ -1,9 +1,16 @@
 """What may be exported: a plain embedder, nothing of its training."""
 
+from typing import TYPE_CHECKING
+
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.retrieval.identity import fingerprint
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
+
 
 __all__ = ["fingerprint", "image_size_of", "inference_model", "pixels"]
 
@@ -65,7 +72,9 @@ def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | Non
     return int(size[0]), int(size[1])
 
 
-def pixels(images, labels, image_size: tuple[int, int], most: int) -> tuple[np.ndarray, np.ndarray | None]:
+def pixels(
+    images: "ImageSet | ArrayLike", labels: ArrayLike | None, image_size: tuple[int, int], most: int
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Images as float32 `(N, H, W, 3)`, and their labels or None.
 
     Args:

@@ -1,5 +1,7 @@
 """Two `.tflite` models in a row as one: the output of the first is the input of the second."""
 
+from typing import Any
+
 from tf_detreg.export.flatfiles import packed, unpacked
 
 
@@ -25,7 +27,7 @@ def join(first: bytes, second: bytes) -> bytes:
     buffers, codes, tensors = len(head.buffers), len(head.operatorCodes), len(graph.tensors)
     link, given = int(graph.outputs[0]), int(added.inputs[0])
 
-    def moved(tensor) -> int:
+    def moved(tensor: int) -> int:
         """The new index of a tensor of the second graph; −1 stands for an input left out."""
         return link if tensor == given else int(tensor) + tensors if tensor >= 0 else -1
 
@@ -46,7 +48,7 @@ def join(first: bytes, second: bytes) -> bytes:
     return packed(head)
 
 
-def _check(head, tail) -> None:
+def _check(head: Any, tail: Any) -> None:
     graphs = [model.subgraphs for model in (head, tail)]
     if any(len(subgraphs) != 1 for subgraphs in graphs):
         raise ValueError("Only models of one subgraph can be joined: loops and branches have subgraphs of their own.")

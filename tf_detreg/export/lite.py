@@ -7,6 +7,7 @@ import pathlib
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,7 +29,7 @@ QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 @deprecated.renamed_arguments(labels="class_names")
 def litert(
     embedder: keras.Model,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     quantize: str | None = None,
     calibration: np.ndarray | None = None,
     *,
@@ -36,7 +37,7 @@ def litert(
     input_dtype: str = "float32",
     batch_size: int | None = 1,
     class_names: Sequence[str] | None = None,
-    about: dict | None = None,
+    about: dict[str, Any] | None = None,
     check: Callable[[pathlib.Path], object] | None = None,
 ) -> pathlib.Path:
     """Write an embedder as a `.tflite` file: images `(B, H, W, 3)`, 0..255, to unit vectors `(B, dim)`.
@@ -85,7 +86,7 @@ def litert(
     else:
 
         @tf.function(input_signature=[tf.TensorSpec((batch_size, *size, 3), input_dtype, name="images")])
-        def serving_default(images):
+        def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"embeddings": embed(embedder, tf.cast(images, tf.float32))}
 
         # Halved here: the converter's own float16 also rounds the few small weights on which everything depends.
@@ -103,7 +104,7 @@ def litert(
     return write(path, model, metadata.extra_files(facts, class_names), check)
 
 
-def _int8(embedder: keras.Model, shape: tuple, calibration: np.ndarray, input_dtype: str) -> bytes:
+def _int8(embedder: keras.Model, shape: tuple[Any, ...], calibration: np.ndarray, input_dtype: str) -> bytes:
     """The backbone with int8 activations, the head with int8 weights and float activations.
 
     A flow multiplies by `exp(s)` layer after layer; with activations rounded to 8 bits after each, a trained RealNVP
@@ -118,14 +119,14 @@ def _int8(embedder: keras.Model, shape: tuple, calibration: np.ndarray, input_dt
         features_spec = tf.TensorSpec((shape[0], *head.input.shape[1:]), tf.float32, name="features")
 
         @tf.function(input_signature=[features_spec])
-        def embeddings(features):
+        def embeddings(features: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"embeddings": tf.cast(head(features, training=False), tf.float32)}
 
         rest = convert(embeddings, embedder, "dynamic")
 
     # A uint8 input comes from the quantiser, which folds the cast into the first quantisation.
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")])
-    def features(images):
+    def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"embeddings" if rest is None else "features": embed(backbone, images)}
 
     calibrated = convert(features, embedder, "calibrated", calibration)
@@ -137,7 +138,7 @@ def _int8(embedder: keras.Model, shape: tuple, calibration: np.ndarray, input_dt
 
 
 def convert(
-    function,
+    function: Any,
     embedder: keras.Model,
     quantize: str | None,
     calibration: np.ndarray | None = None,
@@ -171,7 +172,8 @@ def convert(
     custom = [name for name in operators(model) if name.startswith(("CUSTOM", "Flex"))]
     if custom:
         raise ValueError(_refusal(embedder, f"ops that are not built in: {custom}"))
-    return model
+    result: bytes = model
+    return result
 
 
 def operators(model: bytes) -> list[str]:
@@ -190,7 +192,7 @@ def operators(model: bytes) -> list[str]:
 
 
 def write(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     model: bytes,
     files: dict[str, bytes],
     check: Callable[[pathlib.Path], object] | None = None,
@@ -236,7 +238,7 @@ def _check(quantize: str | None, calibration: np.ndarray | None, size: tuple[int
         )
 
 
-def _samples(calibration: np.ndarray, batch: int):
+def _samples(calibration: np.ndarray, batch: int) -> list[np.ndarray]:
     """The images in batches; the last one is filled up with the first images."""
     images = np.asarray(calibration)
     for start in range(0, len(images), batch):

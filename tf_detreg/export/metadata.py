@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 WARM_UP_BATCHES = (1, 8, 32)
 
 
-def facts(embedder: keras.Model, image_size: tuple[int, int], **more) -> dict:
+def facts(embedder: keras.Model, image_size: tuple[int, int], **more: Any) -> dict[str, Any]:
     """The entries of `metadata.json`: what a reader of the artifact has to know to use it right."""
     import tensorflow as tf
 
@@ -44,7 +45,7 @@ def facts(embedder: keras.Model, image_size: tuple[int, int], **more) -> dict:
     }
 
 
-def extra_files(facts: dict, class_names: Sequence[str] | None = None) -> dict[str, bytes]:
+def extra_files(facts: dict[str, Any], class_names: Sequence[str] | None = None) -> dict[str, bytes]:
     """Files by name: `metadata.json` and, with class names, `labels.txt` of one name a line."""
     files = {"metadata.json": as_json(facts)}
     if class_names is not None:
@@ -52,12 +53,12 @@ def extra_files(facts: dict, class_names: Sequence[str] | None = None) -> dict[s
     return files
 
 
-def as_json(facts: dict) -> bytes:
+def as_json(facts: dict[str, Any]) -> bytes:
     """Return the bytes of `metadata.json`."""
     return json.dumps(facts, indent=2, ensure_ascii=False).encode()
 
 
-def one_a_line(name: str, values: Sequence) -> bytes:
+def one_a_line(name: str, values: Sequence[Any]) -> bytes:
     """UTF-8 text of one value a line.
 
     Raises:
@@ -79,7 +80,7 @@ def warm_up_wanted(asked: bool | None) -> bool:
     return asked
 
 
-def write_warm_up(path: str | os.PathLike, model_name: str, image_size: tuple[int, int]) -> None:
+def write_warm_up(path: str | os.PathLike[str], model_name: str, image_size: tuple[int, int]) -> None:
     """Write the requests that TensorFlow Serving replays before a version takes traffic: a TFRecord file of
     `PredictionLog` messages, for both signatures and a few batch sizes.
 
@@ -113,4 +114,5 @@ def prediction_log(model_name: str, signature: str, inputs: dict[str, np.ndarray
     log.predict_log.request.model_spec.signature_name = signature
     for name, value in inputs.items():
         log.predict_log.request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return log.SerializeToString()
+    result: bytes = log.SerializeToString()
+    return result

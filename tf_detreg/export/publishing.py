@@ -7,6 +7,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _FLAT = re.compile(r".*-v(\d+)-(?:float32|float16|dynamic|int8)\.tflite")  # whe
 
 
 def publish(
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     version: int | None,
     write: Callable[[pathlib.Path], object],
     *,
@@ -69,7 +70,7 @@ def seal(content: pathlib.Path) -> None:
     (content / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def check_version(path: str | os.PathLike) -> bool:
+def check_version(path: str | os.PathLike[str]) -> bool:
     """Compare all files of an exported version with the checksums that were written with it.
 
     Args:
@@ -156,7 +157,7 @@ def _remove_if_empty(directory: pathlib.Path) -> None:
         directory.rmdir()
 
 
-def versions(directory: str | os.PathLike) -> list[int]:
+def versions(directory: str | os.PathLike[str]) -> list[int]:
     """The version numbers in a model's folder, ascending."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -164,7 +165,7 @@ def versions(directory: str | os.PathLike) -> list[int]:
     return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal() and entry.is_dir())
 
 
-def numbers(directory: str | os.PathLike) -> set[int]:
+def numbers(directory: str | os.PathLike[str]) -> set[int]:
     """Return every number that a version bears or bore: of folders, and of the flat files of version 0.1.0."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -175,7 +176,7 @@ def numbers(directory: str | os.PathLike) -> set[int]:
     return {int(name) for name in [*plain, *flat] if name.isdecimal()}
 
 
-def free_version(directory: str | os.PathLike, version: int | None) -> int:
+def free_version(directory: str | os.PathLike[str], version: int | None) -> int:
     """Return the number that a new version gets: the one asked for, or one more than the largest present.
 
     Raises:
@@ -203,9 +204,10 @@ def require_space(directory: pathlib.Path, needed: int) -> None:
         )
 
 
-def bytes_of(variables: Iterable) -> int:
+def bytes_of(variables: Iterable[Any]) -> int:
     """Bytes of the values of Keras variables, and a megabyte for the graph."""
-    return 1_000_000 + sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in variables)
+    result: int = 1_000_000 + sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in variables)
+    return result
 
 
 def _kept(present: list[int]) -> str:

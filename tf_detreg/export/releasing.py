@@ -4,9 +4,11 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.export import publishing
 from tf_detreg.export.cards import model_card
@@ -15,6 +17,10 @@ from tf_detreg.export.lite import litert
 from tf_detreg.export.savedmodel import saved_model
 from tf_detreg.export.verification import Limits, Verification, verify
 from tf_detreg.progress import ticker
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
+
 
 CALIBRATION_IMAGES = 200
 FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
@@ -40,17 +46,17 @@ class Release:
 
 def release(
     embedder: keras.Model,
-    directory: str | os.PathLike,
-    images=None,
+    directory: str | os.PathLike[str],
+    images: "ImageSet | ArrayLike | None" = None,
     labels: np.ndarray | None = None,
     *,
     formats: Sequence[str] | None = None,
-    calibration=None,
+    calibration: "ImageSet | ArrayLike | None" = None,
     version: int | None = None,
     check: bool = True,
     limits: dict[str, Limits] | None = None,
     class_names: Sequence[str] | None = None,
-    card: Mapping | None = None,
+    card: Mapping[str, Any] | None = None,
     progress: bool | None = None,
 ) -> Release:
     """Export in several formats, run each in a clean process, and publish what is within its limits.
@@ -129,7 +135,9 @@ def release(
     return Release(paths, verification, done / CARD)
 
 
-def _content(embedder: keras.Model, folder: pathlib.Path, title: str, formats, class_names) -> pathlib.Path:
+def _content(
+    embedder: keras.Model, folder: pathlib.Path, title: str, formats: Sequence[str], class_names: Sequence[str] | None
+) -> pathlib.Path:
     """The folder that becomes the version, with the SavedModel in it if that is wanted."""
     content = folder / "content"
     if SAVED_MODEL in formats:
@@ -165,7 +173,7 @@ def _within_limits(
     return good
 
 
-def _spread(images, image_size: tuple[int, int]) -> np.ndarray:
+def _spread(images: "ImageSet | ArrayLike", image_size: tuple[int, int]) -> np.ndarray:
     """200 images from all over a set."""
     chosen = np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images))).astype(int)
     images = images.subset(chosen) if hasattr(images, "subset") else np.asarray(images)[chosen]

@@ -7,11 +7,14 @@ where the embeddings go (.npy), and the batch sizes to time; the answer is one l
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
-def tensorflow(path, signature):
+
+def tensorflow(path: str, signature: str) -> Run:
     import tensorflow as tf
 
     model = tf.saved_model.load(path)
@@ -20,7 +23,7 @@ def tensorflow(path, signature):
     return lambda images: {key: value.numpy() for key, value in function(**{name: tf.constant(images)}).items()}
 
 
-def session(path, signature):
+def session(path: str, signature: str) -> Run:
     """The loader that TensorFlow Serving uses: a graph, a session, tensors by name."""
     import tensorflow as tf
 
@@ -34,7 +37,7 @@ def session(path, signature):
     return lambda images: opened.run(outputs, {name: images})
 
 
-def litert(path, signature):
+def litert(path: str, signature: str) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path, num_threads=1)
@@ -42,7 +45,7 @@ def litert(path, signature):
     ((name, details),) = run.get_input_details().items()
     fixed = details["shape_signature"][0]
 
-    def batches(images):
+    def batches(images: np.ndarray) -> dict[str, np.ndarray]:
         images = np.ascontiguousarray(images, details["dtype"])
         step = len(images) if fixed < 0 else int(fixed)
         parts = [run(**{name: images[at : at + step]}) for at in range(0, len(images), step)]
@@ -51,7 +54,7 @@ def litert(path, signature):
     return batches
 
 
-def openvino(path, signature):
+def openvino(path: str, signature: str) -> Run:
     import openvino
 
     core = openvino.Core()
@@ -60,7 +63,7 @@ def openvino(path, signature):
     return lambda images: {"embeddings": model(images)[0]}
 
 
-def onnxruntime(path, signature):
+def onnxruntime(path: str, signature: str) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -95,7 +98,7 @@ def main(job_path: str) -> None:
     print(json.dumps({"latency": timings, "modules": known}))
 
 
-def latency(run, inputs: np.ndarray, batch: int, repeats: int) -> float:
+def latency(run: Run, inputs: np.ndarray, batch: int, repeats: int) -> float:
     """Median seconds of a call on `batch` rows."""
     rows = np.resize(inputs, (batch, *inputs.shape[1:])) if inputs.dtype != object else np.resize(inputs, batch)
     run(rows)

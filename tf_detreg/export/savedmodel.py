@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,7 +19,7 @@ WARM_UP = "tf_serving_warmup_requests"
 @deprecated.renamed_arguments(labels="class_names")
 def saved_model(
     embedder: keras.Model,
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     version: int | None = None,
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -27,7 +28,7 @@ def saved_model(
     class_names: Sequence[str] | None = None,
     card: str | None = None,
     warm_up: bool | None = None,
-    about: dict | None = None,
+    about: dict[str, Any] | None = None,
     check: Callable[[pathlib.Path], object] | None = None,
 ) -> pathlib.Path:
     """Write an embedder as a SavedModel that TensorFlow Serving, TensorFlow alone and OpenVINO read.
@@ -115,16 +116,16 @@ def add_extra(path: pathlib.Path, extra: dict[str, bytes], card: str | None) -> 
 
 def build_module(
     embedder: keras.Model, image_size: tuple[int, int], *, features: bool = False, max_pixels: int = 64_000_000
-) -> tuple[tf.Module, dict]:
+) -> tuple[tf.Module, dict[str, Any]]:
     """The graph functions of an embedder and a module that holds exactly the variables they read."""
     channels = embedder.inputs[0].shape[-1]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, channels), tf.float32, name="images")])
-    def serving_default(images):
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"embeddings": embed_any(embedder, images)}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
-    def serve_bytes(image_bytes):
+    def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images, valid = decode_batch(image_bytes, image_size, max_pixels=max_pixels)
         embeddings = serving_default(images)["embeddings"]
         return {"embeddings": tf.where(valid[:, None], embeddings, 0.0), "valid": valid}
@@ -151,19 +152,19 @@ def embed_any(embedder: keras.Model, images: tf.Tensor) -> tf.Tensor:
     return embed(embedder, images)[:count]
 
 
-def variables_read(concrete_functions, embedder: keras.Model) -> list[tf.Variable]:
+def variables_read(concrete_functions: Iterable[Any], embedder: keras.Model) -> list[tf.Variable]:
     """Those of the model's variables that the functions capture: what inference needs, and nothing else."""
     captured = {id(handle) for function in concrete_functions for handle in function.graph.external_captures}
     variables = [variable.value for variable in embedder.variables]
     return [variable for variable in variables if id(variable.handle) in captured]
 
 
-def _features_function(embedder: keras.Model):
+def _features_function(embedder: keras.Model) -> Any:
     head = embedder.layers[-1]
     width = head.input.shape[-1]
 
     @tf.function(input_signature=[tf.TensorSpec((None, width), tf.float32, name="features")])
-    def serve_features(features):
+    def serve_features(features: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"embeddings": tf.cast(head(features, training=False), tf.float32)}
 
     return serve_features

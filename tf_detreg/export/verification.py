@@ -9,16 +9,24 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg import archives, deprecated, extras, retrieval
 from tf_detreg.export import publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model, pixels
 from tf_detreg.files import existing, read_json
 from tf_detreg.progress import ticker
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tf_detreg.datasets import ImageSet
+
 
 RUNNER = pathlib.Path(__file__).with_name("runner.py")
 
@@ -113,7 +121,7 @@ class Verification:
         lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
-    def to_table(self):
+    def to_table(self) -> "Table":
         """The same for a terminal of 80 columns, without what the file names say: a `rich.table.Table`."""
         with extras.needed("Printing a table"):
             from rich.box import SIMPLE
@@ -147,8 +155,8 @@ class Verification:
 @deprecated.renamed_arguments(artefacts="artifacts")
 def verify(
     embedder: keras.Model,
-    artifacts: str | os.PathLike | Iterable[str | os.PathLike],
-    images,
+    artifacts: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    images: "ImageSet | ArrayLike",
     labels: np.ndarray | None = None,
     *,
     limits: dict[str, Limits] | None = None,
@@ -221,7 +229,7 @@ def run_artifact(
     latency: tuple[int, ...] = (),
     repeats: int = 20,
     timeout: float = 600.0,
-) -> tuple[np.ndarray, dict]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Embeddings and timings of an artifact that a clean process ran.
 
     Raises:
@@ -235,7 +243,17 @@ def run_artifact(
     return outputs[output], answer
 
 
-def run_job(path, inputs, *, engine=None, signature, outputs, latency=(), repeats=20, timeout=600.0):
+def run_job(
+    path: pathlib.Path,
+    inputs: np.ndarray,
+    *,
+    engine: str | None = None,
+    signature: str,
+    outputs: Sequence[str],
+    latency: Sequence[int] = (),
+    repeats: int = 20,
+    timeout: float = 600.0,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All the named outputs of an artifact, and the process's answer. See `run_artifact`."""
     path = pathlib.Path(path)
     engine = engine or engine_of(path)
@@ -276,7 +294,7 @@ def engine_of(path: pathlib.Path) -> str:
     return engine
 
 
-def facts_of(path: str | os.PathLike) -> dict:
+def facts_of(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the `metadata.json` of an artifact; empty where it has none.
 
     Raises:
@@ -296,7 +314,7 @@ def facts_of(path: str | os.PathLike) -> dict:
     return {}
 
 
-def check_artifact(path: str | os.PathLike) -> None:
+def check_artifact(path: str | os.PathLike[str]) -> None:
     """Compare an artifact with the checksums that were written with it, as far as there are any.
 
     Args:
@@ -333,7 +351,15 @@ def recall_at_1(embeddings: np.ndarray, labels: np.ndarray) -> float | None:
     return report.recall[1]
 
 
-def _compare(path, wanted, got, change, answer, limits, mark) -> Check:
+def _compare(
+    path: pathlib.Path,
+    wanted: np.ndarray,
+    got: np.ndarray,
+    change: float | None,
+    answer: dict[str, Any],
+    limits: dict[str, Limits],
+    mark: str,
+) -> Check:
     facts = facts_of(path)
     precision = facts.get("quantization", "float32")
     limit = limits[precision]

@@ -66,7 +66,7 @@ class Head(keras.layers.Layer):
         *,
         name: str | None = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(name=name, dtype=_full_precision(dtype), trainable=trainable)
         self.dim = check_integer("dim", dim, 2)
         self.projection = check_choice("projection", projection, PROJECTIONS)

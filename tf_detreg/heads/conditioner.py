@@ -37,7 +37,7 @@ class Conditioner(keras.layers.Layer):
         activation: Any = "relu",
         dropout: float = 0.0,
         **kwargs: Any,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         self.outputs = outputs
         self.hidden = hidden

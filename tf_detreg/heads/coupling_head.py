@@ -30,7 +30,7 @@ class CouplingHead(FlowHead):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(
             dim, penalty, measure, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable
         )

@@ -58,7 +58,7 @@ class Dueling(keras.layers.Layer):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         for role, head in (("main", main), ("rival", rival)):
             if not isinstance(head, Head) and not (role == "rival" and head is None):
                 raise ValueError(f"{role} must be a head such as heads.RealNVP, received {head!r}.")

@@ -98,7 +98,7 @@ class FFJORD(FlowHead):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(
             dim, penalty, measure, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable
         )

@@ -37,7 +37,7 @@ class Field(keras.layers.Layer):
         scale_bound: `b`.
     """
 
-    def __init__(self, dim: int, hidden: int, activation: Any, scale_bound: float, **kwargs: Any):
+    def __init__(self, dim: int, hidden: int, activation: Any, scale_bound: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
         self.hidden = hidden

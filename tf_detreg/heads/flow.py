@@ -75,7 +75,7 @@ class FlowHead(Head):
         *,
         name: str | None = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(dim, projection, dropout, connection, dtype, name=name, trainable=trainable)
         self.penalty = check_number("penalty", penalty)
         self.measure = check_measure(measure)

@@ -88,7 +88,7 @@ class Glow(CouplingHead):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(
             dim,
             depth,

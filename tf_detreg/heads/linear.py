@@ -46,5 +46,5 @@ class Linear(Head):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(dim, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable)

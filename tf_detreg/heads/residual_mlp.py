@@ -59,7 +59,7 @@ class ResidualMLP(Head):
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(dim, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable)
         self.blocks = check_integer("blocks", blocks, 1)
         self.hidden = check_integer("hidden", hidden, 1)

@@ -15,7 +15,7 @@ class Triangular(tfb.Bijector):
         lower: Which triangle it is.
     """
 
-    def __init__(self, matrix: tf.Tensor, log_diagonal: tf.Tensor, lower: bool, name: str = "triangular"):
+    def __init__(self, matrix: tf.Tensor, log_diagonal: tf.Tensor, lower: bool, name: str = "triangular") -> None:
         parameters = dict(locals())
         self.matrix, self.log_diagonal, self.lower = matrix, log_diagonal, lower
         super().__init__(
@@ -35,7 +35,7 @@ class Triangular(tfb.Bijector):
 class Reverse(tfb.Bijector):
     """The coordinates in reverse order: a permutation that is its own inverse."""
 
-    def __init__(self, name: str = "reverse"):
+    def __init__(self, name: str = "reverse") -> None:
         parameters = dict(locals())
         super().__init__(forward_min_event_ndims=1, is_constant_jacobian=True, parameters=parameters, name=name)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def three_channels(images) -> np.ndarray:
+def three_channels(images: ArrayLike) -> np.ndarray:
     """Return uint8 (N, H, W, 3); gray images stay one channel in memory, which a view shows three times."""
     images = images if isinstance(images, np.ndarray) else np.asarray(images)
     if images.ndim == 3:

@@ -8,12 +8,18 @@ bits the high byte counts. CMYK becomes RGB as Pillow does it. Color profiles an
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 WHITE = 255
 
 
-def rgb(image, clear: int | None = None):
+def rgb(image: Image.Image, clear: int | None = None) -> Image.Image:
     """Return a Pillow image of any mode as RGB: transparent parts on white, 16 bits as 8.
 
     Args:
@@ -31,7 +37,7 @@ def rgb(image, clear: int | None = None):
     return image.convert("RGB")
 
 
-def _gray(image, clear: int | None) -> np.ndarray:
+def _gray(image: Image.Image, clear: int | None) -> np.ndarray:
     values = np.asarray(image if image.mode.startswith(("I", "F")) else image.convert("L"), np.float32)
     deep = image.mode.startswith("I") and values.max(initial=0) > 255
     gray = np.clip(np.rint(values / 257 if deep else values), 0, 255).astype(np.uint8)

@@ -53,7 +53,7 @@ class RandomCrop:
     scale: tuple[float, float] = (0.16, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"`scale` must be (least, greatest) shares in (0, 1]; received {self.scale}.")
         if not 0 < self.ratio[0] <= self.ratio[1]:

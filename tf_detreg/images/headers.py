@@ -15,7 +15,9 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tf_detreg.images import orientation
 from tf_detreg.images.formats import UnreadableImage
@@ -196,7 +198,7 @@ def png(content: bytes) -> Header:
     return Header(width, height, _png_orientation(chunks), transparent=gray, content=kept)
 
 
-def _png_chunks(content: bytes):
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
     at = len(PNG_START)
     for _ in range(MOST_CHUNKS):
         if at + 12 > len(content):
@@ -230,7 +232,7 @@ def _key_fits(body: bytes, kind: int, most: int) -> bool:
     return 0 < len(body) <= most if kind == 3 else len(body) == (2 if kind == 0 else 6)
 
 
-def _png_orientation(chunks) -> int:
+def _png_orientation(chunks: Any) -> int:
     for kind, body, _ in chunks:
         if kind == b"eXIf":
             return orientation.of_exif(body)
@@ -271,7 +273,7 @@ def webp(content: bytes) -> Header:
     return Header(width, height, turn, content=content if animated else _webp_still(content, chunks, pixels))
 
 
-def _webp_chunks(content: bytes, end: int):
+def _webp_chunks(content: bytes, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, beginning and end of each, its padding included."""
     at = 12
     for _ in range(MOST_CHUNKS):
@@ -286,13 +288,13 @@ def _webp_chunks(content: bytes, end: int):
     raise UnreadableImage("the WebP's chunks do not add up to its size")
 
 
-def _webp_exif(content: bytes, chunks) -> bytes:
+def _webp_exif(content: bytes, chunks: Any) -> bytes:
     """Return the first EXIF block, empty without one."""
     at = next((start for kind, start, _ in chunks if kind == b"EXIF"), len(content))
     return content[at + 8 : at + 8 + int.from_bytes(content[at + 4 : at + 8], "little")]
 
 
-def _webp_still(content: bytes, chunks, pixels) -> bytes:
+def _webp_still(content: bytes, chunks: Any, pixels: Any) -> bytes:
     """Return a WebP of the first chunk that holds pixels, and of the alpha before it where that belongs to it."""
     kind, start, end = pixels
     kept = content[start:end]

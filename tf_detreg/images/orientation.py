@@ -16,8 +16,13 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 from tf_detreg.images.formats import UnreadableImage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 TAG = 0x0112
 PREFIX = b"Exif\0\0"
@@ -80,6 +85,6 @@ def of_raw_profile(chunk: bytes, compressed: bool) -> int:
     return of_exif(bytes.fromhex(digits[: len(digits) // 2 * 2].decode()))
 
 
-def upright(image, orientation: int):
+def upright(image: Image.Image, orientation: int) -> Image.Image:
     """Return a Pillow image as it is shown."""
     return image if orientation == 1 else image.transpose(_TRANSPOSES[orientation])

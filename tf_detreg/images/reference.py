@@ -10,6 +10,8 @@ import contextlib
 import io
 import os
 import struct
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,10 @@ from tf_detreg.images import headers, lzw, orientation
 from tf_detreg.images.color import WHITE, rgb
 from tf_detreg.images.formats import MAX_PIXELS, UnreadableImage, check_pixels, format_of, readable_formats
 from tf_detreg.images.geometry import DRAWS, RandomCrop, Size, height_width, part, scaled, shrinkage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 Source = str | os.PathLike | bytes
 
@@ -85,7 +91,7 @@ def read(
         return np.asarray(shown.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
 
 
-def thumbnail(source: Source, side: int):
+def thumbnail(source: Source, side: int) -> Image.Image:
     """Return a small Pillow image of a file, as a model sees it but not cropped.
 
     Args:
@@ -120,7 +126,7 @@ def declared_pixels(content: bytes, max_pixels: int = MAX_PIXELS) -> int:
     return header.width * header.height
 
 
-def problem(path: str | os.PathLike) -> str | None:
+def problem(path: str | os.PathLike[str]) -> str | None:
     """Return why a file cannot be a whole image, from its first and last bytes; None if nothing speaks against it.
 
     What only a full decoding shows is found when the file's turn comes.
@@ -155,7 +161,7 @@ def _look(path: str) -> None:
                 pass
 
 
-def _tail(file, size: int) -> bytes:
+def _tail(file: IO[bytes], size: int) -> bytes:
     file.seek(0, os.SEEK_END)
     file.seek(-min(size, file.tell()), os.SEEK_END)
     return file.read()
@@ -167,7 +173,7 @@ def _check_file(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _reasons(source: Source):
+def _reasons(source: Source) -> Iterator[None]:
     """Turn whatever is raised inside into an `UnreadableImage` that names the file."""
     name = "the given bytes" if isinstance(source, bytes) else os.fspath(source)
     try:
@@ -179,7 +185,7 @@ def _reasons(source: Source):
 
 
 @contextlib.contextmanager
-def _open(source: Source, max_pixels: int):
+def _open(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, headers.Header]]:
     """Yield a Pillow image that is not decoded yet, and its header."""
     from PIL import Image
 
@@ -212,7 +218,7 @@ def _content(path: str) -> bytes:
         return content + file.read()
 
 
-def _pillows_header(image, max_pixels: int) -> headers.Header:
+def _pillows_header(image: Image.Image, max_pixels: int) -> headers.Header:
     """What Pillow found out about an image of a format that only it reads."""
     check_pixels(*image.size, max_pixels)
     if image.format != "TIFF":
@@ -223,7 +229,7 @@ def _pillows_header(image, max_pixels: int) -> headers.Header:
     return headers.Header(*image.size, turn if isinstance(turn, int) and 1 <= turn <= 8 else 1)
 
 
-def _pixels(image, header: headers.Header):
+def _pixels(image: Image.Image, header: headers.Header) -> Image.Image:
     """Decode, as an RGB image."""
     from PIL import Image
 
@@ -241,6 +247,6 @@ def _pixels(image, header: headers.Header):
     return canvas
 
 
-def _check_palette(image, colors: int) -> None:
+def _check_palette(image: Image.Image, colors: int) -> None:
     if colors and image.getextrema()[1] >= colors:
         raise UnreadableImage("a pixel lies outside of the palette")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 
 @cache
@@ -13,6 +14,6 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
 
 
-def each(work: Callable, items: Iterable) -> list:
+def each(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
     """Return `work` of each item, done on all cores."""
     return list(_pool().map(work, items))

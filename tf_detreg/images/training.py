@@ -51,7 +51,7 @@ class JpegPlanner:
         crop: a random crop instead of the central one.
     """
 
-    def __init__(self, paths: Sequence[str], size: tuple[int, int], crop: RandomCrop | None):
+    def __init__(self, paths: Sequence[str], size: tuple[int, int], crop: RandomCrop | None) -> None:
         self._paths, self._size, self._crop = paths, size, crop
         # Width, height and orientation; pages that no one has touched cost nothing.
         self._headers = np.zeros((len(paths), 3), np.uint16)
@@ -91,7 +91,9 @@ class JpegPlanner:
         return top, left, rows, columns, step, orientation
 
 
-def decode_windows(paths, windows, way, size: tuple[int, int]) -> tuple[tf.Tensor, tf.Tensor]:
+def decode_windows(
+    paths: tf.Tensor, windows: tf.Tensor, way: tf.Tensor, size: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes what `JpegPlanner.plan` says, in parallel.
 
     Args:
@@ -109,7 +111,7 @@ def decode_windows(paths, windows, way, size: tuple[int, int]) -> tuple[tf.Tenso
     found, images = tf.switch_case(way, [lambda cut=cut: _all(paths, windows, cut, size) for cut in ways])
     count = tf.shape(paths)[0]
 
-    def spread():
+    def spread() -> tuple[tf.Tensor, ...]:
         shape = tf.stack([count, *size, 3])
         return tf.scatter_nd(found[:, None], images, shape), tf.scatter_nd(found[:, None], tf.ones_like(found), [count])
 
@@ -117,7 +119,7 @@ def decode_windows(paths, windows, way, size: tuple[int, int]) -> tuple[tf.Tenso
     return images, is_found > 0
 
 
-def _all(paths, windows, cut, size) -> tuple[tf.Tensor, tf.Tensor]:
+def _all(paths: tf.Tensor, windows: tf.Tensor, cut: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The rows that can be decoded, int32 (M,), and their images, float32 (M, height, width, 3)."""
     count = tf.shape(paths)[0]
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), paths, windows))
@@ -130,12 +132,12 @@ def _all(paths, windows, cut, size) -> tuple[tf.Tensor, tf.Tensor]:
     return found[:-1], images[:-1]
 
 
-def _cut(content, window, ratio: int, size) -> tf.Tensor:
+def _cut(content: tf.Tensor, window: tf.Tensor, ratio: int, size: tf.Tensor) -> tf.Tensor:
     picture = tf.io.decode_and_crop_jpeg(content, window[:4], 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
     return tf.raw_ops.ResizeBilinear(images=picture[None], size=size, half_pixel_centers=True)[0]
 
 
-def _cut_and_turn(content, window, size) -> tf.Tensor:
+def _cut_and_turn(content: tf.Tensor, window: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     orientation = window[5]
     stored = tf.where(orientation >= 5, size[::-1], size)
     picture = tf.switch_case(window[4], [lambda ratio=ratio: _cut(content, window, ratio, stored) for ratio in _RATIOS])

@@ -129,7 +129,8 @@ class Catalog(Exports):
             row = self._row(id)
             if row is None:
                 raise not_there(id)
-            return segments.take(self._store.snapshot().parts, np.asarray([row]))[0]
+            result: np.ndarray = segments.take(self._store.snapshot().parts, np.asarray([row]))[0]
+            return result
 
     def bytes_on_disk(self) -> int:
         """Return the size of the index's files; 0 in memory."""

@@ -26,7 +26,7 @@ class Change:
         before: The state that the change began with.
     """
 
-    def __init__(self, store: "Store", connection: sqlite3.Connection, before: Snapshot):
+    def __init__(self, store: "Store", connection: sqlite3.Connection, before: Snapshot) -> None:
         self.store, self.connection, self.before = store, connection, before
         self.dropped: list[Segment] = []
 

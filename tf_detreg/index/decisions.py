@@ -23,7 +23,7 @@ class Decider:
         searcher: Of the index.
     """
 
-    def __init__(self, store: Store, searcher: Searcher):
+    def __init__(self, store: Store, searcher: Searcher) -> None:
         self._store, self._searcher = store, searcher
         self._known: tuple[object, Decision | None] = (None, None)
 

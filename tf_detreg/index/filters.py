@@ -213,7 +213,7 @@ def _plain(field: str, value: object) -> object:
 class _Reader:
     """Reads the text form, by recursive descent."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         if len(text) > _MOST_TEXT:
             raise ValueError(f"`where` must be at most {_MOST_TEXT} characters; received {len(text)}.")
         self.text, self.depth = text, 0

@@ -56,7 +56,7 @@ class Index(Catalog):
         ids: Sequence[Id] | None = None,
         metadata: Sequence[Mapping[str, object]] | None = None,
         fingerprint: str | None = None,
-    ):
+    ) -> None:
         vectors, _ = checks.unit_rows(embeddings, "embeddings")
         self._use(Store(None, vectors.shape[1]))
         with self._store.changing() as change:

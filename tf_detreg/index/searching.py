@@ -26,7 +26,7 @@ class Searcher:
         tuner: Has its tree.
     """
 
-    def __init__(self, store: Store, tuner: Tuner):
+    def __init__(self, store: Store, tuner: Tuner) -> None:
         self._store, self._tuner = store, tuner
 
     def search(

@@ -45,7 +45,7 @@ class Store:
         OSError: If it cannot be written.
     """
 
-    def __init__(self, directory: pathlib.Path | None, dimension: int | None = None):
+    def __init__(self, directory: pathlib.Path | None, dimension: int | None = None) -> None:
         self.directory = directory
         self._lock = threading.RLock()
         self._arrays: dict[int, np.ndarray] = {}

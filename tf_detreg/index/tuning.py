@@ -23,7 +23,7 @@ class Tuner:
         store: Of the index.
     """
 
-    def __init__(self, store: Store):
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._loaded: dict[str, approximate.Calibrated | None] = {}

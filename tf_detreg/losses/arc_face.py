@@ -65,7 +65,7 @@ class ArcFace(ProxyLoss):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         if not 0 <= margin < math.pi:
             raise ValueError(f"margin is an angle in radians from 0 to below pi, received {margin}.")

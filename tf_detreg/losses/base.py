@@ -94,7 +94,7 @@ class ProxyLoss(LossLayer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         self.num_classes = at_least("num_classes", num_classes, self.smallest_num_classes)
         self.dim = dim

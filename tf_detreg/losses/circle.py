@@ -58,7 +58,7 @@ class Circle(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = number("margin", margin)
         self.scale = positive("scale", scale)

@@ -67,7 +67,7 @@ class Contrastive(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         if power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, received {power}.")

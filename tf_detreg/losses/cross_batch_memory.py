@@ -71,7 +71,7 @@ class CrossBatchMemory(LossLayer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if not isinstance(loss, PairLoss | Margin):
             raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")

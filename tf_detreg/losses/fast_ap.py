@@ -57,7 +57,7 @@ class FastAP(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         if not self.normalize:
             raise ValueError("normalize must be True: the bins cover the distances of unit vectors.")

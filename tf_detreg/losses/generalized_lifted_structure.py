@@ -59,7 +59,7 @@ class GeneralizedLiftedStructure(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = number("margin", margin)
 

@@ -23,7 +23,7 @@ class LossLayer(keras.layers.Layer):
         embeddings: `(B, dim)`, any float type.
     """
 
-    def __init__(self, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True):
+    def __init__(self, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True) -> None:
         super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
         weight_groups.register(self)
 

@@ -19,7 +19,9 @@ class _Boundary(PairLoss):
 
     default_distance = "euclidean"
 
-    def __init__(self, num_classes: int | None, alpha: float, nu: float, distance: str, normalize: bool, miner: Any):
+    def __init__(
+        self, num_classes: int | None, alpha: float, nu: float, distance: str, normalize: bool, miner: Any
+    ) -> None:
         super().__init__(distance, normalize, miner)
         self.num_classes = num_classes
         self.alpha = alpha
@@ -114,7 +116,7 @@ class Margin(LossLayer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if num_classes is not None:
             num_classes = at_least("num_classes", num_classes, 1)

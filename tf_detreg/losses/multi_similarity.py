@@ -69,7 +69,7 @@ class MultiSimilarity(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.alpha = positive("alpha", alpha)
         self.beta = positive("beta", beta)

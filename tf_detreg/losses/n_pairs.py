@@ -56,7 +56,7 @@ class NPairs(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.penalty = number("penalty", penalty)
 

@@ -53,7 +53,7 @@ class NPairsMultilabel(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         if miner is not None:
             raise ValueError("NPairsMultilabel takes no miner: positives and negatives are a matter of degree here.")
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)

@@ -51,7 +51,7 @@ class PairLoss(keras.losses.Loss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(name=name, reduction=reduction)
         if distance is not None and self.default_distance is None:
             raise ValueError(f"{type(self).__name__} works on similarities and takes no distance; got {distance!r}.")

@@ -71,7 +71,7 @@ class ProxyAnchor(ProxyLoss):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.alpha = positive("alpha", alpha)
         self.margin = number("margin", margin)

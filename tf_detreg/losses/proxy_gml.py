@@ -69,7 +69,7 @@ class ProxyGML(ProxyLoss):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio must lie in (0, 1], received {ratio}.")

@@ -58,7 +58,7 @@ class ProxyNCAPlusPlus(ProxyLoss):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.temperature = positive("temperature", temperature)
 

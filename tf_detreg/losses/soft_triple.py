@@ -67,7 +67,7 @@ class SoftTriple(ProxyLoss):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
         self.scale = positive("scale", scale)
         self.gamma = positive("gamma", gamma)

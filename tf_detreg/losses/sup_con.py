@@ -56,7 +56,7 @@ class SupCon(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.temperature = positive("temperature", temperature)
 

@@ -85,7 +85,7 @@ class Triplet(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         if negatives not in NEGATIVES:
             raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}; received {negatives!r}.")

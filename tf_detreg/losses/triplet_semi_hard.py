@@ -62,7 +62,7 @@ class TripletSemiHard(PairLoss):
         miner: Any = None,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
         self.margin = not_negative("margin", margin)
 

@@ -45,7 +45,7 @@ class Angular(Miner):
     Reference: Wang et al., "Deep Metric Learning with Angular Loss", ICCV 2017.
     """
 
-    def __init__(self, angle: float = 20.0):
+    def __init__(self, angle: float = 20.0) -> None:
         if not 0 < angle < 90:
             raise ValueError(f"angle must lie between 0 and 90 degrees, received {angle}.")
         self.angle = angle

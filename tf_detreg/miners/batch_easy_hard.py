@@ -50,7 +50,7 @@ class BatchEasyHard(Miner):
     Reference: Xuan et al., "Improved Embeddings with Easy Positive Triplet Mining", WACV 2020.
     """
 
-    def __init__(self, positives: str = "easy", negatives: str = "semi_hard"):
+    def __init__(self, positives: str = "easy", negatives: str = "semi_hard") -> None:
         for side, strategy in (("positives", positives), ("negatives", negatives)):
             if strategy not in STRATEGIES:
                 raise ValueError(f"{side} must be one of {', '.join(STRATEGIES)}; received {strategy!r}.")

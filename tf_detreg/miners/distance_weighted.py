@@ -55,7 +55,7 @@ class DistanceWeighted(Miner):
     Reference: Wu et al., "Sampling Matters in Deep Embedding Learning", ICCV 2017.
     """
 
-    def __init__(self, cutoff: float = 0.5, nonzero_loss_cutoff: float | None = 1.4, seed: int | None = None):
+    def __init__(self, cutoff: float = 0.5, nonzero_loss_cutoff: float | None = 1.4, seed: int | None = None) -> None:
         if not 0 < cutoff < 2:
             raise ValueError(f"cutoff must lie between 0 and 2, received {cutoff}.")
         if nonzero_loss_cutoff is not None:

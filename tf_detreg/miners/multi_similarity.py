@@ -45,7 +45,7 @@ class MultiSimilarity(Miner):
     Reference: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", CVPR 2019.
     """
 
-    def __init__(self, epsilon: float = 0.1):
+    def __init__(self, epsilon: float = 0.1) -> None:
         self.epsilon = number("epsilon", epsilon)
 
     def choose(self, pairs: Pairs) -> Mined:

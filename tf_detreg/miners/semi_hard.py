@@ -42,7 +42,7 @@ class SemiHard(Miner):
     Reference: Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and Clustering", CVPR 2015.
     """
 
-    def __init__(self, margin: float = 0.2):
+    def __init__(self, margin: float = 0.2) -> None:
         self.margin = not_negative("margin", margin)
 
     def choose(self, pairs: Pairs) -> Mined:

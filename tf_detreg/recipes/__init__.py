@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import pathlib
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tf_detreg.training.config import RunConfig
@@ -112,5 +112,5 @@ def describe(name: str) -> Recipe:
     return Recipe(name, about["title"], about["source"], about.get("differences", ""), RunConfig.from_dict(values))
 
 
-def _read(name: str) -> dict:
+def _read(name: str) -> dict[str, Any]:
     return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

@@ -84,7 +84,9 @@ class Regularizer(keras.layers.Layer):
         dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
     """
 
-    def __init__(self, weight: float = 1.0, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True):
+    def __init__(
+        self, weight: float = 1.0, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True
+    ) -> None:
         # Keras would number the objects of a process: `uniformity_7` in the log of a seventh model.
         super().__init__(name=name or _snake_case(type(self).__name__), dtype=dtype, trainable=trainable)
         self.weight = check_number("weight", weight)

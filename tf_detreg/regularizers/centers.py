@@ -46,7 +46,7 @@ class CenterSeparation(Regularizer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
         self.max_rows = check_integer("max_rows", max_rows, 1)
         self.draws = keras.random.SeedGenerator(0)  # a random seed would shift those of all that is made later

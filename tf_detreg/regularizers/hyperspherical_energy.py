@@ -59,7 +59,7 @@ class HypersphericalEnergy(CenterSeparation):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         if check_number("power", power) < 0:
             raise ValueError(f"power must not be negative, received {power!r}.")

@@ -75,7 +75,7 @@ class LanguageGuidance(Regularizer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
         if divergence not in DIVERGENCES:
             raise ValueError(f"divergence must be one of {DIVERGENCES}, received {divergence!r}.")

@@ -50,7 +50,7 @@ class Lipschitz(Regularizer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight=weight, name=name, dtype=dtype, trainable=trainable)
         if part not in PARTS:
             raise ValueError(f"part must be one of {PARTS}, received {part!r}.")

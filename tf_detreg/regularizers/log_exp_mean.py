@@ -47,7 +47,7 @@ class LogExpMean(CenterSeparation):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         if check_number("temperature", temperature) < 0:
             raise ValueError(f"temperature must not be negative, received {temperature!r}.")

@@ -78,7 +78,7 @@ class NonIsotropy(Regularizer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
         self.dim = check_integer("dim", dim, 2)
         self.depth = check_integer("depth", depth, 1)

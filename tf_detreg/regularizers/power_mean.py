@@ -50,7 +50,7 @@ class PowerMean(CenterSeparation):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         self.power = check_number("power", power)
 

@@ -40,7 +40,7 @@ class SentenceEncoder:
     """
 
     @deprecated.renamed_arguments(folder="directory")
-    def __init__(self, directory: str | os.PathLike[str] | None = None):
+    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         folder = Path(directory) if directory is not None else _installed()
         for name in ("config.json", "vocab.txt", "model.safetensors"):
             if not (folder / name).is_file():

@@ -49,7 +49,7 @@ class Uniformity(CenterSeparation):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
         self.temperature = check_positive("temperature", temperature)
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ class Layout:
 
     def leaves(self, items: int) -> int:
         """Leaves of a tree of so many items."""
-        return max(1, round(self.density * items**0.5))
+        result: int = max(1, round(self.density * items**0.5))
+        return result
 
 
 LAYOUTS = (Layout(), Layout(soar=True), Layout(dims=4), Layout(dims=4, soar=True), Layout(density=2.0))
@@ -95,12 +97,12 @@ class Tree:
 
     def __init__(
         self,
-        searcher,
+        searcher: Any,
         shape: tuple[int, int],
         layout: Layout,
         visited: int | None = None,
         rescored: int | None = None,
-    ):
+    ) -> None:
         self.searcher = searcher
         self.size, self.dim = shape
         self.layout = layout
@@ -170,7 +172,8 @@ class Tree:
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
         """(Q,) share of each query's k true neighbors that a search finds."""
-        return (self.search(queries, k, own)[1] >= kth[:, None] - ROUNDING).mean(axis=1)
+        result: np.ndarray = (self.search(queries, k, own)[1] >= kth[:, None] - ROUNDING).mean(axis=1)
+        return result
 
     def tune(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray, target: float) -> None:
         """Find the fewest visited leaves, then the fewest rescored candidates, that reach the target on a sample.
@@ -180,7 +183,8 @@ class Tree:
 
         def reaches(visited: int, rescored: int) -> bool:
             self.visited, self.rescored = min(visited, self.leaves), min(rescored, self.size)
-            return self.found(queries, k, own, kth).mean() >= target
+            result: bool = self.found(queries, k, own, kth).mean() >= target
+            return result
 
         plenty = max(8 * k, 400)
         while not reaches(self.leaves, plenty) and plenty < self.size:

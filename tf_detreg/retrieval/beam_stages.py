@@ -3,6 +3,8 @@
 import json
 import pathlib
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -15,7 +17,7 @@ _NAMESPACE = "tf_detreg"
 _UNREADABLE = "unreadable"
 
 
-def build(pipeline, images: list[str], embedder: str, output: str, batch_size: int, shards: int):
+def build(pipeline: Any, images: list[str], embedder: str, output: str, batch_size: int, shards: int) -> None:
     """patterns → files → batches → embeddings → shards, with the unreadable ones on a path of their own."""
     patterns = [pattern for one in images for pattern in _patterns(one)]
     found = (
@@ -50,10 +52,11 @@ def record(path: str, vector: np.ndarray) -> bytes:
         "path": tf.train.Feature(bytes_list=tf.train.BytesList(value=[path.encode()])),
         "embedding": tf.train.Feature(float_list=tf.train.FloatList(value=vector)),
     }
-    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    result: bytes = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    return result
 
 
-def counts(result) -> dict[str, int]:
+def counts(result: Any) -> dict[str, int]:
     """How many images were embedded and how many could not be read."""
     totals = {"embedded": 0, _UNREADABLE: 0}
     for metric in result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]:
@@ -82,7 +85,7 @@ def _patterns(path: str) -> list[str]:
 class _Wanted:
     """Of folders, only what is named like a picture; of patterns, everything that they match."""
 
-    def __init__(self, images: list[str]):
+    def __init__(self, images: list[str]) -> None:
         self.folders = [one for one in images if _is_folder(one)]
 
     def __call__(self, path: str) -> bool:
@@ -92,16 +95,16 @@ class _Wanted:
 class _Embed(beam.DoFn):
     """A batch of paths → (path, embedding), and {path, reason} for what cannot be read."""
 
-    def __init__(self, embedder: str, shared: Shared):
+    def __init__(self, embedder: str, shared: Shared) -> None:
         self.path, self.shared = embedder, shared
         self.embedded = Metrics.counter(_NAMESPACE, "embedded")
         self.unreadable = Metrics.counter(_NAMESPACE, _UNREADABLE)
 
-    def setup(self):
+    def setup(self) -> None:
         # One model for all threads of a worker process.
         self.model = self.shared.acquire(lambda: _Model(self.path))
 
-    def process(self, batch):
+    def process(self, batch: Any) -> Iterator[Any]:
         from tf_detreg.images import UnreadableImage, decode
 
         kept, pixels = [], []
@@ -121,7 +124,7 @@ class _Embed(beam.DoFn):
 class _Model:
     """The embedder, read through Beam's file systems."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         import tf_detreg
         from tf_detreg.inference import traced
 
@@ -133,4 +136,5 @@ class _Model:
         self.size = tuple(self._embedder.input_shape[1:3])
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        return self._run(pixels.astype(np.float32)).numpy().astype(np.float32, copy=False)
+        result: np.ndarray = self._run(pixels.astype(np.float32)).numpy().astype(np.float32, copy=False)
+        return result

@@ -32,9 +32,9 @@ class BulkResult:
 
 
 def bulk_embed(
-    images: str | os.PathLike | Sequence[str | os.PathLike],
-    embedder: str | os.PathLike,
-    output: str | os.PathLike,
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    embedder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
     batch_size: int = 64,
     shards: int = 0,
@@ -87,7 +87,7 @@ def bulk_embed(
     return BulkResult(counts["embedded"], counts["unreadable"], output)
 
 
-def read_embeddings(folder: str | os.PathLike) -> tuple[list[str], np.ndarray]:
+def read_embeddings(folder: str | os.PathLike[str]) -> tuple[list[str], np.ndarray]:
     """Paths and embeddings (N, dim) of all shards in a folder, sorted by path.
 
     Raises:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _ROWS = 65_536
 _UNIT = 1e-5
 
 
-def unit_rows(vectors, name: str) -> tuple[np.ndarray, bool]:
+def unit_rows(vectors: ArrayLike, name: str) -> tuple[np.ndarray, bool]:
     """Vectors as float32 rows of length one, and whether their lengths had to be changed.
 
     Retrieval compares by cosine. Rows that are already of length one (to 1e-5) are used as they are, without a copy, so
@@ -76,7 +77,7 @@ def same_width(queries: np.ndarray, gallery: np.ndarray) -> None:
         )
 
 
-def one_each(values, count: int, name: str, of: str) -> np.ndarray:
+def one_each(values: ArrayLike, count: int, name: str, of: str) -> np.ndarray:
     """A vector (count,) of labels or groups; (count, 1) is accepted."""
     try:
         values = np.asarray(values)

@@ -29,7 +29,7 @@ class FlowDensity:
         [-1.42, -1.42, -32.92]
     """
 
-    def __init__(self, outputs: np.ndarray, log_determinants: np.ndarray):
+    def __init__(self, outputs: np.ndarray, log_determinants: np.ndarray) -> None:
         self.outputs = np.asarray(outputs, np.float64)
         self.log_determinants = np.asarray(log_determinants, np.float64)
 

@@ -190,7 +190,12 @@ def _error(differences: np.ndarray) -> tuple[float, float, float]:
 
 
 def _by_tree(
-    task: Task, tree: approximate.Tree, rows: np.ndarray, depth: int, dropped: set[str], progress: bool | None = False
+    task: Task,
+    tree: approximate.Tree,
+    rows: np.ndarray,
+    depth: int,
+    dropped: set[str],
+    progress: bool | None = False,
 ) -> tuple[metrics.Table, int]:
     """Return the table of some queries, and how many of them exact search answered as their list ends in a tie."""
     own = rows if task.rules.searches_itself else None

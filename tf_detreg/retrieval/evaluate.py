@@ -4,19 +4,20 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.retrieval import checks, clustering, engines, intervals, protocols
 from tf_detreg.retrieval.report import RetrievalReport
 
 
 def evaluate(
-    queries,
-    labels,
-    gallery=None,
-    gallery_labels=None,
+    queries: ArrayLike,
+    labels: ArrayLike,
+    gallery: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
     *,
-    groups=None,
-    gallery_groups=None,
+    groups: ArrayLike | None = None,
+    gallery_groups: ArrayLike | None = None,
     k: int | Sequence[int] = (1, 2, 4, 8),
     engine: str = "auto",
     metrics: str = "all",

@@ -35,7 +35,7 @@ class Scores:
         gallery: (N, dim) float32 unit rows.
     """
 
-    def __init__(self, gallery: np.ndarray):
+    def __init__(self, gallery: np.ndarray) -> None:
         self._transposed = gallery.nbytes <= _TRANSPOSED_BYTES
         self._gallery, self._device = None, "/CPU:0"
         if tf.config.list_physical_devices("GPU"):
@@ -53,7 +53,8 @@ class Scores:
     def __call__(self, queries: np.ndarray) -> np.ndarray:
         """(b, dim) to a read-only (b, N): NumPy looks into TensorFlow's memory, because a copy costs as much again."""
         if self._gallery is None:
-            return np.matmul(queries, self._rows.T)
+            result: np.ndarray = np.matmul(queries, self._rows.T)
+            return result
         with tf.device(self._device):
             return np.asarray(tf.matmul(queries, self._gallery, transpose_b=not self._transposed))
 
@@ -65,7 +66,7 @@ class _Settled:
     one sets the switches and the last one puts them back, in whatever order the others end.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock, self._users, self._undo = threading.Lock(), 0, contextlib.ExitStack()
 
     def __enter__(self) -> None:
@@ -79,7 +80,7 @@ class _Settled:
                 self._undo.enter_context(_one_blas_thread())
             self._users += 1
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:

@@ -1,11 +1,14 @@
 """Nearest neighbors without an index."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.retrieval import checks, exact
 
 
-def search(queries, gallery=None, k: int = 10, *, progress: bool | None = None) -> tuple[np.ndarray, np.ndarray]:
+def search(
+    queries: ArrayLike, gallery: ArrayLike | None = None, k: int = 10, *, progress: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest items of each query, by exact search on cosines.
 
     Args:

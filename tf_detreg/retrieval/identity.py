@@ -19,6 +19,7 @@ Reference:
 import base64
 import binascii
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ _ANY_SIZE = 96  # pixels a side, for a model that takes images of any size
 _STEPS = 4096.0
 
 
-def fingerprint(embedder) -> str:
+def fingerprint(embedder: Any) -> str:
     """Return a short text that is nearly the same for models that do the same; compare two with `same_model`.
 
     Args:
@@ -74,7 +75,8 @@ def same_model(first: str, second: str) -> bool:
     ours, theirs = _values(first), _values(second)
     if ours is None or theirs is None:
         return False
-    return 1.0 - np.square(ours - theirs).sum() / (2 * _PROBES) >= LEAST_COSINE
+    result: bool = 1.0 - np.square(ours - theirs).sum() / (2 * _PROBES) >= LEAST_COSINE
+    return result
 
 
 def short(text: str) -> str:
@@ -93,7 +95,7 @@ def _values(text: str) -> np.ndarray | None:
     return values / _STEPS if values.size == _PROBES * _WIDTH else None
 
 
-def _sketch(embedder) -> np.ndarray | None:
+def _sketch(embedder: Any) -> np.ndarray | None:
     """Rounded numbers `(64,)` that stand for the probes' embeddings; None where there are none."""
     inputs, outputs = getattr(embedder, "inputs", None) or (), getattr(embedder, "outputs", None) or ()
     if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
@@ -105,7 +107,8 @@ def _sketch(embedder) -> np.ndarray | None:
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     signs = 1.0 - 2.0 * (_bytes("signs", vectors.shape[1] * _WIDTH) % 2).reshape(-1, _WIDTH)
     values = vectors @ signs / _WIDTH**0.5
-    return np.clip(np.rint(values * _STEPS), -32768, 32767).astype("<i2").ravel()
+    result: np.ndarray | None = np.clip(np.rint(values * _STEPS), -32768, 32767).astype("<i2").ravel()
+    return result
 
 
 def _probes(shape: list[int]) -> np.ndarray:

@@ -7,8 +7,10 @@ query, each marked as kept or left out.
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tf_detreg.retrieval import checks
 
@@ -62,7 +64,8 @@ class Protocol:
 
     def relevant(self) -> np.ndarray:
         """(Q,) how many right answers each query has."""
-        return np.diff(self.starts)[self.query_class] - self.left_out()
+        result: np.ndarray = np.diff(self.starts)[self.query_class] - self.left_out()
+        return result
 
     def same_class(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All same-class pairs of some queries.
@@ -138,7 +141,14 @@ def choose(
     )
 
 
-def checked(queries, labels, gallery, gallery_labels, groups, gallery_groups):
+def checked(
+    queries: ArrayLike,
+    labels: ArrayLike,
+    gallery: ArrayLike | None,
+    gallery_labels: ArrayLike | None,
+    groups: ArrayLike | None,
+    gallery_groups: ArrayLike | None,
+) -> tuple[Any, ...]:
     """The input of `evaluate`, checked: unit vectors, labels and groups of fitting length, and notes on what was done.
 
     Returns:

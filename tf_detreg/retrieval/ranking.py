@@ -31,7 +31,7 @@ class Vectors:
         gallery: (N, dim) float32 unit rows.
     """
 
-    def __init__(self, queries: np.ndarray, gallery: np.ndarray):
+    def __init__(self, queries: np.ndarray, gallery: np.ndarray) -> None:
         self.queries, self.gallery = queries, gallery
         self._query_lengths = checks.lengths(queries)
         self._lengths = self._query_lengths if gallery is queries else checks.lengths(gallery)
@@ -78,7 +78,9 @@ class Block:
         listed: (b, K) the items of a list; None when column n is item n.
     """
 
-    def __init__(self, scores: np.ndarray, queries: np.ndarray, vectors: Vectors, listed: np.ndarray | None = None):
+    def __init__(
+        self, scores: np.ndarray, queries: np.ndarray, vectors: Vectors, listed: np.ndarray | None = None
+    ) -> None:
         self.scores, self.queries, self.vectors, self.listed = scores, queries, vectors, listed
 
     def pairs(self, position: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -121,7 +121,8 @@ class RetrievalReport:
         del fields["per_query"]
         if self.approximation:
             fields["approximation"] = dataclasses.asdict(self.approximation)
-        return _plain(fields)
+        result: dict[str, object] = _plain(fields)
+        return result
 
     def to_json(self) -> str:
         """JSON text of `to_dict`."""
@@ -192,7 +193,7 @@ def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

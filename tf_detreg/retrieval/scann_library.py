@@ -69,4 +69,5 @@ def operations() -> ModuleType:
             f"TensorFlow {tf.__version__}. Run: pip install 'tensorflow~=2.20.0' 'tf-keras~=2.20.0', or use "
             f'engine="exact". ({error})'
         ) from error
-    return scann_ops
+    result: ModuleType = scann_ops
+    return result

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def sentence(trained: int, classes: int) -> str:
     return f"{trained:,} of the {classes:,} classes {'was' if trained == 1 else 'were'} trained on."
 
 
-def titled(evaluation: Mapping[str, Mapping]) -> dict[str, Mapping]:
+def titled(evaluation: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return the reports of an `evaluation.json` by their titles, those of the parts of a set behind the set's.
 
     Example:

@@ -5,6 +5,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Overloaded(Exception):
 class _Request:
     inputs: Arrays
     rows: int
-    done: asyncio.Future
+    done: asyncio.Future[Any]
 
 
 class Batcher:
@@ -51,11 +52,11 @@ class Batcher:
         most: int = 64,
         waiting: int = 2048,
         observe: Callable[[int], None] = lambda rows: None,
-    ):
+    ) -> None:
         self._run, self._pool, self._most, self._limit, self._observe = run, pool, most, waiting, observe
         self._queue: deque[_Request] = deque()
         self._workers = self._idle = workers
-        self._tasks: set[asyncio.Task] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.waiting = 0
 
     async def __call__(self, inputs: Arrays) -> Arrays:
@@ -70,11 +71,12 @@ class Batcher:
         starts = range(0, rows, self._most) if rows > self._most else (0,)
         parts = [self._enqueue({name: value[at : at + self._most] for name, value in inputs.items()}) for at in starts]
         if len(parts) == 1:
-            return await parts[0]
+            result: Arrays = await parts[0]
+            return result
         found = await asyncio.gather(*parts)
         return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
 
-    def _enqueue(self, inputs: Arrays) -> asyncio.Future:
+    def _enqueue(self, inputs: Arrays) -> asyncio.Future[Any]:
         request = _Request(inputs, len(next(iter(inputs.values()))), asyncio.get_running_loop().create_future())
         self._queue.append(request)
         self.waiting += request.rows

@@ -23,7 +23,7 @@ class Budget:
         0
     """
 
-    def __init__(self, limit: int):
+    def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
         self._turn, self._freed = asyncio.Lock(), asyncio.Event()
 

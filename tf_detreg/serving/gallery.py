@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Gallery:
         ValueError: If there is not one picture an item.
     """
 
-    def __init__(self, index: Index, pictures: Sequence | np.ndarray | None = None, side: int = 240):
+    def __init__(self, index: Index, pictures: Sequence[Any] | np.ndarray | None = None, side: int = 240) -> None:
         self.index = index
         self.ids = index.ids
         self.fingerprint = index.fingerprint
@@ -59,7 +60,7 @@ class Gallery:
         """A JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
         return jpeg(self._pictures[item], FULL_SIDE) if 0 <= item < len(self) else None
 
-    def search(self, embeddings: np.ndarray, k: int) -> list[dict]:
+    def search(self, embeddings: np.ndarray, k: int) -> list[dict[str, Any]]:
         """The k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
         found = self.index.search(embeddings, k=min(k, len(self)))
         rows = zip(found.positions[0], found.scores[0], found.metadata[0], strict=True)
@@ -69,12 +70,12 @@ class Gallery:
                 match |= {"accepted": bool(accepted), "probability": round(float(probability), 4)}
         return matches
 
-    def neighbors(self, item: int, k: int) -> list[dict]:
+    def neighbors(self, item: int, k: int) -> list[dict[str, Any]]:
         """The k nearest items of an item, without itself; one less than `MOST_NEIGHBORS` at most."""
         found = self.search(self.index.embeddings[item][None], min(k + 1, MOST_NEIGHBORS))
         return [match for match in found if match["item"] != item][:k]
 
-    def facts(self, item: int) -> dict:
+    def facts(self, item: int) -> dict[str, Any]:
         """All that is known about an item, ready for JSON."""
         metadata = self.index.metadata(self.ids[item])
         others = {
@@ -89,14 +90,14 @@ class Gallery:
             "metadata": others,
         }
 
-    def samples(self, count: int) -> list[dict]:
+    def samples(self, count: int) -> list[dict[str, Any]]:
         """Some items with pictures, spread over the gallery."""
         shown = [item for item, picture in enumerate(self._thumbnails) if picture is not None]
         if len(shown) > count:
             shown = [shown[at * len(shown) // count] for at in range(count)]
         return [self._summary(item, self.index.metadata(self.ids[item])) for item in shown]
 
-    def _summary(self, item: int, metadata: dict) -> dict:
+    def _summary(self, item: int, metadata: dict[str, Any]) -> dict[str, Any]:
         id, label = self.ids[item], metadata.get("label", metadata.get("class"))
         path = metadata.get("path", id if isinstance(id, str) else None)
         return {
@@ -109,7 +110,7 @@ class Gallery:
         }
 
 
-def jpeg(picture: str | os.PathLike | np.ndarray | None, side: int) -> bytes | None:
+def jpeg(picture: str | os.PathLike[str] | np.ndarray | None, side: int) -> bytes | None:
     """A picture as the model sees it, as a JPEG.
 
     Args:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -86,7 +86,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 class _Service:
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
     async def _answer(self, context: grpc.aio.ServicerContext, name: str, work: Callable[[], Awaitable[T]]) -> T:
@@ -110,30 +110,30 @@ class _Service:
         await context.abort(code, text)
         raise AssertionError("abort raises")
 
-    def _version(self, spec) -> Version:
+    def _version(self, spec: Any) -> Version:
         if spec.version_label:
             raise BadRequest("Version labels are not supported; ask for a version by its number, or for none.")
         return self._predictor.version(spec.name, spec.version.value if spec.HasField("version") else None)
 
-    def _fill(self, spec, version: Version, signature: str = "") -> None:
+    def _fill(self, spec: Any, version: Version, signature: str = "") -> None:
         spec.name, spec.signature_name = self._predictor.model.name, signature
         spec.version.value = version.number
 
 
 class _Prediction(_Service, prediction_service_pb2_grpc.PredictionServiceServicer):
-    async def Predict(self, request, context):
+    async def Predict(self, request: Any, context: Any) -> Any:
         return await self._answer(context, "grpc_predict", lambda: self._predict(request))
 
-    async def GetModelMetadata(self, request, context):
+    async def GetModelMetadata(self, request: Any, context: Any) -> Any:
         return await self._answer(context, "grpc_metadata", lambda: self._metadata(request))
 
-    async def _predict(self, request) -> predict_pb2.PredictResponse:
+    async def _predict(self, request: Any) -> predict_pb2.PredictResponse:
         version = self._version(request.model_spec)
         with self._predictor.bodies.growing() as add:
             add(request.ByteSize())
             return await self._outputs(request, version)
 
-    async def _outputs(self, request, version: Version) -> predict_pb2.PredictResponse:
+    async def _outputs(self, request: Any, version: Version) -> predict_pb2.PredictResponse:
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         if signature not in version.signatures:
             raise BadRequest(f'Serving signature key "{signature[:100]}" not found.')
@@ -153,7 +153,7 @@ class _Prediction(_Service, prediction_service_pb2_grpc.PredictionServiceService
         self._fill(answer.model_spec, version, signature)
         return answer
 
-    async def _metadata(self, request) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    async def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
         version = self._version(request.model_spec)
         unknown = set(request.metadata_field) - {"signature_def"}
         if unknown or not request.metadata_field:
@@ -168,10 +168,10 @@ class _Prediction(_Service, prediction_service_pb2_grpc.PredictionServiceService
 
 
 class _Models(_Service, model_service_pb2_grpc.ModelServiceServicer):
-    async def GetModelStatus(self, request, context):
+    async def GetModelStatus(self, request: Any, context: Any) -> Any:
         return await self._answer(context, "grpc_status", lambda: self._status(request))
 
-    async def _status(self, request) -> get_model_status_pb2.GetModelStatusResponse:
+    async def _status(self, request: Any) -> get_model_status_pb2.GetModelStatusResponse:
         version = self._version(request.model_spec)
         answer = get_model_status_pb2.GetModelStatusResponse()
         state = get_model_status_pb2.ModelVersionStatus
@@ -179,7 +179,7 @@ class _Models(_Service, model_service_pb2_grpc.ModelServiceServicer):
         return answer
 
 
-def arrays(inputs, specs: dict, limit: int) -> Arrays:
+def arrays(inputs: Any, specs: dict[str, Any], limit: int) -> Arrays:
     """The inputs of a signature as arrays.
 
     Args:
@@ -198,7 +198,7 @@ def arrays(inputs, specs: dict, limit: int) -> Arrays:
     return made
 
 
-def _array(name: str, proto, spec, limit: int) -> np.ndarray:
+def _array(name: str, proto: Any, spec: Any, limit: int) -> np.ndarray:
     if proto.dtype != spec.dtype.as_datatype_enum:
         raise BadRequest(f"Input {name!r} must be {spec.dtype.name}.")
     shape, wanted = [dim.size for dim in proto.tensor_shape.dim], spec.shape.as_list()
@@ -208,6 +208,7 @@ def _array(name: str, proto, spec, limit: int) -> np.ndarray:
     if math.prod(shape) * spec.dtype.size > limit:
         raise Problem(413, f"Input {name!r} is larger than {limit} bytes.")
     try:
-        return tf.make_ndarray(proto)
+        result: np.ndarray = tf.make_ndarray(proto)
+        return result
     except (ValueError, TypeError) as error:
         raise BadRequest(f"Input {name!r} does not hold the values of its shape: {error}") from None

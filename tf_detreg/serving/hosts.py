@@ -20,7 +20,7 @@ class Guard:
         max_fields: How many header fields.
     """
 
-    def __init__(self, application: ASGIApp, allowed_hosts: Sequence[str], max_header: int, max_fields: int):
+    def __init__(self, application: ASGIApp, allowed_hosts: Sequence[str], max_header: int, max_fields: int) -> None:
         self._application, self._max_header, self._max_fields = application, max_header, max_fields
         self._names = {name.lower().rstrip(".") for name in allowed_hosts}
 

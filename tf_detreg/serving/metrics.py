@@ -1,5 +1,8 @@
 """What the server counts, in Prometheus' format."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -8,7 +11,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 class Metrics:
     """Counters of one server, in a registry of their own."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._make(Counter, "requests", "Requests answered.", ["endpoint", "code"])
         self.seconds = self._make(Histogram, "request_seconds", "Time to answer.", ["endpoint"], buckets=_SECONDS)
@@ -21,5 +24,5 @@ class Metrics:
         """The page that Prometheus reads."""
         return generate_latest(self.registry)
 
-    def _make(self, kind, name, text, labels=(), **settings):
+    def _make(self, kind: Any, name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Any:
         return kind(f"tf_detreg_{name}", text, labels, registry=self.registry, **settings)

@@ -4,6 +4,7 @@ import logging
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Version:
         path: The numbered folder.
     """
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path) -> None:
         import tensorflow as tf
 
         self.number = int(path.name)
@@ -41,7 +42,7 @@ class Version:
         self._constant = tf.constant
         self._warm_up(tf.io.encode_png(tf.zeros((8, 8, 3), tf.uint8)).numpy())
 
-    def _read_definitions(self, file: pathlib.Path) -> dict:
+    def _read_definitions(self, file: pathlib.Path) -> dict[str, Any]:
         """TensorFlow's own descriptions of the signatures (`SignatureDef`), by name."""
         from tensorflow.core.protobuf import saved_model_pb2
 
@@ -49,13 +50,15 @@ class Version:
         known = content.meta_graphs[0].signature_def
         return {name: known[name] for name in self.signatures}
 
-    def inputs(self, signature: str) -> dict:
+    def inputs(self, signature: str) -> dict[str, Any]:
         """Tensor specs of a signature's inputs, by name."""
-        return self.signatures[signature].structured_input_signature[1]
+        result: dict[str, Any] = self.signatures[signature].structured_input_signature[1]
+        return result
 
-    def outputs(self, signature: str) -> dict:
+    def outputs(self, signature: str) -> dict[str, Any]:
         """Tensor specs of a signature's outputs, by name."""
-        return self.signatures[signature].structured_outputs
+        result: dict[str, Any] = self.signatures[signature].structured_outputs
+        return result
 
     def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The signature's outputs for a batch."""
@@ -93,7 +96,7 @@ class ModelDirectory:
         ValueError: If it holds no version.
     """
 
-    def __init__(self, directory: str | os.PathLike, name: str | None = None):
+    def __init__(self, directory: str | os.PathLike[str], name: str | None = None) -> None:
         self.directory = existing(directory, "directory", "Give the folder that export.saved_model wrote to.")
         self.name = name or self.directory.resolve().name
         found = versions(self.directory)

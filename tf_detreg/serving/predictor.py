@@ -30,7 +30,7 @@ class Predictor:
         metrics: What is counted.
     """
 
-    def __init__(self, model: ModelDirectory, settings: Settings, metrics: Metrics):
+    def __init__(self, model: ModelDirectory, settings: Settings, metrics: Metrics) -> None:
         self.model, self.settings, self.metrics = model, settings, metrics
         self.bodies, self._decoding = Budget(settings.max_bodies), Budget(settings.max_pixels)
         self._batchers: dict[tuple[int, str], Batcher] = {}
@@ -51,11 +51,11 @@ class Predictor:
             self._model_threads.shutdown(wait=False, cancel_futures=True)
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def in_thread(self, function: Callable, *arguments: Any) -> Any:
+    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a function that would hold up other requests here."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
-    async def by_size(self, size: int, function: Callable, *arguments: Any) -> Any:
+    async def by_size(self, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function here, or in a thread where its `size` bytes would hold up the other requests."""
         return function(*arguments) if size < SMALL else await self.in_thread(function, *arguments)
 

@@ -9,7 +9,7 @@ class Problem(Exception):
         text: One sentence for the client.
     """
 
-    def __init__(self, code: int, text: str):
+    def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
 
@@ -17,5 +17,5 @@ class Problem(Exception):
 class BadRequest(Problem):
     """A request that cannot be used; the text says why."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         super().__init__(400, text)

@@ -46,7 +46,7 @@ class LimitedProtocol(H11Protocol):
         named: uvicorn's.
     """
 
-    def __init__(self, *arguments: Any, settings: Settings, **named: Any):
+    def __init__(self, *arguments: Any, settings: Settings, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.conn = _Connection(h11.SERVER, settings.max_header)
         self._settings = settings

@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST API: predict, status, metadata."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from google.protobuf import json_format
@@ -32,10 +33,10 @@ class Rest:
         predictor: What runs the model.
     """
 
-    def __init__(self, predictor: Predictor):
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
-    def routes(self, wrap: Callable) -> list[Route]:
+    def routes(self, wrap: Callable[..., Any]) -> list[Route]:
         """Starlette's routes; `wrap(function, name)` makes an endpoint of a function."""
         predict, status, metadata = (wrap(getattr(self, name), name) for name in ("predict", "status", "metadata"))
         made = []

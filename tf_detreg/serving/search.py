@@ -6,6 +6,7 @@ import pathlib
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from starlette.requests import Request
@@ -33,12 +34,12 @@ class Search:
         ValueError: If the gallery was made by another model.
     """
 
-    def __init__(self, predictor: Predictor, gallery: Gallery | None):
+    def __init__(self, predictor: Predictor, gallery: Gallery | None) -> None:
         self._predictor, self._gallery = predictor, gallery
         self._page, self._policy = _page()
         self._refuse_other_gallery()
 
-    def routes(self, wrap: Callable) -> list[Route]:
+    def routes(self, wrap: Callable[..., Any]) -> list[Route]:
         """Starlette's routes; `wrap(function, name)` makes an endpoint of a function."""
         neighbors = wrap(self.neighbors, "neighbors")
         return [

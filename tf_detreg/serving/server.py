@@ -5,21 +5,27 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_detreg import extras
-from tf_detreg.serving.settings import LOOPBACK
+from tf_detreg.serving.settings import LOOPBACK, Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.applications import Starlette
+
 
 GRPC_PORT = 8500  # TensorFlow Serving's
 
 
 def serve(
-    directory: str | os.PathLike,
-    index: "str | os.PathLike | object | None" = None,
+    directory: str | os.PathLike[str],
+    index: "str | os.PathLike[str] | object | None" = None,
     *,
     name: str | None = None,
-    pictures: Sequence | np.ndarray | None = None,
+    pictures: Sequence[Any] | np.ndarray | None = None,
     host: str = "127.0.0.1",
     port: int = 8501,
     grpc_port: int | None = None,
@@ -84,7 +90,7 @@ def serve(
     uvicorn.Server(http_config(app, settings, host=host, port=port)).run()
 
 
-def http_config(app, settings, **options):
+def http_config(app: "Starlette", settings: Settings, **options: Any) -> "uvicorn.Config":
     """uvicorn's configuration for the application, with the limits that belong to connections.
 
     Args:

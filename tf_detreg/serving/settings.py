@@ -55,7 +55,7 @@ class Settings:
     allowed_hosts: Sequence[str] = LOOPBACK
     cors_origins: Sequence[str] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(field.default, tuple):

@@ -4,6 +4,8 @@ import base64
 import binascii
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import orjson
@@ -48,7 +50,7 @@ def parse(body: bytes) -> tuple[str, object, bool]:
     return signature, content, rows
 
 
-def arrays(content, rows: bool, specs: dict) -> dict[str, np.ndarray]:
+def arrays(content: Any, rows: bool, specs: dict[str, Any]) -> dict[str, np.ndarray]:
     """The inputs of a signature as arrays.
 
     Args:
@@ -113,17 +115,17 @@ def _finite_whole(text: str) -> int | float:
     return int(text) if len(text) < 20 else _finite(text)
 
 
-def _dump(content: dict) -> bytes:
+def _dump(content: dict[str, Any]) -> bytes:
     # Arrays are written by orjson itself, a tenth of the time that lists of Python floats take.
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _dump_any(content: dict) -> bytes:
+def _dump_any(content: dict[str, Any]) -> bytes:
     """The same with `NaN`, `Infinity` and `-Infinity`, which orjson writes as `null`."""
     return json.dumps(content, default=lambda value: value.tolist()).encode()
 
 
-def _array(name: str, value, spec) -> np.ndarray:
+def _array(name: str, value: Any, spec: Any) -> np.ndarray:
     shape = spec.shape.as_list()
     if spec.dtype.name == "string":
         if not isinstance(value, list):
@@ -145,7 +147,7 @@ def _array(name: str, value, spec) -> np.ndarray:
     return _converted(name, made, spec.dtype)
 
 
-def _converted(name: str, made: np.ndarray, dtype) -> np.ndarray:
+def _converted(name: str, made: np.ndarray, dtype: Any) -> np.ndarray:
     """The numbers in the type that the signature takes; none becomes another or infinite on the way."""
     if dtype.is_integer and made.size and made.dtype.kind == "f":
         raise BadRequest(f"Input {name!r} must hold whole numbers.")
@@ -156,7 +158,7 @@ def _converted(name: str, made: np.ndarray, dtype) -> np.ndarray:
     return made.astype(dtype.as_numpy_dtype)
 
 
-def _bytes(name: str, text) -> bytes:
+def _bytes(name: str, text: Any) -> bytes:
     if isinstance(text, str):
         return text.encode("utf-8", "surrogatepass")
     if not isinstance(text, dict) or set(text) != {"b64"} or not isinstance(text["b64"], str):
@@ -168,13 +170,15 @@ def _bytes(name: str, text) -> bytes:
         raise BadRequest(f"A row of {name!r} is not valid base64.") from None
 
 
-def _plain(name: str, value: np.ndarray) -> np.ndarray | list:
+def _plain(name: str, value: np.ndarray) -> np.ndarray | list[Any]:
     if value.dtype != object:
         return np.ascontiguousarray(value)
     if name.endswith("_bytes"):
-        return _each(value.tolist(), lambda text: {"b64": base64.b64encode(text).decode()})
-    return _each(value.tolist(), lambda text: text.decode("utf-8", "replace"))
+        result: np.ndarray | list[Any] = _each(value.tolist(), lambda text: {"b64": base64.b64encode(text).decode()})
+        return result
+    result: np.ndarray | list[Any] = _each(value.tolist(), lambda text: text.decode("utf-8", "replace"))
+    return result
 
 
-def _each(value, change):
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
     return [_each(item, change) for item in value] if isinstance(value, list) else change(value)

@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,7 +19,10 @@ from tf_detreg.training.optimizers import optimizer
 from tf_detreg.training.parts import split_embedder
 
 if TYPE_CHECKING:
-    from tf_detreg.datasets import Splits
+    from types import ModuleType
+
+    from tf_detreg.datasets import ImageSet, Splits
+    from tf_detreg.training.optimizers import GroupedOptimizer
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,7 @@ def load_splits(config: RunConfig) -> "Splits":
     return splits
 
 
-def check_batches(config: RunConfig, train) -> None:
+def check_batches(config: RunConfig, train: "ImageSet") -> None:
     """Makes sure that the batches of a configuration hold what its loss compares.
 
     Args:
@@ -133,7 +136,7 @@ def head_on_features(embedder: keras.Model) -> keras.Model:
     return keras.Sequential([keras.Input((int(backbone.output_shape[-1]),)), head], name="head_on_features")
 
 
-def build_model(config: RunConfig, train, embedder: keras.Model, steps: int) -> MetricModel:
+def build_model(config: RunConfig, train: "ImageSet", embedder: keras.Model, steps: int) -> MetricModel:
     """The compiled model of a run.
 
     Args:
@@ -178,7 +181,7 @@ def parts(config: RunConfig) -> dict[str, type]:
     return found
 
 
-def image_options(config: RunConfig) -> dict:
+def image_options(config: RunConfig) -> dict[str, Any]:
     """Return how batches change the images: crop and augmentation; nothing for features."""
     if config.features:
         return {}
@@ -196,7 +199,7 @@ def augmentation(config: RunConfig) -> keras.layers.Layer | None:
     return keras.Sequential(layers, name="augmentation") if layers else None
 
 
-def _loss(part: Part, classes: int):
+def _loss(part: Part, classes: int) -> Any:
     part = dict(part)
     miner = part.pop("miner", None)
     if miner is not None:
@@ -210,7 +213,7 @@ def _loss(part: Part, classes: int):
     return _make("loss", losses, part)
 
 
-def _texts(part: Part, train) -> dict:
+def _texts(part: Part, train: "ImageSet") -> dict[str, Any]:
     """Language guidance takes one text embedding a class; a configuration says where they come from."""
     if not isinstance(part.get("texts"), str):
         return {}
@@ -226,7 +229,7 @@ def _texts(part: Part, train) -> dict:
         ) from error
 
 
-def build_optimizer(config: RunConfig, steps: int):
+def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
     """The optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
     options = (FROM_NOTHING if config.backbone["name"] == "small_cnn" else {}) | config.optimizer
     options = {"steps": steps * config.epochs, **options}
@@ -249,7 +252,7 @@ def build_optimizer(config: RunConfig, steps: int):
         raise ValueError(f"optimizer: training.optimizer does not take these arguments: {error}") from error
 
 
-def _make(field: str, room, part: Part, label: str | None = None, **more):
+def _make(field: str, room: "ModuleType", part: Part, label: str | None = None, **more: Any) -> Any:
     """Makes the thing that a table describes; heads get their group's name."""
     kind = _find(field, room, part["name"])
     options = {key: value for key, value in part.items() if key != "name"} | more
@@ -261,7 +264,7 @@ def _make(field: str, room, part: Part, label: str | None = None, **more):
         raise ValueError(f"{field}: {part['name']} does not take these arguments: {error}") from error
 
 
-def _find(field: str, room, name: str):
+def _find(field: str, room: "ModuleType", name: str) -> Any:
     kind = getattr(room, name, None)
     if not isinstance(kind, type):
         known = [key for key, value in vars(room).items() if isinstance(value, type)]
@@ -270,7 +273,7 @@ def _find(field: str, room, name: str):
     return kind
 
 
-def data_facts(splits) -> dict:
+def data_facts(splits: "Splits") -> dict[str, Any]:
     """Sizes and a fingerprint of the data, so that a run does not go on with other images."""
     import hashlib
 

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +28,9 @@ def state_of(model: keras.Model) -> dict[str, keras.Variable]:
     return state
 
 
-def save(model: keras.Model, directory: str | os.PathLike, epoch: int, notes: dict, keep: int = 2) -> pathlib.Path:
+def save(
+    model: keras.Model, directory: str | os.PathLike[str], epoch: int, notes: dict[str, Any], keep: int = 2
+) -> pathlib.Path:
     """Writes `epoch-NNNN.npz` atomically and removes all but the newest `keep` checkpoints.
 
     Args:
@@ -49,7 +52,7 @@ def save(model: keras.Model, directory: str | os.PathLike, epoch: int, notes: di
     return path
 
 
-def restore(model: keras.Model, path: str | os.PathLike) -> dict:
+def restore(model: keras.Model, path: str | os.PathLike[str]) -> dict[str, Any]:
     """Puts a checkpoint's state into a model of the same making.
 
     Returns:
@@ -76,16 +79,17 @@ def restore(model: keras.Model, path: str | os.PathLike) -> dict:
         )
     for name, variable in state.items():
         variable.assign(arrays[name])
-    return notes
+    result: dict[str, Any] = notes
+    return result
 
 
-def _damaged(path: str | os.PathLike, what: str) -> ValueError:
+def _damaged(path: str | os.PathLike[str], what: str) -> ValueError:
     return ValueError(
         f"The checkpoint {path} is damaged ({what}). Delete it: the run then resumes from the one before."
     )
 
 
-def checkpoints(directory: str | os.PathLike) -> list[pathlib.Path]:
+def checkpoints(directory: str | os.PathLike[str]) -> list[pathlib.Path]:
     """The checkpoints of a folder, oldest first."""
     found = [path for path in pathlib.Path(directory).glob("epoch-*.npz") if _NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))

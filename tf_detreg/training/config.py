@@ -97,7 +97,7 @@ class RunConfig:
     precision: str = "float32"
     strategy: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("data", "backbone", "head", "loss"):
             self._set(field, _named(field, getattr(self, field)))
         for field in ("augment", "regularizers", "k"):
@@ -141,7 +141,7 @@ class RunConfig:
         if self.monitor not in known:
             raise ValueError(f"monitor must be one of {known}; received {self.monitor!r}.")
 
-    def _set(self, field, value):
+    def _set(self, field: str, value: Any) -> None:
         object.__setattr__(self, field, value)
 
     @classmethod
@@ -160,7 +160,7 @@ class RunConfig:
         return cls(**values)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "RunConfig":
+    def load(cls, path: str | os.PathLike[str]) -> "RunConfig":
         """From a `.toml` or `.json` file; a run's `config.json` will do.
 
         Raises:
@@ -194,10 +194,11 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return result
 
 
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """What differs between two nested mappings, one line an entry.
 
     Example:
@@ -214,7 +215,7 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     return lines
 
 
-def _named(field: str, value) -> Part:
+def _named(field: str, value: Any) -> Part:
     """A part with a name; `"ProxyAnchor"` means `{"name": "ProxyAnchor"}`."""
     if isinstance(value, str) and value:
         return {"name": value}

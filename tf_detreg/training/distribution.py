@@ -24,7 +24,7 @@ class Place:
     strategy: tf.distribute.Strategy
     chief: bool = True
 
-    def distribute(self, dataset: tf.data.Dataset):
+    def distribute(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Global batches as this place's replicas consume them, epoch after epoch without end.
 
         Each process draws the same batches and takes its own rows. TensorFlow's automatic sharding would deal whole
@@ -77,10 +77,10 @@ def _own_rows(dataset: tf.data.Dataset, context: tf.distribute.InputContext) -> 
     local = replicas // context.num_input_pipelines
     first = context.input_pipeline_id * local
 
-    def deal(images, labels):
+    def deal(images: tf.Tensor, labels: tf.Tensor) -> tf.data.Dataset:
         rows = tf.shape(images, out_type=tf.int64)[0]
 
-        def part(replica):
+        def part(replica: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             start, stop = rows * replica // replicas, rows * (replica + 1) // replicas
             return images[start:stop], labels[start:stop]
 

@@ -23,7 +23,9 @@ class Embedded(NamedTuple):
     groups: np.ndarray | None
 
 
-def embed(embedder: keras.Model, image_set, batch_size: int = 128, progress: bool | None = None) -> Embedded:
+def embed(
+    embedder: keras.Model, image_set: "ImageSet", batch_size: int = 128, progress: bool | None = None
+) -> Embedded:
     """Embeds every image of a set once, in index order; images that cannot be read are left out.
 
     Args:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -44,7 +45,7 @@ def check_arrays(images: object, labels: object, image_shape: tuple[int | None, 
     return images, labels
 
 
-def check_shapes(images: tuple, labels: tuple, image_shape: tuple) -> None:
+def check_shapes(images: tuple[Any, ...], labels: tuple[Any, ...], image_shape: tuple[Any, ...]) -> None:
     """Make sure that a batch of images fits the embedder.
 
     Raises:
@@ -98,6 +99,6 @@ def plain_errors() -> Iterator[None]:
         raise ValueError(f"{found[1]} {values}.") from error
 
 
-def _fits(shape: tuple, wanted: tuple) -> bool:
+def _fits(shape: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
     known = len(shape) == len(wanted)
     return known and all(a is None or b is None or a == b for a, b in zip(shape, wanted, strict=True))

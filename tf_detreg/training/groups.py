@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable
+from typing import Any, Self
 
 import keras
 
@@ -27,7 +28,7 @@ class GroupMap(keras.optimizers.OptimizerMap):
         default_optimizer: keras.optimizers.Optimizer,
         optimizer_map: dict[str, keras.optimizers.Optimizer] | None = None,
         head: "keras.layers.Layer | str | None" = None,
-    ):
+    ) -> None:
         super().__init__(default_optimizer, optimizer_map)
         self.head = head
         self._groups: dict[int, str] = {}
@@ -50,7 +51,7 @@ class GroupMap(keras.optimizers.OptimizerMap):
         # A map of an older version, or of the user's own making, has patterns.
         return by_name[group] if group in by_name else super().__call__(variable)
 
-    def take_parts(self, model) -> None:
+    def take_parts(self, model: Any) -> None:
         """Take the groups from the parts of a `MetricModel`: heads, losses and regularizers; all else is backbone."""
         parts = [model.head, model.rival, model.loss_function, model.rival_loss, *model.regularizers]
         self._groups = {id(variable): "backbone" for variable in model.backbone.variables}
@@ -78,13 +79,14 @@ class GroupMap(keras.optimizers.OptimizerMap):
             return False
         return re.fullmatch(rf"(.*/)?({self.head})(_[^/]*)?/.*", variable.path) is not None
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         # A layer is known by its name after loading, where nothing else tells which it was.
         name = re.escape(self.head.name) if isinstance(self.head, keras.layers.Layer) else self.head
         return {**super().get_config(), "head": name}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         made = super().from_config({k: v for k, v in config.items() if k != "head"}, custom_objects)
         made.head = config.get("head")
-        return made
+        result: Self = made
+        return result

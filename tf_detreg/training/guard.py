@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,7 +31,7 @@ class NaNGuard(keras.callbacks.Callback):
         True
     """
 
-    def __init__(self, every: int = 100):
+    def __init__(self, every: int = 100) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be 1 or more, received {every!r}.")
@@ -39,14 +40,14 @@ class NaNGuard(keras.callbacks.Callback):
         self._good: list[np.ndarray] = []
         self._seen = self._good_at = self._epoch = self._batch = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._seen, self.reason = 0, None
         self._take_snapshot()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._seen += 1
         self._batch = batch
         bad = [name for name, value in (logs or {}).items() if not math.isfinite(float(np.mean(value)))]
@@ -55,15 +56,15 @@ class NaNGuard(keras.callbacks.Callback):
         elif self._seen % self.every == 0:
             self._take_snapshot()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self.reason is None:
             self._take_snapshot()
 
-    def _state(self):
+    def _state(self) -> list[keras.Variable]:
         """Weights, and the optimizer's averages, which a NaN spoils too."""
         return [*self.model.weights, *self.model.optimizer.variables]
 
-    def _take_snapshot(self):
+    def _take_snapshot(self) -> None:
         """Keeps the weights if they are good. A NaN in them need not show in the terms: `relu` turns it into 0."""
         values = [variable.numpy() for variable in self._state()]
         if all(np.isfinite(value).all() for value in values if tf.as_dtype(value.dtype).is_floating):
@@ -73,7 +74,7 @@ class NaNGuard(keras.callbacks.Callback):
         else:
             raise TrainingDiverged("The weights are NaN or infinite before training has begun: load or make them anew.")
 
-    def _step_back(self, terms):
+    def _step_back(self, terms: Any) -> None:
         for variable, value in zip(self._state(), self._good, strict=True):
             variable.assign(value)
         self.reason = (

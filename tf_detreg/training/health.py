@@ -1,12 +1,17 @@
 """Is the embedding alive? Measures that show a collapse without a labelled test set, and a callback that logs them."""
 
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
 
 
-def mean_cosine(embeddings) -> float:
+def mean_cosine(embeddings: ArrayLike) -> float:
     """Mean cosine similarity of different rows: near 0 for a spread-out set, 1 where all embeddings are one point.
 
     Args:
@@ -23,7 +28,7 @@ def mean_cosine(embeddings) -> float:
     return float((np.sum(np.sum(z, axis=0) ** 2) - norms) / (count * (count - 1)))
 
 
-def effective_rank(embeddings) -> float:
+def effective_rank(embeddings: ArrayLike) -> float:
     """Number of directions that the embeddings really use: `exp(H)`, H the entropy of the covariance's spectrum.
 
     Between 1 (a line; also where all points coincide) and the smaller of `N - 1` and `dim`.
@@ -47,7 +52,7 @@ def effective_rank(embeddings) -> float:
     return float(np.exp(-np.sum(share * np.log(share))))
 
 
-def within_between_ratio(labels, embeddings) -> float:
+def within_between_ratio(labels: ArrayLike, embeddings: ArrayLike) -> float:
     """Spread within classes over spread between them: small is good, 1 and more means that classes overlap.
 
     `Σ_i |z_i - μ_{y_i}|² / Σ_i |μ_{y_i} - μ|²`, on unit embeddings; infinite where all class means coincide.
@@ -70,7 +75,7 @@ def within_between_ratio(labels, embeddings) -> float:
     return float(np.sum((z - means) ** 2) / between) if between > 1e-12 * len(z) else float("inf")
 
 
-def active_triplets(labels, embeddings, margin: float = 0.2) -> float:
+def active_triplets(labels: ArrayLike, embeddings: ArrayLike, margin: float = 0.2) -> float:
     """Share of all triplets that a triplet loss still learns from: `d_ap - d_an + margin > 0`, Euclidean distance.
 
     Counted by sorting, without an `N³` tensor. Not a number where the labels form no triplet.
@@ -97,7 +102,7 @@ def active_triplets(labels, embeddings, margin: float = 0.2) -> float:
     return float(active / total) if total else float("nan")
 
 
-def proxies_never_hit(embeddings, proxies) -> float:
+def proxies_never_hit(embeddings: ArrayLike, proxies: ArrayLike) -> float:
     """Share of the proxies that are the nearest proxy of no embedding.
 
     Args:
@@ -146,7 +151,9 @@ def advice(measures: dict[str, float]) -> str | None:
     return None
 
 
-def measure(labels, embeddings, proxies=None, margin: float = 0.2) -> dict[str, float]:
+def measure(
+    labels: ArrayLike, embeddings: ArrayLike, proxies: ArrayLike | None = None, margin: float = 0.2
+) -> dict[str, float]:
     """All measures of this page, by name.
 
     Args:
@@ -213,13 +220,13 @@ class Health(keras.callbacks.Callback):
 
     def __init__(
         self,
-        images,
-        labels,
+        images: ArrayLike,
+        labels: ArrayLike,
         prefix: str = "health_",
         margin: float = 0.2,
         batch_size: int = 128,
         settle: int = 300,
-    ):
+    ) -> None:
         super().__init__()
         if len(images) < 2 or len(images) != len(labels):
             raise ValueError(
@@ -230,11 +237,11 @@ class Health(keras.callbacks.Callback):
         self.warned: list[int] = []
         self._idle = True
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self.warned, self._idle = [], True
 
     @classmethod
-    def of(cls, image_set, size: int = 512, seed: int = 0, **options) -> "Health":
+    def of(cls, image_set: "ImageSet", size: int = 512, seed: int = 0, **options: Any) -> "Health":
         """A callback that watches some whole classes of a `datasets.ImageSet`.
 
         Args:
@@ -250,7 +257,7 @@ class Health(keras.callbacks.Callback):
         images, rows = zip(*((images.numpy(), rows.numpy()) for images, rows in chosen.indexed(128)), strict=True)
         return cls(np.concatenate(images), chosen.labels[np.concatenate(rows)], **options)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         found = self.measure()
         if logs is not None:
             logs.update({self.prefix + name: value for name, value in found.items()})
@@ -278,7 +285,8 @@ class Health(keras.callbacks.Callback):
         return measure(self.labels, embeddings, proxies, self.margin)
 
 
-def _unit(vectors) -> np.ndarray:
+def _unit(vectors: ArrayLike) -> np.ndarray:
     """Rows of length 1 in float64; zero rows stay."""
     vectors = np.asarray(vectors, dtype=np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    result: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return result

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg.shapes import Shape
+
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class Interpolation(keras.layers.Layer):
@@ -52,7 +54,7 @@ class Interpolation(keras.layers.Layer):
         name: str | None = None,
         dtype: Any = "float32",
         trainable: bool = True,
-    ):
+    ) -> None:
         # In the precision of z, which is the head's: float64 stays, and no policy makes it half.
         super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
         if isinstance(epsilon, bool) or not 0 < epsilon <= 1:
@@ -62,7 +64,14 @@ class Interpolation(keras.layers.Layer):
         self.epsilon, self.neighbors, self.random, self.seed = float(epsilon), int(neighbors), bool(random), seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, z, labels, pool=None, pool_labels=None, offset=0):
+    def call(
+        self,
+        z: tf.Tensor,
+        labels: tf.Tensor,
+        pool: tf.Tensor | None = None,
+        pool_labels: tf.Tensor | None = None,
+        offset: Any = 0,
+    ) -> tf.Tensor:
         pool, pool_labels = (z, labels) if pool is None else (pool, pool_labels)
         mate, has_mate = self._mates(z, labels, pool, pool_labels, offset)
         step = self.epsilon * tf.ones_like(z[:, :1])
@@ -71,7 +80,9 @@ class Interpolation(keras.layers.Layer):
             step *= 1.0 - keras.random.uniform(tf.shape(step), dtype=z.dtype, seed=self.seed_generator)
         return tf.where(has_mate[:, None], z + step * (tf.gather(pool, mate) - z), z)
 
-    def _mates(self, z, labels, pool, pool_labels, offset):
+    def _mates(
+        self, z: tf.Tensor, labels: tf.Tensor, pool: tf.Tensor | None, pool_labels: tf.Tensor | None, offset: Any
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Row of each sample's mate in the pool, and whether there is one. Choosing is not differentiated."""
         z, pool = tf.stop_gradient(z), tf.stop_gradient(pool)
         own = (tf.range(tf.shape(z)[0]) + offset)[:, None] == tf.range(tf.shape(pool)[0])[None, :]
@@ -88,10 +99,10 @@ class Interpolation(keras.layers.Layer):
         pick = tf.minimum(tf.cast(draw * tf.cast(choices, z.dtype), tf.int32), choices - 1)
         return tf.gather(order, pick, batch_dims=1), count > 0
 
-    def compute_output_shape(self, z_shape, *args, **kwargs):
+    def compute_output_shape(self, z_shape: Shape, *args: Any, **kwargs: Any) -> Shape:
         return z_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "epsilon": self.epsilon,

@@ -1,6 +1,7 @@
 """What a run keeps of each epoch."""
 
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -11,6 +12,9 @@ from tf_detreg.training.optimizers import averaged
 from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation, has_pairs
 from tf_detreg.training.run_directory import BEST, CHECKPOINTS, HISTORY, naming_the_last_checkpoint
 from tf_detreg.training.table_log import TableLog
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
 
 
 class Keeper(keras.callbacks.Callback):
@@ -30,10 +34,10 @@ class Keeper(keras.callbacks.Callback):
         directory: pathlib.Path,
         config: RunConfig,
         embedder: keras.Model,
-        validation,
-        notes: dict,
+        validation: "ImageSet | None",
+        notes: dict[str, Any],
         writes: bool = True,
-    ):
+    ) -> None:
         super().__init__()
         self.directory, self.config, self.embedder, self.notes, self.writes = directory, config, embedder, notes, writes
         self.monitor = f"val_{config.monitor}"
@@ -42,7 +46,7 @@ class Keeper(keras.callbacks.Callback):
             self.evaluation = RetrievalEvaluation(validation, k=config.k, every=config.evaluate_every)
         self.table = TableLog(directory / HISTORY, notes["rows"])
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         if self.evaluation is not None:
             self.evaluation.set_model(model)
@@ -51,7 +55,7 @@ class Keeper(keras.callbacks.Callback):
         """Return whether `patience` evaluations have passed without a new best."""
         return bool(self.config.patience) and self.notes["waited"] >= self.config.patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self.model.stop_training:
             # The guard stepped back: this epoch is not one to go on from.
             return
@@ -72,7 +76,7 @@ class Keeper(keras.callbacks.Callback):
         with averaged(self.model), replacing(self.directory / BEST) as temporary:
             self.embedder.save(temporary)
 
-    def _keep_best(self, logs):
+    def _keep_best(self, logs: dict[str, float] | None) -> None:
         # Without an evaluation the last epoch is the best.
         value = (logs or {}).get(self.monitor)
         if value is None and self.evaluation is not None:

@@ -1,8 +1,9 @@
 """The model that trains an embedder: metric loss, determinant regularization, rival head, further regularizers."""
 
 import inspect
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -13,6 +14,7 @@ from tf_detreg.backbones.scaling import PixelScaling
 from tf_detreg.losses.n_pairs_multilabel import NPairsMultilabel
 from tf_detreg.regularizers.base import Context
 from tf_detreg.replicas import GlobalBatch
+from tf_detreg.shapes import Shape
 from tf_detreg.training.fit_input import check_arrays, check_dense, check_shapes, class_numbers, plain_errors
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.optimizers import GroupedOptimizer, check_callbacks
@@ -77,17 +79,17 @@ class MetricModel(BuiltBeforehand, keras.Model):
     def __init__(
         self,
         embedder: keras.Model,
-        loss,
-        rival=None,
+        loss: Any,
+        rival: Any = None,
         rival_loss_weight: float = 0.0,
         interpolation: "Interpolation | float" = 0.0,
-        regularizers: Sequence = (),
+        regularizers: Sequence[Any] = (),
         rival_proxies: str = "shared",
         *,
         name: str | None = None,
         dtype: Any = None,
         trainable: bool = True,
-    ):
+    ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         backbone, head = split_embedder(embedder)
         check_parts(loss, rival, regularizers)
@@ -118,15 +120,15 @@ class MetricModel(BuiltBeforehand, keras.Model):
 
     # What the model is at inference.
 
-    def call(self, images, training=None):
+    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.embedder(images, training=training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.head.dim)
 
     # Training.
 
-    def compile(self, optimizer="adam", *, jit_compile: bool = False, **kwargs):
+    def compile(self, optimizer: Any = "adam", *, jit_compile: bool = False, **kwargs: Any) -> None:
         """Like `keras.Model.compile`, without a loss: the model has its own.
 
         Args:
@@ -148,7 +150,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
             layer.supports_jit = layer.supports_jit or jit_compile is True
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train like `keras.Model.fit`, without its warning that `shuffle=True` leaves a dataset as it is.
 
         Raises:
@@ -165,16 +167,16 @@ class MetricModel(BuiltBeforehand, keras.Model):
         with plain_errors():
             return super().fit(x, *args, **kwargs)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
         # Keras only calls this by itself where compile() is not overridden.
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
-    def export(self, filepath, *args, **kwargs):
+    def export(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """Like `keras.Model.export`, of `embedder`: neither rival nor proxies. See also `tf_detreg.export`."""
         return self.embedder.export(filepath, *args, **kwargs)
 
-    def train_step(self, data):
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = _images_and_labels(data)
         check_dense(images, labels)
         if not self._scaling_layers():
@@ -191,12 +193,14 @@ class MetricModel(BuiltBeforehand, keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._log(objective, terms, batch)
 
-    def test_step(self, data):
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = _images_and_labels(data)
         clear_losses(self)
         return self._log(*self.objective(images, labels, training=False))
 
-    def objective(self, images, labels, training: bool) -> tuple[tf.Tensor, dict[str, tf.Tensor], GlobalBatch]:
+    def objective(
+        self, images: tf.Tensor, labels: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], GlobalBatch]:
         """The objective of a batch and its terms.
 
         Args:
@@ -250,7 +254,15 @@ class MetricModel(BuiltBeforehand, keras.Model):
             objective += terms["layer_losses"]
         return objective, terms, batch
 
-    def _context(self, batch: GlobalBatch, labels, images, features, z, embeddings) -> Context:
+    def _context(
+        self,
+        batch: GlobalBatch,
+        labels: tf.Tensor,
+        images: tf.Tensor,
+        features: tf.Tensor,
+        z: Any,
+        embeddings: tf.Tensor,
+    ) -> Context:
         """What the regularizers may look at."""
         return Context(
             labels=labels,
@@ -265,7 +277,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
             gather=batch.gather,
         )
 
-    def _log(self, objective, terms, batch):
+    def _log(self, objective: tf.Tensor, terms: dict[str, tf.Tensor], batch: GlobalBatch) -> dict[str, tf.Tensor]:
         """Adds the terms to the epoch's means, each sample with equal weight, and returns the means."""
         weight = tf.cast(batch.local, tf.float32)
         # A share times the size of the global batch, summed over the replicas, is the term times that size.
@@ -278,7 +290,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         # Between machines Keras averages along the first axis, which a scalar does not have.
         return {name: value[None] for name, value in results.items()} if between_machines() else results
 
-    def get_metrics_result(self):
+    def get_metrics_result(self) -> dict[str, Any]:
         # Keras reads the means over all replicas from here only if a step's log has the very same names.
         return {name: value for name, value in super().get_metrics_result().items() if name not in self._empty_terms}
 
@@ -291,7 +303,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         """The layers that look at the pixels' range by themselves."""
         return [layer for layer in inner_layers(self.backbone, recursive=True) if isinstance(layer, PixelScaling)]
 
-    def _loss_of_rival(self):
+    def _loss_of_rival(self) -> Any:
         # A memory of the main head's embeddings is of no use to the rival, so it always gets its own.
         own = self.rival_proxies == "own" or hasattr(self.loss_function, "memory_size")
         if self.rival is None or not own or not isinstance(self.loss_function, keras.layers.Layer):
@@ -299,7 +311,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         config = self.loss_function.get_config()
         return type(self.loss_function).from_config({**config, "name": f"{self.loss_function.name}_rival"})
 
-    def _build_parts(self):
+    def _build_parts(self) -> None:
         """Creates the weights of rival and proxies, so that the model is whole before an optimizer sees it."""
         width = int(self.backbone.outputs[0].shape[-1])
         if self.rival is not None and not self.rival.built:
@@ -327,7 +339,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
             raise ValueError(f"regularizers must have names of their own in the log, received {names}. Give name=….")
         return names
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         serialize = keras.saving.serialize_keras_object
         return {
             **super().get_config(),
@@ -341,7 +353,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Self:
         config = dict(config)
         for key in ("embedder", "loss", "rival", "interpolation"):
             if config[key]:
@@ -354,7 +366,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         return cls(**config)
 
 
-def _images_and_labels(data) -> tuple:
+def _images_and_labels(data: Any) -> tuple[Any, ...]:
     images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
     if weights is not None:
         raise ValueError(
@@ -370,7 +382,14 @@ def _numbered(names: list[str]) -> list[str]:
     return [name + (f"_{names[:at].count(name)}" if name in names[:at] else "") for at, name in enumerate(names)]
 
 
-def _through(head, features, batch, training, interpolation, mixing):
+def _through(
+    head: Any,
+    features: tf.Tensor,
+    batch: GlobalBatch,
+    training: bool | None,
+    interpolation: Interpolation | None,
+    mixing: Any,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """One pass of a head: `z`, embeddings and R of this replica's rows; mixed points ride along and enter R only."""
     z = head.project(tf.cast(features, head.compute_dtype), training)
     points = z
@@ -384,19 +403,19 @@ def _through(head, features, batch, training, interpolation, mixing):
     return _rows(z, batch), _rows(head.normalize(y[: tf.shape(z)[0]]), batch), regularity
 
 
-def _at_least_one_row(images, batch):
+def _at_least_one_row(images: tf.Tensor, batch: GlobalBatch) -> tf.Tensor:
     """The images, or a black one where a replica has none: its terms get the weight 0, but must be numbers."""
     if batch.replicas == 1:
         return images
     return tf.pad(images, [[0, tf.cast(batch.local == 0, tf.int32)]] + [[0, 0]] * (images.shape.rank - 1))
 
 
-def _rows(values, batch):
+def _rows(values: tf.Tensor, batch: GlobalBatch) -> tf.Tensor:
     """The rows that `_at_least_one_row` did not add."""
     return values if batch.replicas == 1 else values[: batch.local]
 
 
-def _loss(loss, labels, embeddings, training):
+def _loss(loss: Any, labels: tf.Tensor, embeddings: tf.Tensor, training: bool | None) -> tf.Tensor:
     """A scalar loss. Keras divides a mean reduction by the number of replicas; ours is taken on the whole batch."""
     if isinstance(loss, keras.losses.Loss):
         values = tf.convert_to_tensor(loss.call(labels, embeddings))
@@ -408,21 +427,21 @@ def _loss(loss, labels, embeddings, training):
     return tf.cast(value, tf.float32)
 
 
-def _width_of_proxies(loss) -> int | None:
+def _width_of_proxies(loss: Any) -> int | None:
     proxies = getattr(loss, "proxies", None)
     return None if proxies is None else int(proxies.shape[-1])
 
 
-def _proxies(loss):
+def _proxies(loss: Any) -> tf.Tensor | None:
     proxies = getattr(loss, "proxies", None)
     return None if proxies is None else tf.convert_to_tensor(proxies)
 
 
-def _miner_draws(loss) -> keras.random.SeedGenerator | None:
+def _miner_draws(loss: Any) -> keras.random.SeedGenerator | None:
     return getattr(getattr(loss, "miner", None), "draws", None)
 
 
-def _interpolation(given) -> Interpolation | None:
+def _interpolation(given: Any) -> Interpolation | None:
     if isinstance(given, Interpolation) or not given:
         return given or None
     return Interpolation(epsilon=given)

@@ -1,5 +1,7 @@
 """A run whose images lie somewhere else by now."""
 
+from typing import Any
+
 from tf_detreg.training.config import RunConfig, differences
 
 # What says where the images are; the other entries of `data` say what is made of them.
@@ -41,7 +43,7 @@ def moved(config: RunConfig, data: str) -> RunConfig:
     return config.replace(data={**entries, "name": data})
 
 
-def check_same_data(facts: dict, found: dict, data: dict, directory: object) -> None:
+def check_same_data(facts: dict[str, Any], found: dict[str, Any], data: dict[str, Any], directory: object) -> None:
     """Make sure that moved images are those that a run was trained on.
 
     Args:

@@ -5,6 +5,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -37,7 +38,13 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         name: Of the optimizer.
     """
 
-    def __init__(self, optimizer_map, group_clipnorm: float | None = None, loss_scale_factor=None, name=None):
+    def __init__(
+        self,
+        optimizer_map: Any,
+        group_clipnorm: float | None = None,
+        loss_scale_factor: float | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(GroupMap.of(optimizer_map), loss_scale_factor=loss_scale_factor, name=name)
         if group_clipnorm is not None and not group_clipnorm > 0:
             raise ValueError(f"clipnorm must be above 0, received {group_clipnorm!r}.")
@@ -45,10 +52,11 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     def group_of(self, variable: keras.Variable) -> str:
         """Return `"backbone"`, `"head"` or `"proxies"`."""
-        return optimizer_for(self)(variable).name
+        result: str = optimizer_for(self)(variable).name
+        return result
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         """The rate of the first group, the heads. Setting it changes the rates of all groups by the same factor.
 
         Keras' callbacks set it where half precision wraps this optimizer, and the groups themselves elsewhere.
@@ -56,7 +64,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         return self.optimizers[0].learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: Any) -> None:
         if self.has_schedule:
             raise ValueError(SCHEDULED)
         now = float(keras.ops.convert_to_numpy(self.learning_rate))
@@ -71,11 +79,11 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         schedule = keras.optimizers.schedules.LearningRateSchedule
         return any(isinstance(inner.get_config()["learning_rate"], dict | schedule) for inner in self.optimizers)
 
-    def take_parts(self, model) -> None:
+    def take_parts(self, model: Any) -> None:
         """Take the groups from the parts of a `MetricModel`."""
         optimizer_for(self).take_parts(model)
 
-    def build(self, var_list):
+    def build(self, var_list: list[keras.Variable]) -> None:
         if self.built:
             return
         optimizer_for(self).look_up(var_list)
@@ -84,12 +92,12 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
             # Keras starts at zero, which a group that rests at first would keep.
             average.assign(variable)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
         """Puts the averages in place. All of them: the variables that train by now may be fewer than were built."""
         for variable, average in _averages(self):
             variable.assign(average)
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable] | None = None) -> None:
         """Like Keras', but also for a part of the variables: a backbone that is frozen for now may be missing."""
         if not self.built:
             self.build(trainable_variables)
@@ -106,7 +114,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
                 inner.iterations.assign_add(1)
         self.iterations.assign_add(1)
 
-    def _clipped(self, gradients: list) -> list:
+    def _clipped(self, gradients: list[Any]) -> list[Any]:
         if self.group_clipnorm is None:
             return gradients
         present = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
@@ -118,7 +126,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         clipped = iter([gradient / replicas for gradient in tf.clip_by_global_norm(present, norm)[0]])
         return [None if gradient is None else next(clipped) for gradient in gradients]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "group_clipnorm": self.group_clipnorm}
 
 
@@ -192,7 +200,7 @@ def optimizer(
             f'decay="step" needs decay_every, the steps between two falls, above 0; received {decay_every!r}.'
         )
 
-    def make(group: str, rate: float, delay: int = 0):
+    def make(group: str, rate: float, delay: int = 0) -> keras.optimizers.Optimizer:
         schedule = rate
         if steps is not None or warmup or delay:
             falls = decay if steps is not None else "none"
@@ -216,7 +224,7 @@ def optimizer(
     return GroupedOptimizer(GroupMap(backbone, groups, head), group_clipnorm=clipnorm)
 
 
-def check_callbacks(outer, callbacks) -> None:
+def check_callbacks(outer: Any, callbacks: Any) -> None:
     """Refuse callbacks that set learning rates which follow a schedule, before an epoch is spent.
 
     Args:
@@ -236,7 +244,7 @@ def check_callbacks(outer, callbacks) -> None:
             raise ValueError(f"`callbacks` holds {named[0]}. {SCHEDULED}")
 
 
-def inner_optimizers(outer) -> list:
+def inner_optimizers(outer: Any) -> list[Any]:
     """The optimizers that hold the state: of groups, of a loss-scaling wrapper, or the optimizer itself."""
     outer = getattr(outer, "inner_optimizer", outer)
     return list(getattr(outer, "optimizers", [outer]))
@@ -266,6 +274,6 @@ def averaged(model: keras.Model) -> Iterator[bool]:
             variable.assign(value)
 
 
-def _averages(outer) -> list[tuple]:
+def _averages(outer: Any) -> list[tuple[Any, ...]]:
     """(variable, its moving average) for all that keep one."""
     return [pair for inner in inner_optimizers(outer) for pair in moving_averages(inner)]

@@ -1,6 +1,7 @@
 """The parts of a `MetricModel`: an embedder taken apart, and whether all are of the right kind."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -48,11 +49,11 @@ def split_embedder(embedder: keras.Model) -> tuple[keras.Model, keras.layers.Lay
     return keras.Model(embedder.inputs[0], features, name="backbone_of_" + embedder.name), head
 
 
-def _is_head(layer) -> bool:
+def _is_head(layer: Any) -> bool:
     return all(hasattr(layer, method) for method in HEAD_METHODS)
 
 
-def check_parts(loss, rival, regularizers) -> None:
+def check_parts(loss: Any, rival: Any, regularizers: Sequence[Any]) -> None:
     """Names a part of the wrong kind at once, rather than in the middle of the first step."""
     if not isinstance(loss, keras.losses.Loss | keras.layers.Layer):
         raise ValueError(

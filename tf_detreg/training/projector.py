@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -9,6 +10,10 @@ import numpy as np
 from tf_detreg.files import replacing, write_text
 from tf_detreg.training.embedding import embed
 from tf_detreg.training.optimizers import averaged
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
+
 
 _SPRITE = 8192  # TensorBoard's limit for a side, in pixels
 
@@ -23,12 +28,14 @@ class EmbeddingProjector(keras.callbacks.Callback):
         thumbnail: Side of a picture in pixels. Default 48.
     """
 
-    def __init__(self, image_set, directory: str | os.PathLike, limit: int = 2000, thumbnail: int = 48):
+    def __init__(
+        self, image_set: "ImageSet", directory: str | os.PathLike[str], limit: int = 2000, thumbnail: int = 48
+    ) -> None:
         super().__init__()
         self.image_set, self.directory, self.thumbnail = image_set, pathlib.Path(directory), thumbnail
         self.limit = min(limit, (_SPRITE // thumbnail) ** 2)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         with averaged(self.model):
             self.write(getattr(self.model, "embedder", self.model))
 
@@ -49,7 +56,7 @@ class EmbeddingProjector(keras.callbacks.Callback):
         )
         return self.directory
 
-    def _write_sprite(self, image_set):
+    def _write_sprite(self, image_set: "ImageSet") -> None:
         from PIL import Image
 
         columns = int(np.ceil(np.sqrt(len(image_set))))

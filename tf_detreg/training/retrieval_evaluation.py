@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -10,6 +11,9 @@ from tf_detreg.retrieval import RetrievalReport, checks, evaluate
 from tf_detreg.retrieval.trained_classes import by_training, is_trained
 from tf_detreg.training.embedding import Embedded, embed
 from tf_detreg.training.optimizers import averaged
+
+if TYPE_CHECKING:
+    from tf_detreg.datasets import ImageSet
 
 
 class RetrievalEvaluation(keras.callbacks.Callback):
@@ -39,7 +43,14 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         ['val_recall@1', 'val_recall@5', 'val_map@r']
     """
 
-    def __init__(self, image_set, prefix: str = "val_", k=(1, 2, 4, 8), every: int = 1, batch_size: int = 128):
+    def __init__(
+        self,
+        image_set: "ImageSet",
+        prefix: str = "val_",
+        k: Sequence[int] = (1, 2, 4, 8),
+        every: int = 1,
+        batch_size: int = 128,
+    ) -> None:
         super().__init__()
         if not hasattr(image_set, "indexed"):
             raise ValueError(
@@ -60,7 +71,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
         """Of the entries."""
         return [f"{self.prefix}recall@{k}" for k in self.k] + [f"{self.prefix}map@r"]
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if (epoch + 1) % self.every == 0 and logs is not None:
             logs.update(self.measure())
 
@@ -74,11 +85,11 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
 def retrieve(
     embedder: keras.Model,
-    image_set,
+    image_set: "ImageSet",
     k: Sequence[int] = (1, 2, 4, 8),
     batch_size: int = 128,
     resamples: int = 0,
-    gallery=None,
+    gallery: "ImageSet | None" = None,
 ) -> RetrievalReport:
     """Evaluate retrieval on an image set, searched in itself or in another one.
 
@@ -99,7 +110,11 @@ def retrieve(
 
 
 def final_evaluation(
-    embedder: keras.Model, image_set, k: Sequence[int], trained_on: Collection[str], gallery=None
+    embedder: keras.Model,
+    image_set: "ImageSet",
+    k: Sequence[int],
+    trained_on: Collection[str],
+    gallery: "ImageSet | None" = None,
 ) -> dict[str, object]:
     """Return what `evaluation.json` says of an image set.
 
@@ -123,7 +138,9 @@ def final_evaluation(
     return {**whole.to_dict(), **parts.to_dict()}
 
 
-def _embedded(embedder: keras.Model, image_set, gallery, batch_size: int = 128) -> tuple[Embedded, dict]:
+def _embedded(
+    embedder: keras.Model, image_set: "ImageSet", gallery: "ImageSet | None", batch_size: int = 128
+) -> tuple[Embedded, dict[str, Any]]:
     """The queries' embeddings, and those of the gallery as arguments of `retrieval.evaluate`."""
     found = embed(embedder, image_set, batch_size)
     if gallery is None:
@@ -132,6 +149,6 @@ def _embedded(embedder: keras.Model, image_set, gallery, batch_size: int = 128) 
     return found, {"gallery": items.embeddings, "gallery_labels": items.labels}
 
 
-def has_pairs(image_set) -> bool:
+def has_pairs(image_set: "ImageSet") -> bool:
     """Whether any class has two images, without which there is nothing to retrieve."""
     return bool(len(image_set)) and int(np.bincount(image_set.labels).max()) > 1

@@ -14,7 +14,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -64,7 +64,7 @@ class Run:
         return from_csv(path) if path.is_file() else []
 
     @property
-    def evaluation(self) -> dict:
+    def evaluation(self) -> dict[str, Any]:
         """What `evaluation.json` says; empty before the end.
 
         Raises:
@@ -89,7 +89,7 @@ class Run:
         return splits
 
 
-def load_run(directory: str | os.PathLike, data: str | None = None) -> Run:
+def load_run(directory: str | os.PathLike[str], data: str | None = None) -> Run:
     """Open a run directory.
 
     Args:
@@ -110,10 +110,10 @@ def load_run(directory: str | os.PathLike, data: str | None = None) -> Run:
 
 def train(
     config: RunConfig,
-    directory: str | os.PathLike,
+    directory: str | os.PathLike[str],
     *,
     resume: bool = False,
-    splits=None,
+    splits: "Splits | None" = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> Run:
@@ -170,7 +170,7 @@ def train(
     return run
 
 
-def assemble(config: RunConfig, splits=None) -> stages.Assembled:
+def assemble(config: RunConfig, splits: "Splits | None" = None) -> stages.Assembled:
     """Build everything that a configuration's training needs, without a run directory.
 
     For trainings that leave nothing behind, such as the trials of a study. `train` makes and fits the same.

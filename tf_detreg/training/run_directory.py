@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 from tf_detreg.files import read_json, replacing, write_json
 from tf_detreg.training import checkpoint
@@ -53,7 +54,7 @@ def prepare(directory: pathlib.Path, resume: bool) -> None:
                 shutil.rmtree(rest, ignore_errors=True)
 
 
-def compare(directory: pathlib.Path, record: dict[str, dict], writes: bool = True) -> None:
+def compare(directory: pathlib.Path, record: dict[str, dict[str, Any]], writes: bool = True) -> None:
     """Make sure that the run in a directory, if there is one, is this one; note where its images are by now.
 
     Args:
@@ -109,7 +110,7 @@ def _precedes_a_run(name: str) -> bool:
     return name in (LOCK, _PROBE) or name.startswith((f".{_PROBE}.", f".{CONFIG}."))
 
 
-def read_evaluation(path: pathlib.Path) -> dict:
+def read_evaluation(path: pathlib.Path) -> dict[str, Any]:
     """Return what `evaluation.json` says: by part (`validation`, `test`), what `RetrievalReport.to_dict` holds.
 
     Raises:

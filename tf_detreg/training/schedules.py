@@ -1,6 +1,7 @@
 """How a learning rate rises and falls over a run."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -44,7 +45,7 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         every: int | None = None,
         factor: float = 0.5,
         name: str = "warm_up_decay",
-    ):
+    ) -> None:
         super().__init__()
         if not (math.isfinite(rate) and rate >= 0):
             raise ValueError(f"rate must be finite and not negative, received {rate!r}.")
@@ -61,7 +62,7 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.rate, self.steps, self.warmup, self.decay = float(rate), steps, int(warmup), decay
         self.delay, self.every, self.factor, self.name = int(delay), every, float(factor), name
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> tf.Tensor:
         t = tf.cast(step, tf.float32) - self.delay
         rise = tf.minimum(1.0, (t + 1.0) / max(self.warmup, 1))
         past = tf.maximum(t - self.warmup, 0.0)
@@ -75,6 +76,6 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         u = tf.minimum(past / (self.steps - self.warmup - self.delay), 1.0)
         return 1.0 - u if self.decay == "linear" else 0.5 * (1.0 + tf.cos(math.pi * u))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("rate", "steps", "warmup", "decay", "delay", "every", "factor", "name")
         return {name: getattr(self, name) for name in names}

@@ -61,7 +61,7 @@ class Data:
         return hasattr(self.splits.train, "features")
 
     @functools.cached_property
-    def record(self) -> dict[str, dict]:
+    def record(self) -> dict[str, dict[str, Any]]:
         """What `config.json` says of a run."""
         return {"config": self.config.to_dict(), "data": assembly.data_facts(self.splits)}
 

@@ -22,11 +22,11 @@ class TableLog(keras.callbacks.Callback):
         rows: Rows of earlier epochs. Default: none.
     """
 
-    def __init__(self, path: str | os.PathLike, rows: Sequence[Mapping[str, float]] = ()):
+    def __init__(self, path: str | os.PathLike[str], rows: Sequence[Mapping[str, float]] = ()) -> None:
         super().__init__()
         self.path, self.rows = pathlib.Path(path), [dict(row) for row in rows]
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.rows = [row for row in self.rows if row["epoch"] <= epoch]
         self.rows.append({"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}})
         write_text(self.path, to_csv(self.rows))
@@ -49,7 +49,7 @@ def to_csv(rows: Sequence[Mapping[str, float]]) -> str:
     return text.getvalue()
 
 
-def from_csv(path: str | os.PathLike) -> list[dict[str, float]]:
+def from_csv(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """The rows of a file that `TableLog` wrote; empty cells are left out.
 
     Raises:

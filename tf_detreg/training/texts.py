@@ -2,8 +2,13 @@
 
 import functools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tf_detreg.regularizers import SentenceEncoder
+
 
 SOURCES = ("class names", "character trigrams")
 
@@ -58,7 +63,7 @@ def _sentences(names: tuple[str, ...]) -> np.ndarray:
     return regularizers.embed_names(names, sentence_encoder())
 
 
-def sentence_encoder():
+def sentence_encoder() -> "SentenceEncoder":
     """Return the installed sentence encoder."""
     from tf_detreg.regularizers import SentenceEncoder
 

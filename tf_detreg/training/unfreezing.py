@@ -27,7 +27,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
     """
 
-    def __init__(self, start: int = 1, every: int = 1, stages: int = 4, keep_batch_norm: bool = True):
+    def __init__(self, start: int = 1, every: int = 1, stages: int = 4, keep_batch_norm: bool = True) -> None:
         super().__init__()
         for name, value, least in (("start", start, 0), ("every", every, 1), ("stages", stages, 1)):
             if value < least:
@@ -39,12 +39,12 @@ class GradualUnfreezing(keras.callbacks.Callback):
         """Share of the backbone's layers that train in an epoch."""
         return min(self.stages, max(0, (epoch - self.start) // self.every + 1)) / self.stages
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if not hasattr(self.model, "backbone"):
             raise ValueError("GradualUnfreezing needs a model with a `backbone`, such as training.MetricModel.")
         self._share = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         from tf_detreg import backbones
 
         if self.share(epoch) != self._share:

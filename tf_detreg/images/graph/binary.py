@@ -14,31 +14,31 @@ class Content:
         (258, 513, True)
     """
 
-    def __init__(self, text: tf.Tensor):
+    def __init__(self, text: tf.Tensor) -> None:
         self.text = text
         self.bytes = tf.io.decode_raw(tf.strings.join([text, b"\0" * _PADDING]), tf.uint8)
         self.end = tf.size(self.bytes, tf.int64) - _PADDING
 
-    def head(self, at, count: int) -> tf.Tensor:
+    def head(self, at: tf.Tensor, count: int) -> tf.Tensor:
         """Return `count` bytes from `at` on, as int64; zeros where they lie outside of the file."""
         at = tf.convert_to_tensor(at, tf.int64)
         inside = (at >= 0) & (at < self.end)
         part = tf.gather(self.bytes, tf.where(inside, at, 0) + tf.range(count, dtype=tf.int64))
         return tf.where(inside, tf.cast(part, tf.int64), 0)
 
-    def byte(self, at) -> tf.Tensor:
+    def byte(self, at: tf.Tensor) -> tf.Tensor:
         return self.head(at, 1)[0]
 
-    def big(self, at, count: int) -> tf.Tensor:
+    def big(self, at: tf.Tensor, count: int) -> tf.Tensor:
         return big(self.head(at, count))
 
-    def little(self, at, count: int) -> tf.Tensor:
+    def little(self, at: tf.Tensor, count: int) -> tf.Tensor:
         return little(self.head(at, count))
 
-    def same(self, at, text: bytes) -> tf.Tensor:
+    def same(self, at: tf.Tensor, text: bytes) -> tf.Tensor:
         return same(self.head(at, len(text)), text)
 
-    def part(self, start, stop) -> tf.Tensor:
+    def part(self, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
         """Return a piece as a string."""
         return tf.strings.substr(self.text, start, tf.maximum(stop - start, 0))
 

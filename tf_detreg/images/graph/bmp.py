@@ -30,13 +30,13 @@ def decode_bmp(content: Content, height: tf.Tensor, width: tf.Tensor) -> tf.Tens
         ]
     rows = tf.reshape(pixels, tf.stack([height, stride]))[:, :used]
 
-    def indexed():
+    def indexed() -> tf.Tensor:
         table = tf.reshape(content.bytes[start : start + 4 * colors], (-1, 4))[:, 2::-1]
         unpacked = [lambda bits=bits: _unpacked(rows, bits) for bits in (1, 4, 8)]
         indices = tf.switch_case(tf.where(depth == 1, 0, tf.where(depth == 4, 1, 2)), unpacked)[:, :width]
         return tf.gather(table, tf.cast(indices, tf.int32))  # raises where an index has no color
 
-    def direct():
+    def direct() -> tf.Tensor:
         return tf.reshape(rows, tf.stack([height, width, depth // 8]))[..., 2::-1]
 
     picture = tf.ensure_shape(tf.cond(with_palette, indexed, direct), (None, None, 3))

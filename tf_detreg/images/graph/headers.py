@@ -79,13 +79,15 @@ def facts_of(content: Content, form: tf.Tensor) -> Facts:
     return Facts(*tf.unstack(packed, len(Facts._fields)))
 
 
-def _facts(fine, height, width, **more) -> Facts:
+def _facts(fine: tf.Tensor, height: tf.Tensor, width: tf.Tensor, **more: tf.Tensor) -> Facts:
     fields = dict.fromkeys(Facts._fields, -1) | {"fine": fine, "height": height, "width": width} | more
     return Facts(*(tf.cast(fields[name], tf.int64) for name in Facts._fields))
 
 
 def jpeg(content: Content) -> Facts:
-    def step(at, state, frame, exif, exif_end, adobe):
+    def step(
+        at: tf.Tensor, state: tf.Tensor, frame: tf.Tensor, exif: tf.Tensor, exif_end: tf.Tensor, adobe: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         head = content.head(at, 10)
         mark, kind = head[0], head[1]
         length = big(head[2:4])
@@ -132,7 +134,7 @@ def _scans_end(content: Content, start: tf.Tensor) -> tf.Tensor:
     stuffed = (second == 0) | (second == 0xFF) | ((second >= 0xD0) & (second <= 0xD7))
     marks = tf.concat([start + tf.where((first == 0xFF) & ~stuffed)[:, 0], content.end[None]], axis=0)
 
-    def step(at, state):
+    def step(at: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, ...]:
         at = tf.gather(marks, tf.searchsorted(marks, at[None])[0])
         head = content.head(at, 4)
         length = big(head[2:])
@@ -148,7 +150,7 @@ def _scans_end(content: Content, start: tf.Tensor) -> tf.Tensor:
     return state == 1
 
 
-def _to_mark(content: Content, at) -> tf.Tensor:
+def _to_mark(content: Content, at: tf.Tensor) -> tf.Tensor:
     """How many bytes to pass over to come to the next mark, or as far as one step leads."""
     window = tf.concat([content.bytes[at : at + JUNK], [255]], axis=0)
     found = tf.argmax(tf.cast(window == 255, tf.uint8))
@@ -156,7 +158,18 @@ def _to_mark(content: Content, at) -> tf.Tensor:
 
 
 def png(content: Content) -> Facts:
-    def step(at, count, state, pixels, exif, exif_end, profile, profile_end, packed, key):
+    def step(
+        at: tf.Tensor,
+        count: tf.Tensor,
+        state: tf.Tensor,
+        pixels: tf.Tensor,
+        exif: tf.Tensor,
+        exif_end: tf.Tensor,
+        profile: tf.Tensor,
+        profile_end: tf.Tensor,
+        packed: tf.Tensor,
+        key: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
         head = content.head(at, 8)
         length = big(head[:4])
         behind = at + 12 + length
@@ -207,10 +220,10 @@ def png(content: Content) -> Facts:
     )
 
 
-def _over_pixels(content: Content, at, count, pixels):
+def _over_pixels(content: Content, at: tf.Tensor, count: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     """Pass over IDAT chunks behind the first one, quickly: a large image has thousands."""
 
-    def follows(at, count):
+    def follows(at: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
         fits = at + 12 + content.big(at, 4) <= content.end
         return pixels & content.same(at + 4, b"IDAT") & fits & (count < MOST_CHUNKS)
 
@@ -228,7 +241,9 @@ def webp(content: Content) -> Facts:
     size = tf.where(extended, canvas, tf.where(same(head[12:], b"VP8L"), lossless, lossy))
     stop = little(head[4:8]) + 8
 
-    def step(at, exif, exif_end, alpha, data, data_end):
+    def step(
+        at: tf.Tensor, exif: tf.Tensor, exif_end: tf.Tensor, alpha: tf.Tensor, data: tf.Tensor, data_end: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         head = content.head(at, 8)
         length = little(head[4:])
         found = same(head, b"EXIF") & (exif < 0)
@@ -259,7 +274,7 @@ def gif(content: Content) -> Facts:
     flags = content.byte(10)
     canvas = [content.little(8, 2), content.little(6, 2)]
 
-    def step(at, state, clear):
+    def step(at: tf.Tensor, state: tf.Tensor, clear: tf.Tensor) -> tuple[tf.Tensor, ...]:
         head = content.head(at, 8)
         extension = head[0] == ord("!")
         control = extension & (head[1] == 0xF9) & (head[2] == 4) & (at + 8 <= content.end)
@@ -293,7 +308,7 @@ def _colors(flags: tf.Tensor) -> tf.Tensor:
     return tf.where(flags & 0x80 != 0, tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7), 0)
 
 
-def _over_blocks(content: Content, at) -> tf.Tensor:
+def _over_blocks(content: Content, at: tf.Tensor) -> tf.Tensor:
     """Where a chain of blocks, each behind its length and the last one empty, ends; -1 if it is cut off."""
     length = tf.constant(1, tf.int64)
     at, length = tf.while_loop(
@@ -306,7 +321,7 @@ def _over_blocks(content: Content, at) -> tf.Tensor:
     return tf.where(length == 0, at, -1)
 
 
-def _block(content: Content, at) -> tuple[tf.Tensor, tf.Tensor]:
+def _block(content: Content, at: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     length = tf.cast(content.bytes[at], tf.int64)
     return at + 1 + length, length
 

@@ -25,7 +25,7 @@ def _defined(data: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     padded = tf.concat([data, tf.zeros([3], tf.uint8)], axis=0)
     clear = shift(1, bits)
 
-    def step(start, count, state):
+    def step(start: tf.Tensor, count: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, ...]:
         number = count + tf.range(WINDOW)
         free = tf.minimum(clear + 2 + tf.maximum(number - 1, 0), MOST_CODES)
         widths = tf.maximum(tf.gather(tf.constant(WIDTHS), free), bits + 1)
@@ -59,7 +59,7 @@ def _joined(content: Content, at: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     """Return the bytes of a chain of blocks, each behind its length and the last one empty."""
     lengths = tf.TensorArray(tf.int64, size=0, dynamic_size=True, element_shape=())
 
-    def step(at, lengths):
+    def step(at: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return at + 1 + tf.cast(content.bytes[at], tf.int64), lengths.write(lengths.size(), at)
 
     _, lengths = tf.while_loop(lambda at, _: at < end, step, (at, lengths), parallel_iterations=1)

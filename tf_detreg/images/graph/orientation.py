@@ -13,12 +13,12 @@ _DIGITS = [int(chr(i), 16) if chr(i) in "0123456789abcdefABCDEF" else -1 for i i
 def orientation_of(content: Content, facts: Facts) -> tf.Tensor:
     """Return the orientation, 1..8, of a file whose header is known."""
 
-    def profile():
+    def profile() -> tf.Tensor:
         text = content.part(facts.profile + facts.packed, facts.profile_end)  # one byte says how it is packed
         text = tf.cond(facts.packed > 0, lambda: tf.io.decode_compressed(text, "ZLIB"), lambda: text)
         return of_exif(_unwritten(text))
 
-    def exif():
+    def exif() -> tf.Tensor:
         return of_exif(content.part(facts.exif, facts.exif_end))
 
     one = lambda: tf.constant(1, tf.int64)  # noqa: E731
@@ -35,7 +35,7 @@ def of_exif(text: tf.Tensor) -> tf.Tensor:
     is_little = same(head, b"II*\0")
     known = is_little | same(head, b"MM\0*")
 
-    def number(bytes_):
+    def number(bytes_: tf.Tensor) -> tf.Tensor:
         return tf.where(is_little, little(bytes_), big(bytes_))
 
     start = number(head[4:])
@@ -48,7 +48,7 @@ def of_exif(text: tf.Tensor) -> tf.Tensor:
     tags = tf.gather(bytes_, entries + low) + 256 * tf.gather(bytes_, entries + 1 - low)
     found = tf.where(tags == TAG)[:1, 0]
 
-    def value():
+    def value() -> tf.Tensor:
         entry = block.head(tf.gather(entries, found[0]), 12)
         kind, items = number(entry[2:4]), number(entry[4:8])
         size = tf.gather(tf.constant(_SIZES, tf.int64), tf.minimum(kind, len(_SIZES) - 1))

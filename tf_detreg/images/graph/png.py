@@ -6,7 +6,7 @@ from tf_detreg.images.color import WHITE
 from tf_detreg.images.graph.binary import Content
 
 
-def decode_png(content: Content, has_key) -> tf.Tensor:
+def decode_png(content: Content, has_key: tf.Tensor) -> tf.Tensor:
     """Return uint8 `(h, w, 3)`.
 
     Args:
@@ -17,22 +17,22 @@ def decode_png(content: Content, has_key) -> tf.Tensor:
     has_key = has_key > 0
     text = content.text
 
-    def palette():
+    def palette() -> tf.Tensor:
         # As many channels as there are: where four are asked for, opaque palettes of few bits come out transparent.
         return opaque(tf.io.decode_png(text, 0))
 
-    def small_gray():
+    def small_gray() -> tf.Tensor:
         # libpng spreads few bits over 0..255 on the way to three channels, or where it turns the key into alpha.
         plain = lambda: tf.io.decode_png(text, 3)  # noqa: E731
         return tf.cond(has_key, lambda: _by_key(tf.io.decode_png(text, 4), plain), plain)
 
-    def gray16():
+    def gray16() -> tf.Tensor:
         return tf.cond(has_key, lambda: _gray16(tf.io.decode_png(text, 4, tf.uint16)), lambda: _gray16_plain(text))
 
-    def color():
+    def color() -> tf.Tensor:
         return on_white(tf.io.decode_png(text, 4))
 
-    def plain():
+    def plain() -> tf.Tensor:
         return tf.io.decode_png(text, 3)
 
     branch = tf.where(kind == 3, 0, tf.where((kind == 0) & (depth < 8), 1, tf.where((kind == 0) & (depth == 16), 2, 3)))
@@ -55,7 +55,7 @@ def on_white(rgba: tf.Tensor) -> tf.Tensor:
     return tf.cast(shift(shift(shift(mixed, 8) + mixed, 8), 7), tf.uint8)
 
 
-def _by_key(rgba: tf.Tensor, otherwise) -> tf.Tensor:
+def _by_key(rgba: tf.Tensor, otherwise: tf.Tensor) -> tf.Tensor:
     alpha = rgba[..., 3]
     keyed = tf.reduce_all((alpha == 0) | (alpha == 255))
     return tf.cond(keyed, lambda: on_white(rgba), otherwise)

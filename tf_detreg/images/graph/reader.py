@@ -64,9 +64,10 @@ def decode_batch(
 @functools.cache
 def _decoder(image_size: tuple[int, int], max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """`decode` as a function that is traced once a process, which takes seconds, and called by every graph."""
-    return tf.function(
+    result: Callable[[tf.Tensor], tf.Tensor] = tf.function(
         lambda content: decode(content, image_size, max_pixels), input_signature=[tf.TensorSpec((), tf.string)]
     )
+    return result
 
 
 def decode(content: tf.Tensor, image_size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> tf.Tensor:
@@ -100,12 +101,12 @@ def center_box(seen: tf.Tensor, target: tuple[int, int]) -> tf.Tensor:
     return tf.stack([(seen - part) / 2, (seen + part) / 2])
 
 
-def _pixels(text, form, facts: Facts, box, target) -> tf.Tensor:
+def _pixels(text: tf.Tensor, form: tf.Tensor, facts: Facts, box: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """uint8 `(h, w, 3)`, on white where transparent; a JPEG perhaps at 1/2, 1/4 or 1/8 of its size."""
     content = Content(text)
     size = tf.stack([facts.height, facts.width])
 
-    def jpeg():
+    def jpeg() -> tf.Tensor:
         enough = tf.reduce_max((box[1] - box[0]) / tf.constant(target, tf.float64))
         draft = tf.maximum(tf.cast(tf.cast(size, tf.float64) / enough, tf.int64), 1)
         ratio = tf.reduce_min(size // draft)

@@ -8,10 +8,10 @@ _BITS = 22  # Pillow's fixed-point precision for 8-bit resizing
 def resize(picture: tf.Tensor, box: tf.Tensor, target: tuple[int, int]) -> tf.Tensor:
     """Return Pillow's bilinear resize of `box`, rounded to 8 bits after each of its two passes."""
 
-    def rows(image):
+    def rows(image: tf.Tensor) -> tf.Tensor:
         return _shrink(image, box[0, 0], box[1, 0], target[0])
 
-    def columns(image):
+    def columns(image: tf.Tensor) -> tf.Tensor:
         turned = _shrink(tf.transpose(image, (1, 0, 2)), box[0, 1], box[1, 1], target[1])
         return tf.transpose(turned, (1, 0, 2))
 
@@ -41,7 +41,7 @@ def _shrink(picture: tf.Tensor, low: tf.Tensor, high: tf.Tensor, count: int) -> 
     weights = tf.cast(weights * (1 << _BITS) + 0.5, tf.int32)
     positions = tf.minimum(positions, size - 1)
 
-    def add(tap, total):
+    def add(tap: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
         rows = tf.cast(tf.gather(picture, positions[:, tap]), tf.int32)
         return tap + 1, total + rows * weights[:, tap, None, None]
 
