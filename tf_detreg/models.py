@@ -35,7 +35,7 @@ def load(path: str | os.PathLike[str]) -> keras.Model:
         fault = archives.fault(path, _ENTRIES)
         if fault is not None:
             raise ValueError(
-                f"path={str(path)!r} is damaged ({fault}). Copy it again, or remove it and train on "
+                f"{str(path)!r} is damaged ({fault}). Copy it again, or remove it and train on "
                 "(`tf-detreg train --run … --resume`)."
             )
     return keras.models.load_model(path, compile=False, safe_mode=True)

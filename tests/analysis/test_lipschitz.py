@@ -246,7 +246,7 @@ def test_labels_stay_with_their_pictures_when_a_file_cannot_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (None, "labels are needed"),
+        (None, "`labels` must be given"),
         (np.zeros(3), "one per sample"),
         (np.zeros(8), "two classes"),
         (np.arange(8), "two s"),

@@ -80,7 +80,7 @@ def test_unfreeze_step_by_step():
 
 
 def test_errors_name_what_is_wrong():
-    with pytest.raises(ValueError, match="No backbone is named 'resnet51'"):
+    with pytest.raises(ValueError, match=r"`backbone` must be .*received 'resnet51'"):
         backbones.build("resnet51")
     with pytest.raises(ValueError, match="`pooling`"):
         backbones.build("small_cnn", pooling="mean")

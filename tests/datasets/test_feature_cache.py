@@ -237,7 +237,7 @@ def test_too_many_unreadable_files_are_an_error_as_in_training(backbone, tmp_pat
     assert list(map(len, datasets.cache_features(backbone, splits, tmp_path / "cache"))) == [19, 18, 18]
     with pytest.raises(ValueError, match=told):
         datasets.cache_features(backbone, datasets.Splits(many, few, few), tmp_path / "cache")
-    with pytest.raises(ValueError, match=r"`max_unreadable` must be a share in 0..1; received 5"):
+    with pytest.raises(ValueError, match=r"`max_unreadable` must be a number in \[0, 1\]; received 5"):
         datasets.cache_features(backbone, few, tmp_path / "cache", max_unreadable=5)
 
 

@@ -221,14 +221,17 @@ MADE = datasets.ImageSet(labels=[0, 0, 1, 1], class_names=["a", "b"], images=PIX
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: datasets.ImageSet([0, 2**32], ["a"], PIXELS[:2]), "`labels` run from 0 to 4294967296, beyond"),
+        (
+            lambda: datasets.ImageSet([0, 2**32], ["a"], PIXELS[:2]),
+            "`labels` must fit into int32; received 0 to 4294967296",
+        ),
         (lambda: datasets.ImageSet([0], ["a"], paths="a", image_size=8), "`paths` must be a list.* 'a'"),
         (lambda: datasets.arrays(PIXELS, [None, "a", 1, 2]), "`labels` holds values that cannot be sorted"),
         (lambda: datasets.arrays(PIXELS, [0.0, 1.0, np.nan, np.nan]), "`labels` must be a vector without NaN"),
         (lambda: datasets.arrays(PIXELS, range(4), groups=np.eye(4)), "`groups` must be a vector"),
         (lambda: datasets.arrays(PIXELS, range(4), validation=np.nan), "`validation` and `test` must be shares"),
         (lambda: MADE.batches(image_size=8.5), "`image_size` must be a positive integer.*8.5"),
-        (lambda: MADE.batches(classes=1.5), "`classes` and `images` must be integers.*1.5"),
+        (lambda: MADE.batches(classes=1.5), "`classes` must be a whole number.*1.5"),
     ],
 )
 def test_what_is_wrong_is_named(act, message):

@@ -122,9 +122,9 @@ def test_the_mobile_gallery_is_int8(embedder, tmp_path):
         ({"gallery": np.zeros((48, 16))}, "length 1"),
         ({"gallery": np.full((48, 16), np.nan)}, "length 1"),
         ({"gallery_model": "0123456789abcdef"}, "another model"),
-        ({"ids": IDS[:-1]}, "must name every item"),
-        ({"k": 49}, "between 1 and"),
-        ({"k": 2.0}, "whole number between 1 and"),
+        ({"ids": IDS[:-1]}, "must name each of the 48 items"),
+        ({"k": 49}, "a whole number from 1 to 48"),
+        ({"k": 2.0}, "a whole number from 1 to 48"),
     ],
 )
 def test_a_gallery_that_does_not_fit_is_refused(embedder, expected, tmp_path, change, match):
@@ -137,7 +137,7 @@ def test_a_gallery_that_does_not_fit_is_refused(embedder, expected, tmp_path, ch
 
 
 def test_a_type_of_images_that_phones_do_not_send_is_refused(embedder, expected, tmp_path):
-    with pytest.raises(ValueError, match="input_dtype must be"):
+    with pytest.raises(ValueError, match="`input_dtype` must be"):
         export.retrieval_litert(embedder, expected, tmp_path / "m.tflite", input_dtype="int32")
 
 

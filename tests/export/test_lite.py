@@ -99,11 +99,11 @@ def test_a_model_that_needs_more_than_built_in_ops_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"quantize": "int4"}, "quantize must be one of"),
-        ({"quantize": "int8"}, "calibration="),
-        ({"quantize": "int8", "calibration": np.zeros((4, 5, 5, 3))}, r"calibration must be images \(N, 32, 32, 3\)"),
-        ({"input_dtype": "int8"}, "input_dtype must be"),
-        ({"image_size": 64}, "is not the size of the model"),
+        ({"quantize": "int4"}, "`quantize` must be one of"),
+        ({"quantize": "int8"}, "`calibration` must be some hundred"),
+        ({"quantize": "int8", "calibration": np.zeros((4, 5, 5, 3))}, r"`calibration` must be images \(N, 32, 32, 3\)"),
+        ({"input_dtype": "int8"}, "`input_dtype` must be"),
+        ({"image_size": 64}, "be the size of the model"),
         ({"labels": ["two\nlines"]}, "line breaks"),
     ],
 )
@@ -149,5 +149,5 @@ def _reference():
 
 def test_models_that_do_not_fit_are_not_joined(files):
     model = files[None].read_bytes()
-    with pytest.raises(ValueError, match="first gives"):
+    with pytest.raises(ValueError, match="`second` must take what `first` gives"):
         join(model, model)

@@ -79,7 +79,7 @@ def test_bad_artifacts_are_named(embedder, exported, images, tmp_path):
         export.verify(embedder, tmp_path / "7", images)
     with pytest.raises(ValueError, match=r"did not end within timeout=0\.01"):
         export.verify(embedder, exported, images, timeout=0.01)
-    with pytest.raises(ValueError, match="images must be"):
+    with pytest.raises(ValueError, match="`images` must be"):
         export.verify(embedder, exported, images[:0])
 
 

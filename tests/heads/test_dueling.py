@@ -78,7 +78,7 @@ def test_a_rival_may_do_without_a_penalty_and_heads_without_a_jacobian_may_pair(
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match=r"rival must have a penalty of 0 or below.*0\.1"):
+    with pytest.raises(ValueError, match=r"`rival` must have a penalty of 0 or below.*0\.1"):
         heads.Dueling(heads.RealNVP(4), heads.RealNVP(4, penalty=0.1))
-    with pytest.raises(ValueError, match="main must be a head"):
+    with pytest.raises(ValueError, match="`main` must be a head"):
         heads.Dueling(keras.layers.Dense(3))

@@ -218,29 +218,29 @@ def test_the_inverse_takes_what_flow_gives_in_any_precision():
     for same in (y.numpy(), tf.cast(y, tf.float64), y.numpy().tolist()):
         np.testing.assert_array_equal(head.inverse(same), head.inverse(y))
     for other in (y[:, :4], y[0]):
-        with pytest.raises(ValueError, match=r"y must have shape \(batch, dim=5\)"):
+        with pytest.raises(ValueError, match=r"`y` must have shape \(batch, dim=5\)"):
             head.inverse(other)
 
 
 BAD = [
-    ({"dim": 1}, "dim must be .* 2 or more, received 1"),
-    ({"dim": 2.5}, "dim must be a whole number"),
-    ({"dim": None}, "dim must be a whole number.* received None"),
-    ({"dim": float("nan")}, "dim must be a whole number.* received nan"),
-    ({"depth": "12"}, "depth must be .* received '12'"),
-    ({"depth": 0}, "depth must be .* 1 or more, received 0"),
-    ({"hidden": 0}, "hidden must be"),
-    ({"hidden_layers": -1}, "hidden_layers must be .* received -1"),
-    ({"scale_bound": 0.0}, "scale_bound must be finite and above 0, received 0.0"),
+    ({"dim": 1}, "`dim` must be .* 2 or more; received 1"),
+    ({"dim": 2.5}, "`dim` must be a whole number"),
+    ({"dim": None}, "`dim` must be a whole number.* received None"),
+    ({"dim": float("nan")}, "`dim` must be a whole number.* received nan"),
+    ({"depth": "12"}, "`depth` must be .* received '12'"),
+    ({"depth": 0}, "`depth` must be .* 1 or more; received 0"),
+    ({"hidden": 0}, "`hidden` must be"),
+    ({"hidden_layers": -1}, "`hidden_layers` must be .* received -1"),
+    ({"scale_bound": 0.0}, "`scale_bound` must be a finite number above 0; received 0.0"),
     ({"scale_bound": -1.0}, "scale_bound"),
-    ({"scale_bound": float("nan")}, "scale_bound must be finite"),
-    ({"scale_bound": None}, "scale_bound must be finite and above 0, received None"),
-    ({"penalty": float("inf")}, "penalty must be finite, received inf"),
-    ({"penalty": "0.05"}, "penalty must be finite, received '0.05'"),
-    ({"dropout": "none"}, "dropout must be .* received 'none'"),
-    ({"measure": "volume"}, "measure must be one of .*received 'volume'"),
-    ({"projection": "maybe"}, "projection must be one of .*received 'maybe'"),
-    ({"dropout": 1.0}, r"dropout must be in \[0, 1\), received 1.0"),
+    ({"scale_bound": float("nan")}, "`scale_bound` must be a finite number"),
+    ({"scale_bound": None}, "`scale_bound` must be a finite number above 0; received None"),
+    ({"penalty": float("inf")}, "`penalty` must be a finite number; received inf"),
+    ({"penalty": "0.05"}, "`penalty` must be a finite number; received '0.05'"),
+    ({"dropout": "none"}, "`dropout` must be .* received 'none'"),
+    ({"measure": "volume"}, "`measure` must be one of .*received 'volume'"),
+    ({"projection": "maybe"}, "`projection` must be one of .*received 'maybe'"),
+    ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\); received 1.0"),
     ({"conditioner_dropout": -0.1}, "conditioner_dropout"),
 ]
 
@@ -256,12 +256,12 @@ def test_bad_arguments(kind, options, message):
     "options, message",
     [
         ({"dim": 1}, "dim"),
-        ({"steps": 0}, "steps must be"),
-        ({"solver": "euler"}, "solver must be one of"),
-        ({"trace": "none"}, "trace must be one of"),
-        ({"tolerance": 0}, "tolerance must be"),
-        ({"max_steps": 0}, "max_steps must be"),
-        ({"scale_bound": 0}, "scale_bound must be"),
+        ({"steps": 0}, "`steps` must be"),
+        ({"solver": "euler"}, "`solver` must be one of"),
+        ({"trace": "none"}, "`trace` must be one of"),
+        ({"tolerance": 0}, "`tolerance` must be"),
+        ({"max_steps": 0}, "`max_steps` must be"),
+        ({"scale_bound": 0}, "`scale_bound` must be"),
     ],
 )
 def test_bad_ffjord_arguments(options, message):
@@ -272,9 +272,9 @@ def test_bad_ffjord_arguments(options, message):
 @pytest.mark.parametrize("name", ALL)
 def test_images_and_unknown_width_are_refused(name):
     kind, options = ALL[name]
-    with pytest.raises(ValueError, match=r"features of shape \(batch, width\).*\(2, 8, 8, 3\).*backbone"):
+    with pytest.raises(ValueError, match=r"`features` must have shape \(batch, width\).*\(2, 8, 8, 3\).*backbone"):
         kind(4, **options)(tf.zeros((2, 8, 8, 3)))
-    with pytest.raises(ValueError, match="static feature width"):
+    with pytest.raises(ValueError, match="`features` must have a static width"):
         kind(4, **options)(keras.Input((None,)))
     built = make(name, dtype="float32")
     with pytest.raises(ValueError, match="expected ndim=2"):
@@ -282,7 +282,7 @@ def test_images_and_unknown_width_are_refused(name):
 
 
 def test_projection_never_needs_the_right_width():
-    with pytest.raises(ValueError, match=r'projection="never".*dim=4.*\(2, 8\)'):
+    with pytest.raises(ValueError, match=r"`projection` must .*dim=4; received 'never'.*\(2, 8\)"):
         heads.RealNVP(4, projection="never")(tf.zeros((2, 8)))
 
 
@@ -292,7 +292,7 @@ def test_bad_features_are_refused_eagerly(name, value):
     head = make(name, dtype="float32")
     x = features(dtype="float32").numpy()
     x[2, 3] = value
-    with pytest.raises(ValueError, match=r"features with 1 value\(s\) that are NaN, infinite.*row 2"):
+    with pytest.raises(ValueError, match=r"`features` must be finite.*received 1 value\(s\) .*row 2"):
         head(tf.constant(x))
 
 

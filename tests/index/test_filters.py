@@ -126,7 +126,7 @@ def test_precedence_and_negation():
         ({"a": 2**70}, "more than 64 bits"),
         ({1: 1}, "names of fields"),
         ({'a"b': 1}, "without double quotes"),
-        ({"": 1}, "field's name"),
+        ({"": 1}, "must name fields by text"),
         ({"a": list(range(10_001))}, "at most 10000 values"),
         (7, "must be a mapping"),
     ],

@@ -404,7 +404,7 @@ def test_metadata_is_changed_field_by_field(index, tmp_path):
 
 def test_indexes_are_merged(index):
     other = Index(np.eye(6)[:2], ["item-1", "more"], [{"label": "theirs"}, {}], "model-1")
-    with pytest.raises(ValueError, match="'item-1' occurs twice"):
+    with pytest.raises(ValueError, match="'item-1', which occurs twice"):
         index.merge(other)
     assert len(index) == 20
     index.merge(other, replace=True)

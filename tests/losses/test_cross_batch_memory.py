@@ -124,7 +124,7 @@ def test_fill_before_the_first_use_keeps_the_latest_and_checks_what_it_gets():
     np.testing.assert_allclose(loss.memory.numpy(), x[-3:], rtol=1e-6)
     assert int(loss.filled.value) == 3 and int(loss.calls.value) == 0
     assert float(loss(labels[:1], x[:1], training=True)) > 0  # one sample alone would cost 0
-    with pytest.raises(ValueError, match="labels must"):
+    with pytest.raises(ValueError, match="`labels` must"):
         loss.fill(labels - 10, x)
     with pytest.raises(ValueError, match="finite"):
         loss.fill(labels, x * np.nan)

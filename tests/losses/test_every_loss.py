@@ -225,9 +225,9 @@ def test_wrong_labels_raise_eagerly_and_in_a_graph(row):
     labels, x = row.batch()
     loss = row.build()
     for what, bad in wrong_labels(row, labels):
-        with pytest.raises(ValueError, match="labels must"):
+        with pytest.raises(ValueError, match="`labels` must"):
             loss(bad, x)
-        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="labels must"):
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="`labels` must"):
             tf.function(lambda labels, x: loss(labels, x))(tf.constant(bad), tf.constant(x))
             pytest.fail(what)
 
@@ -269,7 +269,7 @@ def test_fit_trains_and_stops_at_wrong_labels(row):
         assert np.any(weight.numpy() != old), weight.path
     for what, bad in wrong_labels(row, labels):
         if what not in ("too few", "names", "soft", "two ones"):  # Keras itself refuses the first two
-            with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="labels must"):
+            with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="`labels` must"):
                 model.fit(x, bad, batch_size=32, verbose=0)
                 pytest.fail(what)
 
@@ -303,15 +303,15 @@ def test_what_are_no_labels_at_all_is_said_in_a_sentence(row):
     labels, x = row.batch()
     ragged = tf.ragged.constant([[1], [2, 3]])
     cases = [
-        (ragged, x[:2], "labels must have shape .* ragged"),
-        ([[1], [2, 3]], x[:2], "labels must have shape .* list"),
-        (labels.astype(complex), x, "labels must be integers .* complex128"),
-        (labels.astype(str), x, "labels must be integers .* strings"),
-        (x, labels, "labels must come first"),
-        (x, labels[:, None], "labels must come first"),
-        (labels, labels.astype(str), "embeddings must be floats, received dtype string"),
-        (labels, x.astype(complex), "embeddings must be floats, received dtype complex128"),
-        (labels[:2], tf.ragged.constant([[1.0], [2.0, 3.0]]), "embeddings must have shape .* ragged"),
+        (ragged, x[:2], "`labels` must have shape .* ragged"),
+        ([[1], [2, 3]], x[:2], "`labels` must have shape .* list"),
+        (labels.astype(complex), x, "`labels` must be integers .* complex128"),
+        (labels.astype(str), x, "`labels` must be integers .* strings"),
+        (x, labels, "`labels` must come first"),
+        (x, labels[:, None], "`labels` must come first"),
+        (labels, labels.astype(str), "`embeddings` must be floats; received dtype string"),
+        (labels, x.astype(complex), "`embeddings` must be floats; received dtype complex128"),
+        (labels[:2], tf.ragged.constant([[1.0], [2.0, 3.0]]), "`embeddings` must have shape .* ragged"),
     ]
     for wrong, embeddings, message in cases:
         loss = row.loss(**row.options)
@@ -327,7 +327,7 @@ def test_strings_in_a_pipeline_stop_fit_with_the_same_sentence(loss):
     row = next(row for row in ROWS if row.loss is loss)
     labels, x = row.batch(size=16)
     names = tf.data.Dataset.from_tensor_slices((x.astype("float32"), labels.astype(str))).batch(16)
-    with pytest.raises(ValueError, match=r"labels must be integers .* received strings"):
+    with pytest.raises(ValueError, match=r"`labels` must be integers .* received strings"):
         model_with(row).fit(names, verbose=0)
 
 
@@ -338,17 +338,17 @@ def test_wrong_labels_in_keras_own_fit_are_said_in_the_same_sentence():
     x = x.astype("float32")
     ragged = tf.ragged.constant([[label] * (1 + (i == 1)) for i, label in enumerate(labels)])
     cases = [
-        (labels.astype("float32"), "labels must be integers .* received dtype float32"),
-        (labels.astype("complex64"), "labels must be integers .* received dtype complex64"),
-        (labels > 1, "labels must be integers .* received dtype bool"),
-        (ragged, "labels must have shape .* received ragged labels"),
+        (labels.astype("float32"), "`labels` must be integers .* received dtype float32"),
+        (labels.astype("complex64"), "`labels` must be integers .* received dtype complex64"),
+        (labels > 1, "`labels` must be integers .* received dtype bool"),
+        (ragged, "`labels` must have shape .* received ragged labels"),
     ]
     for wrong, message in cases:
         for data in ((x, wrong), (tf.data.Dataset.from_tensors((x, wrong)),)):
             with pytest.raises(ValueError, match=message):
                 model_with(row).fit(*data, verbose=0)
     for wrong in (labels - 100, labels.astype("int64") + 2**40):  # known when the graph runs
-        with pytest.raises(tf.errors.InvalidArgumentError, match="labels must not be negative, nor above"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="`labels` must not be negative, nor above"):
             model_with(row).fit(x, wrong, verbose=0)
 
 

@@ -153,7 +153,7 @@ def test_round_trip_and_label_check(miner):
     assert set(miner.get_config()) == set(inspect.signature(type(miner)).parameters)
     y, x = batch()
     for wrong in (y - 1, y.astype("float32"), y[:-1]):
-        with pytest.raises(ValueError, match="labels must"):
+        with pytest.raises(ValueError, match="`labels` must"):
             miner(wrong, x)
 
 

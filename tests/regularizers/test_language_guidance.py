@@ -177,11 +177,11 @@ def test_labels_may_be_integers_of_any_size(kind):
 def test_pseudo_names_and_their_embeddings():
     scores = [[5.0, 0.0, 1.0], [1.0, 0.0, 9.0], [0.0, 7.0, 1.0]]
     assert top_class_names(scores, [0, 0, 1], ["a, alpha", "b", "c"], k=2) == [["c", "a"], ["b", "c"]]
-    with pytest.raises(ValueError, match="label 1"):
+    with pytest.raises(ValueError, match="class 1"):
         top_class_names(scores, [0, 0, 2], ["a", "b", "c"], k=1)
     with pytest.raises(ValueError, match="scores"):
         top_class_names(scores, [0, 1], ["a", "b", "c"])
-    with pytest.raises(ValueError, match="k must"):
+    with pytest.raises(ValueError, match="`k` must"):
         top_class_names(scores, [0, 0, 1], ["a", "b", "c"], k=4)
     seen = []
 

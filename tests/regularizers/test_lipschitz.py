@@ -49,7 +49,7 @@ def test_pixels_may_be_whole_numbers():
 
 
 def test_refusals_config_and_example():
-    with pytest.raises(ValueError, match=r"part must be one of .*'tail'"):
+    with pytest.raises(ValueError, match=r"`part` must be one of .*'tail'"):
         Lipschitz(part="tail")
     with pytest.raises(ValueError, match="Lipschitz needs z"):
         Lipschitz().penalty(Context(head=make("nice")))

@@ -143,7 +143,7 @@ def test_configuration_and_weights_survive():
 
 @pytest.mark.parametrize("wrong", [{"dim": 1}, {"depth": 0}, {"hidden": 0}, {"hidden_layers": -1}, {"scale_bound": 0}])
 def test_wrong_arguments_are_named(wrong):
-    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+    with pytest.raises(ValueError, match=f"^`{next(iter(wrong))}` must be"):
         NonIsotropy(**{"dim": 4, **wrong})
 
 

@@ -69,7 +69,7 @@ def test_no_picture_at_all_is_an_error(embedder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="match no picture"):
         bulk_embed(tmp_path / "empty", tmp_path / "embedder.keras", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"no embeddings-\*"):
+    with pytest.raises(ValueError, match=r"`folder` must hold embeddings-\*"):
         read_embeddings(tmp_path / "empty")
 
 

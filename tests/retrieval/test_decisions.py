@@ -190,7 +190,7 @@ def test_a_decision_survives_json(tmp_path):
     ("arguments", "message"),
     [
         ({"target": 0.001}, r"at least 10,000 images .* there are 240, from which 0\.042 or more"),
-        ({"target": 0}, "`target` must be a number above 0"),
+        ({"target": 0}, "`target` must be a number in"),
         ({"labels": np.zeros(240, int)}, "`labels` holds one class"),
         ({"labels": np.arange(240)}, "No query finds its class"),
         ({"embeddings": np.full((240, 16), np.nan)}, "NaN or infinity"),

@@ -153,7 +153,7 @@ def test_a_damaged_table_is_named(content, tmp_path):
         (lambda: callbacks.NaNGuard(every=0), "every"),
         (lambda: callbacks.GradualUnfreezing(stages=0), "stages"),
         (lambda: callbacks.RetrievalEvaluation(colours(images=1)), "image_set"),
-        (lambda: callbacks.RetrievalEvaluation((np.zeros((4, 8, 8, 3)), [0, 0, 1, 1])), "ImageSet, received tuple"),
+        (lambda: callbacks.RetrievalEvaluation((np.zeros((4, 8, 8, 3)), [0, 0, 1, 1])), "ImageSet; received tuple"),
         (lambda: callbacks.RetrievalEvaluation(colours(), every=0), "every"),
         (lambda: callbacks.RetrievalEvaluation(colours(), k=(1, 0)), "`k` must be positive integers"),
     ],

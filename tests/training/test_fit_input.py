@@ -28,31 +28,31 @@ def batches(*arrays):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ((IMAGES, np.array(list("aabbccdd"))), "labels must be integers .*received strings.*np.unique"),
-        ((IMAGES, list("aabbccdd")), "labels must be integers .*received strings"),
-        ((IMAGES, np.array([1, None] * 4, object)), "labels must be integers .*received dtype object"),
+        ((IMAGES, np.array(list("aabbccdd"))), "`labels` must be integers .*received strings.*np.unique"),
+        ((IMAGES, list("aabbccdd")), "`labels` must be integers .*received strings"),
+        ((IMAGES, np.array([1, None] * 4, object)), "`labels` must be integers .*received dtype object"),
         ((IMAGES, [[0], [1, 2]] + [[3]] * 6), "one class number for each image; received a ragged list"),
-        ((IMAGES, LABELS + 3), r"^labels must lie in 0 .. 3 \(num_classes=4\).*received: 3, 6\.$"),
-        ((IMAGES, LABELS - 1), r"^labels must lie in 0 .. 3 .*received: -1, 2\.$"),
-        ((batches(IMAGES, LABELS + 3),), r"^labels must lie in 0 .. 3 .*received: 3, 6\.$"),
+        ((IMAGES, LABELS + 3), r"^`labels` must lie in 0 .. 3 \(num_classes=4\).*received: 3, 6\.$"),
+        ((IMAGES, LABELS - 1), r"^`labels` must lie in 0 .. 3 .*received: -1, 2\.$"),
+        ((batches(IMAGES, LABELS + 3),), r"^`labels` must lie in 0 .. 3 .*received: 3, 6\.$"),
         (
             (LABELS, IMAGES),
-            r"^images must have shape \(batch, 8, 8, 3\); received \(8,\). images and labels are swapped",
+            r"^`images` must have shape \(batch, 8, 8, 3\); received \(8,\). images and labels are swapped",
         ),
-        ((batches(LABELS, IMAGES),), r"images must have shape \(batch, 8, 8, 3\).*swapped: give \(images, labels\)"),
-        ((IMAGES.reshape(8, -1), LABELS), r"^images must have shape \(batch, 8, 8, 3\); received \(8, 192\)\.$"),
-        ((IMAGES, LABELS + 0.5), "labels must be integers .*received dtype float"),
+        ((batches(LABELS, IMAGES),), r"`images` must have shape \(batch, 8, 8, 3\).*swapped: give \(images, labels\)"),
+        ((IMAGES.reshape(8, -1), LABELS), r"^`images` must have shape \(batch, 8, 8, 3\); received \(8, 192\)\.$"),
+        ((IMAGES, LABELS + 0.5), "`labels` must be integers .*received dtype float"),
         (
             (IMAGES, np.full((8, 4), 0.25, np.float32)),
-            r"^labels must be class numbers, or one-hot.*received: 0.25, 0.25",
+            r"^`labels` must be class numbers, or one-hot.*received: 0.25, 0.25",
         ),
-        ((IMAGES, np.stack([LABELS, LABELS], 1)), r"labels must have shape \(batch,\) or \(batch, 1\)"),
-        ((batches(tf.RaggedTensor.from_tensor(IMAGES), LABELS),), "images are a RaggedTensor.*Resize them"),
+        ((IMAGES, np.stack([LABELS, LABELS], 1)), r"`labels` must have shape \(batch,\) or \(batch, 1\)"),
+        ((batches(tf.RaggedTensor.from_tensor(IMAGES), LABELS),), "`images` must have one size .*Resize them"),
         (
             (batches(IMAGES, tf.ragged.constant([[0], [1, 2], [1], [1], [2], [2], [3], [3]])),),
-            "labels are a RaggedTensor",
+            "`labels` must .*a RaggedTensor",
         ),
-        ((IMAGES, None), "labels are missing"),
+        ((IMAGES, None), "`labels` must be .*received none"),
     ],
 )
 def test_sentences(data, message):
@@ -91,7 +91,7 @@ def test_other_errors_of_the_graph_stay_what_they_are():
 def test_a_backbone_of_several_outputs_is_told():
     images = keras.Input((8, 8, 3))
     flat = keras.layers.Flatten()(images)
-    with pytest.raises(ValueError, match=r"`backbone` must have one output; \w+ gives 2 outputs"):
+    with pytest.raises(ValueError, match=r"`backbone` must have one output; received \w+, which gives 2 outputs"):
         backbones.build(keras.Model(images, [flat, keras.layers.Dense(2)(flat)]), 8)
 
 

@@ -345,14 +345,14 @@ def two_inputs():
 def test_weights_of_samples_are_refused_rather_than_ignored(data, weights):
     model = MetricModel(embedder(flow()), PullTogether())
     model.compile("sgd")
-    with pytest.raises(ValueError, match="sample_weight and class_weight"):
+    with pytest.raises(ValueError, match="`sample_weight` must be None"):
         model.fit(*data, verbose=0, **weights)
 
 
 def test_labels_that_interpolation_cannot_read_are_named(data):
     images, labels = data
     model = MetricModel(embedder(flow()), PullTogether(), interpolation=0.4)
-    with pytest.raises(ValueError, match="labels must have shape"):
+    with pytest.raises(ValueError, match="`labels` must have shape"):
         fit(model, (images, np.eye(CLASSES, dtype="int32")[labels]))
 
 
@@ -393,7 +393,7 @@ def test_float64_stays_float64_with_every_part():
     ("make", "message"),
     [
         (lambda: MetricModel(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), PullTogether()), "head"),
-        (lambda: MetricModel(keras.Sequential([flow()]), PullTogether()), "not built"),
+        (lambda: MetricModel(keras.Sequential([flow()]), PullTogether()), "must be built"),
         (lambda: MetricModel(embedder(flow()), PullTogether(), rival_loss_weight=1.0), "rival_loss_weight"),
         (
             lambda: MetricModel(embedder(flow()), PullTogether(), rival=flow(-1.0), rival_proxies="none"),
@@ -401,20 +401,20 @@ def test_float64_stays_float64_with_every_part():
         ),
         (
             lambda: MetricModel(embedder(flow()), PullTogether(), regularizers=[FeatureNorm(name="determinant")]),
-            "names of their own",
+            "different names",
         ),
         (lambda: MetricModel(embedder(flow()), PullTogether(), regularizers=FeatureNorm()), "must be a list"),
         (
             lambda: MetricModel(embedder(flow()), PullTogether(), regularizers=[keras.regularizers.L2()]),
             "must be a list",
         ),
-        (lambda: MetricModel(embedder(flow()), "mse"), "loss must be a pair loss"),
-        (lambda: MetricModel(embedder(flow()), PullTogether), "loss must be a pair loss"),
-        (lambda: MetricModel(embedder(flow()), PullTogether(), rival=keras.layers.Dense(6)), "rival must be a head"),
-        (lambda: MetricModel(embedder(main := flow()), PullTogether(), rival=main), "own head"),
+        (lambda: MetricModel(embedder(flow()), "mse"), "`loss` must be a pair loss"),
+        (lambda: MetricModel(embedder(flow()), PullTogether), "`loss` must be a pair loss"),
+        (lambda: MetricModel(embedder(flow()), PullTogether(), rival=keras.layers.Dense(6)), "`rival` must be a head"),
+        (lambda: MetricModel(embedder(main := flow()), PullTogether(), rival=main), "another head"),
         (
             lambda: MetricModel(embedder(flow()), ProxyAnchor(CLASSES), heads.NICE(8, penalty=-1.0), 1.0),
-            "rival has dim=8",
+            "`rival` must have .*received dim=8",
         ),
         (lambda: MetricModel(Subclassed(), PullTogether()), "subclassed"),
         (lambda: MetricModel(two_outputs(), PullTogether()), "1 inputs and 2 outputs"),

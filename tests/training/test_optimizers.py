@@ -261,7 +261,7 @@ def test_state_holders():
         (lambda: WarmUpDecay(1.0, decay="step"), "every"),
         (lambda: WarmUpDecay(1.0, decay="step", every=-3), "every.*received -3"),
         (lambda: optimizer(backbone_rate=float("nan")), "backbone_rate.*finite.*nan"),
-        (lambda: optimizer(head_rate="fast"), "head_rate.*finite numbers.*'fast'"),
+        (lambda: optimizer(head_rate="fast"), "head_rate.*finite number.*'fast'"),
         (lambda: optimizer(decay="step", steps=10), "decay_every.*received None"),
         (lambda: WarmUpDecay(1.0, decay="exp"), "decay"),
         (lambda: WarmUpDecay(float("nan"), decay="none"), "rate"),

@@ -89,7 +89,7 @@ def test_a_run_in_the_way_is_refused(run, splits, tmp_path):
     (tmp_path / "something.txt").write_text("mine")
     with pytest.raises(ValueError, match="not empty"):
         train(small(), tmp_path, resume=True, splits=splits)
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match="received the file"):
         train(small(), tmp_path / "something.txt", splits=splits)
     assert [path.name for path in tmp_path.iterdir()] == ["something.txt"]
 
@@ -232,7 +232,7 @@ def test_one_class_is_not_enough(splits, tmp_path):
 @pytest.mark.parametrize("field", ["classes", "images"])
 def test_batches_without_pairs_are_refused_for_a_loss_that_compares_them(field, splits, tmp_path):
     for loss in ("SupCon", "TripletSemiHard", "Margin"):
-        with pytest.raises(ValueError, match=rf"{field} must be 2 or more for loss='{loss}'.*ProxyAnchor"):
+        with pytest.raises(ValueError, match=rf"`{field}` must be 2 or more for loss='{loss}'.*ProxyAnchor"):
             train(small(loss=loss, **{field: 1}), tmp_path / "run", splits=splits, verbose=0)
     assert not list(tmp_path.iterdir())
     for loss in ("ProxyAnchor", {"name": "CrossBatchMemory", "loss": "SupCon"}):
@@ -399,11 +399,11 @@ def test_a_damaged_configuration_is_named(content, tmp_path):
     [
         ({"epoch": 3}, "Did you mean 'epochs'"),
         ({"epochs": 0}, "epochs"),
-        ({"k": 5}, "k must be a list; received 5"),
-        ({"k": [1, 0]}, r"k must be a list of whole numbers, 1 or more; received \[1, 0\]"),
-        ({"k": []}, "k must be a list of whole numbers"),
-        ({"features": "no"}, "features must be true or false; received 'no'"),
-        ({"augment": 5}, "augment must be a list"),
+        ({"k": 5}, "`k` must be a list; received 5"),
+        ({"k": [1, 0]}, r"`k` must be a list of whole numbers, 1 or more; received \[1, 0\]"),
+        ({"k": []}, "`k` must be a list of whole numbers"),
+        ({"features": "no"}, "`features` must be true or false; received 'no'"),
+        ({"augment": 5}, "`augment` must be a list"),
         ({"classes": 2.5}, "classes"),
         ({"head": {"dim": 3}}, "head"),
         ({"monitor": "recall@3"}, "monitor"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import checks
 from tf_detreg.analysis import neighbors, report
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ def inspect(
         Radovanović, Nanopoulos, Ivanović: Hubs in space. JMLR 2010.
     """
     from tf_detreg import retrieval
-    from tf_detreg.retrieval import checks
+    from tf_detreg.retrieval import inputs
 
-    labels = checks.one_each(labels, len(np.asarray(embeddings)), "labels", "embeddings")
+    labels = inputs.one_each(labels, len(np.asarray(embeddings)), "labels", "embeddings")
     if len(labels) < 2:
-        raise ValueError("`embeddings` must hold two rows or more: one alone has no neighbor.")
+        raise checks.invalid("embeddings", "hold two rows or more, so that one has a neighbor", f"{len(labels)}")
     k = min(k, len(labels) - 1)
     ids, scores = retrieval.search(embeddings, k=k)
     right = labels[ids] == labels[:, None]

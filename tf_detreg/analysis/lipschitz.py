@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 from tf_detreg._compat import last_layer
 from tf_detreg.analysis.memory import MEMORY, BoundedMap
 from tf_detreg.analysis.neighbors import _height_width
@@ -377,15 +377,15 @@ def _take(
 ) -> tuple[tf.Tensor, np.ndarray]:
     """Some inputs as floats and their labels, in a quarter of the memory, so that pairs of one class exist."""
     if labels is None and not hasattr(data, "labels"):
-        raise ValueError(f"{name} are needed beside an array of images or features.")
+        raise checks.invalid(name, "be given beside an array of images or features", "None")
     labels = np.asarray(data.labels if labels is None else labels).reshape(-1)
     if len(labels) != len(data):
-        raise ValueError(f"{name} must be one per sample, received {len(labels)} for {len(data)} samples.")
+        raise ValueError(f"`{name}` must be one per sample; received {len(labels)} for {len(data)} samples.")
     classes = random.permutation(np.unique(labels))
     counts = np.array([np.sum(labels == c) for c in classes])
     if len(classes) < 2 or counts.max() < 2:
         raise ValueError(
-            f"{name} must hold two classes or more, one of them with two samples, received {len(classes)}."
+            f"`{name}` must hold two classes or more, one of them with two samples; received {len(classes)}."
         )
     chosen = classes[: max(2, int(np.searchsorted(np.cumsum(counts), count)) + 1)]
     index = random.permutation(np.flatnonzero(np.isin(labels, chosen)))

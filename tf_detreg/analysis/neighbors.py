@@ -65,8 +65,8 @@ class Neighbors:
         shape = np.shape(self.scores)
         if len(shape) != 2 or len(self.queries) != shape[0] or np.shape(self.found)[:2] != shape:
             raise ValueError(
-                f"queries {np.shape(self.queries)}, found {np.shape(self.found)} and scores {shape} do not fit: "
-                "expected (Q, H, W, 3), (Q, k, H, W, 3) and (Q, k)."
+                "`queries`, `found` and `scores` must be (Q, H, W, 3), (Q, k, H, W, 3) and (Q, k); received "
+                f"{np.shape(self.queries)}, {np.shape(self.found)} and {shape}, which do not fit."
             )
 
     def to_html(self) -> str:

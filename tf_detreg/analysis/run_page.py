@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_detreg.analysis import inspect, neighbors, report
-from tf_detreg.retrieval import RetrievalReport, checks, evaluate
+from tf_detreg.retrieval import RetrievalReport, evaluate, inputs
 from tf_detreg.retrieval.trained_classes import PARTS, TrainedClasses, by_training, is_trained, sentence
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def compare(
         labels: `[(Q,)]`, or `[(Q,), (N,)]`.
         k: Ranks of the recall; those beyond the size of what is searched are left out.
     """
-    ranks = checks.ranks_within(k, len(labels[-1]) - (len(labels) == 1))
+    ranks = inputs.ranks_within(k, len(labels[-1]) - (len(labels) == 1))
     found = {}
     for name, rows in embeddings.items():
         pairs = [value for pair in zip(rows, labels, strict=True) for value in pair]

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from tf_detreg import checks
 from tf_detreg.backbones.foreign import PACKAGES, ForeignBackbone
 from tf_detreg.backbones.pooling import pool
 from tf_detreg.backbones.scaling import PixelScaling
@@ -75,25 +76,29 @@ def build(
     elif isinstance(backbone, keras.layers.Layer):
         body, family = _wrapped(backbone), "none"
         if weights is not None:
-            raise ValueError(
-                "`weights` belongs to a backbone given by name; load them into the model you pass instead."
+            raise checks.invalid(
+                "weights",
+                "be None for a backbone that is not given by name",
+                checks.shown(weights),
+                "Load them into the model that you pass instead.",
             )
     else:
-        raise ValueError(f"`backbone` must be a name, a keras.Model or a layer; received {backbone!r}.")
+        raise checks.invalid("backbone", "be a name, a keras.Model or a layer", checks.shown(backbone))
 
     inputs = keras.Input((*size, 3), name="images")
     features = body(PixelScaling(scaling or family, name="scaling")(inputs))
     if not isinstance(features, keras.KerasTensor):
         kind = f"{len(features)} outputs" if isinstance(features, list | tuple | dict) else type(features).__name__
         raise ValueError(
-            f"`backbone` must have one output; {body.name} gives {kind}. Choose one of them: "
+            f"`backbone` must have one output; received {body.name}, which gives {kind}. Choose one of them: "
             "keras.Model(backbone.inputs, backbone.outputs[-1])."
         )
     if len(features.shape) in (3, 4):
         features = pool(features, pooling)
     if len(features.shape) != 2:
         raise ValueError(
-            f"The backbone must give (B, F), (B, H, W, C) or (B, T, C); {body.name} gives {features.shape}."
+            f"`backbone` must give (B, F), (B, H, W, C) or (B, T, C); received {body.name}, which gives "
+            f"{features.shape}."
         )
     model = keras.Model(inputs, features, name=f"{body.name}_features")
     if not trainable:
@@ -115,7 +120,9 @@ def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras
     key = name.lower().replace("_", "").replace("-", "")
     if key == "smallcnn":
         if weights is not None:
-            raise ValueError(f"small_cnn has no trained `weights`; received {weights!r}.")
+            raise checks.invalid(
+                "weights", "be None for small_cnn, which is trained from scratch", checks.shown(weights)
+            )
         return small_cnn(size, pooling=None), "none"
     if key == "efficientnetlite0":
         from tf_detreg.backbones.efficientnet_lite0 import efficientnet_lite0
@@ -132,7 +139,7 @@ def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras
                 module, "none"
             )
     known = ", ".join(["small_cnn", "efficientnet_lite0", *_applications()])
-    raise ValueError(f"No backbone is named {name!r}. Known: {known}, cv:PRESET, or pass a keras.Model.")
+    raise checks.invalid("backbone", f"be a keras.Model, cv:PRESET or one of {known}", checks.shown(name))
 
 
 def _applications() -> dict[str, Any]:

@@ -76,7 +76,8 @@ def _assign(body: keras.Model, tensors: dict[str, np.ndarray]) -> None:
     shapes = [tuple(weight.shape) for weight in body.weights]
     if [array.shape for array in arrays] != shapes:
         raise ValueError(
-            f"`weights` holds {len(arrays)} tensors that do not fit the {len(shapes)} weights of EfficientNet-Lite0."
+            f"`weights` must fit the {len(shapes)} weights of EfficientNet-Lite0; received {len(arrays)} tensors that "
+            "do not fit."
         )
     body.set_weights(arrays)
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 from tf_detreg.shapes import Shape
 
 PACKAGES = ("keras_cv", "keras_hub")
@@ -37,9 +37,7 @@ class ForeignBackbone(keras.layers.Layer):
         self, body: keras.Model, package: str, *, name: str | None = None, dtype: Any = None, trainable: bool = True
     ) -> None:
         super().__init__(name=name or body.name, dtype=dtype, trainable=trainable)
-        if package not in PACKAGES:
-            raise ValueError(f"`package` must be one of {', '.join(PACKAGES)}; received {package!r}.")
-        self.body, self.package = body, package
+        self.body, self.package = body, checks.choice("package", package, PACKAGES)
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         return self.body(images, training=training)

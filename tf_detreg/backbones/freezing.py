@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import keras
 
+from tf_detreg import checks
 from tf_detreg._compat import inner_layers, owns_weights
 
 
@@ -55,8 +56,7 @@ def unfreeze(model: keras.Model, share: float, keep_batch_norm: bool = True) -> 
     >>> backbones.unfreeze(backbones.small_cnn(image_size=16, width=8), share=0.5)
     3
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"`share` must lie in 0..1; received {share}.")
+    share = checks.within("share", share, 0, 1)
     layers = list(leaf_layers(model))
     model.trainable = True
     first = round(len(layers) * (1 - share))

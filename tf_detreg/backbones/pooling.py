@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tf_detreg import checks
 from tf_detreg.shapes import Shape
 
 POOLINGS = ("avg", "max", "both", "gem", "first")
@@ -45,9 +46,8 @@ class GeM(keras.layers.Layer):
         trainable: bool = True,
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        if power <= 0 or epsilon <= 0:
-            raise ValueError(f"`power` and `epsilon` must be positive; received {power} and {epsilon}.")
-        self.power, self.epsilon = power, epsilon
+        self.power = checks.positive("power", power)
+        self.epsilon = checks.positive("epsilon", epsilon)
 
     def build(self, input_shape: Shape) -> None:
         self.p = self.add_weight(name="power", shape=(), initializer=keras.initializers.Constant(self.power))

@@ -27,7 +27,7 @@ def from_preset(name: str, weights: str | None) -> ForeignBackbone:
     prefix, preset = name.split(":", 1)
     if prefix != "cv":
         raise ValueError(
-            f"A preset is named cv:PRESET; received {name!r}. Load one of keras-hub yourself "
+            f"`backbone` must be cv:PRESET to name a preset; received {name!r}. Load one of keras-hub yourself "
             "(keras_hub.models.Backbone.from_preset) and pass the model, with the `scaling` that its converter applies."
         )
     classes = list(_below(require("keras_cv").models.Backbone))

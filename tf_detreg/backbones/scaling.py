@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tf_detreg import checks
 from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.shapes import Shape
 
@@ -51,9 +52,7 @@ class PixelScaling(keras.layers.Layer):
         self, mode: str = "symmetric", *, name: str | None = None, dtype: Any = None, trainable: bool = True
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        if mode not in SCALINGS:
-            raise ValueError(f"`mode` must be one of {', '.join(SCALINGS)}; received {mode!r}.")
-        self.mode = mode
+        self.mode = checks.choice("mode", mode, SCALINGS)
         self._pixel_range = PixelRange()
         # The look at the pixels' range needs the host, which a step that XLA compiles cannot call. On CPUs XLA pays
         # seldom, and costs seconds at the first step; with a GPU it stays, and nothing is looked at.

@@ -80,7 +80,7 @@ def _read_storage(file: BinaryIO, storage: _Storage) -> np.ndarray:
     size = int.from_bytes(file.read(8), "little")
     data = file.read(size * np.dtype(storage.dtype).itemsize)
     if size != storage.size or len(data) != size * np.dtype(storage.dtype).itemsize:
-        raise ValueError(f"storage {storage.key} is cut off")
+        raise ValueError(f"the storage {storage.key} is cut off")
     return np.frombuffer(data, storage.dtype)
 
 

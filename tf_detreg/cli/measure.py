@@ -44,7 +44,7 @@ def evaluate(
     from tf_detreg import retrieval, training
     from tf_detreg.demo import embed_held_back, held_back, write_report
     from tf_detreg.files import write_json
-    from tf_detreg.retrieval import checks
+    from tf_detreg.retrieval import inputs
     from tf_detreg.retrieval.trained_classes import by_training, is_trained
 
     done = training.load_run(run, data)
@@ -57,7 +57,7 @@ def evaluate(
         found.embeddings,
         found.labels,
         **there,
-        k=checks.ranks_within(done.config.k, len(gallery[0].labels) if gallery else len(found.labels) - 1),
+        k=inputs.ranks_within(done.config.k, len(gallery[0].labels) if gallery else len(found.labels) - 1),
         engine=engine,
         clusters=clusters,
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import checks
 from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
 from tf_detreg.datasets.names import normal_names
 
@@ -45,7 +46,7 @@ def arrays(
     if class_names is None:
         class_names = [str(value) for value in values]
     elif len(class_names) != len(values):
-        raise ValueError(f"`class_names` has {len(class_names)} names for {len(values)} different labels.")
+        raise checks.invalid("class_names", f"be one a label, {len(values)}", f"{len(class_names)}")
     if groups is not None:
         groups = _numbered("groups", groups)[1]
     whole = ImageSet(labels=numbers, class_names=class_names, images=np.asarray(images), groups=groups, name=name)

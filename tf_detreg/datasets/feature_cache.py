@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg import deprecated, manifests
+from tf_detreg import checks, deprecated, manifests
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.image_set import ImageSet
 from tf_detreg.files import check_file, write_json
@@ -178,11 +178,10 @@ def cache_features(
             for part, share in zip(data, shares, strict=True)
         ]
         return type(data)(*parts)
-    if not 0 <= max_unreadable <= 1:
-        raise ValueError(f"`max_unreadable` must be a share in 0..1; received {max_unreadable!r}.")
+    checks.within("max_unreadable", max_unreadable, 0, 1)
     shape = backbone.output_shape
     if len(shape) != 2 or shape[1] is None:
-        raise ValueError(f"`backbone` must give features (B, F); {backbone.name} gives {shape}. Set its pooling.")
+        raise ValueError(f"`backbone` must give features (B, F); received one that gives {shape}. Set its pooling.")
     place = pathlib.Path(directory or cache_folder() / "features") / _fingerprint(backbone, data)
     store = _Store(place, len(data), shape[1])
     if store.done < len(data) or not store.checked:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 from tf_detreg.datasets.cache import cache_folder
 from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
 from tf_detreg.files import replacing
@@ -58,9 +58,8 @@ def glyphs(image_size: int = 32, validation: float = 0.2, test: float = 0.3, see
     Raises:
         ValueError: for a size or shares out of range.
     """
-    if not isinstance(image_size, int | np.integer) or not 16 <= image_size <= 128:
-        raise ValueError(f"`image_size` of glyphs must be a whole number in 16..128; received {image_size!r}.")
-    return split_by_class(_cached(int(image_size), int(seed)), validation, test, seed)
+    image_size = checks.integer("image_size", image_size, 16, 128)
+    return split_by_class(_cached(image_size, int(seed)), validation, test, seed)
 
 
 def _cached(size: int, seed: int) -> ImageSet:

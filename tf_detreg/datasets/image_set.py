@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import checks
 from tf_detreg.datasets.batches import ordered_batches, training_batches
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.images.arrays import is_gray_view, three_channels
@@ -61,25 +62,29 @@ class ImageSet:
         put("labels", _integers("labels", self.labels))
         put("class_names", tuple(self.class_names))
         if (self.images is None) == (self.paths is None):
-            raise ValueError("Give exactly one of `images` (an array) and `paths` (file names).")
+            received = "neither" if self.images is None else "both"
+            raise checks.invalid("images", "be given (an array), or `paths` (file names)", received)
         if self.images is not None:
             put("images", three_channels(self.images))
             put("image_size", tuple(self.images.shape[1:3]))
         elif self.image_size is None:
-            raise ValueError("`image_size` must say at which size the files in `paths` are decoded, e.g. 224.")
+            raise checks.invalid(
+                "image_size", "be the size at which the files in `paths` are decoded, e.g. 224", "None"
+            )
         if isinstance(self.paths, str | bytes | os.PathLike):
             raise ValueError(f"`paths` must be a list of file names; received the one name {self.paths!r}.")
         pixels = self.images if self.images is not None else self.paths
         if len(pixels) != len(self.labels):
-            raise ValueError(f"{len(pixels)} images and {len(self.labels)} `labels`: there must be one label an image.")
+            raise checks.invalid("labels", f"be one an image, {len(pixels)}", f"{len(self.labels)}")
         if self.groups is not None:
             put("groups", _integers("groups", self.groups))
             if len(self.groups) != len(self.labels):
-                raise ValueError(f"{len(self.groups)} `groups` and {len(self.labels)} `labels`: give one an image.")
+                raise checks.invalid("groups", f"be one an image, {len(self.labels)}", f"{len(self.groups)}")
         if len(self.labels) and (self.labels.min() < 0 or self.labels.max() >= len(self.class_names)):
-            raise ValueError(
-                f"`labels` run from {self.labels.min()} to {self.labels.max()}, but there are {len(self.class_names)} "
-                "`class_names`: labels must lie in 0..C-1."
+            raise checks.invalid(
+                "labels",
+                f"lie in 0..C-1 for the C={len(self.class_names)} `class_names`",
+                f"{self.labels.min()} to {self.labels.max()}",
             )
 
     def __len__(self) -> int:
@@ -204,9 +209,7 @@ def _integers(name: str, values: ArrayLike) -> np.ndarray:
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ValueError(f"`{name}` must be a vector of integers; received {array.dtype} of shape {array.shape}.")
     if array.size and (array.min() < np.iinfo(np.int32).min or array.max() > np.iinfo(np.int32).max):
-        raise ValueError(
-            f"`{name}` run from {array.min()} to {array.max()}, beyond what int32 holds. Number them anew."
-        )
+        raise checks.invalid(name, "fit into int32", f"{array.min()} to {array.max()}", "Number them anew.")
     return array.astype(np.int32, copy=False)
 
 

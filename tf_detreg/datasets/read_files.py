@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.images.formats import UnreadableImage
 from tf_detreg.images.geometry import RandomCrop
 from tf_detreg.images.reference import read
@@ -20,8 +21,7 @@ class SkipLog:
     """Count distinct unreadable files, and stops the run when they are more than a stated share."""
 
     def __init__(self, total: int, share: float, what: str) -> None:
-        if not 0 <= share <= 1:
-            raise ValueError(f"`max_unreadable` is a share in 0..1; received {share}.")
+        checks.within("max_unreadable", share, 0, 1)
         self.total, self.share, self.what = total, share, what
         self.reasons: dict[int, str] = {}
         self._reported = 0

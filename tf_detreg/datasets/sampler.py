@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import checks
+
 logger = logging.getLogger(__name__)
 
 _PIECE = 1 << 18
@@ -52,9 +54,8 @@ class ClassSampler:
     def __init__(self, labels: ArrayLike, classes: int = 32, images: int = 4, seed: int = 0) -> None:
         labels = np.asarray(labels)
         if not len(labels):
-            raise ValueError("Cannot draw batches from a set without images.")
-        if not all(isinstance(count, int | np.integer) and count >= 1 for count in (classes, images)):
-            raise ValueError(f"`classes` and `images` must be integers, 1 or more; received {classes} and {images}.")
+            raise checks.invalid("labels", "hold an image to draw batches from", "none")
+        classes, images = checks.integer("classes", classes, 1), checks.integer("images", images, 1)
         counts = _count(labels)
         self.present = np.flatnonzero(counts)
         self.classes = min(int(classes), len(self.present))
@@ -151,9 +152,8 @@ class ShuffledSampler:
 
     def __init__(self, labels: ArrayLike, batch_size: int, seed: int = 0) -> None:
         if not len(labels):
-            raise ValueError("Cannot draw batches from a set without images.")
-        if batch_size < 1:
-            raise ValueError(f"`images` must be 1 or more; received {batch_size}.")
+            raise checks.invalid("labels", "hold an image to draw batches from", "none")
+        batch_size = checks.integer("images", batch_size, 1)
         self.count, self.seed = len(labels), int(seed)
         self.batch_size = min(int(batch_size), self.count)
         self.steps = self.count // self.batch_size

@@ -79,7 +79,7 @@ def report(
     folder = existing(studies, "studies", "Give a directory of study files; the repository's is studies/.")
     found = [read(path) for path in sorted(folder.glob("*.toml"))]
     if not found:
-        raise ValueError(f"studies={str(folder)!r} holds no .toml file.")
+        raise ValueError(f"`studies` must hold .toml files; received {str(folder)!r}, which holds none.")
     done = {s.name: _rows(s, p) for s in found if (p := folder / "results" / f"{s.name}.csv").is_file()}
     introduction = folder / "conclusions.md"
     parts = [introduction.read_text(encoding="utf-8").rstrip() if introduction.is_file() else "# Results"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def interval(values: Mapping[Key, float], draws: int = 4000, seed: int = 0) -> I
         from scipy import stats
 
     if not values:
-        raise ValueError("values is empty: no pair shares a split and a seed.")
+        raise checks.invalid("values", "hold a pair that shares a split and a seed", "none")
     x = np.array(list(values.values()), float)
     if len(x) == 1:
         infinite = (-float("inf"), float("inf"))

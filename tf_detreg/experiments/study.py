@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.files import existing
 from tf_detreg.training import RunConfig
 
@@ -101,7 +102,7 @@ def read(path: str | os.PathLike[str], smoke: bool = False) -> Study:
     content = _content(path)
     kind = content.get("kind", "ablation")
     if kind not in KINDS:
-        raise ValueError(f"`kind` must be one of {KINDS}, received {kind!r} in {path}.")
+        raise ValueError(f"`kind` must be {checks.listed(KINDS)}; received {kind!r} in {path}.")
     _no_others(content.get("protocol", {}), set(PROTOCOL), f"[protocol] of {path}")
     protocol = PROTOCOL | content.get("protocol", {})
     base = RunConfig.from_dict(content.get("run", {})).to_dict()

@@ -14,7 +14,7 @@ from tf_detreg import retrieval, training
 from tf_detreg.datasets import Splits
 from tf_detreg.experiments import data
 from tf_detreg.inference import any_batch
-from tf_detreg.retrieval import checks
+from tf_detreg.retrieval import inputs
 from tf_detreg.training.health import Health
 from tf_detreg.training.parts import split_embedder
 
@@ -97,7 +97,7 @@ def measure(
     if gallery is not None:
         items = training.embed(embedder, gallery, batch_size=512)
         there, size = {"gallery": items.embeddings, "gallery_labels": items.labels}, len(items.labels)
-    ranks = checks.ranks_within(ranks, size)
+    ranks = inputs.ranks_within(ranks, size)
     options = {"engine": "exact", "progress": False}
     plain = retrieval.evaluate(found.embeddings, found.labels, **there, k=ranks, **options)
     result = {f"recall@{k}": 100.0 * plain.recall[k] for k in ranks} | {"map@r": 100.0 * plain.map_at_r}

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tf_detreg import extras, files
+from tf_detreg import checks, extras, files
 from tf_detreg.experiments import runner
 from tf_detreg.experiments.smoke import shrink
 from tf_detreg.experiments.study import Study, flat, put, read
@@ -53,12 +53,11 @@ def tune(
     with extras.needed("The search for settings"):
         import optuna
     study = read(study_file)
-    if family not in study.families:
-        raise ValueError(f"family must be one of {sorted(study.families)}, received {family!r}.")
+    checks.choice("family", family, study.families)
     search = search or _own_search(study, family, smoke)
     study = shrink(study) if smoke else study
     if not search:
-        raise ValueError(f"search is empty and family {family!r} of {study_file} has no grid: nothing to search.")
+        raise checks.invalid("search", f"be given where family {family!r} of {study_file} has no grid", "None")
     output = pathlib.Path(output)
     output.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)

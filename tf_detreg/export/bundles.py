@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg import deprecated
+from tf_detreg import checks, deprecated
 from tf_detreg.export import deciding, lite, metadata, publishing
 from tf_detreg.export.inference import fingerprint, image_size_of, inference_model
 from tf_detreg.export.savedmodel import WARM_UP, add_extra, embed, embed_any, save_options, variables_read
@@ -93,8 +93,7 @@ def retrieval_saved_model(
     size = image_size_of(embedder, image_size)
     decision = deciding.decision_for(embedder, gallery, decision)
     gallery, ids = check_gallery(embedder, gallery, ids, k, gallery_model)
-    if engine not in ("exact", "scann"):
-        raise ValueError(f'engine must be "exact" or "scann", received {engine!r}.')
+    checks.choice("engine", engine, ("exact", "scann"))
     module = tf.Module()
     module.ids = tf.Variable(np.array(ids, object), trainable=False, name="ids", dtype=tf.string)
     measured = {}
@@ -180,8 +179,8 @@ def retrieval_litert(
     gallery, ids = check_gallery(embedder, gallery, ids, k, gallery_model)
     if gallery.nbytes > LARGEST_MOBILE_BYTES:
         raise ValueError(
-            f"gallery of {len(gallery)} × {gallery.shape[1]} is too large to be converted into one .tflite file: "
-            f"at most {LARGEST_MOBILE_BYTES // (4 * gallery.shape[1])} items of this width. Serve it instead."
+            f"`gallery` must be at most {LARGEST_MOBILE_BYTES // (4 * gallery.shape[1])} items of this width to be "
+            f"converted into one .tflite file; received {len(gallery)} × {gallery.shape[1]}. Serve it instead."
         )
 
     @tf.function(input_signature=[tf.TensorSpec((1, *size, 3), input_dtype, name="images")])
@@ -219,27 +218,26 @@ def check_gallery(
     dim = embedder.outputs[0].shape[-1]
     if gallery.ndim != 2 or gallery.shape[1] != dim or not len(gallery):
         raise ValueError(
-            f"gallery must be (N, {dim}) as embedder={embedder.name!r} makes it, received {gallery.shape}: "
-            "embed the gallery with this model."
+            f"`gallery` must be (N, {dim}) as embedder={embedder.name!r} makes it; received {gallery.shape}. "
+            "Embed the gallery with this model."
         )
     mark = fingerprint(embedder)
     if gallery_model is not None and not same_model(gallery_model, mark):
         raise ValueError(
-            f"gallery was made by another model (fingerprint {short(gallery_model)}, this one has {short(mark)}): its "
-            "distances mean nothing here. Embed the gallery again."
+            f"`gallery` must be of this model (fingerprint {short(mark)}); received one made by another model "
+            f"({short(gallery_model)}): its distances mean nothing here. Embed the gallery again."
         )
     lengths = np.linalg.norm(gallery, axis=1)
     if not np.allclose(lengths, 1.0, atol=1e-3):
         worst = int(np.nan_to_num(np.abs(lengths - 1.0), nan=np.inf).argmax())
         raise ValueError(
-            f"gallery must hold rows of length 1; row {worst} has {lengths[worst]}. "
+            f"`gallery` must hold rows of length 1; received {lengths[worst]} in row {worst}. "
             "Leave out images that could not be read."
         )
     ids = [readable(str(name)) for name in (range(len(gallery)) if ids is None else ids)]
     if len(ids) != len(gallery):
-        raise ValueError(f"ids must name every item: received {len(ids)} for {len(gallery)} gallery rows.")
-    if not isinstance(k, int | np.integer) or not 1 <= k <= len(gallery):
-        raise ValueError(f"k={k!r} must be a whole number between 1 and the gallery's {len(gallery)} items.")
+        raise checks.invalid("ids", f"name each of the {len(gallery)} items", f"{len(ids)}")
+    checks.integer("k", k, 1, len(gallery))
     return gallery, ids
 
 

@@ -16,7 +16,7 @@ def unpacked(model: bytes) -> Any:
         from ai_edge_litert import schema_py_generated as schema
 
     if not schema.Model.ModelBufferHasIdentifier(model, 0):
-        raise ValueError(f"model must be the bytes of a .tflite file, received {bytes(model[:8])!r}…")
+        raise ValueError(f"`model` must be the bytes of a .tflite file; received {bytes(model[:8])!r}…")
     return schema.ModelT.InitFromPackedBuf(model, 0)
 
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import checks
 from tf_detreg.retrieval.identity import fingerprint
 
 if TYPE_CHECKING:
@@ -29,27 +30,29 @@ def inference_model(model: keras.Model) -> keras.Model:
     """
     embedder = getattr(model, "embedder", model)
     if not isinstance(embedder, keras.Model):
-        raise ValueError(f"embedder must be a keras.Model, received {type(model).__name__}.")
+        raise checks.invalid("embedder", "be a keras.Model", type(model).__name__)
     if embedder.built and not isinstance(embedder, keras.Sequential) and not getattr(embedder, "inputs", None):
         raise ValueError(
-            f"embedder={embedder.name!r} is a subclassed model, which does not show its inputs. Give a functional one "
-            "around it: images = keras.Input((H, W, 3)); keras.Model(images, embedder(images))."
+            f"`embedder` must be a functional model, which shows its inputs; received the subclassed model "
+            f"{embedder.name!r}. Put one around it: images = keras.Input((H, W, 3)); keras.Model(images, "
+            "embedder(images))."
         )
     if not embedder.built or len(getattr(embedder, "inputs", None) or ()) != 1:
         raise ValueError(
-            f"embedder={embedder.name!r} must be built with one image input. "
+            f"`embedder` must be built with one image input; received {embedder.name!r}, which is not. "
             "Start a Sequential model with keras.Input((H, W, 3)), or call it once on a batch of images."
         )
     ranks = len(embedder.inputs[0].shape), len(embedder.outputs[0].shape) if len(embedder.outputs) == 1 else None
     if ranks != (4, 2):
         raise ValueError(
-            f"embedder={embedder.name!r} must map images (B, H, W, 3) to vectors (B, dim); "
-            f"its input is {embedder.inputs[0].shape} and its output {[tuple(o.shape) for o in embedder.outputs]}."
+            f"`embedder` must map images (B, H, W, 3) to vectors (B, dim); received {embedder.name!r} with input "
+            f"{embedder.inputs[0].shape} and output {[tuple(o.shape) for o in embedder.outputs]}."
         )
     forbidden = [v.path for v in embedder.variables if any(word in v.path for word in TRAINING_ONLY)]
     if forbidden:
         raise ValueError(
-            f"embedder holds what only training needs: {forbidden[:3]}. Export `MetricModel.embedder`; of a plain "
+            f"`embedder` must not hold what only training needs; received {forbidden[:3]}. Export "
+            "`MetricModel.embedder`; of a plain "
             "model with a Dueling head, `MetricModel(model, loss).embedder` is the part to export."
         )
     return embedder
@@ -64,11 +67,11 @@ def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | Non
     built = embedder.inputs[0].shape[1:3]
     if image_size is None:
         if None in built:
-            raise ValueError(f"embedder takes images of any size {built}: say image_size=, e.g. image_size=224.")
+            raise checks.invalid("image_size", "be given, e.g. 224: the embedder takes images of any size", "None")
         return int(built[0]), int(built[1])
     size = (image_size, image_size) if isinstance(image_size, int | np.integer) else tuple(image_size)
     if any(known not in (None, asked) for known, asked in zip(built, size, strict=True)):
-        raise ValueError(f"image_size={size} is not the size of the model's input, {tuple(built)}.")
+        raise checks.invalid("image_size", f"be the size of the model's input, {tuple(built)}", f"{size}")
     return int(size[0]), int(size[1])
 
 
@@ -92,7 +95,7 @@ def pixels(
         images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     images = np.asarray(images, np.float32)
     if images.ndim != 4 or not len(images):
-        raise ValueError(f"images must be (N, H, W, 3) with N of at least 1, received shape {images.shape}.")
+        raise ValueError(f"`images` must be (N, H, W, 3) with N of at least 1; received shape {images.shape}.")
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f"labels must be one an image: received {len(labels)} for {len(images)} images.")
+        raise checks.invalid("labels", f"be one an image, {len(images)}", f"{len(labels)}")
     return images, labels

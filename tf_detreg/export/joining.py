@@ -54,9 +54,10 @@ def _check(head: Any, tail: Any) -> None:
         raise ValueError("Only models of one subgraph can be joined: loops and branches have subgraphs of their own.")
     ((graph,), (added,)) = graphs
     if len(graph.outputs) != 1 or len(added.inputs) != 1:
-        raise ValueError("first must have one output and second one input.")
+        raise ValueError("`first` must have one output and `second` one input; received other models.")
     one, other = graph.tensors[int(graph.outputs[0])], added.tensors[int(added.inputs[0])]
     if list(one.shape) != list(other.shape) or one.type != other.type:
         raise ValueError(
-            f"first gives {list(one.shape)} of type {one.type}, second takes {list(other.shape)} of type {other.type}."
+            f"`second` must take what `first` gives, {list(one.shape)} of type {one.type}; received one that takes "
+            f"{list(other.shape)} of type {other.type}."
         )

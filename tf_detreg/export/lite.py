@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg import deprecated, extras
+from tf_detreg import checks, deprecated, extras
 from tf_detreg._compat import calibrate_only
 from tf_detreg.export import integers, metadata, publishing
 from tf_detreg.export.halving import halve
@@ -218,22 +218,22 @@ def write(
 
 
 def check_input_dtype(input_dtype: str) -> None:
-    """Refuses what a `.tflite` file cannot take images as."""
-    if input_dtype not in ("float32", "uint8"):
-        raise ValueError(f'input_dtype must be "float32" or "uint8", received {input_dtype!r}.')
+    """Refuse what a `.tflite` file cannot take images as."""
+    checks.choice("input_dtype", input_dtype, ("float32", "uint8"))
 
 
 def _check(quantize: str | None, calibration: np.ndarray | None, size: tuple[int, int]) -> None:
     if quantize not in QUANTIZATIONS:
-        raise ValueError(f"quantize must be one of {QUANTIZATIONS}, received {quantize!r}.")
+        raise checks.invalid("quantize", f"be {checks.listed(QUANTIZATIONS)}", checks.shown(quantize))
     if quantize == "int8" and (calibration is None or len(calibration) == 0):
         raise ValueError(
-            'quantize="int8" needs calibration=, some hundred typical images (N, H, W, 3) with values 0..255. '
-            'Without images, use quantize="dynamic".'
+            "`calibration` must be some hundred typical images (N, H, W, 3), values 0..255, for quantize='int8'; "
+            "received "
+            "none. Without images, use quantize='dynamic'."
         )
     if quantize == "int8" and np.shape(calibration)[1:] != (*size, 3):
         raise ValueError(
-            f"calibration must be images (N, {size[0]}, {size[1]}, 3), as the model takes them; received shape "
+            f"`calibration` must be images (N, {size[0]}, {size[1]}, 3), as the model takes them; received shape "
             f"{np.shape(calibration)}."
         )
 
@@ -250,6 +250,6 @@ def _refusal(embedder: keras.Model, error: object) -> str:
     # The converter names the ops in the middle of its long message.
     telling = [line for line in lines if "ops:" in line.lower()] or lines[-1:]
     return (
-        f"embedder={embedder.name!r} cannot run on LiteRT's built-in ops, and the runtime on phones has no others. "
+        f"`embedder`={embedder.name!r} cannot run on LiteRT's built-in ops, and the runtime on phones has no others. "
         f"Replace the layer that needs them, or serve the SavedModel. The converter said: {' '.join(telling)}"
     )

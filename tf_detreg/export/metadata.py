@@ -67,7 +67,7 @@ def one_a_line(name: str, values: Sequence[Any]) -> bytes:
     texts = [str(value) for value in values]
     for text in texts:
         if "\n" in text or "\r" in text:
-            raise ValueError(f"{name} must hold no line breaks, received {text!r}.")
+            raise ValueError(f"`{name}` must hold no line breaks; received {text!r}.")
     return "".join(f"{text}\n" for text in texts).encode()
 
 

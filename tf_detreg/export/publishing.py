@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_detreg import manifests
+from tf_detreg import checks, manifests
 from tf_detreg.files import move_new, sync, sync_entry
 from tf_detreg.workspaces import alone_in, workspace
 
@@ -186,15 +186,16 @@ def free_version(directory: str | os.PathLike[str], version: int | None) -> int:
     following = max(taken, default=0) + 1
     if version is None:
         return following
-    if isinstance(version, bool) or not isinstance(version, int | np.integer) or version < 1:
-        raise ValueError(f"version={version!r} must be a whole number of at least 1.")
+    version = checks.integer("version", version, 1)
     if version in taken:
-        raise ValueError(f"version={version} is in {str(directory)!r} already; the next free one is {following}.")
-    return int(version)
+        raise checks.invalid(
+            "version", f"be one that is not in {str(directory)!r}; the next free one is {following}", f"{version}"
+        )
+    return version
 
 
 def require_space(directory: pathlib.Path, needed: int) -> None:
-    """Raises OSError where the disk has clearly less than `needed` bytes left."""
+    """Raise OSError where the disk has clearly less than `needed` bytes left."""
     place = next(folder for folder in (directory, *directory.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     if free < needed:

@@ -103,7 +103,7 @@ def release(
     required, formats = EXACT if formats is None else formats, FORMATS if formats is None else formats
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        raise ValueError(f"formats must be some of {FORMATS}, received {unknown or formats}.")
+        raise ValueError(f"`formats` must be some of {FORMATS}; received {unknown or formats}.")
     embedder, directory = inference_model(embedder), pathlib.Path(directory)
     publishing.free_version(directory, version)
     if images is None and (check or ("int8" in formats and calibration is None)):

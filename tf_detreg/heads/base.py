@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg import deprecated, weight_groups
-from tf_detreg.heads.checks import check_built, check_choice, check_finite, check_integer, check_rate, check_width
+from tf_detreg import checks, deprecated, weight_groups
+from tf_detreg.heads.features import check_built, check_finite, check_width
 from tf_detreg.shapes import Shape
 from tf_detreg.vectors import unit
 
@@ -68,9 +68,9 @@ class Head(keras.layers.Layer):
         trainable: bool = True,
     ) -> None:
         super().__init__(name=name, dtype=_full_precision(dtype), trainable=trainable)
-        self.dim = check_integer("dim", dim, 2)
-        self.projection = check_choice("projection", projection, PROJECTIONS)
-        self.dropout = check_rate("dropout", dropout)
+        self.dim = checks.integer("dim", dim, 2)
+        self.projection = checks.choice("projection", projection, PROJECTIONS)
+        self.dropout = checks.within("dropout", dropout, 0, 1, "[)")
         self.connection = connection
         self._connect = _rms if connection == "rms" else keras.activations.get(connection)
         self.input_dropout = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy) if self.dropout else None
@@ -92,9 +92,10 @@ class Head(keras.layers.Layer):
         """Create the projection, where one is needed, and the transform."""
         width = check_width(input_shape, self.name)
         if self.projection == "never" and width != self.dim:
-            raise ValueError(
-                f'projection="never" needs features of width dim={self.dim}, received inputs of shape '
-                f'{tuple(input_shape)}. Use projection="auto".'
+            raise checks.invalid(
+                "projection",
+                f"be 'auto' or 'always' where the features' width is not dim={self.dim}",
+                f"'never' and inputs of shape {tuple(input_shape)}",
             )
         if self.projection == "always" or width != self.dim:
             self.dense = keras.layers.Dense(self.dim, name="projection", dtype=self.dtype_policy)

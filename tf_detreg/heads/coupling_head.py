@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from tf_detreg.heads.checks import check_integer, check_positive, check_rate
+from tf_detreg import checks
 from tf_detreg.heads.conditioner import Conditioner
 from tf_detreg.heads.flow import FlowHead
 
@@ -34,12 +34,12 @@ class CouplingHead(FlowHead):
         super().__init__(
             dim, penalty, measure, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable
         )
-        self.depth = check_integer("depth", depth, 1)
-        self.hidden = check_integer("hidden", hidden, 1)
-        self.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)
+        self.depth = checks.integer("depth", depth, 1)
+        self.hidden = checks.integer("hidden", hidden, 1)
+        self.hidden_layers = checks.integer("hidden_layers", hidden_layers, 0)
         self.activation = keras.activations.get(activation)
-        self.conditioner_dropout = check_rate("conditioner_dropout", conditioner_dropout)
-        self.scale_bound = check_positive("scale_bound", scale_bound)
+        self.conditioner_dropout = checks.within("conditioner_dropout", conditioner_dropout, 0, 1, "[)")
+        self.scale_bound = checks.positive("scale_bound", scale_bound)
 
     def build_conditioners(self, sizes: list[tuple[int, int]]) -> list[Conditioner]:
         """Return one built network per layer, from `(inputs, outputs)` pairs."""

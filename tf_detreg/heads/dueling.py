@@ -5,8 +5,9 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.heads.base import Head
-from tf_detreg.heads.checks import check_finite
+from tf_detreg.heads.features import check_finite
 from tf_detreg.shapes import Shape
 
 
@@ -60,10 +61,10 @@ class Dueling(keras.layers.Layer):
         trainable: bool = True,
     ) -> None:
         for role, head in (("main", main), ("rival", rival)):
-            if not isinstance(head, Head) and not (role == "rival" and head is None):
-                raise ValueError(f"{role} must be a head such as heads.RealNVP, received {head!r}.")
+            if not (role == "rival" and head is None):
+                checks.instance(role, head, Head, "a head such as heads.RealNVP")
         if rival is not None and rival.penalty > 0:
-            raise ValueError(f"rival must have a penalty of 0 or below (it raises R), received {rival.penalty}.")
+            raise checks.invalid("rival", "have a penalty of 0 or below (it raises R)", f"penalty={rival.penalty}")
         super().__init__(name=name, dtype=main.dtype_policy, trainable=trainable)
         self.main = main
         self.rival = rival_of(main) if rival is None else rival

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.heads import ode
-from tf_detreg.heads.checks import check_choice, check_integer, check_positive
 from tf_detreg.heads.field import Field, Rates
 from tf_detreg.heads.flow import FlowHead
 from tf_detreg.heads.measures import check_measure
@@ -102,14 +102,14 @@ class FFJORD(FlowHead):
         super().__init__(
             dim, penalty, measure, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable
         )
-        self.hidden = check_integer("hidden", hidden, 1)
+        self.hidden = checks.integer("hidden", hidden, 1)
         self.activation = keras.activations.get(activation)
-        self.trace = check_choice("trace", trace, ("exact", "hutchinson"))
-        self.solver = check_choice("solver", solver, ("rk4", "dormand_prince"))
-        self.steps = check_integer("steps", steps, 1)
-        self.tolerance = check_positive("tolerance", tolerance)
-        self.max_steps = check_integer("max_steps", max_steps, 1)
-        self.scale_bound = check_positive("scale_bound", scale_bound)
+        self.trace = checks.choice("trace", trace, ("exact", "hutchinson"))
+        self.solver = checks.choice("solver", solver, ("rk4", "dormand_prince"))
+        self.steps = checks.integer("steps", steps, 1)
+        self.tolerance = checks.positive("tolerance", tolerance)
+        self.max_steps = checks.integer("max_steps", max_steps, 1)
+        self.scale_bound = checks.positive("scale_bound", scale_bound)
 
     def build_flow(self) -> None:
         self.field = Field(

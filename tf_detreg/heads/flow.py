@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 from tf_detreg.heads.base import Head
-from tf_detreg.heads.checks import check_built, check_finite, check_number
+from tf_detreg.heads.features import check_built, check_finite
 from tf_detreg.heads.measures import check_measure, regularity
 
 
@@ -77,7 +77,7 @@ class FlowHead(Head):
         trainable: bool = True,
     ) -> None:
         super().__init__(dim, projection, dropout, connection, dtype, name=name, trainable=trainable)
-        self.penalty = check_number("penalty", penalty)
+        self.penalty = checks.number("penalty", penalty)
         self.measure = check_measure(measure)
 
     # What a subclass states.
@@ -152,7 +152,7 @@ class FlowHead(Head):
         y = tf.cast(tf.convert_to_tensor(y), self.compute_dtype)
         if y.shape.rank != 2 or y.shape[-1] != self.dim:
             raise ValueError(
-                f"y must have shape (batch, dim={self.dim}), as flow returns it, received {tuple(y.shape)}."
+                f"`y` must have shape (batch, dim={self.dim}), as flow returns it; received {tuple(y.shape)}."
             )
         # A new tensor, or TFP would return the input that it remembers for this very y.
         return self.bijector().inverse(tf.identity(y))

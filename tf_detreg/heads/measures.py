@@ -21,6 +21,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from tf_detreg import checks
+
 
 def shifted(s: tf.Tensor) -> tf.Tensor:
     """Return `softplus(s) − log 2`: one diagonal entry's part of `log det(J + I)`, counted from the identity."""
@@ -46,9 +48,7 @@ def check_measure(measure: str) -> str:
     Raises:
         ValueError: If it is not.
     """
-    if measure not in MEASURES:
-        raise ValueError(f"measure must be one of {sorted(MEASURES)}, received {measure!r}.")
-    return measure
+    return checks.choice("measure", measure, MEASURES)
 
 
 def regularity(log_scales: Sequence[tf.Tensor], dim: int, measure: str = "isometric") -> tf.Tensor:

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.heads.base import Head, without_penalty
-from tf_detreg.heads.checks import check_integer, check_rate
 from tf_detreg.heads.conditioner import Conditioner
 
 
@@ -61,10 +61,10 @@ class ResidualMLP(Head):
         trainable: bool = True,
     ) -> None:
         super().__init__(dim, projection, dropout, connection, name=name, dtype=dtype, trainable=trainable)
-        self.blocks = check_integer("blocks", blocks, 1)
-        self.hidden = check_integer("hidden", hidden, 1)
+        self.blocks = checks.integer("blocks", blocks, 1)
+        self.hidden = checks.integer("hidden", hidden, 1)
         self.activation = keras.activations.get(activation)
-        self.conditioner_dropout = check_rate("conditioner_dropout", conditioner_dropout)
+        self.conditioner_dropout = checks.within("conditioner_dropout", conditioner_dropout, 0, 1, "[)")
 
     def build_transform(self) -> None:
         self.nets = []

@@ -12,7 +12,7 @@ from tf_detreg.index.filters import parse
 from tf_detreg.index.items import Id, bound, is_id, not_there, unbound
 from tf_detreg.index.store import Store
 from tf_detreg.index.tuning import Tuner
-from tf_detreg.retrieval import approximate, checks, deciding
+from tf_detreg.retrieval import approximate, deciding, inputs
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.matches import Matches
@@ -202,7 +202,7 @@ class Catalog(Exports):
                 can be found.
         """
         asked = np.asarray(queries)
-        vectors, _ = checks.unit_rows(asked[None] if asked.ndim == 1 else asked, "queries")
+        vectors, _ = inputs.unit_rows(asked[None] if asked.ndim == 1 else asked, "queries")
         self._check(vectors.shape[1], "queries", fingerprint)
         return self._decider.search(vectors, k, where, engine, progress, decision)
 
@@ -238,7 +238,7 @@ class Catalog(Exports):
             >>> index.classify([[1.0, 0.2]], k=3).labels
             ['a']
         """
-        (k,) = checks.ranks_at(min(k, len(self)) if isinstance(k, int) else k, len(self))
+        (k,) = inputs.ranks_at(min(k, len(self)) if isinstance(k, int) else k, len(self))
         found = self.search(queries, k, where=where, fingerprint=fingerprint, progress=False, decision=decision)
         return deciding.vote(found, label)
 
@@ -257,7 +257,7 @@ class Catalog(Exports):
             ValueError: If `k` is larger than the gallery.
         """
         state = self._store.snapshot()
-        (k,) = checks.ranks_at(k, state.live)
+        (k,) = inputs.ranks_at(k, state.live)
         if state.live < searching.SCANN_FROM or approximate.available() is not None:
             return None
         return self._tuner.ready(state, k, progress)[0].recall

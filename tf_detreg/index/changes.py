@@ -39,7 +39,9 @@ def append(
     texts = metadata_texts(metadata, len(vectors))
     present = change.present(plain)
     if present and not replace:
-        raise ValueError(f"`ids` must all differ; {next(iter(present))!r} occurs twice: the index holds it already.")
+        raise ValueError(
+            f"`ids` must all differ; received {next(iter(present))!r}, which occurs twice: the index holds it already."
+        )
     if present:
         change.remove(present.values())
     change.append(plain, texts, vectors)

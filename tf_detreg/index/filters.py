@@ -121,7 +121,7 @@ def column_of(field: str) -> str:
     """
     if not field or '"' in field or any(ord(character) < 32 for character in field):
         raise ValueError(
-            f"A field's name must be text without double quotes and control characters; received {field!r}."
+            f"`where` must name fields by text without double quotes and control characters; received {field!r}."
         )
     return f"json_extract(metadata, {_path(field)})"
 
@@ -254,7 +254,7 @@ class _Reader:
     def _any(self) -> Filter:
         self.depth += 1
         if self.depth > _MOST_DEPTH:
-            raise ValueError(f"`where` must be at most {_MOST_DEPTH} levels deep.")
+            raise ValueError(f"`where` must be at most {_MOST_DEPTH} levels deep; received more.")
         parts = [self._every()]
         while self._taken("or"):
             parts.append(self._every())

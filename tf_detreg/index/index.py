@@ -15,7 +15,7 @@ from tf_detreg.index.change import Change
 from tf_detreg.index.filters import parse
 from tf_detreg.index.items import Id, bound, crc_of, metadata_texts, not_there, plain_ids
 from tf_detreg.index.store import FILE, Store
-from tf_detreg.retrieval import checks, parquet
+from tf_detreg.retrieval import inputs, parquet
 from tf_detreg.retrieval.decision import Decision
 
 
@@ -57,7 +57,7 @@ class Index(Catalog):
         metadata: Sequence[Mapping[str, object]] | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        vectors, _ = checks.unit_rows(embeddings, "embeddings")
+        vectors, _ = inputs.unit_rows(embeddings, "embeddings")
         self._use(Store(None, vectors.shape[1]))
         with self._store.changing() as change:
             change.set("model", fingerprint)
@@ -80,7 +80,7 @@ class Index(Catalog):
             raise ValueError(f"`dimension` must be a positive integer; received {dimension!r}.")
         path = pathlib.Path(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(f"path={str(path)!r} exists and is not empty. Choose another directory, or remove it.")
+            raise ValueError(f"`path`={str(path)!r} exists and is not empty. Choose another directory, or remove it.")
         index = cls.__new__(cls)
         index._use(Store(path, dimension))
         with index._store.changing() as change:
@@ -165,7 +165,9 @@ class Index(Catalog):
         if any((path / name).is_file() for name in (FILE, version_1.MANIFEST)):
             return
         if path.exists():
-            raise ValueError(f"path={str(path)!r} exists and is not an index. Choose another directory, or remove it.")
+            raise ValueError(
+                f"`path`={str(path)!r} exists and is not an index. Choose another directory, or remove it."
+            )
         check_file(path)
 
     @property
@@ -222,7 +224,7 @@ class Index(Catalog):
             ValueError: If an id is not in the index, or both or neither are given; nothing is removed then.
         """
         if (ids is None) == (where is None):
-            raise ValueError("Give either `ids` or `where`.")
+            raise ValueError("`ids` must be given, or `where`; received both or neither: give either `ids` or `where`.")
         with self._store.changing() as change:
             rows = change.rows_where(parse(where)) if where is not None else _rows_of(change, plain_ids(ids or []))
             change.remove(rows)
@@ -254,7 +256,7 @@ class Index(Catalog):
             ValueError: If models or dimensions differ, or ids are taken; nothing is added then.
         """
         if other is self:
-            raise ValueError("`other` must be another index.")
+            raise ValueError("`other` must be another index; received this one.")
         self._check(other.dimension, "other", other.fingerprint)
         with other._store.holding(), self._store.changing() as change:
             for rows, vectors in segments.live_blocks(other._store.snapshot().parts):
@@ -295,7 +297,7 @@ class Index(Catalog):
         fingerprint: str | None,
         replace: bool,
     ) -> int:
-        vectors, _ = checks.unit_rows(embeddings, "embeddings")
+        vectors, _ = inputs.unit_rows(embeddings, "embeddings")
         self._check(vectors.shape[1], "embeddings", fingerprint)
         with self._store.changing() as change:
             replaced = changes.append(change, vectors, ids, metadata, replace)

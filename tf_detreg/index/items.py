@@ -33,7 +33,7 @@ def plain_ids(ids: Iterable[Id], count: int | None = None) -> list[Id]:
         seen: set[Id] = set()
         for id in plain:
             if id in seen:
-                raise ValueError(f"`ids` must all differ; {id!r} occurs twice.")
+                raise ValueError(f"`ids` must all differ; received {id!r}, which occurs twice.")
             seen.add(id)
     return plain
 

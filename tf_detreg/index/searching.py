@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.index import nearest, segments
 from tf_detreg.index.filters import Filter, parse
 from tf_detreg.index.snapshot import Snapshot
 from tf_detreg.index.store import Store
 from tf_detreg.index.tuning import Tuner
-from tf_detreg.retrieval import approximate, checks
+from tf_detreg.retrieval import approximate, inputs
 from tf_detreg.retrieval.matches import Matches
 
 SCANN_FROM = 50_000  # items; below, exact search answers one query within some milliseconds
@@ -39,7 +40,7 @@ class Searcher:
             TimeoutError: If the index changes all the time.
         """
         if engine not in ENGINES:
-            raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}; received {engine!r}.")
+            raise ValueError(f"`engine` must be {checks.listed(ENGINES)}; received {engine!r}.")
         kept = parse(where) if where else None
         for _ in range(_TRIES):
             matches = self._attempt(queries, k, kept, where, engine, progress)
@@ -66,7 +67,7 @@ class Searcher:
         if count == 0:
             what = "The index is empty" if kept is None else f"`where`={where!r} matches no item of the index"
             raise ValueError(f"{what}: there is nothing to find.")
-        (k,) = checks.ranks_at(k, count)
+        (k,) = inputs.ranks_at(k, count)
         state, found, name, recall, notice = self._by_engine(state, queries, k, rows, engine, progress)
         items = self._store.items(np.unique(found.rows), state.version)
         if items is None:

@@ -63,7 +63,7 @@ class Store:
         if not create and not file.is_file():
             existing(self.directory, "path", "`tf-detreg index RUN IMAGES/ --to INDEX` makes an index.")
             raise ValueError(
-                f"path={str(self.directory)!r} is not an index: it holds no {FILE}. Make one with "
+                f"`path`={str(self.directory)!r} is not an index: it holds no {FILE}. Make one with "
                 "Index(…).save(path), or with `tf-detreg index RUN IMAGES/ --to INDEX`."
             )
         address = file.absolute().as_uri()
@@ -150,7 +150,8 @@ class Store:
         read = {name: json.loads(value) for name, value in facts.items()}
         if read.get("format") != FORMAT:
             raise ValueError(
-                f"path={str(self.directory)!r} is an index of format {read.get('format')}; this version reads {FORMAT}."
+                f"`path`={str(self.directory)!r} is an index of format {read.get('format')}; this version "
+                f"reads {FORMAT}."
             )
         known = {} if self._snapshot is None else {part.number: part for part in self._snapshot.parts}
         parts = []

@@ -50,7 +50,7 @@ def _manifest(path: pathlib.Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path, f"{MANIFEST} cannot be read") from error
     if version != _FORMAT:
-        raise ValueError(f"path={str(path)!r} is an index of format {version}; this version reads format {_FORMAT}.")
+        raise ValueError(f"`path`={str(path)!r} is an index of format {version}; this version reads format {_FORMAT}.")
     if not complete or not manifests.is_intact(manifest):
         raise _damaged(path, f"{MANIFEST} is incomplete or does not match its checksum")
     return manifest

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.base import ProxyLoss, at_label, cross_entropy
-from tf_detreg.losses.options import positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -67,9 +67,9 @@ class ArcFace(ProxyLoss):
         trainable: bool = True,
     ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
-        if not 0 <= margin < math.pi:
-            raise ValueError(f"margin is an angle in radians from 0 to below pi, received {margin}.")
-        self.scale = positive("scale", scale)
+        if not checks.is_finite(margin) or not 0 <= margin < math.pi:
+            raise checks.invalid("margin", "be an angle in radians, from 0 to below pi", checks.shown(margin))
+        self.scale = checks.positive("scale", scale)
         self.margin = margin
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:

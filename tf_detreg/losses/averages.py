@@ -5,13 +5,6 @@ import tensorflow as tf
 AVERAGES = ("nonzero", "all", "anchors")
 
 
-def check_average(average: str) -> str:
-    """Return the name of an average, or raise a `ValueError` that lists the known ones."""
-    if average not in AVERAGES:
-        raise ValueError(f"`average` must be one of {', '.join(map(repr, AVERAGES))}; received {average!r}.")
-    return average
-
-
 def average(values: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Scale values of anchors `(B,)` so that their mean over the batch is their sum over `count`; 0 if that is 0."""
     batch = tf.cast(tf.size(values), values.dtype)

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.labels import check_labels, poisoned_by_labels
 from tf_detreg.losses.loss_layer import LossLayer
-from tf_detreg.losses.options import at_least
 from tf_detreg.shapes import Shape
 from tf_detreg.vectors import unit
 
@@ -96,16 +96,16 @@ class ProxyLoss(LossLayer):
         trainable: bool = True,
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        self.num_classes = at_least("num_classes", num_classes, self.smallest_num_classes)
+        self.num_classes = checks.integer("num_classes", num_classes, self.smallest_num_classes)
         self.dim = dim
-        self.proxies_per_class = at_least("proxies_per_class", proxies_per_class, 1)
+        self.proxies_per_class = checks.integer("proxies_per_class", proxies_per_class, 1)
         self.initializer = keras.initializers.get(initializer)
 
     def build(self, labels_shape: Shape | None = None, embeddings_shape: Shape | None = None) -> None:
         given = embeddings_shape[-1] if embeddings_shape is not None else self.dim
         if given is None or (self.dim is not None and given != self.dim):
             raise ValueError(
-                f"embeddings must have a static size of dim={self.dim}, received shape {embeddings_shape}."
+                f"`embeddings` must have a static size of dim={self.dim}; received shape {embeddings_shape}."
             )
         count = self.num_classes * self.proxies_per_class
         fallback = keras.initializers.RandomNormal(stddev=(2.0 / count) ** 0.5)

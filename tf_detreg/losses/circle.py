@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import average, count_true
 from tf_detreg.losses.distances import masked_logsumexp
-from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -60,8 +60,8 @@ class Circle(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
-        self.margin = number("margin", margin)
-        self.scale = positive("scale", scale)
+        self.margin = checks.number("margin", margin)
+        self.scale = checks.positive("scale", scale)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         similarities = pairs.similarities

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.averages import check_average, pair_average
-from tf_detreg.losses.options import number
+from tf_detreg import checks
+from tf_detreg.losses.averages import AVERAGES, pair_average
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -69,12 +69,12 @@ class Contrastive(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
-        if power not in (1, 2):
-            raise ValueError(f"power must be 1 or 2, received {power}.")
-        self.positive_margin = number("positive_margin", positive_margin)
-        self.negative_margin = number("negative_margin", negative_margin)
+        if isinstance(power, bool) or power not in (1, 2):
+            raise checks.invalid("power", "be 1 or 2", checks.shown(power))
+        self.positive_margin = checks.number("positive_margin", positive_margin)
+        self.negative_margin = checks.number("negative_margin", negative_margin)
         self.power = power
-        self.average = check_average(average)
+        self.average = checks.choice("average", average, AVERAGES)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         matrix = pairs.matrix

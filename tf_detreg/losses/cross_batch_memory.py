@@ -5,9 +5,9 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.loss_layer import LossLayer
 from tf_detreg.losses.margin import Margin
-from tf_detreg.losses.options import at_least, number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.shapes import Shape
 
@@ -74,19 +74,19 @@ class CrossBatchMemory(LossLayer):
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if not isinstance(loss, PairLoss | Margin):
-            raise ValueError(f"loss must be a pair loss of tf_detreg.losses, received {loss!r}.")
+            raise ValueError(f"`loss` must be a pair loss of tf_detreg.losses; received {loss!r}.")
         if isinstance(loss, PairLoss) and loss.reduction in ("sum", "none", None):
             raise ValueError(
-                f"loss must be reduced to a mean, as a memory's is; received reduction={loss.reduction!r}."
+                f"`loss` must be reduced to a mean, as a memory's is; received reduction={loss.reduction!r}."
             )
         self.loss = loss
-        self.memory_size = at_least("memory_size", memory_size, 1)
-        self.start = at_least("start", start, 0)
-        self.batch_weight = number("batch_weight", batch_weight)
+        self.memory_size = checks.integer("memory_size", memory_size, 1)
+        self.start = checks.integer("start", start, 0)
+        self.batch_weight = checks.number("batch_weight", batch_weight)
 
     def build(self, labels_shape: Shape, embeddings_shape: Shape) -> None:
         if embeddings_shape[-1] is None:
-            raise ValueError(f"embeddings must have a static last dimension, received shape {embeddings_shape}.")
+            raise ValueError(f"`embeddings` must have a static last dimension; received shape {embeddings_shape}.")
         if isinstance(self.loss, keras.layers.Layer) and not self.loss.built:
             self.loss.build(labels_shape, embeddings_shape)
         width = labels_shape[1:] if len(labels_shape) == 2 and labels_shape[1] != 1 else ()
@@ -153,11 +153,11 @@ class CrossBatchMemory(LossLayer):
         return tf.cast(tf.reduce_mean(self.loss.call(labels, embeddings)), self.precision)
 
     def _check_size(self, embeddings: tf.Tensor) -> None:
-        size, text = embeddings.shape[0], f"memory_size={self.memory_size} must be at least the batch size"
+        size, text = embeddings.shape[0], "`memory_size` must be at least the batch size; received"
         if size is None:
-            tf.debugging.assert_less_equal(tf.shape(embeddings)[0], self.memory_size, text)
+            tf.debugging.assert_less_equal(tf.shape(embeddings)[0], self.memory_size, f"{text} {self.memory_size}.")
         elif size > self.memory_size:
-            raise ValueError(f"{text}, received {size} samples.")
+            raise ValueError(f"{text} {self.memory_size} for {size} samples.")
 
     def _write(self, labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
         """Replace the oldest entries by the batch; return their slots, `(B,)`."""

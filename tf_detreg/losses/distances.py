@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.base import log1p_sum_exp
 from tf_detreg.vectors import unit
 
@@ -10,9 +11,7 @@ DISTANCES = ("euclidean", "squared", "cosine")
 
 def check_distance(distance: str | None) -> str:
     """Return the name of a distance, or raise a `ValueError` that lists the known ones."""
-    if distance is None or distance not in DISTANCES:
-        raise ValueError(f"distance must be one of {', '.join(DISTANCES)}; received {distance!r}.")
-    return distance
+    return checks.choice("distance", distance, DISTANCES)
 
 
 def similarities(anchors: tf.Tensor, references: tf.Tensor) -> tf.Tensor:

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import squared_distances
-from tf_detreg.losses.options import at_least
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -60,8 +60,8 @@ class FastAP(PairLoss):
     ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
         if not self.normalize:
-            raise ValueError("normalize must be True: the bins cover the distances of unit vectors.")
-        self.num_bins = at_least("num_bins", num_bins, 1)
+            raise checks.invalid("normalize", "be True: the bins cover the distances of unit vectors", "False")
+        self.num_bins = checks.integer("num_bins", num_bins, 1)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         places = squared_distances(pairs.anchors, pairs.references) * (self.num_bins / 4)

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-SHAPE = "labels must have shape (batch,) or (batch, 1), one class number for each embedding"
+SHAPE = "`labels` must have shape (batch,) or (batch, 1), one class number for each embedding"
 
 
 def check_labels(labels: Any, embeddings: tf.Tensor, num_classes: int | None = None) -> tf.Tensor:
@@ -37,7 +37,7 @@ def check_labels(labels: Any, embeddings: tf.Tensor, num_classes: int | None = N
         return _from_one_hot(labels, embeddings, num_classes)
     if not labels.dtype.is_integer:
         raise ValueError(
-            f"labels must be integers (class numbers), received dtype {labels.dtype.name}. "
+            f"`labels` must be integers (class numbers); received dtype {labels.dtype.name}. "
             "Convert them with labels.astype('int32'). "
             "(A loss that owns weights belongs in training.MetricModel(embedder, loss): compile(loss=...) hands it "
             "floats, and would not train it.)"
@@ -57,7 +57,7 @@ def as_labels(labels: Any) -> tf.Tensor:
         ) from error
     if labels.dtype == tf.string:
         raise ValueError(
-            "labels must be integers (class numbers), received strings. Number them: names, labels = "
+            "`labels` must be integers (class numbers); received strings. Number them: names, labels = "
             "np.unique(labels, return_inverse=True), or with keras.layers.StringLookup in a tf.data pipeline."
         )
     return labels
@@ -66,16 +66,16 @@ def as_labels(labels: Any) -> tf.Tensor:
 def as_embeddings(embeddings: Any) -> tf.Tensor:
     """Return embeddings as a tensor of real numbers, or raise a `ValueError` that says why they are none."""
     if isinstance(embeddings, tf.RaggedTensor):
-        raise ValueError("embeddings must have shape (batch, dim), received a ragged tensor.")
+        raise ValueError("`embeddings` must have shape (batch, dim); received a ragged tensor.")
     try:
         embeddings = tf.convert_to_tensor(embeddings)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"embeddings must have shape (batch, dim), received {type(embeddings).__name__} that is no array of "
+            f"`embeddings` must have shape (batch, dim); received {type(embeddings).__name__} that is no array of "
             f"numbers: {_first_line(error)}"
         ) from error
     if not (embeddings.dtype.is_floating or embeddings.dtype.is_integer):
-        raise ValueError(f"embeddings must be floats, received dtype {embeddings.dtype.name}.")
+        raise ValueError(f"`embeddings` must be floats; received dtype {embeddings.dtype.name}.")
     return embeddings
 
 
@@ -89,7 +89,7 @@ def refuse_swapped(labels: tf.Tensor, embeddings: tf.Tensor) -> None:
     flat = embeddings.shape.rank == 1 or (embeddings.shape.rank == 2 and embeddings.shape[1] == 1)
     if wide and flat:
         raise ValueError(
-            f"labels must come first: loss(labels, embeddings); received labels of shape {tuple(labels.shape)} and "
+            f"`labels` must come first: loss(labels, embeddings); received labels of shape {tuple(labels.shape)} and "
             f"embeddings of shape {tuple(embeddings.shape)}, which seem to be swapped."
         )
 
@@ -107,7 +107,7 @@ def _from_one_hot(labels: tf.Tensor, embeddings: tf.Tensor, num_classes: int | N
         tf.math.count_nonzero(values, axis=1) == 1
     )
     text = (
-        "labels must be class numbers, or one-hot: one 1 in each row and else 0. (Soft labels have no class; several "
+        "`labels` must be class numbers, or one-hot: one 1 in each row and else 0. (Soft labels have no class; several "
         "labels a sample are for losses.NPairsMultilabel.) Smallest and largest value received:"
     )
     # Where nothing can be raised, a wrong row becomes -1 and the loss NaN.
@@ -128,7 +128,7 @@ def check_multilabels(labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
         ValueError: if the shape does not fit the embeddings, or (eagerly) another value than 0 or 1 occurs.
     """
     labels, embeddings = as_labels(labels), as_embeddings(embeddings)
-    text = "labels must have shape (batch, number of labels), with a 1 for each label that a sample has; received"
+    text = "`labels` must have shape (batch, number of labels), with a 1 for each label that a sample has; received"
     if labels.shape.rank is None:  # a tf.function that saw labels of several ranks
         with tf.control_dependencies([tf.debugging.Assert(tf.rank(labels) == 2, [text, tf.shape(labels)])]):
             labels = tf.reshape(labels, [tf.shape(embeddings)[0], -1])
@@ -137,7 +137,7 @@ def check_multilabels(labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
     if labels.dtype.is_bool:
         return labels
     fine = tf.reduce_all((labels == 0) | (labels == 1))
-    text = "labels must hold only 0 and 1. Smallest and largest value received:"
+    text = "`labels` must hold only 0 and 1. Smallest and largest value received:"
     return _guarded(fine, text, labels) == 1
 
 
@@ -148,7 +148,7 @@ def poisoned_by_labels(loss: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 def _one_per_row(labels: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
     if embeddings.shape.rank != 2:
-        raise ValueError(f"embeddings must have shape (batch, dim), received {tuple(embeddings.shape)}.")
+        raise ValueError(f"`embeddings` must have shape (batch, dim); received {tuple(embeddings.shape)}.")
     if labels.shape.rank is None:  # a tf.function that saw labels of both ranks
         one_each = (tf.size(labels) == tf.shape(embeddings)[0]) & (tf.rank(labels) <= 2)
         text = f"{SHAPE}; received labels of shape:"
@@ -166,12 +166,12 @@ def _in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
     known = (wide >= 0) & (wide <= largest)
     if num_classes is None:
         text = (
-            "labels must not be negative, nor above 2147483647. Drop unlabelled samples, or number the classes anew. "
+            "`labels` must not be negative, nor above 2147483647. Drop unlabelled samples, or number the classes anew. "
             "Smallest and largest label received:"
         )
     else:
         text = (
-            f"labels must lie in 0 .. {largest} (num_classes={num_classes}). Number the classes from 0 without gaps, "
+            f"`labels` must lie in 0 .. {largest} (num_classes={num_classes}). Number the classes from 0 without gaps, "
             "or give the loss a larger num_classes. (Classes that training does not see have no proxies: measure them "
             "with callbacks.RetrievalEvaluation, not with validation_data.) Smallest and largest label received:"
         )

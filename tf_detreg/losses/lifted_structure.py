@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import pair_average
 from tf_detreg.losses.distances import masked_logsumexp
-from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -62,7 +62,7 @@ class LiftedStructure(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
-        self.margin = number("margin", margin)
+        self.margin = checks.number("margin", margin)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         matrix = pairs.matrix

@@ -5,10 +5,10 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import average
 from tf_detreg.losses.labels import check_labels
 from tf_detreg.losses.loss_layer import LossLayer
-from tf_detreg.losses.options import at_least, number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedPairs, Pairs, occurrences
 from tf_detreg.shapes import Shape
@@ -119,11 +119,11 @@ class Margin(LossLayer):
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         if num_classes is not None:
-            num_classes = at_least("num_classes", num_classes, 1)
+            num_classes = checks.integer("num_classes", num_classes, 1)
         self.num_classes = num_classes
-        self.alpha = number("alpha", alpha)
-        self.beta_start = number("beta", beta)
-        self.nu = number("nu", nu)
+        self.alpha = checks.number("alpha", alpha)
+        self.beta_start = checks.number("beta", beta)
+        self.nu = checks.number("nu", nu)
         self.learn = learn
         self.rule = _Boundary(num_classes, alpha, nu, distance, normalize, miner)
 

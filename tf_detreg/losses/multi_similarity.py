@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses import distances
 from tf_detreg.losses.direction import hardest_positive_direction
-from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -71,10 +71,10 @@ class MultiSimilarity(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
-        self.alpha = positive("alpha", alpha)
-        self.beta = positive("beta", beta)
-        self.base = number("base", base)
-        self.direction = number("direction", direction)
+        self.alpha = checks.positive("alpha", alpha)
+        self.beta = checks.positive("beta", beta)
+        self.base = checks.number("base", base)
+        self.direction = checks.number("direction", direction)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         similarities = pairs.similarities

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import average
 from tf_detreg.losses.distances import similarities
-from tf_detreg.losses.options import number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -58,7 +58,7 @@ class NPairs(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
-        self.penalty = number("penalty", penalty)
+        self.penalty = checks.number("penalty", penalty)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         anchors, positives = chosen_pairs(pairs)

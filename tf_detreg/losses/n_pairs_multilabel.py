@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import masked_logsumexp, masked_sum
 from tf_detreg.losses.labels import check_multilabels
@@ -55,7 +56,9 @@ class NPairsMultilabel(PairLoss):
         name: str | None = None,
     ) -> None:
         if miner is not None:
-            raise ValueError("NPairsMultilabel takes no miner: positives and negatives are a matter of degree here.")
+            raise checks.invalid(
+                "miner", "be None: positives and negatives are a matter of degree here", checks.shown(miner)
+            )
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
 
     def check(self, labels: Any, embeddings: tf.Tensor) -> tf.Tensor:

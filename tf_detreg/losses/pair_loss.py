@@ -5,6 +5,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses import distances
 from tf_detreg.losses.labels import as_embeddings, as_labels, check_labels, poisoned_by_labels
 from tf_detreg.losses.options import described
@@ -54,7 +55,9 @@ class PairLoss(keras.losses.Loss):
     ) -> None:
         super().__init__(name=name, reduction=reduction)
         if distance is not None and self.default_distance is None:
-            raise ValueError(f"{type(self).__name__} works on similarities and takes no distance; got {distance!r}.")
+            raise checks.invalid(
+                "distance", f"be None: {type(self).__name__} works on similarities", checks.shown(distance)
+            )
         distance = distance or self.default_distance
         self.distance = distance and distances.check_distance(distance)
         self.normalize = normalize
@@ -124,9 +127,11 @@ class PairLoss(keras.losses.Loss):
         if hasattr(self.miner, "select"):
             return self.miner.select(pairs)
         if not pairs.within:
-            raise ValueError(
-                "miner must be a tf_detreg.miners object when a loss looks into a memory; a plain function of "
-                f"(labels, embeddings) sees only the batch. Received {self.miner!r}."
+            raise checks.invalid(
+                "miner",
+                "be a tf_detreg.miners object when a loss looks into a memory",
+                checks.shown(self.miner),
+                "A plain function of (labels, embeddings) sees only the batch.",
             )
         return self.miner(pairs.labels, tf.stop_gradient(pairs.anchors))
 

@@ -114,7 +114,7 @@ def as_masks(mined: tuple[tf.Tensor, ...], shape: tf.Tensor) -> MinedPairs:
         return MinedPairs(*mined)
     if len(mined) != 3:
         raise ValueError(
-            "miner must return two boolean masks (positives, negatives) or three index vectors (anchors, positives, "
+            "`miner` must return two boolean masks (positives, negatives) or three index vectors (anchors, positives, "
             f"negatives); received {len(mined)} items."
         )
     anchors, positives, negatives = mined

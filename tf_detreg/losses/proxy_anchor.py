@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.base import ProxyLoss, log1p_sum_exp, set_apart
-from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -73,9 +73,9 @@ class ProxyAnchor(ProxyLoss):
         trainable: bool = True,
     ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
-        self.alpha = positive("alpha", alpha)
-        self.margin = number("margin", margin)
-        self.direction = number("direction", direction)
+        self.alpha = checks.positive("alpha", alpha)
+        self.margin = checks.number("margin", margin)
+        self.direction = checks.number("direction", direction)
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         # α goes into the embeddings, δ into the sums: a pass over (B, dim) or (C,) instead of (B, C).

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.base import ProxyLoss, cross_entropy, set_apart
-from tf_detreg.losses.options import number
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -71,10 +71,8 @@ class ProxyGML(ProxyLoss):
         trainable: bool = True,
     ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
-        if not 0 < ratio <= 1:
-            raise ValueError(f"ratio must lie in (0, 1], received {ratio}.")
-        self.ratio = ratio
-        self.proxy_weight = number("proxy_weight", proxy_weight)
+        self.ratio = checks.within("ratio", ratio, 0, 1, "(]")
+        self.proxy_weight = checks.number("proxy_weight", proxy_weight)
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         similarities = tf.matmul(z, q, transpose_b=True)

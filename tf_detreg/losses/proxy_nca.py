@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.base import ProxyLoss, set_apart
-from tf_detreg.losses.options import number, positive
 from tf_detreg.losses.proxy_direction import direction_cosines
 
 
@@ -70,8 +70,8 @@ class ProxyNCA(ProxyLoss):
         trainable: bool = True,
     ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
-        self.scale = positive("scale", scale)
-        self.direction = number("direction", direction)
+        self.scale = checks.positive("scale", scale)
+        self.direction = checks.number("direction", direction)
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         similarities = tf.matmul(z, q, transpose_b=True)

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.base import ProxyLoss, cross_entropy
-from tf_detreg.losses.options import positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -60,7 +60,7 @@ class ProxyNCAPlusPlus(ProxyLoss):
         trainable: bool = True,
     ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
-        self.temperature = positive("temperature", temperature)
+        self.temperature = checks.positive("temperature", temperature)
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         return cross_entropy(labels, (2 * self.class_similarities(z, q) - 2) / self.temperature)

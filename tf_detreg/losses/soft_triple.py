@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.base import ProxyLoss, at_label, cross_entropy
-from tf_detreg.losses.options import number, positive
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -69,10 +69,10 @@ class SoftTriple(ProxyLoss):
         trainable: bool = True,
     ) -> None:
         super().__init__(num_classes, dim, proxies_per_class, initializer, name=name, dtype=dtype, trainable=trainable)
-        self.scale = positive("scale", scale)
-        self.gamma = positive("gamma", gamma)
-        self.margin = number("margin", margin)
-        self.tau = number("tau", tau)
+        self.scale = checks.positive("scale", scale)
+        self.gamma = checks.positive("gamma", gamma)
+        self.margin = checks.number("margin", margin)
+        self.tau = checks.number("tau", tau)
 
     def objective(self, labels: tf.Tensor, z: tf.Tensor, q: tf.Tensor) -> tf.Tensor:
         logits = self.scale * self.soft_similarities(z, q)

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import masked_logsumexp, masked_sum
-from tf_detreg.losses.options import positive
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -58,7 +58,7 @@ class SupCon(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(normalize=normalize, miner=miner, reduction=reduction, name=name)
-        self.temperature = positive("temperature", temperature)
+        self.temperature = checks.positive("temperature", temperature)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         logits = pairs.similarities / self.temperature

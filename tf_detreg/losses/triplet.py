@@ -5,11 +5,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.averages import average, check_average, count_true
+from tf_detreg import checks
+from tf_detreg.losses.averages import AVERAGES, average, count_true
 from tf_detreg.losses.direction import cosine_at_anchor
 from tf_detreg.losses.distances import check_distance
 from tf_detreg.losses.each_positive import sum_over_positives
-from tf_detreg.losses.options import not_negative, number
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import MinedTriplets, Pairs, as_masks
 
@@ -87,14 +87,12 @@ class Triplet(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
-        if negatives not in NEGATIVES:
-            raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}; received {negatives!r}.")
-        self.margin = not_negative("margin", margin)
-        self.negatives = negatives
+        self.margin = checks.not_negative("margin", margin)
+        self.negatives = checks.choice("negatives", negatives, NEGATIVES)
         self.soft = soft
         self.swap = swap
-        self.direction = number("direction", direction)
-        self.average = check_average(average)
+        self.direction = checks.number("direction", direction)
+        self.average = checks.choice("average", average, AVERAGES)
 
     def mined(self, pairs: Pairs) -> Pairs:
         """Return the pairs as they are: triplets cannot be put as masks, and `per_anchor` asks the miner itself."""

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import anchor_average
 from tf_detreg.losses.distances import masked_max, masked_min
-from tf_detreg.losses.options import not_negative
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -63,7 +63,7 @@ class TripletBatchHard(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
-        self.margin = not_negative("margin", margin)
+        self.margin = checks.not_negative("margin", margin)
         self.soft = soft
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:

@@ -5,10 +5,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.averages import average, count_true
 from tf_detreg.losses.distances import masked_max, masked_min
 from tf_detreg.losses.each_positive import sum_over_positives
-from tf_detreg.losses.options import not_negative
 from tf_detreg.losses.pair_loss import PairLoss
 from tf_detreg.losses.pairs import Pairs
 
@@ -64,7 +64,7 @@ class TripletSemiHard(PairLoss):
         name: str | None = None,
     ) -> None:
         super().__init__(distance=distance, normalize=normalize, miner=miner, reduction=reduction, name=name)
-        self.margin = not_negative("margin", margin)
+        self.margin = checks.not_negative("margin", margin)
 
     def per_anchor(self, pairs: Pairs) -> tf.Tensor:
         some = tf.reduce_any(pairs.negatives, axis=1, keepdims=True)

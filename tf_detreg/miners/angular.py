@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.pairs import Mined, Pairs
 from tf_detreg.miners.base import Miner
 from tf_detreg.miners.triplets import list_triplets
@@ -46,9 +47,7 @@ class Angular(Miner):
     """
 
     def __init__(self, angle: float = 20.0) -> None:
-        if not 0 < angle < 90:
-            raise ValueError(f"angle must lie between 0 and 90 degrees, received {angle}.")
-        self.angle = angle
+        self.angle = checks.within("angle", angle, 0, 90, "()")
 
     def choose(self, pairs: Pairs) -> Mined:
         squares = tf.square(pairs.matrix)

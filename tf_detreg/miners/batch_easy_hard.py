@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.distances import masked_max, masked_min
 from tf_detreg.losses.pairs import Mined, MinedPairs, Pairs
 from tf_detreg.miners.base import Miner
@@ -52,12 +53,12 @@ class BatchEasyHard(Miner):
 
     def __init__(self, positives: str = "easy", negatives: str = "semi_hard") -> None:
         for side, strategy in (("positives", positives), ("negatives", negatives)):
-            if strategy not in STRATEGIES:
-                raise ValueError(f"{side} must be one of {', '.join(STRATEGIES)}; received {strategy!r}.")
+            checks.choice(side, strategy, STRATEGIES)
         if "semi_hard" in (positives, negatives) and {positives, negatives} <= {"semi_hard", "all"}:
-            raise ValueError(
-                "a semi_hard side needs an easy or hard one on the other side to compare with; "
-                f"received positives={positives!r}, negatives={negatives!r}."
+            raise checks.invalid(
+                "positives",
+                "be easy or hard where `negatives` is semi_hard, and the reverse, to compare with",
+                f"positives={positives!r}, negatives={negatives!r}",
             )
         self.positives = positives
         self.negatives = negatives

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.options import positive
+from tf_detreg import checks
 from tf_detreg.losses.pairs import Mined, MinedTriplets, Pairs
 from tf_detreg.miners.base import Miner
 
@@ -56,11 +56,9 @@ class DistanceWeighted(Miner):
     """
 
     def __init__(self, cutoff: float = 0.5, nonzero_loss_cutoff: float | None = 1.4, seed: int | None = None) -> None:
-        if not 0 < cutoff < 2:
-            raise ValueError(f"cutoff must lie between 0 and 2, received {cutoff}.")
         if nonzero_loss_cutoff is not None:
-            positive("nonzero_loss_cutoff", nonzero_loss_cutoff)
-        self.cutoff = cutoff
+            checks.positive("nonzero_loss_cutoff", nonzero_loss_cutoff)
+        self.cutoff = checks.within("cutoff", cutoff, 0, 2, "()")
         self.nonzero_loss_cutoff = nonzero_loss_cutoff
         self.seed = seed
         # Keras' generator, not TensorFlow's: its state can be kept with a model's.

@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
+from tf_detreg import checks
 from tf_detreg.losses.distances import masked_max, masked_min
-from tf_detreg.losses.options import number
 from tf_detreg.losses.pairs import Mined, MinedPairs, Pairs
 from tf_detreg.miners.base import Miner
 
@@ -46,7 +46,7 @@ class MultiSimilarity(Miner):
     """
 
     def __init__(self, epsilon: float = 0.1) -> None:
-        self.epsilon = number("epsilon", epsilon)
+        self.epsilon = checks.number("epsilon", epsilon)
 
     def choose(self, pairs: Pairs) -> Mined:
         similarities = pairs.similarities

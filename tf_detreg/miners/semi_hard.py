@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.losses.options import not_negative
+from tf_detreg import checks
 from tf_detreg.losses.pairs import Mined, Pairs
 from tf_detreg.miners.base import Miner
 from tf_detreg.miners.triplets import list_triplets
@@ -43,7 +43,7 @@ class SemiHard(Miner):
     """
 
     def __init__(self, margin: float = 0.2) -> None:
-        self.margin = not_negative("margin", margin)
+        self.margin = checks.not_negative("margin", margin)
 
     def choose(self, pairs: Pairs) -> Mined:
         matrix = pairs.matrix

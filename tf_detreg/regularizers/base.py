@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_number
+from tf_detreg import checks
 
 
 def _snake_case(name: str) -> str:
@@ -89,7 +89,7 @@ class Regularizer(keras.layers.Layer):
     ) -> None:
         # Keras would number the objects of a process: `uniformity_7` in the log of a seventh model.
         super().__init__(name=name or _snake_case(type(self).__name__), dtype=dtype, trainable=trainable)
-        self.weight = check_number("weight", weight)
+        self.weight = checks.number("weight", weight)
 
     def penalty(self, context: Context) -> tf.Tensor:
         """Return the unweighted scalar."""

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_integer
+from tf_detreg import checks
 from tf_detreg.regularizers.base import Context, Regularizer, some_rows
 from tf_detreg.vectors import unit
 
@@ -48,7 +48,7 @@ class CenterSeparation(Regularizer):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
-        self.max_rows = check_integer("max_rows", max_rows, 1)
+        self.max_rows = checks.integer("max_rows", max_rows, 1)
         self.draws = keras.random.SeedGenerator(0)  # a random seed would shift those of all that is made later
 
     def penalty(self, context: Context) -> tf.Tensor:

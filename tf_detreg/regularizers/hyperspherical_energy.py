@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_number
+from tf_detreg import checks
 from tf_detreg.regularizers.centers import CenterSeparation, mean_over
 from tf_detreg.vectors import squared_chords
 
@@ -61,9 +61,7 @@ class HypersphericalEnergy(CenterSeparation):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
-        if check_number("power", power) < 0:
-            raise ValueError(f"power must not be negative, received {power!r}.")
-        self.power = power
+        self.power = checks.not_negative("power", power)
         self.angular = angular
         self.half = half
 

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from tf_detreg import deprecated
-from tf_detreg.heads.checks import check_integer, check_number, check_positive
+from tf_detreg import checks, deprecated
 from tf_detreg.regularizers.base import Context, Regularizer, some_rows
 from tf_detreg.vectors import unit
 
@@ -77,26 +76,22 @@ class LanguageGuidance(Regularizer):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
-        if divergence not in DIVERGENCES:
-            raise ValueError(f"divergence must be one of {DIVERGENCES}, received {divergence!r}.")
-        if on not in PLACES:
-            raise ValueError(f"on must be one of {PLACES}, received {on!r}.")
-        self.divergence = divergence
-        self.on = on
-        self.shift = check_number("shift", shift)
-        self.temperature = check_positive("temperature", temperature)
-        self.max_rows = check_integer("max_rows", max_rows, 1)
+        self.divergence = checks.choice("divergence", divergence, DIVERGENCES)
+        self.on = checks.choice("on", on, PLACES)
+        self.shift = checks.number("shift", shift)
+        self.temperature = checks.positive("temperature", temperature)
+        self.max_rows = checks.integer("max_rows", max_rows, 1)
         self.draws = keras.random.SeedGenerator(0)  # a random seed would shift those of all that is made later
         self.texts = self._frozen(texts, shape)
         self.built = True
 
     def _frozen(self, texts: Any, shape: Sequence[int] | None) -> keras.Variable:
         if texts is None and shape is None:
-            raise ValueError("texts must be given: an array of text embeddings, one row a class.")
+            raise checks.invalid("texts", "be an array of text embeddings, one row a class", "None")
         values = np.zeros(tuple(shape or ()), "float32") if texts is None else np.asarray(texts, "float32")
         if values.ndim not in (2, 3) or not np.isfinite(values).all():
             raise ValueError(
-                "texts must be a finite array (classes, size), or (classes, names, size) for several names a class; "
+                "`texts` must be a finite array (classes, size), or (classes, names, size) for several names a class; "
                 f"received shape {values.shape}."
             )
         weight = self.add_weight(name="texts", shape=values.shape, trainable=False, initializer="zeros")
@@ -176,13 +171,12 @@ def top_class_names(scores: ArrayLike, labels: ArrayLike, class_names: Sequence[
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or scores.shape != (len(labels), len(class_names)):
         raise ValueError(
-            f"scores must have shape (images, names) = ({len(labels)}, {len(class_names)}), received {scores.shape}."
+            f"`scores` must have shape (images, names) = ({len(labels)}, {len(class_names)}); received {scores.shape}."
         )
-    if not 1 <= k <= len(class_names):
-        raise ValueError(f"k must lie in 1 .. {len(class_names)}, the number of names, received {k}.")
+    k = checks.integer("k", k, 1, len(class_names))
     counts = np.bincount(labels)
     if not counts.all():
-        raise ValueError(f"every class needs an image; none has the label {int(np.argmin(counts))}.")
+        raise ValueError(f"`labels` must name every class; received none of class {int(np.argmin(counts))}.")
     sums = np.zeros((len(counts), scores.shape[1]))
     np.add.at(sums, labels, scores)
     best = np.argsort(-sums / counts[:, None], axis=1, kind="stable")[:, :k]

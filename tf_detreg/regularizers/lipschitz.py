@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.regularizers.base import Context, Regularizer
 
 PARTS = ("head", "backbone", "embedder")
@@ -52,9 +53,7 @@ class Lipschitz(Regularizer):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight=weight, name=name, dtype=dtype, trainable=trainable)
-        if part not in PARTS:
-            raise ValueError(f"part must be one of {PARTS}, received {part!r}.")
-        self.part = part
+        self.part = checks.choice("part", part, PARTS)
         self.seed = seed
         self.directions = keras.random.SeedGenerator(seed)
 

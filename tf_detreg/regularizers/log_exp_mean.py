@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_number
+from tf_detreg import checks
 from tf_detreg.regularizers.centers import CenterSeparation, log_mean_exp, mean_over
 
 
@@ -49,9 +49,7 @@ class LogExpMean(CenterSeparation):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
-        if check_number("temperature", temperature) < 0:
-            raise ValueError(f"temperature must not be negative, received {temperature!r}.")
-        self.temperature = temperature
+        self.temperature = checks.not_negative("temperature", temperature)
 
     def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         if not self.temperature:

@@ -5,8 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg import weight_groups
-from tf_detreg.heads.checks import check_integer, check_positive
+from tf_detreg import checks, weight_groups
 from tf_detreg.heads.conditioner import Conditioner
 from tf_detreg.heads.coupling import affine_coupling, split
 from tf_detreg.regularizers.base import Context, Regularizer
@@ -80,11 +79,11 @@ class NonIsotropy(Regularizer):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight, name=name, dtype=dtype, trainable=trainable)
-        self.dim = check_integer("dim", dim, 2)
-        self.depth = check_integer("depth", depth, 1)
-        self.hidden = check_integer("hidden", hidden, 1)
-        self.hidden_layers = check_integer("hidden_layers", hidden_layers, 0)
-        self.scale_bound = check_positive("scale_bound", scale_bound)
+        self.dim = checks.integer("dim", dim, 2)
+        self.depth = checks.integer("depth", depth, 1)
+        self.hidden = checks.integer("hidden", hidden, 1)
+        self.hidden_layers = checks.integer("hidden_layers", hidden_layers, 0)
+        self.scale_bound = checks.positive("scale_bound", scale_bound)
         self.exponential = exponential
         self.nets = [self._net(layer) for layer in range(self.depth)]
         self.built = True
@@ -113,7 +112,7 @@ class NonIsotropy(Regularizer):
         labels, embeddings = context.need("labels", "embeddings", by=self.name)
         z = unit(tf.cast(embeddings, self.compute_dtype))
         if z.shape[-1] != self.dim:
-            raise ValueError(f"embeddings must have size dim={self.dim}, received shape {tuple(z.shape)}.")
+            raise ValueError(f"`embeddings` must have size dim={self.dim}; received shape {tuple(z.shape)}.")
         noise, log_determinant = self.flow(z, self._own_centers(tf.reshape(labels, [-1]), z, context))
         surprise = tf.reduce_sum(tf.square(noise), axis=-1) / 2 - log_determinant
         if not self.exponential:

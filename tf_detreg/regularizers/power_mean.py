@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_number
+from tf_detreg import checks
 from tf_detreg.regularizers.centers import CenterSeparation, log_mean_exp, mean_over
 from tf_detreg.vectors import squared_chords
 
@@ -52,7 +52,7 @@ class PowerMean(CenterSeparation):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
-        self.power = check_number("power", power)
+        self.power = checks.number("power", power)
 
     def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         log_distances = tf.math.log(squared_chords(cosines)) / 2

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_detreg.heads.checks import check_positive
+from tf_detreg import checks
 from tf_detreg.regularizers.centers import CenterSeparation, log_mean_exp
 from tf_detreg.vectors import squared_chords
 
@@ -51,7 +51,7 @@ class Uniformity(CenterSeparation):
         trainable: bool = True,
     ) -> None:
         super().__init__(weight, max_rows, name=name, dtype=dtype, trainable=trainable)
-        self.temperature = check_positive("temperature", temperature)
+        self.temperature = checks.positive("temperature", temperature)
 
     def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
         return log_mean_exp(-self.temperature * squared_chords(cosines), pairs)

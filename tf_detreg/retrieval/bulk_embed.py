@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,7 @@ def bulk_embed(
 
     from tf_detreg.retrieval import beam_stages
 
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, received {batch_size!r}.")
+    batch_size = checks.integer("batch_size", batch_size, 1)
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     output = os.fspath(output)
     pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
@@ -83,7 +82,7 @@ def bulk_embed(
     result.wait_until_finish()
     counts = beam_stages.counts(result)
     if not sum(counts.values()):
-        raise ValueError(f"images={given!r} match no picture.")
+        raise ValueError(f"`images` must match pictures; received {given!r}, which match no picture.")
     return BulkResult(counts["embedded"], counts["unreadable"], output)
 
 
@@ -97,16 +96,20 @@ def read_embeddings(folder: str | os.PathLike[str]) -> tuple[list[str], np.ndarr
 
     files = sorted(tf.io.gfile.glob(os.path.join(os.fspath(folder), "embeddings-*-of-*.tfrecord")))
     if not files:
-        raise ValueError(f"folder={str(folder)!r} holds no embeddings-*.tfrecord.")
+        raise ValueError(f"`folder` must hold embeddings-*.tfrecord; received {str(folder)!r}, which holds none.")
     announced, *others = sorted({int(file.removesuffix(".tfrecord").rsplit("-", 1)[1]) for file in files})
     if others:
         counts = " and of ".join(map(str, [announced, *others]))
         raise ValueError(
-            f"folder={str(folder)!r} holds shards of several runs, of {counts}. "
+            f"`folder` must hold the shards of one run; received {str(folder)!r} with shards of several runs, of "
+            f"{counts}. "
             "Delete those of the older ones, or embed into a new folder."
         )
     if len(files) != announced:
-        raise ValueError(f"folder={str(folder)!r} holds {len(files)} of {announced} shards. Run the embedding again.")
+        raise ValueError(
+            f"`folder` must hold all shards; received {str(folder)!r} with {len(files)} of {announced} shards. Run "
+            "the embedding again."
+        )
     layout = {
         "path": tf.io.FixedLenFeature((), tf.string),
         "embedding": tf.io.FixedLenSequenceFeature((), tf.float32, allow_missing=True),

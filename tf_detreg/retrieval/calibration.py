@@ -17,8 +17,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg import extras
-from tf_detreg.retrieval import checks, intervals, trials
+from tf_detreg import checks, extras
+from tf_detreg.retrieval import intervals, trials
 from tf_detreg.retrieval.decision import Decision, Measurement
 from tf_detreg.retrieval.verification import LEAST_ERRORS
 
@@ -90,12 +90,15 @@ def calibrate(
     Reference:
         Zadrozny, Elkan: Transforming classifier scores into accurate multiclass probability estimates. KDD 2002.
     """
-    target, confidence = checks.share(target, "target"), checks.share(confidence, "confidence")
+    target, confidence = (
+        checks.within("target", target, 0, 1, "(]"),
+        checks.within("confidence", confidence, 0, 1, "(]"),
+    )
     _refuse_options(bound, method, unknown_share)
-    resamples = checks.whole(resamples, "resamples", 1)
+    resamples = checks.integer("resamples", resamples, 1)
     unit, classes, names = trials.checked(embeddings, labels)
     _refuse_few(len(unit), target)
-    options = {"neighbors": checks.whole(neighbors, "neighbors", 1), "folds": checks.whole(folds, "folds", 2)}
+    options = {"neighbors": checks.integer("neighbors", neighbors, 1), "folds": checks.integer("folds", folds, 2)}
     done = trials.run(unit, classes, (score,), density=density, seed=seed, **options)
     if not (done.has_positive & done.right).any():
         raise ValueError(
@@ -162,9 +165,9 @@ def measure(
     """
     unit, classes, names = trials.checked(embeddings, labels)
     done = trials.run(
-        unit, classes, (decision.score,), decision.neighbors, density, checks.whole(folds, "folds", 2), seed
+        unit, classes, (decision.score,), decision.neighbors, density, checks.integer("folds", folds, 2), seed
     )
-    drawn = draws(len(names), len(names), checks.whole(resamples, "resamples", 1), seed)
+    drawn = draws(len(names), len(names), checks.integer("resamples", resamples, 1), seed)
     knots = np.asarray(decision.scores), np.asarray(decision.probabilities)
     return _measure(done, decision.score, decision.threshold, knots, decision.unknown_share, drawn)
 

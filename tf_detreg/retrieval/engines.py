@@ -5,7 +5,8 @@ import time
 
 import numpy as np
 
-from tf_detreg.retrieval import approximate, checks, exact, metrics
+from tf_detreg import checks
+from tf_detreg.retrieval import approximate, exact, metrics
 from tf_detreg.retrieval.protocols import Protocol
 from tf_detreg.retrieval.ranking import Block, Vectors, ends_within_a_tie, positive_ranks
 from tf_detreg.retrieval.report import Approximation
@@ -68,9 +69,8 @@ def run(task: Task, engine: str, target_recall: float) -> Found:
     Raises:
         ValueError: If the engine is unknown or `target_recall` is not a share.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}; received {engine!r}.")
-    target_recall = checks.share(target_recall, "target_recall")
+    checks.choice("engine", engine, ENGINES)
+    target_recall = checks.within("target_recall", target_recall, 0, 1, "(]")
     if engine == "exact":
         return _exactly(task)
     budget = np.inf

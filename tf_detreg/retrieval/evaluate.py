@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg.retrieval import checks, clustering, engines, intervals, protocols
+from tf_detreg import checks
+from tf_detreg.retrieval import clustering, engines, inputs, intervals, protocols
 from tf_detreg.retrieval.report import RetrievalReport
 
 
@@ -77,9 +78,8 @@ def evaluate(
         Musgrave, Belongie, Lim: A metric learning reality check. ECCV 2020.
     """
     began = time.perf_counter()
-    if metrics not in ("all", "recall"):
-        raise ValueError(f"`metrics` must be 'all' or 'recall'; received {metrics!r}.")
-    resamples, seed = checks.whole(resamples, "resamples"), checks.whole(seed, "seed")
+    checks.choice("metrics", metrics, ("all", "recall"))
+    resamples, seed = checks.integer("resamples", resamples), checks.integer("seed", seed)
     if not isinstance(clusters, bool | np.bool_):
         raise ValueError(f"`clusters` must be True or False; received {clusters!r}.")
     queries, labels, gallery, gallery_labels, groups, gallery_groups, notes = protocols.checked(
@@ -87,13 +87,13 @@ def evaluate(
     )
     rules = protocols.choose(labels, gallery_labels, groups, gallery_groups, protocol)
     items = queries if gallery is None else gallery
-    ks = checks.ranks_at(k, len(items) - rules.searches_itself)
+    ks = inputs.ranks_at(k, len(items) - rules.searches_itself)
     task = engines.Task(queries, items, rules, ks, metrics, seed, progress)
     found = engines.run(task, engine, target_recall)
     table, notes = found.table.values, [*notes, *found.notes]
     if not table["relevant"].any():
         raise ValueError(
-            "No query has a right answer in its gallery: every class has one image, or `labels` and `gallery_labels` "
+            "No query has a relevant item in its gallery: every class has one image, or `labels` and `gallery_labels` "
             "share no class. There is nothing to measure."
         )
     per_query = {name: values for name, values in table.items() if name not in ("first_rank", "relevant")}

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg.retrieval import checks, exact
+from tf_detreg.retrieval import exact, inputs
 
 
 def search(
@@ -29,9 +29,9 @@ def search(
         [[1, 2]]
     """
     queries = np.asarray(queries)
-    queries, _ = checks.unit_rows(queries[None] if queries.ndim == 1 else queries, "queries")
-    items = queries if gallery is None else checks.unit_rows(gallery, "gallery")[0]
-    checks.same_width(queries, items)
-    (k,) = checks.ranks_at(k, len(items) - (gallery is None))
+    queries, _ = inputs.unit_rows(queries[None] if queries.ndim == 1 else queries, "queries")
+    items = queries if gallery is None else inputs.unit_rows(gallery, "gallery")[0]
+    inputs.same_width(queries, items)
+    (k,) = inputs.ranks_at(k, len(items) - (gallery is None))
     own = np.arange(len(queries)) if gallery is None else None
     return exact.search(queries, items, k, own, progress)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg.retrieval import checks, curves, trials
+from tf_detreg import checks
+from tf_detreg.retrieval import curves, trials
 from tf_detreg.retrieval.report import plain_json
 from tf_detreg.retrieval.verification import LEAST_ERRORS, bootstrap, span
 
@@ -112,10 +113,10 @@ def open_set(
         Günther, Cruz, Rudd, Boult: Toward open-set face recognition. CVPR Workshops 2017; ISO/IEC 19795-1 (the rates).
     """
     unit, classes, _ = trials.checked(embeddings, labels)
-    fpirs = tuple(sorted((checks.share(rate, "fpirs") for rate in fpirs), reverse=True))
+    fpirs = tuple(sorted((checks.within("fpirs", rate, 0, 1, "(]") for rate in fpirs), reverse=True))
     scores = (*scores, *(("density",) if density is not None and "density" not in scores else ()))
-    neighbors, resamples = checks.whole(neighbors, "neighbors", 1), checks.whole(resamples, "resamples")
-    done = trials.run(unit, classes, scores, neighbors, density, checks.whole(folds, "folds", 2), seed, progress)
+    neighbors, resamples = checks.integer("neighbors", neighbors, 1), checks.integer("resamples", resamples)
+    done = trials.run(unit, classes, scores, neighbors, density, checks.integer("folds", folds, 2), seed, progress)
     asked = done.has_positive
     if not asked.any():
         raise ValueError(

@@ -183,7 +183,7 @@ def batch(
     items = [{}] * len(ids) if metadata is None else metadata
     if rows.shape != (len(ids), width) or len(items) != len(ids):
         raise ValueError(
-            f"`ids`, `embeddings` and `metadata` must fit: received {len(ids)} ids, embeddings {rows.shape} for "
+            f"`ids`, `embeddings` and `metadata` must fit; received {len(ids)} ids, embeddings {rows.shape} for "
             f"{width} dimensions and {len(items)} mappings."
         )
     columns = [
@@ -262,16 +262,16 @@ def read(path: str | os.PathLike[str]) -> Contents:
     path = pathlib.Path(path)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
-        raise ValueError(f"path={str(path)!r} holds no *.parquet.")
+        raise ValueError(f"`path`={str(path)!r} holds no *.parquet.")
     try:
         tables = [pq.read_table(file) for file in files]
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowInvalid as error:
-        raise ValueError(f"path={str(path)!r} cannot be read: {error}.") from error
+        raise ValueError(f"`path`={str(path)!r} cannot be read: {error}.") from error
     marks = table.schema.metadata or {}
     if ID not in table.schema.names or not pa.types.is_fixed_size_list(_type_of(table.schema, VECTOR)):
         raise ValueError(
-            f"path={str(path)!r} has the columns {', '.join(table.schema.names)}; it needs `{ID}` and `{VECTOR}`, a "
+            f"`path`={str(path)!r} has the columns {', '.join(table.schema.names)}; it needs `{ID}` and `{VECTOR}`, a "
             "list of fixed length."
         )
     ids: list[str | int] = table.column(ID).to_pylist()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg.retrieval import checks
+from tf_detreg.retrieval import inputs
 
 PROTOCOLS = ("leave-one-out", "query-gallery", "cross-group")
 
@@ -159,26 +159,26 @@ def checked(
         ValueError: If anything does not fit; the message names the argument.
     """
     notes = []
-    queries, changed = checks.unit_rows(queries, "queries")
-    labels = checks.one_each(labels, len(queries), "labels", "queries")
+    queries, changed = inputs.unit_rows(queries, "queries")
+    labels = inputs.one_each(labels, len(queries), "labels", "queries")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("Give both `gallery` and `gallery_labels`, or neither (the queries then search themselves).")
     if gallery is not None:
-        gallery, gallery_changed = checks.unit_rows(gallery, "gallery")
-        checks.same_width(queries, gallery)
-        gallery_labels = checks.one_each(gallery_labels, len(gallery), "gallery_labels", "gallery")
-        checks.same_kind(labels, gallery_labels, "labels")
+        gallery, gallery_changed = inputs.unit_rows(gallery, "gallery")
+        inputs.same_width(queries, gallery)
+        gallery_labels = inputs.one_each(gallery_labels, len(gallery), "gallery_labels", "gallery")
+        inputs.same_kind(labels, gallery_labels, "labels")
         changed = changed or gallery_changed
         if gallery_groups is not None:
-            gallery_groups = checks.one_each(gallery_groups, len(gallery), "gallery_groups", "gallery")
+            gallery_groups = inputs.one_each(gallery_groups, len(gallery), "gallery_groups", "gallery")
     elif gallery_groups is not None:
         raise ValueError("`gallery_groups` came without `gallery`: `groups` alone is enough for leave-one-out.")
     elif len(queries) < 2:
         raise ValueError("`queries` holds one vector and there is no `gallery`: there is nothing to find.")
     if groups is not None:
-        groups = checks.one_each(groups, len(queries), "groups", "queries")
+        groups = inputs.one_each(groups, len(queries), "groups", "queries")
         if gallery_groups is not None:
-            checks.same_kind(groups, gallery_groups, "groups")
+            inputs.same_kind(groups, gallery_groups, "groups")
     if changed:
         notes.append("The vectors were not of length one; they were normalised, so that scores are cosines.")
     return queries, labels, gallery, gallery_labels, groups, gallery_groups, notes

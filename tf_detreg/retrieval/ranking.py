@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from tf_detreg.retrieval import checks, metrics
+from tf_detreg.retrieval import inputs, metrics
 
 TIE = 1e-6  # of distances: the rounding of a float32 embedder moves unit vectors by about as much
 
@@ -33,8 +33,8 @@ class Vectors:
 
     def __init__(self, queries: np.ndarray, gallery: np.ndarray) -> None:
         self.queries, self.gallery = queries, gallery
-        self._query_lengths = checks.lengths(queries)
-        self._lengths = self._query_lengths if gallery is queries else checks.lengths(gallery)
+        self._query_lengths = inputs.lengths(queries)
+        self._lengths = self._query_lengths if gallery is queries else inputs.lengths(gallery)
         # How far scores are from cosines, beyond rounding: rows count as of length one up to 1e-5.
         self.rounding = _ROUNDING + sum(float(np.abs(x - 1).max()) for x in (self._query_lengths, self._lengths))
 

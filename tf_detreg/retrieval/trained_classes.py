@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_detreg.retrieval import checks
+from tf_detreg.retrieval import inputs
 from tf_detreg.retrieval.evaluate import evaluate
 from tf_detreg.retrieval.report import RetrievalReport
 
@@ -142,6 +142,6 @@ def by_training(
                 continue
             if gallery is not None and not np.isin(labels[rows], among).any():
                 continue
-            ranks = checks.ranks_within(k, size)
+            ranks = inputs.ranks_within(k, size)
             reports[name] = evaluate(embeddings[rows], labels[rows], **there, k=ranks, **options)
     return TrainedClasses(len(present), counted, reports)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg.retrieval import checks, exact
+from tf_detreg.retrieval import exact, inputs
 
 SCORES = ("nearest", "margin", "mean", "normalized", "density")
 DEPTH = 32  # neighbors that the scores look at, at most
@@ -170,7 +170,7 @@ def checked(
     embeddings: ArrayLike, labels: ArrayLike, name: str = "embeddings", of: str = "labels"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit rows, class numbers from 0 and the sorted labels that they stand for."""
-    unit, _ = checks.unit_rows(embeddings, name)
-    labels = checks.one_each(labels, len(unit), of, name)
+    unit, _ = inputs.unit_rows(embeddings, name)
+    labels = inputs.one_each(labels, len(unit), of, name)
     names, classes = np.unique(labels, return_inverse=True)
     return unit, classes, names

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg.retrieval import checks, curves, intervals
+from tf_detreg import checks
+from tf_detreg.retrieval import curves, inputs, intervals
 from tf_detreg.retrieval import pairs as pair_lists
 from tf_detreg.retrieval.report import plain_json
 
@@ -155,12 +156,12 @@ def verification(
         ISO/IEC 19795-1; Bolle, Ratha, Pankanti: Error analysis of pattern recognition systems: the subsets bootstrap.
         Computer Vision and Image Understanding 93, 2004.
     """
-    unit, _ = checks.unit_rows(embeddings, "embeddings")
-    max_pairs, resamples = checks.whole(max_pairs, "max_pairs", 1), checks.whole(resamples, "resamples")
-    fars = tuple(sorted((checks.share(far, "fars") for far in fars), reverse=True))
+    unit, _ = inputs.unit_rows(embeddings, "embeddings")
+    max_pairs, resamples = checks.integer("max_pairs", max_pairs, 1), checks.integer("resamples", resamples)
+    fars = tuple(sorted((checks.within("fars", far, 0, 1, "(]") for far in fars), reverse=True))
     if labels is None and pairs is None:
         raise ValueError("`labels` is missing: give the class of each vector, or `pairs`.")
-    labels = np.arange(len(unit)) if labels is None else checks.one_each(labels, len(unit), "labels", "embeddings")
+    labels = np.arange(len(unit)) if labels is None else inputs.one_each(labels, len(unit), "labels", "embeddings")
     _, classes = np.unique(labels, return_inverse=True)
     notes: list[str] = []
     if pairs is None:
@@ -211,7 +212,7 @@ def verification(
 def _drawn(classes: np.ndarray, groups: ArrayLike | None, most: int, seed: int) -> tuple[pair_lists.Pairs, list[str]]:
     notes, codes = [], None
     if groups is not None:
-        groups = checks.one_each(groups, len(classes), "groups", "embeddings")
+        groups = inputs.one_each(groups, len(classes), "groups", "embeddings")
         _, codes = np.unique(groups, return_inverse=True)
     if (single := int((np.bincount(classes) == 1).sum())) > 0:
         notes.append(f"{single:,} classes of one image have no pair of their class; their images are in pairs of two.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.files import readable
 from tf_detreg.images import UnreadableImage, reference
 from tf_detreg.images.color import rgb
@@ -42,7 +43,7 @@ class Gallery:
         if pictures is None:
             pictures = [index.metadata(id).get("path") for id in self.ids]
         elif len(pictures) != len(index):
-            raise ValueError(f"`pictures` must hold one an item: received {len(pictures)} for {len(index)} items.")
+            raise checks.invalid("pictures", f"be one an item, {len(index)}", f"{len(pictures)}")
         self._pictures = pictures
         index.tune(min(MOST_NEIGHBORS, len(index)))
         with ThreadPoolExecutor() as pool:

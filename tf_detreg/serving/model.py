@@ -102,7 +102,8 @@ class ModelDirectory:
         found = versions(self.directory)
         if not found:
             raise ValueError(
-                f"directory={str(directory)!r} holds no numbered model version. Give the folder that "
+                f"`directory` must hold numbered versions; received {str(directory)!r}, which holds no numbered "
+                "model version. Give the folder that "
                 "export.saved_model wrote to, which has folders such as 1/ with saved_model.pb in them."
             )
         self.current = Version(self.directory / str(found[-1]))

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from tf_detreg import checks
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -61,9 +63,11 @@ class Settings:
             if isinstance(field.default, tuple):
                 if isinstance(value, str) or not all(isinstance(name, str) for name in value):
                     raise ValueError(f"`{field.name}` must be a list of names; received {value!r}.")
-            elif not value > 0 and not (field.name == "poll" and value == 0):
-                raise ValueError(f"`{field.name}` must be positive; received {value!r}.")
+            elif field.name == "poll":
+                checks.not_negative(field.name, value)
+            else:
+                checks.positive(field.name, value)
         if self.max_bodies < self.max_body:
-            raise ValueError(
-                f"`max_bodies` must be at least `max_body`, {self.max_body}; received {self.max_bodies!r}."
+            raise checks.invalid(
+                "max_bodies", f"be at least `max_body`, {self.max_body}", checks.shown(self.max_bodies)
             )

@@ -68,7 +68,7 @@ def arrays(content: Any, rows: bool, specs: dict[str, Any]) -> dict[str, np.ndar
         content = {name: [row[name] for row in content] for name in names}
     elif not rows and isinstance(content, dict) and set(content) != {"b64"}:
         if set(content) != names:
-            raise BadRequest(f"'inputs' must name {sorted(names)}, received {sorted(content)}.")
+            raise BadRequest(f"'inputs' must name {sorted(names)}; received {sorted(content)}.")
     elif len(names) == 1:
         content = {next(iter(names)): content}
     else:
@@ -141,7 +141,7 @@ def _array(name: str, value: Any, spec: Any) -> np.ndarray:
     if made.shape == (0,):  # an empty batch
         made = np.zeros((0, *shape[1:]))
     if made.dtype.kind not in "iuf":
-        raise BadRequest(f"Input {name!r} must hold numbers, received {made.dtype.kind!r} values.")
+        raise BadRequest(f"Input {name!r} must hold numbers; received {made.dtype.kind!r} values.")
     if made.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, made.shape, strict=True)):
         raise BadRequest(f"Input {name!r} has the shape {list(made.shape)}, expected {shape}.")
     return _converted(name, made, spec.dtype)

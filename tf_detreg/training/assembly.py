@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tf_detreg import heads, losses, miners, regularizers
+from tf_detreg import checks, heads, losses, miners, regularizers
 from tf_detreg.training import texts
 from tf_detreg.training.config import Part, RunConfig
 from tf_detreg.training.interpolation import Interpolation
@@ -52,20 +52,19 @@ def load_splits(config: RunConfig) -> "Splits":
     path = options.pop("path", options.pop(address, None) if address == "directory" else None if loader else name)
     if loader is None and not pathlib.Path(path).exists():
         raise ValueError(
-            f"data={name!r} is neither a data set (glyphs, digits, …) nor a folder, seen from {os.getcwd()}. Give a "
+            f"`data` must be a data set (glyphs, digits, …) or a folder; received {name!r}, seen from {os.getcwd()}. "
+            "Give a "
             "folder that holds one folder of images a class, a benchmark's folder as cub:FOLDER, or tfds:NAME."
         )
     if loader is None:
         loader = datasets.csv if pathlib.Path(path).suffix == ".csv" else datasets.folder
     elif path is None and address in ("path", "directory"):
-        raise ValueError(
-            f'data: {name} needs its folder: {{name = "{name}", path = "…"}}, or the folder\'s name itself.'
-        )
+        raise ValueError(f'`data` must say where {name} is; received no path. Give {{name = "{name}", path = "…"}}.')
     given = [] if path is None else [path]
     try:
         inspect.signature(loader).bind(*given, **options)
     except TypeError as error:
-        raise ValueError(f"data: {name} does not take these arguments: {error}") from error
+        raise ValueError(f"`data`: {name} does not take these arguments: {error}") from error
     splits: Splits = loader(*given, **options)
     return splits
 
@@ -91,8 +90,8 @@ def check_batches(config: RunConfig, train: "ImageSet") -> None:
     for field, lack in lacks.items():
         if getattr(config, field) < 2:
             raise ValueError(
-                f"{field} must be 2 or more for loss={name!r}, which compares the images of a batch with each other; "
-                f"with {field}=1 a batch holds {lack}. Raise {field}, or take a proxy loss such as 'ProxyAnchor'."
+                f"`{field}` must be 2 or more for loss={name!r}, which compares the images of a batch with each other; "
+                f"received 1, where a batch holds {lack}. Raise it, or take a proxy loss such as 'ProxyAnchor'."
             )
     if not (config.augment or config.crop) and np.bincount(train.labels).max() < 2:
         logger.warning(
@@ -224,8 +223,8 @@ def _texts(part: Part, train: "ImageSet") -> dict[str, Any]:
             return {"texts": np.stack([file[name] for name in train.class_names])}
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
-            f"regularizers: texts={part['texts']!r} must be one of {texts.SOURCES}, or an .npz file that holds the "
-            f"text embedding of each class under the class's name; see docs/training.md ({error})."
+            f"`texts` must be {checks.listed(texts.SOURCES)}, or an .npz file that holds the text embedding of each "
+            f"class under the class's name; received {part['texts']!r} ({error}). See docs/training.md."
         ) from error
 
 
@@ -244,12 +243,13 @@ def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
         if falls and before >= options["steps"]:
             given = [f"{name}={value}" for name, value in config.optimizer.items() if name.startswith(_BEFORE_THE_FALL)]
             raise ValueError(
-                f"optimizer: after {' and '.join(given)} no step of epochs={config.epochs} ({options['steps']} steps) "
+                f"`optimizer`: after {' and '.join(given)} no step of epochs={config.epochs} ({options['steps']} "
+                "steps) "
                 "is left for the learning rate to fall in. Raise epochs, lower these, or take decay='none'."
             )
         return optimizer(**options)
     except TypeError as error:
-        raise ValueError(f"optimizer: training.optimizer does not take these arguments: {error}") from error
+        raise ValueError(f"`optimizer`: training.optimizer does not take these arguments: {error}") from error
 
 
 def _make(field: str, room: "ModuleType", part: Part, label: str | None = None, **more: Any) -> Any:
@@ -261,7 +261,7 @@ def _make(field: str, room: "ModuleType", part: Part, label: str | None = None, 
     try:
         return kind(**options)
     except TypeError as error:
-        raise ValueError(f"{field}: {part['name']} does not take these arguments: {error}") from error
+        raise ValueError(f"`{field}`: {part['name']} does not take these arguments: {error}") from error
 
 
 def _find(field: str, room: "ModuleType", name: str) -> Any:
@@ -269,7 +269,9 @@ def _find(field: str, room: "ModuleType", name: str) -> Any:
     if not isinstance(kind, type):
         known = [key for key, value in vars(room).items() if isinstance(value, type)]
         near = difflib.get_close_matches(name, known, n=3) or known[:12]
-        raise ValueError(f"{field}: there is no {name!r} in {room.__name__}. Near are: {', '.join(near)}.")
+        raise checks.invalid(
+            field, f"be a class of {room.__name__}", checks.shown(name), f"Near are: {', '.join(near)}."
+        )
     return kind
 
 

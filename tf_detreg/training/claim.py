@@ -30,7 +30,9 @@ def claimed(directory: pathlib.Path) -> Iterator[None]:
         OSError: If nothing can be written there.
     """
     if directory.exists() and not directory.is_dir():
-        raise ValueError(f"directory={str(directory)!r} is a file. Choose another place.")
+        raise ValueError(
+            f"`directory` must be a directory; received the file {str(directory)!r}. Choose another place."
+        )
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         with _locked(directory):

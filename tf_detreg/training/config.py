@@ -7,6 +7,7 @@ import os
 import tomllib
 from typing import Any
 
+from tf_detreg import checks
 from tf_detreg.files import existing
 
 Part = dict[str, Any]
@@ -102,17 +103,14 @@ class RunConfig:
             self._set(field, _named(field, getattr(self, field)))
         for field in ("augment", "regularizers", "k"):
             if not isinstance(getattr(self, field), list | tuple):
-                raise ValueError(f"{field} must be a list; received {getattr(self, field)!r}.")
+                raise checks.invalid(field, "be a list", checks.shown(getattr(self, field)))
         for field in ("augment", "regularizers"):
             self._set(field, tuple(_named(field, part) for part in getattr(self, field)))
         for field in ("crop", "rival", "interpolation", "unfreezing"):
             value = getattr(self, field)
             if value is not None and not isinstance(value, dict):
-                raise ValueError(f"{field} must be a table, or left out; received {value!r}.")
-        if not isinstance(self.optimizer, dict):
-            raise ValueError(
-                f"optimizer must be a table of arguments of training.optimizer, received {self.optimizer!r}."
-            )
+                raise checks.invalid(field, "be a table, or left out", checks.shown(value))
+        checks.instance("optimizer", self.optimizer, dict, "a table of arguments of training.optimizer")
         self._set("k", tuple(self.k))
         if self.interpolation is not None and self.interpolation.get("epsilon") == 0:
             self._set("interpolation", None)
@@ -125,21 +123,15 @@ class RunConfig:
             "steps_per_execution": 1,
         }
         for field, least in least_of.items():
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{field} must be a whole number, {least} or more; received {value!r}.")
+            self._set(field, checks.integer(field, getattr(self, field), least))
         if not self.k or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.k):
-            raise ValueError(f"k must be a list of whole numbers, 1 or more; received {list(self.k)!r}.")
+            raise checks.invalid("k", "be a list of whole numbers, 1 or more", checks.shown(list(self.k)))
         for field in ("features", "health", "deterministic"):
-            if not isinstance(getattr(self, field), bool):
-                raise ValueError(f"{field} must be true or false; received {getattr(self, field)!r}.")
+            checks.flag(field, getattr(self, field))
         if self.features and (self.crop is not None or self.augment or self.unfreezing is not None):
-            raise ValueError("features=true computes features once, so leave out crop, augment and unfreezing.")
-        if self.strategy not in ("", "mirrored", "multiworker"):
-            raise ValueError(f'strategy must be "", "mirrored" or "multiworker"; received {self.strategy!r}.')
-        known = [f"recall@{k}" for k in self.k] + ["map@r"]
-        if self.monitor not in known:
-            raise ValueError(f"monitor must be one of {known}; received {self.monitor!r}.")
+            raise checks.invalid("features", "be false with crop, augment or unfreezing, being computed once", "true")
+        checks.choice("strategy", self.strategy, ("", "mirrored", "multiworker"))
+        checks.choice("monitor", self.monitor, [*(f"recall@{k}" for k in self.k), "map@r"])
 
     def _set(self, field: str, value: Any) -> None:
         object.__setattr__(self, field, value)
@@ -220,5 +212,5 @@ def _named(field: str, value: Any) -> Part:
     if isinstance(value, str) and value:
         return {"name": value}
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise ValueError(f'{field} must be a name, or a table with one ({{"name": "…"}}); received {value!r}.')
+        raise checks.invalid(field, 'be a name, or a table with one ({"name": "…"})', checks.shown(value))
     return dict(value)

@@ -9,6 +9,8 @@ import os
 
 import tensorflow as tf
 
+from tf_detreg import checks
+
 STRATEGIES = ("", "mirrored", "multiworker")
 
 
@@ -53,7 +55,7 @@ def open_place(name: str) -> Place:
     if name == "multiworker":
         first = _is_first()
         return Place(tf.distribute.MultiWorkerMirroredStrategy(), first)
-    raise ValueError(f"strategy must be one of {STRATEGIES}, received {name!r}.")
+    raise checks.invalid("strategy", f"be {checks.listed(STRATEGIES)}", checks.shown(name))
 
 
 def _is_first() -> bool:
@@ -65,8 +67,8 @@ def _is_first() -> bool:
         return kind == ("chief" if "chief" in config.get("cluster", {}) else "worker") and index == 0
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            'strategy="multiworker" needs the environment variable TF_CONFIG, such as {"cluster": {"worker": '
-            '["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; received '
+            "`strategy` must be another than 'multiworker' without the environment variable TF_CONFIG, such as "
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; received '
             f"{os.environ.get('TF_CONFIG')!r}. See docs/scaling.md."
         ) from error
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import keras
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.inference import traced
 from tf_detreg.progress import ticker
@@ -48,7 +49,7 @@ def embed(
         True
     """
     if not len(image_set):
-        raise ValueError("image_set is empty: there is nothing to embed.")
+        raise checks.invalid("image_set", "hold an image", "none")
     parts, indices = [], []
     for vectors, rows in embed_parts(embedder, image_set, batch_size, progress):
         parts.append(vectors)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.losses.labels import check_labels
 
 # What a check inside a graph says: its text, and the values that it was given.
-_FAILED = re.compile(r"assertion failed: \[(\w[^\]]*)\]((?: \[[^\]]*\])*)")
+_FAILED = re.compile(r"assertion failed: \[([`\w][^\]]*)\]((?: \[[^\]]*\])*)")
 
 
 def check_arrays(images: object, labels: object, image_shape: tuple[int | None, ...]) -> tuple[object, object]:
@@ -32,14 +33,12 @@ def check_arrays(images: object, labels: object, image_shape: tuple[int | None, 
         try:
             labels = np.asarray(labels)
         except ValueError as error:
-            raise ValueError(
-                f"labels must be one class number for each image; received a ragged list ({error})."
-            ) from error
+            raise checks.invalid("labels", "be one class number for each image", f"a ragged list ({error})") from error
     check_shapes(tuple(images.shape), tuple(getattr(labels, "shape", ())), image_shape)
     if isinstance(labels, np.ndarray) and labels.dtype.kind not in "iufb":
         kind = "strings" if labels.dtype.kind in "US" else f"dtype {labels.dtype}"
         raise ValueError(
-            f"labels must be integers (class numbers), received {kind}. Number them: names, labels = "
+            f"`labels` must be integers (class numbers); received {kind}. Number them: names, labels = "
             "np.unique(labels, return_inverse=True)."
         )
     return images, labels
@@ -55,7 +54,7 @@ def check_shapes(images: tuple[Any, ...], labels: tuple[Any, ...], image_shape: 
         return
     swapped = " images and labels are swapped: give (images, labels)." if _fits(labels[1:], image_shape) else ""
     wanted = ", ".join("any" if side is None else str(side) for side in image_shape)
-    raise ValueError(f"images must have shape (batch, {wanted}); received {images}.{swapped}")
+    raise ValueError(f"`images` must have shape (batch, {wanted}); received {images}.{swapped}")
 
 
 def check_dense(images: object, labels: object) -> None:
@@ -65,14 +64,19 @@ def check_dense(images: object, labels: object) -> None:
         ValueError: If it is.
     """
     if isinstance(images, tf.RaggedTensor):
-        raise ValueError(
-            "images are a RaggedTensor: a batch must hold images of one size. Resize them before batching, as in "
-            "dataset.map(lambda image, label: (tf.image.resize(image, (height, width)), label)).batch(…)."
+        raise checks.invalid(
+            "images",
+            "have one size in a batch",
+            "a RaggedTensor",
+            "Resize them before batching, as in "
+            "dataset.map(lambda image, label: (tf.image.resize(image, (height, width)), label)).batch(…).",
         )
     if isinstance(labels, tf.RaggedTensor):
-        raise ValueError(
-            "labels are a RaggedTensor: give one class number for each image, shape (batch,) or (batch, 1). For "
-            "several labels of an image take losses.NPairsMultilabel and columns of 0 and 1."
+        raise checks.invalid(
+            "labels",
+            "have shape (batch,) or (batch, 1), one class number for each image",
+            "a RaggedTensor",
+            "For several labels of an image take losses.NPairsMultilabel and columns of 0 and 1.",
         )
 
 

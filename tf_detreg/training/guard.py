@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_detreg import checks
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,9 +35,7 @@ class NaNGuard(keras.callbacks.Callback):
 
     def __init__(self, every: int = 100) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every must be 1 or more, received {every!r}.")
-        self.every = every
+        self.every = checks.integer("every", every, 1)
         self.reason: str | None = None
         self._good: list[np.ndarray] = []
         self._seen = self._good_at = self._epoch = self._batch = 0

@@ -173,7 +173,7 @@ def measure(
     embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2 or len(embeddings) < 2 or np.size(labels) != len(embeddings):
         raise ValueError(
-            "embeddings must have shape (N, dim) with N of 2 or more, and labels one entry for each; "
+            "`embeddings` must have shape (N, dim) with N of 2 or more, and `labels` one entry for each; "
             f"received {embeddings.shape} and {np.size(labels)} labels."
         )
     if not np.isfinite(embeddings).all():
@@ -230,7 +230,7 @@ class Health(keras.callbacks.Callback):
         super().__init__()
         if len(images) < 2 or len(images) != len(labels):
             raise ValueError(
-                f"images must be 2 or more with a label for each, received {len(images)} and {len(labels)} labels."
+                f"`images` must be 2 or more with a label for each; received {len(images)} and {len(labels)} labels."
             )
         self.images, self.labels = images, np.asarray(labels)
         self.prefix, self.margin, self.batch_size, self.settle = prefix, margin, batch_size, settle

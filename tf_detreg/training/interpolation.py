@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.shapes import Shape
 
 
@@ -57,11 +58,9 @@ class Interpolation(keras.layers.Layer):
     ) -> None:
         # In the precision of z, which is the head's: float64 stays, and no policy makes it half.
         super().__init__(autocast=False, name=name, dtype=dtype, trainable=trainable)
-        if isinstance(epsilon, bool) or not 0 < epsilon <= 1:
-            raise ValueError(f"epsilon must be above 0 and at most 1, received {epsilon!r}.")
-        if int(neighbors) != neighbors or neighbors < 1:
-            raise ValueError(f"neighbors must be a whole number, 1 or more, received {neighbors!r}.")
-        self.epsilon, self.neighbors, self.random, self.seed = float(epsilon), int(neighbors), bool(random), seed
+        self.epsilon = float(checks.within("epsilon", epsilon, 0, 1, "(]"))
+        self.neighbors = checks.integer("neighbors", neighbors, 1)
+        self.random, self.seed = bool(random), seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(

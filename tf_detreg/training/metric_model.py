@@ -8,6 +8,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg._compat import BuiltBeforehand, between_machines, clear_losses, inner_layers, loss_tracker
 from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.backbones.scaling import PixelScaling
@@ -95,15 +96,16 @@ class MetricModel(BuiltBeforehand, keras.Model):
         check_parts(loss, rival, regularizers)
         if hasattr(head, "rival"):
             if rival is not None:
-                raise ValueError("rival is given, and the embedder ends in a Dueling head that has its own: give one.")
+                raise checks.invalid(
+                    "rival", "be None with an embedder that ends in a Dueling head, which has one", checks.shown(rival)
+                )
             head, rival = head.main, head.rival
             embedder = keras.Model(backbone.inputs[0], head(backbone.outputs[0]), name=embedder.name)
         if rival is None and rival_loss_weight:
-            raise ValueError(f"rival_loss_weight={rival_loss_weight!r} needs a rival head.")
-        if rival_proxies not in ("shared", "own"):
-            raise ValueError(f'rival_proxies must be "shared" or "own", received {rival_proxies!r}.')
+            raise checks.invalid("rival_loss_weight", "be 0 without a rival", checks.shown(rival_loss_weight))
+        checks.choice("rival_proxies", rival_proxies, ("shared", "own"))
         if rival is head:
-            raise ValueError("rival is the embedder's own head: give a second one, with weights of its own.")
+            raise checks.invalid("rival", "be another head, with other weights", "the embedder's head")
         self.embedder, self.backbone, self.head, self.rival = embedder, backbone, head, rival
         self.loss_function = loss
         self.rival_loss_weight, self.rival_proxies = float(rival_loss_weight), rival_proxies
@@ -140,9 +142,18 @@ class MetricModel(BuiltBeforehand, keras.Model):
             ValueError: If a `loss` or `metrics` are given.
         """
         if kwargs.get("loss") is not None:
-            raise ValueError("loss belongs to MetricModel(embedder, loss), not to compile(): it may own proxies.")
+            raise checks.invalid(
+                "loss",
+                "be given to MetricModel(embedder, loss), which trains its proxies",
+                f"{kwargs['loss']!r} in compile()",
+            )
         if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
-            raise ValueError("metrics of single batches say little here: use callbacks.RetrievalEvaluation.")
+            raise checks.invalid(
+                "metrics",
+                "be left out, since those of single batches say little",
+                checks.shown(kwargs.get("metrics") or kwargs["weighted_metrics"]),
+                "Use callbacks.RetrievalEvaluation.",
+            )
         if isinstance(optimizer, GroupedOptimizer):
             optimizer.take_parts(self)
         for layer in self._scaling_layers():
@@ -212,7 +223,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
             The objective; its terms by name, unweighted; the batch. With several replicas, this replica's shares.
         """
         if labels is None:
-            raise ValueError("labels are missing: fit on (images, labels).")
+            raise checks.invalid("labels", "be one class number for each image", "none", "Fit on (images, labels).")
         check_dense(images, labels)
         labels = tf.convert_to_tensor(labels)
         if tf.TensorShape(images.shape).rank is not None and labels.shape.rank is not None:
@@ -220,9 +231,10 @@ class MetricModel(BuiltBeforehand, keras.Model):
         labels = class_numbers(labels) if not isinstance(self.loss_function, NPairsMultilabel) else labels
         labels = tf.squeeze(labels, -1) if labels.shape.rank == 2 and labels.shape[-1] == 1 else labels
         if self.interpolation is not None and labels.shape.rank not in (1, None):
-            raise ValueError(
-                "labels must have shape (batch,) or (batch, 1), one class number for each image, for interpolation to "
-                f"find class mates; received {labels.shape}."
+            raise checks.invalid(
+                "labels",
+                "have shape (batch,) or (batch, 1), one class number for each image, with interpolation",
+                f"shape {labels.shape}",
             )
         batch = GlobalBatch(tf.shape(images)[0])
         features = self.backbone(_at_least_one_row(images, batch), training=training)
@@ -323,9 +335,11 @@ class MetricModel(BuiltBeforehand, keras.Model):
             if isinstance(loss, keras.layers.Layer) and not loss.built:
                 loss.build((None,), (None, dim))
         if self.rival_loss_weight and _width_of_proxies(self.rival_loss) not in (None, self.rival.dim):
-            raise ValueError(
-                f"rival has dim={self.rival.dim} and is compared with the main head's proxies of dim={self.head.dim}: "
-                'give both heads one dim, or rival_proxies="own".'
+            raise checks.invalid(
+                "rival",
+                f"have the main head's dim={self.head.dim}, with whose proxies it is compared",
+                f"dim={self.rival.dim}",
+                'Give both heads one dim, or rival_proxies="own".',
             )
         self.built = True
 
@@ -336,7 +350,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
             names += ["rival_determinant"] + ["rival_loss"] * bool(self.rival_loss_weight)
         names += self._regularizer_terms
         if len({"loss", *names}) <= len(names):
-            raise ValueError(f"regularizers must have names of their own in the log, received {names}. Give name=….")
+            raise checks.invalid("regularizers", "have different names in the log", f"{names}", "Give name=….")
         return names
 
     def get_config(self) -> dict[str, Any]:
@@ -369,10 +383,12 @@ class MetricModel(BuiltBeforehand, keras.Model):
 def _images_and_labels(data: Any) -> tuple[Any, ...]:
     images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
     if weights is not None:
-        raise ValueError(
-            "sample_weight and class_weight have no place in MetricModel, whose losses compare the samples of a batch "
-            "with each other. Draw what matters more often (datasets' batches draw every class equally often), or give "
-            "a pair loss to compile(loss=...) of a plain Keras model, which weights anchors."
+        raise checks.invalid(
+            "sample_weight",
+            "be None, as `class_weight`: the losses of MetricModel compare the samples of a batch with each other",
+            "weights",
+            "Draw what matters more often (datasets' batches draw every class equally often), or give a pair loss to "
+            "compile(loss=...) of a plain Keras model, which weights anchors.",
         )
     return images, labels
 

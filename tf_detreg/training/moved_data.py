@@ -59,7 +59,8 @@ def check_same_data(facts: dict[str, Any], found: dict[str, Any], data: dict[str
     if lines:
         where = data.get("path", data["name"])
         raise ValueError(
-            f"data={where!r} holds other images than those of the run {str(directory)!r}:\n  "
+            f"`data` must be where the run's images are; received {where!r}, which holds other images than those of "
+            f"the run {str(directory)!r}:\n  "
             + "\n  ".join(lines)
             + "\nGive the address that the run's own images have now."
         )

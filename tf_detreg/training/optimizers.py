@@ -1,8 +1,6 @@
 """One optimizer, three groups of weights: backbone, heads and proxies, each with a learning rate."""
 
 import contextlib
-import math
-import numbers
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg._compat import moving_averages, optimized, optimizer_for
 from tf_detreg.replicas import replica_count
 from tf_detreg.training.groups import GroupMap
@@ -46,9 +45,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
         name: str | None = None,
     ) -> None:
         super().__init__(GroupMap.of(optimizer_map), loss_scale_factor=loss_scale_factor, name=name)
-        if group_clipnorm is not None and not group_clipnorm > 0:
-            raise ValueError(f"clipnorm must be above 0, received {group_clipnorm!r}.")
-        self.group_clipnorm = group_clipnorm
+        self.group_clipnorm = None if group_clipnorm is None else checks.positive("clipnorm", group_clipnorm)
 
     def group_of(self, variable: keras.Variable) -> str:
         """Return `"backbone"`, `"head"` or `"proxies"`."""
@@ -187,18 +184,12 @@ def optimizer(
     Reference:
         Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020 (faster proxies, frozen first epochs).
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {METHODS}, received {method!r}.")
-    rates = (backbone_rate, head_rate, proxy_factor)
-    if not all(isinstance(rate, numbers.Real) and math.isfinite(rate) and rate >= 0 for rate in rates):
-        raise ValueError(
-            "backbone_rate, head_rate and proxy_factor must be finite numbers, none negative, received "
-            f"{backbone_rate!r}, {head_rate!r} and {proxy_factor!r}."
-        )
-    if decay == "step" and steps is not None and not (decay_every and decay_every > 0):
-        raise ValueError(
-            f'decay="step" needs decay_every, the steps between two falls, above 0; received {decay_every!r}.'
-        )
+    checks.choice("method", method, METHODS)
+    checks.not_negative("backbone_rate", backbone_rate)
+    checks.not_negative("head_rate", head_rate)
+    checks.not_negative("proxy_factor", proxy_factor)
+    if decay == "step" and steps is not None:
+        checks.positive("decay_every", decay_every)  # steps from one fall to the next
 
     def make(group: str, rate: float, delay: int = 0) -> keras.optimizers.Optimizer:
         schedule = rate

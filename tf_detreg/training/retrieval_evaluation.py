@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tf_detreg.retrieval import RetrievalReport, checks, evaluate
+from tf_detreg import checks
+from tf_detreg.retrieval import RetrievalReport, evaluate, inputs
 from tf_detreg.retrieval.trained_classes import by_training, is_trained
 from tf_detreg.training.embedding import Embedded, embed
 from tf_detreg.training.optimizers import averaged
@@ -53,18 +54,20 @@ class RetrievalEvaluation(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         if not hasattr(image_set, "indexed"):
-            raise ValueError(
-                f"image_set must be a datasets.ImageSet, received {type(image_set).__name__}. Make one of arrays with "
-                "datasets.ImageSet(labels, class_names, images), or of a folder with datasets.folder(path)."
+            raise checks.invalid(
+                "image_set",
+                "be a datasets.ImageSet",
+                type(image_set).__name__,
+                "Make one of arrays with datasets.ImageSet(labels, class_names, images), or of a folder with "
+                "datasets.folder(path).",
             )
         if not has_pairs(image_set):
-            raise ValueError(
-                f"image_set has {len(image_set)} images and no class with two of them: there is nothing to retrieve."
+            raise checks.invalid(
+                "image_set", "hold a class with two images, so that one can find the other", f"{len(image_set)} images"
             )
-        if every < 1:
-            raise ValueError(f"every must be 1 or more, received {every!r}.")
-        self.image_set, self.prefix, self.every, self.batch_size = image_set, prefix, every, batch_size
-        self.k = checks.ranks_at(k, sys.maxsize)  # `retrieve` leaves out those beyond the size of the set
+        self.every = checks.integer("every", every, 1)
+        self.image_set, self.prefix, self.batch_size = image_set, prefix, batch_size
+        self.k = inputs.ranks_at(k, sys.maxsize)  # `retrieve` leaves out those beyond the size of the set
 
     @property
     def names(self) -> list[str]:
@@ -103,7 +106,7 @@ def retrieve(
     """
     found, there = _embedded(embedder, image_set, gallery, batch_size)
     size = len(there["gallery_labels"]) if there else len(found.labels) - 1
-    ranks = checks.ranks_within(k, size)
+    ranks = inputs.ranks_within(k, size)
     return evaluate(
         found.embeddings, found.labels, **there, k=ranks, engine="exact", resamples=resamples, progress=False
     )
@@ -132,7 +135,7 @@ def final_evaluation(
     found, there = _embedded(embedder, image_set, gallery)
     size = len(there["gallery_labels"]) if there else len(found.labels) - 1
     options = {"engine": "exact", "resamples": 1000, "progress": False, **there}
-    whole = evaluate(found.embeddings, found.labels, k=checks.ranks_within(k, size), **options)
+    whole = evaluate(found.embeddings, found.labels, k=inputs.ranks_within(k, size), **options)
     trained = is_trained(image_set.class_names, trained_on)
     parts = by_training(found.embeddings, found.labels, trained, k=k, **options)
     return {**whole.to_dict(), **parts.to_dict()}

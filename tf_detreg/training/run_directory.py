@@ -37,10 +37,14 @@ def prepare(directory: pathlib.Path, resume: bool) -> None:
     """
     if not all(_precedes_a_run(path.name) for path in directory.iterdir()):
         if not (directory / CONFIG).is_file():
-            raise ValueError(f"directory={str(directory)!r} is not empty and not a run. Choose another directory.")
+            raise ValueError(
+                f"`directory` must be empty or a run; received {str(directory)!r}, which is not empty. Choose "
+                "another directory."
+            )
         if not resume:
             raise ValueError(
-                f"directory={str(directory)!r} already holds a run. Go on with it (resume=True, --resume), or choose "
+                f"`directory` must be empty for a new run; received {str(directory)!r}, which already holds a run. "
+                "Go on with it (resume=True, --resume), or choose "
                 "another directory."
             )
     with replacing(directory / _PROBE) as temporary:

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
+
 DECAYS = ("none", "linear", "cosine", "step")
 
 
@@ -47,18 +49,16 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
         name: str = "warm_up_decay",
     ) -> None:
         super().__init__()
-        if not (math.isfinite(rate) and rate >= 0):
-            raise ValueError(f"rate must be finite and not negative, received {rate!r}.")
-        if decay not in DECAYS:
-            raise ValueError(f"decay must be one of {DECAYS}, received {decay!r}.")
+        checks.not_negative("rate", rate)
+        checks.choice("decay", decay, DECAYS)
+        checks.not_negative("warmup", warmup)
+        checks.not_negative("delay", delay)
         if decay in ("linear", "cosine") and (steps is None or steps <= warmup + delay):
-            raise ValueError(
-                f'decay="{decay}" needs steps above warmup + delay = {warmup + delay}, received {steps!r}.'
+            raise checks.invalid(
+                "steps", f"be above warmup + delay = {warmup + delay} for decay={decay!r}", checks.shown(steps)
             )
-        if decay == "step" and not (every and every > 0):
-            raise ValueError(f'decay="step" needs every=…, the steps between two falls, above 0; received {every!r}.')
-        if warmup < 0 or delay < 0:
-            raise ValueError(f"warmup and delay must not be negative, received {warmup!r} and {delay!r}.")
+        if decay == "step":
+            checks.positive("every", every)  # steps from one fall to the next
         self.rate, self.steps, self.warmup, self.decay = float(rate), steps, int(warmup), decay
         self.delay, self.every, self.factor, self.name = int(delay), every, float(factor), name
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tf_detreg import checks
+
 if TYPE_CHECKING:
     from tf_detreg.regularizers import SentenceEncoder
 
@@ -39,7 +41,7 @@ def embeddings(source: str, names: Sequence[str]) -> np.ndarray:
         return _sentences(tuple(names))
     if source == "character trigrams":
         return regularizers.embed_names(names, character_trigrams, template="{}")
-    raise ValueError(f"`source` must be one of {SOURCES}, received {source!r}.")
+    raise checks.invalid("source", f"be {checks.listed(SOURCES)}", checks.shown(source))
 
 
 def character_trigrams(texts: Sequence[str]) -> np.ndarray:

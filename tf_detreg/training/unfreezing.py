@@ -2,6 +2,8 @@
 
 import keras
 
+from tf_detreg import checks
+
 
 class GradualUnfreezing(keras.callbacks.Callback):
     """Freezes the backbone at first and frees it from its top downwards, one stage every few epochs.
@@ -30,8 +32,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
     def __init__(self, start: int = 1, every: int = 1, stages: int = 4, keep_batch_norm: bool = True) -> None:
         super().__init__()
         for name, value, least in (("start", start, 0), ("every", every, 1), ("stages", stages, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be {least} or more, received {value!r}.")
+            checks.integer(name, value, least)
         self.start, self.every, self.stages, self.keep_batch_norm = start, every, stages, keep_batch_norm
         self._share: float | None = None
 

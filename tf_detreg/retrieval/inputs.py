@@ -1,4 +1,4 @@
-"""What every entrance of retrieval asks of its input, with errors that say what to do."""
+"""Checks of the vectors, labels and ranks that retrieval is given."""
 
 from collections.abc import Sequence
 
@@ -30,12 +30,12 @@ def unit_rows(vectors: ArrayLike, name: str) -> tuple[np.ndarray, bool]:
     try:
         vectors = np.asarray(vectors)
     except ValueError as error:
-        raise ValueError(f"`{name}` must be vectors of one length, shape (N, dim): {error}") from error
+        raise ValueError(f"`{name}` must be vectors of shape (N, dim); received rows that differ: {error}") from error
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         hint = " Are embeddings and labels swapped? Embeddings come first." if vectors.ndim == 1 else ""
         raise ValueError(f"`{name}` must be vectors of shape (N, dim); received shape {vectors.shape}.{hint}")
     if len(vectors) == 0:
-        raise ValueError(f"`{name}` is empty: there is nothing to search. Give at least one vector.")
+        raise ValueError(f"`{name}` must hold at least one vector; received none: it is empty.")
     if vectors.dtype.kind not in "fiu" and vectors.dtype.name != "bfloat16":
         raise ValueError(f"`{name}` must be real numbers; received dtype {vectors.dtype}.")
     length = lengths(vectors)
@@ -82,7 +82,9 @@ def one_each(values: ArrayLike, count: int, name: str, of: str) -> np.ndarray:
     try:
         values = np.asarray(values)
     except ValueError as error:
-        raise ValueError(f"`{name}` must hold one value for each of the {count} `{of}`, not lists: {error}") from error
+        raise ValueError(
+            f"`{name}` must hold one value for each of the {count} `{of}`; received lists: {error}"
+        ) from error
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or len(values) != count:
@@ -145,17 +147,3 @@ def ranks_within(k: Sequence[int], gallery_size: int) -> list[int]:
         [1, 2, 4]
     """
     return [rank for rank in k if rank <= gallery_size] or [1]
-
-
-def share(value: float, name: str) -> float:
-    """A number above 0 and at most 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not 0 < value <= 1:
-        raise ValueError(f"`{name}` must be a number above 0 and at most 1; received {value!r}.")
-    return float(value)
-
-
-def whole(value: int, name: str, least: int = 0) -> int:
-    """A whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"`{name}` must be a whole number, {least} or more; received {value!r}.")
-    return int(value)
