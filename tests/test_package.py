@@ -46,7 +46,7 @@ def test_another_backend_is_refused_in_words():
 def test_load_says_what_it_wants(tmp_path):
     import tf_detreg
 
-    with pytest.raises(ValueError, match=r"\.keras file"):
+    with pytest.raises(FileNotFoundError, match=r"\.keras file"):
         tf_detreg.load(tmp_path / "nothing.keras")
 
 
