@@ -40,7 +40,7 @@ class Listed:
     metadata: list[dict[str, object]]
     skipped: int = 0
 
-    def subset(self, rows: Sequence[int]) -> "Listed":
+    def subset(self, rows: Sequence[int] | np.ndarray) -> "Listed":
         """Return some of them."""
         chosen = self.images.subset(np.asarray(rows, np.int64))
         return Listed(chosen, [self.ids[row] for row in rows], [self.metadata[row] for row in rows], self.skipped)

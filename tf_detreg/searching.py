@@ -107,7 +107,10 @@ def embed_files(
             np.savez(file, embeddings=found.embeddings, paths=np.asarray(names))
     else:
         metadata = item_metadata(names, images)
-        model = {"model": pathlib.Path(directory).resolve().name, "fingerprint": retrieval.fingerprint(run.embedder)}
+        model: dict[str, Any] = {
+            "model": pathlib.Path(directory).resolve().name,
+            "fingerprint": retrieval.fingerprint(run.embedder),
+        }
         table = parquet.schema(found.embeddings.shape[1], parquet.fields_of(metadata), **model)
         with parquet.writing(out, table) as write:
             write(names, found.embeddings, metadata)

@@ -153,9 +153,10 @@ def sections(image_set: "ImageSet", embeddings: ArrayLike, k: int = 10, show: in
     found = inspect(embeddings, image_set.labels, k, show)
     names = np.asarray(image_set.class_names, object)
     item_names = names[image_set.labels]
+    rows = np.asarray(embeddings)
     hard = "<p>Every query finds its class first.</p>"
     if len(found.hardest):
-        hard = neighbors.within(image_set, embeddings, found.hardest, min(8, found.k)).to_html()
+        hard = neighbors.within(image_set, rows, found.hardest, min(8, found.k)).to_html()
     confused = "<p>No class is taken for another one.</p>"
     if len(found.confused):
         confused = report.table([_pair(image_set, names, *row) for row in found.confused], plain=True)

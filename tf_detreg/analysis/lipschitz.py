@@ -367,7 +367,7 @@ def _as_they_are(x: tf.Tensor, *_: Any) -> tf.Tensor:
 
 
 def _take(
-    data: "ImageSet | ArrayLike",
+    data: Any,
     labels: ArrayLike | None,
     random: np.random.Generator,
     count: int,
@@ -446,7 +446,8 @@ def _secants_of(x: tf.Tensor, y: tf.Tensor, first: np.ndarray, second: np.ndarra
 def _steps(pairs: Sequence[np.ndarray], x: tf.Tensor, held: int = 2**25) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Some pairs of row numbers at a time: copies of the points that belong to them take 32 MB."""
     size = max(1, held // (x.dtype.size * int(np.prod(x.shape[1:]))))
-    return (tuple(rows[i : i + size] for rows in pairs) for i in range(0, max(1, len(pairs[0])), size))
+    first, second = pairs
+    return ((first[i : i + size], second[i : i + size]) for i in range(0, max(1, len(first)), size))
 
 
 def _ratios(rise: np.ndarray, run: np.ndarray) -> np.ndarray:
@@ -481,14 +482,14 @@ def _rows_of_each_class(labels: np.ndarray, most: int) -> np.ndarray:
 def _spectrum(
     function: Callable[..., tf.Tensor],
     x: tf.Tensor,
-    width: int,
+    width: int | None,
     limit: int,
     memory: float,
     name: str,
     progress: bool | None,
 ) -> np.ndarray | None:
     """All singular values at a few points; None if the Jacobians are too large."""
-    if int(np.prod(x.shape[1:])) * width > limit**2:
+    if width is None or int(np.prod(x.shape[1:])) * width > limit**2:
         return None
     with ticker(f"{name}: singular values", len(x) * width, progress) as tick:
         found = singular_values(function, x, memory, tick)

@@ -8,12 +8,13 @@ import os
 import pathlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_detreg import extras
 from tf_detreg.files import replacing
+from tf_detreg.images.geometry import height_width
 
 if TYPE_CHECKING:
     from tf_detreg.datasets import ImageSet
@@ -85,7 +86,7 @@ class Neighbors:
         lines = []
         for q, names in enumerate(self.found_names):
             cells = [f"{name} {self.scores[q, n]:.3f}" for n, name in enumerate(names)]
-            if self.accepted is None:
+            if self.accepted is None or self.probabilities is None:
                 lines.append(f"{self.query_names[q]}: {', '.join(cells)}")
                 continue
             cells = [f"{cell} ({100 * self.probabilities[q, n]:.0f} %)" for n, cell in enumerate(cells)]
@@ -97,14 +98,14 @@ class Neighbors:
 
     def rows(self) -> list[dict[str, object]]:
         """One mapping a query for JSON: `query`, `match` (null without a decision) and its `neighbors`."""
-        rows = []
+        rows: list[dict[str, object]] = []
         for q, names in enumerate(self.found_names):
             neighbors: list[dict[str, object]] = [
                 {"name": name, "score": round(float(self.scores[q, n]), 6)} for n, name in enumerate(names)
             ]
             if self.items is not None:
                 neighbors = [one | dict(item) for one, item in zip(neighbors, self.items[q], strict=True)]
-            if self.accepted is not None:
+            if self.accepted is not None and self.probabilities is not None:
                 for n, one in enumerate(neighbors):
                     one["probability"] = round(float(self.probabilities[q, n]), 4)
                     one["accepted"] = bool(self.accepted[q, n])
@@ -141,10 +142,14 @@ class Neighbors:
                 picture = self.queries[row] if column == 0 else self.found[row, column - 1]
                 pixels = np.asarray(Image.fromarray(picture).resize((tile, tile)))
                 axes.imshow(pixels, extent=(x, x + tile, y + tile, y), interpolation="nearest", aspect="auto")
-                frame = {"fill": False, "edgecolor": self._color(row, column), "linewidth": 3 * 72 / 100}
+                frame: dict[str, Any] = {
+                    "fill": False,
+                    "edgecolor": self._color(row, column),
+                    "linewidth": 3 * 72 / 100,
+                }
                 axes.add_patch(Rectangle((x - 1.5, y - 1.5), tile + 3, tile + 3, **frame))
                 # A dollar sign in a name is no mathematics.
-                style = {"family": fonts, "fontsize": 7.5, "va": "top", "parse_math": False}
+                style: dict[str, Any] = {"family": fonts, "fontsize": 7.5, "va": "top", "parse_math": False}
                 axes.text(x, y + tile + 4, texts[row][column], **style)
         axes.set(xlim=(0, width), ylim=(height, 0))
         with replacing(path) as temporary:
@@ -164,7 +169,7 @@ class Neighbors:
         return _RIGHT if self.right[row, column - 1] else _WRONG
 
 
-def within(image_set: "ImageSet", embeddings: np.ndarray, queries: Sequence[int], k: int = 8) -> Neighbors:
+def within(image_set: "ImageSet", embeddings: np.ndarray, queries: Sequence[int] | np.ndarray, k: int = 8) -> Neighbors:
     """The neighbors of some images of a set among all the others.
 
     Args:
@@ -187,7 +192,7 @@ def within(image_set: "ImageSet", embeddings: np.ndarray, queries: Sequence[int]
 def across(
     image_set: "ImageSet",
     embeddings: np.ndarray,
-    queries: Sequence[int],
+    queries: Sequence[int] | np.ndarray,
     gallery: "ImageSet",
     gallery_embeddings: np.ndarray,
     k: int = 8,
@@ -289,5 +294,4 @@ def _fonts(text: str) -> tuple[list[str], set[int]]:
 
 
 def _height_width(image_set: "ImageSet") -> tuple[int, int]:
-    size = image_set.image_size
-    return (size, size) if isinstance(size, int) else tuple(size)
+    return height_width(image_set.size)

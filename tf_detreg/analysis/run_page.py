@@ -134,16 +134,17 @@ def _together(queries: "ImageSet", gallery: "ImageSet | None" = None) -> "ImageS
     """Queries and gallery as one set."""
     if gallery is None:
         return queries
-    pixels = {"images": None, "paths": [*(queries.paths or ()), *(gallery.paths or ())]}
+    pixels: dict[str, Any] = {"images": None, "paths": [*(queries.paths or ()), *(gallery.paths or ())]}
     if queries.images is not None:
-        pixels = {"images": np.concatenate([queries.images, gallery.images])}
+        pixels = {"images": np.concatenate([queries.pixels, gallery.pixels])}
     labels = np.concatenate([queries.labels, gallery.labels])
     return dataclasses.replace(queries, labels=labels, groups=None, **pixels)
 
 
 def _choose(per_query: Mapping[str, np.ndarray], seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Some queries at random, and some of those whose nearest neighbor is wrong; lone queries are neither."""
+    """Some queries at random, and some of those whose nearest neighbor is wrong; neither without positives."""
     rng = np.random.default_rng(seed)
     known = per_query["relevant"] > 0
     wrong = known & (per_query["first_rank"] > 1)
-    return tuple(np.sort(rng.permutation(np.flatnonzero(mask))[:count]) for mask in (known, wrong))
+    some, mistaken = (np.sort(rng.permutation(np.flatnonzero(mask))[:count]) for mask in (known, wrong))
+    return some, mistaken

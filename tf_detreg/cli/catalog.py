@@ -1,9 +1,8 @@
 """`index`: build an index of images, change it, look at it, and hand it on."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 class _BuildsByDefault(TyperGroup):
     """`tf-detreg index RUN IMAGES/` builds, as `tf-detreg index build RUN IMAGES/` does."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `build` in front of arguments that begin with no command."""
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["build", *args]

@@ -41,7 +41,7 @@ def calibrate(
     typer.echo(f"Decision    {run / 'decision.json'}")
     decision.plot_reliability(run / "reliability.png")
     typer.echo(f"Picture     {run / 'reliability.png'}")
-    if catalog is not None:
+    if catalog is not None and index is not None:
         decision.refuse_other_model(catalog.fingerprint)
         catalog.decision = decision
         catalog.save(index)  # an index of version 0.1 was read into memory

@@ -50,7 +50,7 @@ def evaluate(
     done = training.load_run(run, data)
     splits = done.splits()
     found, *gallery = embed_held_back(done, splits, progress=None)
-    there = {"gallery": gallery[0].embeddings, "gallery_labels": gallery[0].labels} if gallery else {}
+    there: dict[str, Any] = {"gallery": gallery[0].embeddings, "gallery_labels": gallery[0].labels} if gallery else {}
     if cross_group:
         there |= _groups(splits.train.name, found, *gallery)
     report = retrieval.evaluate(

@@ -1,7 +1,7 @@
 """`export`, `serve`: from a run to what answers requests."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,11 +47,12 @@ def export(
     done = training.load_run(run, data)
     splits = done.splits()
     test = held_back(splits) if verify else splits.train  # which is then not looked at
-    card = {"name": name or run.resolve().name, "data": _data_of(splits), "recipe": done.config.to_dict()}
+    title = name or run.resolve().name
+    card: dict[str, Any] = {"name": title, "data": _data_of(splits), "recipe": done.config.to_dict()}
     card |= {**exporting.run_results(run), "license": license}
     released = exporting.release(
         done.embedder,
-        to / card["name"],
+        to / title,
         test,
         formats=formats or None,
         calibration=splits.train,

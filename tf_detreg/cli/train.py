@@ -91,7 +91,13 @@ def train(
         config = config.replace(crop=None, augment=(), unfreezing=None)
     parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
     parts |= {"loss": {"name": loss}, "backbone": {"name": backbone}}
-    changes = {"epochs": epochs, "image_size": image_size, "classes": classes, "images": images, "seed": seed}
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "image_size": image_size,
+        "classes": classes,
+        "images": images,
+        "seed": seed,
+    }
     changes |= {"strategy": strategy, "features": features} | {
         key: _changed(getattr(config, key), part) for key, part in parts.items()
     }

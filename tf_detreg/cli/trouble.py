@@ -33,11 +33,14 @@ def explain(error: Exception) -> str | None:
 @contextlib.contextmanager
 def show_log() -> Iterator[None]:
     """Shows the library's notes and warnings on standard error, each text once, while the block runs."""
-    log, handler, seen = logging.getLogger("tf_detreg"), logging.StreamHandler(sys.stderr), set()
+    log, handler = logging.getLogger("tf_detreg"), logging.StreamHandler(sys.stderr)
+    seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        return not (text in seen or seen.add(text))
+        known = text in seen
+        seen.add(text)
+        return not known
 
     handler.addFilter(is_new)
     level, propagate = log.level, log.propagate

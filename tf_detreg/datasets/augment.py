@@ -42,7 +42,7 @@ def augmenter(augment: Callable[..., Any] | None) -> Callable[..., Any]:
 def _flat(augment: Any) -> list[Any] | None:
     """The layers of a (nested) Sequential in order; None for a plain function."""
     if isinstance(augment, keras.Sequential):
-        return [inner for layer in augment.layers for inner in _flat(layer)]
+        return [inner for layer in augment.layers for inner in _flat(layer) or ()]
     return [augment] if isinstance(augment, keras.layers.Layer) else None
 
 

@@ -60,7 +60,7 @@ def training_batches(
             "`crop` cuts while decoding files; for images in memory use `augment=keras.layers.RandomCrop`."
         )
     if image_set.paths is None:
-        source = _MemoryPixels(image_set, image_size)
+        source: RowSource = _MemoryPixels(image_set, image_size)
     else:
         source = _TrainingFiles(image_set, image_size, crop, max_unreadable)
     drawn = sampler(image_set.labels, classes, images, seed)
@@ -185,15 +185,15 @@ class _MemoryPixels:
     may_fail = False
 
     def __init__(self, image_set: ImageSet, image_size: Size | None) -> None:
-        self._set, self._gray = image_set, is_gray_view(image_set.images)
-        self._size = height_width(image_set.image_size if image_size is None else image_size)
+        self._set, self._gray = image_set, is_gray_view(image_set.pixels)
+        self._size = height_width(image_set.size if image_size is None else image_size)
 
     def finish_epoch(self) -> None:
         """Nothing to tell: what lies in memory can be read."""
 
     def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))
-        size = self._set.images.shape[1:3]
+        size = self._set.pixels.shape[1:3]
         rows.set_shape((*indices.shape, *size, 1 if self._gray else 3))
         labels.set_shape(indices.shape)
         if size != self._size:
@@ -201,7 +201,7 @@ class _MemoryPixels:
         return tf.repeat(rows, 3, axis=-1) if self._gray else rows, labels, tf.ones_like(indices, tf.bool)
 
     def _gather(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = self._set.images[..., :1] if self._gray else self._set.images
+        images = self._set.pixels[..., :1] if self._gray else self._set.pixels
         return np.ascontiguousarray(images[indices]), self._set.labels[indices]
 
 
@@ -212,7 +212,7 @@ class _Files:
 
     def __init__(self, image_set: ImageSet, image_size: Size | None, max_unreadable: float = 1.0) -> None:
         self._set = image_set
-        self._size = height_width(image_set.image_size if image_size is None else image_size)
+        self._size = height_width(image_set.size if image_size is None else image_size)
         self.skips = SkipLog(len(image_set), max_unreadable, image_set.name)
 
     def finish_epoch(self) -> None:
@@ -226,7 +226,7 @@ class _Files:
         return rows, labels, kept
 
     def _read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows, kept = decode_batch(self._set.paths, indices, self._size, self.skips)
+        rows, kept = decode_batch(self._set.files, indices, self._size, self.skips)
         return rows, self._set.labels[indices], kept
 
 
@@ -238,15 +238,15 @@ class _TrainingFiles(_Files):
     ) -> None:
         super().__init__(image_set, image_size, max_unreadable)
         self._crop = crop
-        self._planner = JpegPlanner(image_set.paths, self._size, crop)
+        self._planner = JpegPlanner(image_set.files, self._size, crop)
 
     def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         types = (tf.float64, tf.int32, tf.string, tf.int32, tf.int32)
         planned = tf.numpy_function(self._plan, [indices, seed], types)
         for tensor, more in zip(planned, ((DRAWS,), (), (), (6,)), strict=False):
             tensor.set_shape((*indices.shape, *more))
-        draws, labels, *jpegs = planned
-        rows, kept = decode_windows(*jpegs, self._size)
+        draws, labels, paths, windows, way = planned
+        rows, kept = decode_windows(paths, windows, way, self._size)
         rows, kept = tf.cond(
             tf.reduce_all(kept), lambda: (rows, kept), lambda: self._add_others(rows, kept, indices, draws)
         )
@@ -269,7 +269,7 @@ class _TrainingFiles(_Files):
         return rows, tf.tensor_scatter_nd_update(kept, places, read)
 
     def _read_others(self, indices: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return decode_batch(self._set.paths, indices, self._size, self.skips, self._crop, draws)
+        return decode_batch(self._set.files, indices, self._size, self.skips, self._crop, draws)
 
 
 def _replace_missing(rows: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -46,7 +46,7 @@ class Benchmark:
         root: pathlib.Path,
         files: Sequence[str],
         keys: Sequence[Any],
-        names: Callable[[object], str],
+        names: Callable[[Any], str],
         image_size: Size,
         part: str,
         groups: np.ndarray | None = None,

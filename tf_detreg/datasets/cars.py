@@ -56,8 +56,8 @@ def cars(
     else:
         listed, names = _whole(WHOLE.open(root))
     parts = {}
-    for part, chosen in (("train", lambda c: c <= 98), ("test", lambda c: c > 98)):
-        rows = [(file, label) for file, label in listed if chosen(label)]
+    for part, first in (("train", True), ("test", False)):
+        rows = [(file, label) for file, label in listed if (label <= 98) is first]
         WHOLE.check(f"{part} images", len(rows), COUNTS[part] if check else None)
         parts[part] = WHOLE.image_set(
             root, [f for f, _ in rows], [c for _, c in rows], lambda c: names[c - 1], image_size, part
@@ -87,7 +87,7 @@ def _mat(path: pathlib.Path, *keys: str) -> dict[str, Any]:
         from scipy.io import loadmat
 
     try:
-        content = loadmat(path, squeeze_me=True)
+        content: dict[str, Any] = loadmat(path, squeeze_me=True)
     except Exception as error:  # scipy raises many kinds on broken files
         raise ValueError(f"{path} is no readable .mat file ({error}); get it again from {_PAGE}.") from error
     missing = [key for key in keys if key not in content]

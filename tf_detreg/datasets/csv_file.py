@@ -125,7 +125,7 @@ def _problem(path: str) -> str | None:
 def _given_splits(
     rows: list[dict[str, str]], base: pathlib.Path, image_size: Size, path: pathlib.Path, bad: dict[str, str]
 ) -> Splits:
-    parts = {"train": [], "validation": [], "test": []}
+    parts: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
     for row in rows:
         part = _SPLITS.get(row["split"].strip().lower())
         if part is None:

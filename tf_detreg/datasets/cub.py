@@ -45,8 +45,8 @@ def cub(
         (files[image], int(label)) for image, label in table(root / "image_class_labels.txt", 2) if image in files
     ]
     parts = {}
-    for part, chosen in (("train", lambda c: c <= 100), ("test", lambda c: c > 100)):
-        rows = [(file, label) for file, label in listed if chosen(label)]
+    for part, first in (("train", True), ("test", False)):
+        rows = [(file, label) for file, label in listed if (label <= 100) is first]
         CUB.check(f"{part} images", len(rows), COUNTS[part] if check else None)
         parts[part] = CUB.image_set(
             root / "images", [f for f, _ in rows], [c for _, c in rows], names.__getitem__, image_size, part

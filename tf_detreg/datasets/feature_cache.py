@@ -173,7 +173,7 @@ def cache_features(
     if isinstance(data, tuple):
         names = getattr(data, "_fields", ("train",) * len(data))
         shares = [max_unreadable if name == "train" else 1.0 for name in names]
-        parts = [
+        parts: list[Any] = [
             cache_features(backbone, part, directory, batch_size, share, progress)
             for part, share in zip(data, shares, strict=True)
         ]
@@ -245,6 +245,8 @@ class _Store:
 
     def __init__(self, folder: pathlib.Path, count: int, dim: int) -> None:
         self.folder, self.count, self.dim = folder, count, dim
+        self.written: np.ndarray
+        self.done: int
         self.file, self._progress = folder / "features.f32", folder / "progress.json"
         self._start_anew()
         try:
@@ -379,7 +381,7 @@ def _fingerprint(backbone: keras.Model, data: ImageSet) -> str:
         for start in range(0, len(pixels), 4096):
             digest.update(np.ascontiguousarray(pixels[start : start + 4096]).data)
     else:
-        for path in data.paths:
+        for path in data.files:
             digest.update(os.fsencode(path) + b"\0" + _state(path))
     return digest.hexdigest()[:24]
 

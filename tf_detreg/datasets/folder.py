@@ -142,7 +142,7 @@ def _assemble(
 def report_counts(classes: Sequence[str], counts: np.ndarray, what: str) -> None:
     """Logs the classes that have no picture, or a single one."""
     for number, remark in ((0, "have no readable picture and are left out"), (1, "have a single picture (kept)")):
-        found = [classes[i] for i in np.flatnonzero(counts == number)]
+        found = [classes[i] for i in np.flatnonzero(counts == number).tolist()]
         if found:
             shown = ", ".join(found[:10]) + (", …" if len(found) > 10 else "")
             logger.warning("%s: %d of %d classes %s: %s", what, len(found), len(classes), remark, shown)

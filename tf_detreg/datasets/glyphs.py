@@ -102,9 +102,9 @@ def _read(path: pathlib.Path) -> ImageSet:
 
 def _write(path: pathlib.Path, image_set: ImageSet) -> None:
     names = np.frombuffer(json.dumps(image_set.class_names).encode(), np.uint8)
-    pixels = image_set.images[..., 0]
+    pixels = image_set.pixels[..., 0]
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, pixels=pixels, labels=image_set.labels, groups=image_set.groups, class_names=names)
+        np.savez(file, pixels=pixels, labels=image_set.labels, groups=np.asarray(image_set.groups), class_names=names)
 
 
 def _draw_all(size: int, seed: int) -> ImageSet:
@@ -158,7 +158,8 @@ def _characters(name: str, family: int) -> set[str]:
 
 def _classes(drawings: list[dict[str, np.ndarray]]) -> list[frozenset[str]]:
     """Sets of characters that look alike, each with enough faces, ordered by their first character."""
-    alike, leader = Counter(), {}
+    alike: Counter[tuple[str, str]] = Counter()
+    leader: dict[str, str] = {}
     for face in drawings:
         alike.update(_alike(face))
         leader.update((char, char) for char in face)
@@ -236,7 +237,7 @@ def _draw_face(name: str, chars: list[str], size: int, rng: np.random.Generator)
         bordered.paste(Image.fromarray(mask), (1, 1))
         # Placed at twice the size and then halved, which smooths it.
         canvas = bordered.transform((2 * size, 2 * size), Image.Transform.AFFINE, placement, Image.Resampling.BILINEAR)
-        ink[row] = canvas.reduce(2)
+        ink[row] = np.asarray(canvas.reduce(2))
     dark, light = (rng.uniform(*span, (len(chars), 1, 1)).astype(np.float32) for span in ((0, 70), (180, 255)))
     ink = light + (dark - light) * (ink / 255) + 6 * rng.standard_normal(ink.shape, np.float32)
     return np.clip(np.rint(ink), 0, 255).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from tf_detreg import checks
 from tf_detreg.datasets.batches import ordered_batches, training_batches
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.images.arrays import is_gray_view, three_channels
-from tf_detreg.images.geometry import Size
+from tf_detreg.images.geometry import Size as Size  # loaders import it from here
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -58,7 +59,7 @@ class ImageSet:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        put = lambda field, value: object.__setattr__(self, field, value)  # noqa: E731 - a frozen dataclass
+        put = functools.partial(object.__setattr__, self)  # a frozen dataclass
         put("labels", _integers("labels", self.labels))
         put("class_names", tuple(self.class_names))
         if (self.images is None) == (self.paths is None):
@@ -73,9 +74,9 @@ class ImageSet:
             )
         if isinstance(self.paths, str | bytes | os.PathLike):
             raise ValueError(f"`paths` must be a list of file names; received the one name {self.paths!r}.")
-        pixels = self.images if self.images is not None else self.paths
-        if len(pixels) != len(self.labels):
-            raise checks.invalid("labels", f"be one an image, {len(pixels)}", f"{len(self.labels)}")
+        count = len(self.files if self.images is None else self.images)
+        if count != len(self.labels):
+            raise checks.invalid("labels", f"be one an image, {count}", f"{len(self.labels)}")
         if self.groups is not None:
             put("groups", _integers("groups", self.groups))
             if len(self.groups) != len(self.labels):
@@ -92,6 +93,27 @@ class ImageSet:
 
     def __repr__(self) -> str:
         return f"ImageSet({self.name!r}, {len(self)} images of {self.num_classes} classes, {self.image_size} px)"
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Return `images`, of a set in memory."""
+        if self.images is None:
+            raise ValueError(f"{self.name} holds files, whose pixels are read in batches: no array of images.")
+        return self.images
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Return `paths`, of a set on disk."""
+        if self.paths is None:
+            raise ValueError(f"{self.name} holds images in memory: there are no files.")
+        return self.paths
+
+    @property
+    def size(self) -> Size:
+        """Return `image_size`, which every set has once it is made."""
+        if self.image_size is None:
+            raise ValueError(f"{self.name} has no `image_size`.")
+        return self.image_size
 
     @property
     def num_classes(self) -> int:
@@ -142,7 +164,7 @@ class ImageSet:
             groups=None if self.groups is None else self.groups[indices],
         )
 
-    def select_classes(self, ids: Sequence[int], name: str | None = None) -> ImageSet:
+    def select_classes(self, ids: Sequence[int] | np.ndarray, name: str | None = None) -> ImageSet:
         """The images of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`."""
         ids = np.asarray(ids, np.int64)
         if len(np.unique(ids)) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= self.num_classes)):

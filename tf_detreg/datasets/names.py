@@ -61,7 +61,7 @@ def report_cases(splits: Splits, what: str) -> None:
         splits: All sets of the data.
         what: What the log calls the data.
     """
-    images = Counter()
+    images: Counter[str] = Counter()
     for part in splits:
         for name, count in zip(part.class_names, np.bincount(part.labels, minlength=part.num_classes), strict=True):
             images[name] += int(count)

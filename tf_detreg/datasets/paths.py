@@ -14,7 +14,7 @@ _GROUP = 64  # names to one noted position
 _PIECE = 1 << 16  # names that are copied at a time
 
 
-class PathList(Sequence):
+class PathList(Sequence[str]):
     """An immutable list of file names under one root.
 
     Ten million `str` objects need more than a gigabyte; here a name costs its bytes plus two.

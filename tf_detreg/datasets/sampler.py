@@ -151,10 +151,11 @@ class ShuffledSampler:
     """
 
     def __init__(self, labels: ArrayLike, batch_size: int, seed: int = 0) -> None:
-        if not len(labels):
+        count = len(np.asarray(labels))
+        if not count:
             raise checks.invalid("labels", "hold an image to draw batches from", "none")
         batch_size = checks.integer("images", batch_size, 1)
-        self.count, self.seed = len(labels), int(seed)
+        self.count, self.seed = count, int(seed)
         self.batch_size = min(int(batch_size), self.count)
         self.steps = self.count // self.batch_size
 
@@ -183,7 +184,10 @@ def _pieces(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def _count(labels: np.ndarray) -> np.ndarray:
     """Images of each class."""
     classes = int(labels.max()) + 1
-    return sum(np.bincount(piece, minlength=classes) for _, piece in _pieces(labels))
+    found = np.zeros(classes, np.int64)
+    for _, piece in _pieces(labels):
+        found += np.bincount(piece, minlength=classes)
+    return found
 
 
 def _by_class(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:

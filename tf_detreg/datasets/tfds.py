@@ -51,10 +51,10 @@ class _ZeroShot:
 
 
 _ZERO_SHOT = {
-    "caltech_birds2011": _ZeroShot(CUB, 100, *CUB_COUNTS.values(), _Fields(name="label_name")),
-    "cars196": _ZeroShot(CARS, 98, *CARS_COUNTS.values()),
+    "caltech_birds2011": _ZeroShot(CUB, 100, CUB_COUNTS["train"], CUB_COUNTS["test"], _Fields(name="label_name")),
+    "cars196": _ZeroShot(CARS, 98, CARS_COUNTS["train"], CARS_COUNTS["test"]),
     "stanford_online_products": _ZeroShot(
-        SOP, 11318, *(images for images, _ in SOP_COUNTS.values()), _Fields("class_id", group="super_class_id")
+        SOP, 11318, SOP_COUNTS["train"][0], SOP_COUNTS["test"][0], _Fields("class_id", group="super_class_id")
     ),
 }
 
@@ -168,7 +168,10 @@ def _write(builder: Any, fields: _Fields, room: pathlib.Path) -> None:
 
     wanted = ["image", fields.label, *(key for key in (fields.name, fields.group) if key)]
     decoders = decode.PartialDecoding(dict.fromkeys(wanted, True), decoders={"image": decode.SkipDecoding()})
-    paths, labels, names, groups = [], [], {}, []
+    paths: list[str] = []
+    labels: list[int] = []
+    names: dict[int, str] = {}
+    groups: list[int] = []
     for split in sorted(builder.info.splits):
         rows = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
         for row in rows.as_numpy_iterator():

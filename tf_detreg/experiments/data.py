@@ -62,12 +62,13 @@ def _load(wanted: str, official: bool) -> tuple[Any, Any, Any]:
     if official:
         sets = [join(splits[:2]), splits.test, getattr(splits, "gallery", None)]
     if not config.features:
-        return tuple(sets)
+        return sets[0], sets[1], sets[2]
     from tf_detreg.datasets import cache_features
 
     keras.utils.set_random_seed(config.seed)
     backbone = assembly.build_backbone(config, sets[0].image_size)
-    return tuple(None if part is None else cache_features(backbone, part) for part in sets)
+    first, second, third = (None if part is None else cache_features(backbone, part) for part in sets)
+    return first, second, third
 
 
 def join(parts: Sequence[Any]) -> Any:

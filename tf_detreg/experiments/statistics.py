@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Interval:
         return min(self.t[0], self.bootstrap[0]) > 0
 
 
-Key = tuple[int, int]
+Key = tuple[int, Any]
 
 
 def interval(values: Mapping[Key, float], draws: int = 4000, seed: int = 0) -> Interval:
@@ -71,7 +72,7 @@ def paired(values: Mapping[Key, float], baseline: Mapping[Key, float]) -> Interv
 
 def _bootstrap(values: Mapping[Key, float], draws: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    by_split = {}
+    by_split: dict[int, list[float]] = {}
     for (split, _), value in sorted(values.items()):
         by_split.setdefault(split, []).append(value)
     groups = [np.array(group) for group in by_split.values()]

@@ -176,8 +176,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     result = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = result.get(key)
-        tables = isinstance(value, Mapping) and isinstance(old, Mapping)
-        if tables and value.get("name", old.get("name")) == old.get("name"):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
             result[key] = merge(old, value)
         else:
             result[key] = copy.deepcopy(value)

@@ -51,7 +51,7 @@ def read(path: os.PathLike[str], study: Study | None = None) -> list[dict[str, A
             stay as they are.
     """
     with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
     for row in rows:
         row["split"], row["seed"], row["recipe"] = int(row["split"]), int(row["seed"]), json.loads(row["recipe"])
         if study is not None and old_tables.is_old(row["recipe"]):
@@ -71,7 +71,7 @@ def groups(study: Study, rows: list[dict[str, Any]]) -> dict[str, list[dict[str,
     """Return what a study's table compares: the candidates by label, or for a choice the families' test trials."""
     if study.kind == "choice":
         return {f: [r for r in rows if r["family"] == f and r["stage"] == "test"] for f in study.families}
-    result = {}
+    result: dict[str, list[dict[str, Any]]] = {}
     for family, recipes in study.families.items():
         names = _labels(family, recipes)
         for row in rows:
@@ -91,7 +91,7 @@ def baseline(study: Study, groups_: dict[str, list[dict[str, Any]]], rows: list[
         family = groups_[name][0]["family"]
         if study.kind != "choice":
             return statistics.fmean(values(groups_[name], metric).values())
-        by_recipe = {}
+        by_recipe: dict[tuple[int, str], list[float]] = {}
         for row in rows:
             if row["family"] == family and row["stage"] == "validation":
                 by_recipe.setdefault((row["split"], row["recipe_hash"]), []).append(row[f"metric.{metric}"])
@@ -140,7 +140,7 @@ def _firsts(study: Study, compared: dict[str, list[dict[str, Any]]]) -> dict[str
     """Return the name of the first candidate of each family that has several, but for a choice."""
     if study.kind == "choice":
         return {}
-    names = {}
+    names: dict[str, list[str]] = {}
     for name, mine in compared.items():
         names.setdefault(mine[0]["family"], []).append(name)
     return {family: found[0] for family, found in names.items() if len(found) > 1}
@@ -157,7 +157,8 @@ def contrast(study: Study, rows: list[dict[str, Any]], one: str, other: str, met
         number = {signature(r): n for n, r in enumerate(study.families[family])}
         mine = [r for r in rows if r["family"] == family and (r["stage"] == "validation") != (study.kind == "table")]
         found.append({(r["split"], (r["seed"], number[signature(r["recipe"])])): r[f"metric.{metric}"] for r in mine})
-    return paired(*found)
+    first, second = found
+    return paired(first, second)
 
 
 def show(found: Interval | None, digits: int = 2) -> str:

@@ -51,7 +51,7 @@ def run(
     # Validation classes are not shown to a trial: its last epoch counts, whatever they would say of earlier ones.
     splits = Splits(train, unseen.subset([]), unseen)
     embedder, last, warned, seconds = (_kept if directory else _passing)(config, splits, directory)
-    found = {name: float(last[name]) for name in ("metric_loss", "determinant") if name in last}
+    found: dict[str, float] = {name: float(last[name]) for name in ("metric_loss", "determinant") if name in last}
     found |= {"seconds": seconds, "parameters": int(embedder.count_params())}
     found |= {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     found |= measure(embedder, train, unseen, config.k, gallery)
@@ -65,7 +65,7 @@ def run(
 
 
 def _passing(
-    config: training.RunConfig, splits: Splits, _: None
+    config: training.RunConfig, splits: Splits, _: object
 ) -> tuple[keras.Model, dict[str, Any], list[int], float]:
     """Train in memory; return the embedder, the last log, the epochs with a warning, and the seconds of `fit`."""
     parts = training.assemble(config, splits)
@@ -93,12 +93,13 @@ def measure(
 ) -> dict[str, Any]:
     """Return retrieval numbers in percent on the unseen classes, and R@1 on the train classes."""
     found = training.embed(embedder, unseen, batch_size=512)
-    there, size = {}, len(found.labels) - 1
+    there: dict[str, Any] = {}
+    size = len(found.labels) - 1
     if gallery is not None:
         items = training.embed(embedder, gallery, batch_size=512)
         there, size = {"gallery": items.embeddings, "gallery_labels": items.labels}, len(items.labels)
     ranks = inputs.ranks_within(ranks, size)
-    options = {"engine": "exact", "progress": False}
+    options: dict[str, Any] = {"engine": "exact", "progress": False}
     plain = retrieval.evaluate(found.embeddings, found.labels, **there, k=ranks, **options)
     result = {f"recall@{k}": 100.0 * plain.recall[k] for k in ranks} | {"map@r": 100.0 * plain.map_at_r}
     if found.groups is not None and gallery is None and _spans_groups(found.labels, found.groups):
@@ -130,7 +131,7 @@ def smoothness(embedder: keras.Model, train: Any, unseen: Any, seed: int, count:
     flow = any_batch(lambda z: head.flow(z, training=False)[0])
     project = any_batch(lambda x: head.project(backbone(x, training=False), training=False))
 
-    def sample(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sample(images: Any) -> tuple[list[tf.Tensor], np.ndarray, np.ndarray]:
         labels = images.labels
         rows = np.sort(rng.choice(len(labels), min(count, len(labels)), replace=False))
         positives = np.array([rng.choice(_positives(labels, row)) for row in rows])

@@ -96,7 +96,7 @@ def retrieval_saved_model(
     checks.choice("engine", engine, ("exact", "scann"))
     module = tf.Module()
     module.ids = tf.Variable(np.array(ids, object), trainable=False, name="ids", dtype=tf.string)
-    measured = {}
+    measured: dict[str, Any] = {}
     if engine == "exact":
         module.gallery = tf.Variable(gallery, trainable=False, name="gallery")
         find = _exact(module, k)
@@ -234,11 +234,11 @@ def check_gallery(
             f"`gallery` must hold rows of length 1; received {lengths[worst]} in row {worst}. "
             "Leave out images that could not be read."
         )
-    ids = [readable(str(name)) for name in (range(len(gallery)) if ids is None else ids)]
-    if len(ids) != len(gallery):
-        raise checks.invalid("ids", f"name each of the {len(gallery)} items", f"{len(ids)}")
+    names = [readable(str(name)) for name in (range(len(gallery)) if ids is None else ids)]
+    if len(names) != len(gallery):
+        raise checks.invalid("ids", f"name each of the {len(gallery)} items", f"{len(names)}")
     checks.integer("k", k, 1, len(gallery))
-    return gallery, ids
+    return gallery, names
 
 
 def _signatures(

@@ -39,7 +39,8 @@ def _aligned(buffer: Any) -> Callable[[Any], int]:
     def packing(builder: Any) -> int:
         if buffer.data is not None:
             builder.Prep(16, len(buffer.data))
-        return pack(buffer, builder)
+        offset: int = pack(buffer, builder)
+        return offset
 
     return packing
 

@@ -1,16 +1,15 @@
 """What may be exported: a plain embedder, nothing of its training."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from numpy.typing import ArrayLike
 
 from tf_detreg import checks
 from tf_detreg.retrieval.identity import fingerprint
 
 if TYPE_CHECKING:
-    from tf_detreg.datasets import ImageSet
+    pass
 
 
 __all__ = ["fingerprint", "image_size_of", "inference_model", "pixels"]
@@ -75,9 +74,7 @@ def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | Non
     return int(size[0]), int(size[1])
 
 
-def pixels(
-    images: "ImageSet | ArrayLike", labels: ArrayLike | None, image_size: tuple[int, int], most: int
-) -> tuple[np.ndarray, np.ndarray | None]:
+def pixels(images: Any, labels: Any, image_size: tuple[int, int], most: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Images as float32 `(N, H, W, 3)`, and their labels or None.
 
     Args:

@@ -47,13 +47,13 @@ def quantize(
     """
     calibrated = _of_pixels(calibrated)
     names = _operators(calibrated)
-    best, closest = None, -np.inf
+    best, closest = b"", -np.inf
     for count in FLOAT_OPERATORS:
         if count > len(names) // 4:
             break
         model = finish(_quantized(calibrated, names[:count], input_dtype))
         least = _least_cosine(model, batches, expected)
-        if best is None or least > closest:
+        if not best or least > closest:
             best, closest = model, least
         if closest >= CLOSE_ENOUGH:
             break

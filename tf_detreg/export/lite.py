@@ -6,7 +6,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -81,7 +81,7 @@ def litert(
     embedder = inference_model(embedder)
     size = image_size_of(embedder, image_size)
     _check(quantize, calibration, size)
-    if quantize == "int8":
+    if quantize == "int8" and calibration is not None:
         model = _int8(embedder, (batch_size, *size, 3), calibration, input_dtype)
     else:
 
@@ -225,20 +225,22 @@ def check_input_dtype(input_dtype: str) -> None:
 def _check(quantize: str | None, calibration: np.ndarray | None, size: tuple[int, int]) -> None:
     if quantize not in QUANTIZATIONS:
         raise checks.invalid("quantize", f"be {checks.listed(QUANTIZATIONS)}", checks.shown(quantize))
-    if quantize == "int8" and (calibration is None or len(calibration) == 0):
+    if quantize != "int8":
+        return
+    if calibration is None or len(calibration) == 0:
         raise ValueError(
             "`calibration` must be some hundred typical images (N, H, W, 3), values 0..255, for quantize='int8'; "
             "received "
             "none. Without images, use quantize='dynamic'."
         )
-    if quantize == "int8" and np.shape(calibration)[1:] != (*size, 3):
+    if np.shape(calibration)[1:] != (*size, 3):
         raise ValueError(
             f"`calibration` must be images (N, {size[0]}, {size[1]}, 3), as the model takes them; received shape "
             f"{np.shape(calibration)}."
         )
 
 
-def _samples(calibration: np.ndarray, batch: int) -> list[np.ndarray]:
+def _samples(calibration: np.ndarray | None, batch: int) -> Iterator[list[np.ndarray]]:
     """The images in batches; the last one is filled up with the first images."""
     images = np.asarray(calibration)
     for start in range(0, len(images), batch):

@@ -108,8 +108,9 @@ def release(
     publishing.free_version(directory, version)
     if images is None and (check or ("int8" in formats and calibration is None)):
         raise ValueError("`images` are needed to verify the files, and to calibrate int8; received None.")
+    chosen = None
     if "int8" in formats:
-        calibration = _spread(images if calibration is None else calibration, image_size_of(embedder))
+        chosen = _spread(images if calibration is None else calibration, image_size_of(embedder))
     title = directory.resolve().name
     with publishing.staging(directory) as folder:
         with ticker("Writing the files", len(formats), progress) as tick:
@@ -119,10 +120,10 @@ def release(
             for name in [name for name in formats if name != SAVED_MODEL]:
                 quantize = None if name == "float32" else name
                 path = content / LITE / f"{title}-{name}.tflite"
-                staged[name] = litert(embedder, path, quantize, calibration, class_names=class_names)
+                staged[name] = litert(embedder, path, quantize, chosen, class_names=class_names)
                 tick(1)
         verification = None
-        if check:
+        if check and images is not None:
             publishing.seal(content)
             verification = _named(verify(embedder, staged.values(), images, labels, limits=limits, progress=progress))
         for name in staged.keys() - _within_limits(staged, verification, required).keys():
@@ -173,7 +174,7 @@ def _within_limits(
     return good
 
 
-def _spread(images: "ImageSet | ArrayLike", image_size: tuple[int, int]) -> np.ndarray:
+def _spread(images: Any, image_size: tuple[int, int]) -> np.ndarray:
     """200 images from all over a set."""
     chosen = np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images))).astype(int)
     images = images.subset(chosen) if hasattr(images, "subset") else np.asarray(images)[chosen]

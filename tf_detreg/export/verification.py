@@ -213,7 +213,7 @@ def verify(
             check_artifact(path)
             got, timings = run_artifact(path, images, latency=latency, repeats=repeats, timeout=timeout)
             recall = None if truth is None else recall_at_1(got, np.asarray(labels))
-            change = None if recall is None else 100 * (recall - truth)
+            change = None if recall is None or truth is None else 100 * (recall - truth)
             checks.append(_compare(path, wanted, got, change, timings, {**LIMITS, **(limits or {})}, mark))
             tick(1)
     return Verification(tuple(checks), len(images), truth)
@@ -257,11 +257,16 @@ def run_job(
     """All the named outputs of an artifact, and the process's answer. See `run_artifact`."""
     path = pathlib.Path(path)
     engine = engine or engine_of(path)
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
         np.save(folder / "inputs.npy", inputs)
         files = {name: str(folder / f"{name}.out.npy") for name in outputs}
-        job = {"engine": engine, "path": str(path), "signature": signature, "inputs": str(folder / "inputs.npy")}
+        job: dict[str, Any] = {
+            "engine": engine,
+            "path": str(path),
+            "signature": signature,
+            "inputs": str(folder / "inputs.npy"),
+        }
         job |= {"outputs": files, "batch": 64, "latency": list(latency), "repeats": repeats}
         (folder / "job.json").write_text(json.dumps(job))
         command = [sys.executable, "-P", str(RUNNER), str(folder / "job.json")]

@@ -93,7 +93,11 @@ def center_box(width: int, height: int, target: tuple[int, int]) -> Box:
 
 def part(width: int, height: int, target: tuple[int, int], crop: RandomCrop | None, draws: np.ndarray | None) -> Box:
     """Return (left, top, right, bottom) of the part of an image that becomes (height, width) `target`."""
-    return crop.box_from(width, height, draws) if crop else center_box(width, height, target)
+    if crop is None:
+        return center_box(width, height, target)
+    if draws is None:
+        raise ValueError("`draws` must hold four numbers for a random crop; received None.")
+    return crop.box_from(width, height, draws)
 
 
 def shrinkage(box: Box, target: tuple[int, int]) -> float:

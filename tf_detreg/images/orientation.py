@@ -87,4 +87,8 @@ def of_raw_profile(chunk: bytes, compressed: bool) -> int:
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
     """Return a Pillow image as it is shown."""
-    return image if orientation == 1 else image.transpose(_TRANSPOSES[orientation])
+    if orientation == 1:
+        return image
+    from PIL import Image
+
+    return image.transpose(Image.Transpose(_TRANSPOSES[orientation]))

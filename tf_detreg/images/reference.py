@@ -11,7 +11,7 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-Source = str | os.PathLike | bytes
+Source = str | os.PathLike[str] | bytes
 
 _PARSERS = {"JPEG": headers.jpeg, "PNG": headers.png, "WEBP": headers.webp, "GIF": headers.gif, "BMP": headers.bmp}
 _HEAD = 1 << 16  # bytes that hold most headers
@@ -193,11 +193,11 @@ def _open(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, header
     form = format_of(content[:16])
     known = readable_formats()
     header = _PARSERS[form](content) if form in _PARSERS else None
-    if form == "JPEG":
-        headers.scans(content, header.pixels)  # a decoder may have all pixels before it comes to what is wrong
-    if form == "GIF":
-        lzw.check_codes(content, header.pixels)
     if header is not None:
+        if form == "JPEG":
+            headers.scans(content, header.pixels)  # a decoder may have all pixels before it comes to what is wrong
+        if form == "GIF":
+            lzw.check_codes(content, header.pixels)
         check_pixels(header.width, header.height, max_pixels)
         content = header.content or content
     with Image.open(io.BytesIO(content), formats=[name for name in known if name == form]) as image:
@@ -218,15 +218,16 @@ def _content(path: str) -> bytes:
         return content + file.read()
 
 
-def _pillows_header(image: Image.Image, max_pixels: int) -> headers.Header:
+def _pillows_header(image: Any, max_pixels: int) -> headers.Header:
     """What Pillow found out about an image of a format that only it reads."""
-    check_pixels(*image.size, max_pixels)
+    seen: tuple[int, int] = image.size
+    check_pixels(seen[0], seen[1], max_pixels)
     if image.format != "TIFF":
-        return headers.Header(*image.size, orientation.of_exif(image.info.get("exif") or b""))
+        return headers.Header(seen[0], seen[1], orientation.of_exif(image.info.get("exif") or b""))
     width, height = (int(image.tag_v2.get(tag) or 1) for tag in _TIFF_TILE)
     check_pixels(width, height, max_pixels)
     turn = image.tag_v2.get(_TIFF_ORIENTATION)
-    return headers.Header(*image.size, turn if isinstance(turn, int) and 1 <= turn <= 8 else 1)
+    return headers.Header(seen[0], seen[1], turn if isinstance(turn, int) and 1 <= turn <= 8 else 1)
 
 
 def _pixels(image: Image.Image, header: headers.Header) -> Image.Image:
@@ -247,6 +248,6 @@ def _pixels(image: Image.Image, header: headers.Header) -> Image.Image:
     return canvas
 
 
-def _check_palette(image: Image.Image, colors: int) -> None:
+def _check_palette(image: Any, colors: int) -> None:
     if colors and image.getextrema()[1] >= colors:
         raise UnreadableImage("a pixel lies outside of the palette")

@@ -9,7 +9,7 @@ cannot be decoded, is left to `decode`, which alone decides what is unreadable.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,11 +64,11 @@ class JpegPlanner:
             self._headers[indices[row]] = header or (0, 0, _NOT_PLAIN)
         headers = self._headers[indices]
         plain = headers[:, 2] != _NOT_PLAIN
-        windows = [self._window(*known) for known in zip(headers.tolist(), draws, strict=True)]
-        windows = np.array(windows, np.int32)
+        found = [self._window(*known) for known in zip(headers.tolist(), draws, strict=True)]
+        windows = np.array(found, np.int32)
         paths = np.array([os.fsencode(name) if good else b"" for name, good in zip(names, plain, strict=True)], object)
         ways = np.unique(np.where(windows[:, 5] == 1, windows[:, 4], _MIXED)[plain]).astype(np.int32)
-        return Windows(paths, windows, ways[0] if len(ways) == 1 else np.int32(_MIXED))
+        return Windows(paths, windows, np.asarray(ways[0] if len(ways) == 1 else _MIXED, np.int32))
 
     def _window(self, header: list[int], draws: np.ndarray) -> tuple[int, ...]:
         width, height, orientation = header
@@ -106,7 +106,9 @@ def decode_windows(
         float32 (B, height, width, 3) in 0..255, and bool (B,): which rows hold an image; the others are zero.
     """
     # A ratio is written into the graph. To branch for each picture costs a tenth of the decoding, for a batch nothing.
-    ways = [lambda content, window, ratio=ratio: _cut(content, window, ratio, size) for ratio in _RATIOS]
+    ways: list[Callable[..., tf.Tensor]] = [
+        lambda content, window, ratio=ratio: _cut(content, window, ratio, size) for ratio in _RATIOS
+    ]
     ways.append(lambda content, window: _cut_and_turn(content, window, size))
     found, images = tf.switch_case(way, [lambda cut=cut: _all(paths, windows, cut, size) for cut in ways])
     count = tf.shape(paths)[0]

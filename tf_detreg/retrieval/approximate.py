@@ -307,7 +307,7 @@ def fastest_layout(
     """Which layout is expected to reach the aim soonest: timed on two parts, carried on to the whole as a power law."""
     order = np.random.default_rng(seed).permutation(len(gallery))
     sizes = trial_items(len(gallery))
-    seconds = {layout: [] for layout in LAYOUTS}
+    seconds: dict[Layout, list[float]] = {layout: [] for layout in LAYOUTS}
     with ticker("Choosing ScaNN's layout", len(LAYOUTS) * len(sizes), progress) as tick:
         for size in sizes:
             part = np.ascontiguousarray(gallery[np.sort(order[:size])])

@@ -98,8 +98,8 @@ def calibrate(
     resamples = checks.integer("resamples", resamples, 1)
     unit, classes, names = trials.checked(embeddings, labels)
     _refuse_few(len(unit), target)
-    options = {"neighbors": checks.integer("neighbors", neighbors, 1), "folds": checks.integer("folds", folds, 2)}
-    done = trials.run(unit, classes, (score,), density=density, seed=seed, **options)
+    neighbors, folds = checks.integer("neighbors", neighbors, 1), checks.integer("folds", folds, 2)
+    done = trials.run(unit, classes, (score,), neighbors, density, folds, seed)
     if not (done.has_positive & done.right).any():
         raise ValueError(
             "No query finds its class: every class has one image, or the model finds nothing. Nothing to fit."
@@ -334,9 +334,10 @@ def _reliability(
     """Expected calibration error, and the bins of equal weight that it is summed over."""
     expected = np.interp(values, *knots)
     order = np.argsort(expected, kind="stable")
-    bins, reached = [], np.cumsum(weights[order]) / weights.sum()
+    bins: list[tuple[float, float, float]] = []
+    reached = np.cumsum(weights[order]) / weights.sum()
     for part in np.split(order, np.searchsorted(reached, np.arange(1, _BINS) / _BINS)):
         if len(part) and (total := weights[part].sum()) > 0:
-            pair = (float(np.average(column[part], weights=weights[part])) for column in (expected, right))
-            bins.append((*pair, float(total / weights.sum())))
+            stated, true = (float(np.average(column[part], weights=weights[part])) for column in (expected, right))
+            bins.append((stated, true, float(total / weights.sum())))
     return float(sum(weight * abs(one - other) for one, other, weight in bins)), tuple(bins)

@@ -24,8 +24,11 @@ def det(report: "VerificationReport", path: str | os.PathLike[str] | None = None
         from scipy.stats import norm
 
     figure, axes = _figure()
-    inside = (report.curve.far > 0) & (report.curve.far < 1) & (report.curve.tar > 0) & (report.curve.tar < 1)
-    axes.plot(norm.ppf(report.curve.far[inside]), norm.ppf(1 - report.curve.tar[inside]))
+    if report.curve is None:
+        raise ValueError("`report` holds no curve: make it with `retrieval.verification`.")
+    far, tar = report.curve.far, report.curve.tar
+    inside = (far > 0) & (far < 1) & (tar > 0) & (tar < 1)
+    axes.plot(norm.ppf(far[inside]), norm.ppf(1 - tar[inside]))
     at = [norm.ppf(report.eer)] if 0 < report.eer < 1 else []
     axes.plot(at, at, "o", label=f"EER {100 * report.eer:.2f} %")
     ticks = [tick for tick in _TICKS if tick * report.impostor >= 1]

@@ -225,14 +225,13 @@ def listed_ranks(block: Block, rules: Protocol) -> tuple[metrics.Ranks, np.ndarr
     Returns:
         The ranks, and the positions of the queries whose list ends within a tie, so that they cannot be known.
     """
-    ids, rows = block.listed, block.queries
+    ids, rows = block.items(), block.queries
     found = np.isfinite(block.scores)
     same = found & (rules.gallery_class[ids] == rules.query_class[rows, None])
     kept = same.copy()
     if rules.searches_itself:
         kept &= ids != rows[:, None]
-    if rules.name == "cross-group":
-        kept &= rules.gallery_groups[ids] != rules.query_groups[rows, None]
+    kept &= ~rules.share_group(ids, rows[:, None])
     position, column = np.nonzero(same)
     ranks = positive_ranks(block, position, column, kept[position, column])
     whole = ids.shape[1] >= len(rules.members) - rules.searches_itself

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -130,11 +131,11 @@ def _intervals(
     return {name: span for name, span in spans.items() if span}
 
 
-def _breakdown(per_query: dict[str, np.ndarray], keys: np.ndarray) -> dict[object, dict[str, float]]:
-    """Averages by key; NaN where a key has only lone queries."""
+def _breakdown(per_query: dict[str, np.ndarray], keys: np.ndarray) -> dict[Any, dict[str, float]]:
+    """Averages by key; NaN where a key has only queries without positives."""
     names, codes = np.unique(keys, return_inverse=True)
     total = np.bincount(codes)
-    columns = {"queries": total}
+    columns: dict[str, np.ndarray] = {"queries": total}
     for name, values in per_query.items():
         known = ~np.isnan(values)
         with np.errstate(invalid="ignore"):

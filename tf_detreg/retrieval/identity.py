@@ -19,6 +19,7 @@ Reference:
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,11 +98,12 @@ def _values(text: str) -> np.ndarray | None:
 
 def _sketch(embedder: Any) -> np.ndarray | None:
     """Rounded numbers `(64,)` that stand for the probes' embeddings; None where there are none."""
-    inputs, outputs = getattr(embedder, "inputs", None) or (), getattr(embedder, "outputs", None) or ()
+    inputs: Sequence[Any] = getattr(embedder, "inputs", None) or ()
+    outputs: Sequence[Any] = getattr(embedder, "outputs", None) or ()
     if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
         return None
     shape = [side or _ANY_SIZE for side in inputs[0].shape[1:]]
-    vectors = np.asarray(embedder(_probes(shape), training=False), np.float64)
+    vectors: np.ndarray = np.asarray(embedder(_probes(shape), training=False), np.float64)
     if not np.isfinite(vectors).all():
         return None
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

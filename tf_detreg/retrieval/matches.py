@@ -44,8 +44,8 @@ class Matches:
         """One mapping a match: query, rank, id, score, what was decided, and the item's metadata; for JSON lines."""
         for query, (ids, scores, items) in enumerate(zip(self.ids, self.scores, self.metadata, strict=True)):
             for rank, (id, score, item) in enumerate(zip(ids, scores, items, strict=True), 1):
-                row = {"query": query, "rank": rank, "id": id, "score": round(float(score), 6)}
-                if self.accepted is not None:
+                row: dict[str, object] = {"query": query, "rank": rank, "id": id, "score": round(float(score), 6)}
+                if self.accepted is not None and self.probabilities is not None:
                     row["probability"] = round(float(self.probabilities[query, rank - 1]), 4)
                     row["accepted"] = bool(self.accepted[query, rank - 1])
                 yield row | item

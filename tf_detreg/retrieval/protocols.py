@@ -52,9 +52,16 @@ class Protocol:
         classes[self.members] = np.repeat(np.arange(len(self.classes)), np.diff(self.starts))
         return classes
 
+    def share_group(self, items: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        """Return whether items are of their queries' groups, under the protocol that leaves them out; else False."""
+        if self.query_groups is None or self.gallery_groups is None or self.name != "cross-group":
+            return np.zeros(np.broadcast_shapes(items.shape, queries.shape), bool)
+        result: np.ndarray = self.gallery_groups[items] == self.query_groups[queries]
+        return result
+
     def left_out(self) -> np.ndarray:
         """(Q,) how many items of its own class leave each query's gallery."""
-        if self.name != "cross-group":
+        if self.query_groups is None or self.gallery_groups is None or self.name != "cross-group":
             return np.full(len(self.query_class), int(self.searches_itself))
         count = max(self.query_groups.max(), self.gallery_groups.max()) + 1
         kinds, sizes = np.unique(self.gallery_class * count + self.gallery_groups, return_counts=True)
@@ -63,7 +70,7 @@ class Protocol:
         return np.where(kinds[place] == wanted, sizes[place], 0)
 
     def relevant(self) -> np.ndarray:
-        """(Q,) how many right answers each query has."""
+        """(Q,) how many relevant items each query has."""
         result: np.ndarray = np.diff(self.starts)[self.query_class] - self.left_out()
         return result
 
@@ -84,8 +91,7 @@ class Protocol:
         kept = np.ones(len(item), bool)
         if self.searches_itself:
             kept &= item != rows[position]
-        if self.name == "cross-group":
-            kept &= self.gallery_groups[item] != self.query_groups[rows][position]
+        kept &= ~self.share_group(item, rows[position])
         return position, item, kept
 
 
@@ -158,12 +164,12 @@ def checked(
     Raises:
         ValueError: If anything does not fit; the message names the argument.
     """
-    notes = []
+    notes: list[str] = []
     queries, changed = inputs.unit_rows(queries, "queries")
     labels = inputs.one_each(labels, len(queries), "labels", "queries")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("Give both `gallery` and `gallery_labels`, or neither (the queries then search themselves).")
-    if gallery is not None:
+    if gallery is not None and gallery_labels is not None:
         gallery, gallery_changed = inputs.unit_rows(gallery, "gallery")
         inputs.same_width(queries, gallery)
         gallery_labels = inputs.one_each(gallery_labels, len(gallery), "gallery_labels", "gallery")

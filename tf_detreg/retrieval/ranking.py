@@ -83,6 +83,12 @@ class Block:
     ) -> None:
         self.scores, self.queries, self.vectors, self.listed = scores, queries, vectors, listed
 
+    def items(self) -> np.ndarray:
+        """Return the items (b, K) of lists."""
+        if self.listed is None:
+            raise ValueError("`block` must hold lists; it holds a column for every item.")
+        return self.listed
+
     def pairs(self, position: np.ndarray, column: np.ndarray) -> np.ndarray:
         """(n,) distances of the queries at `position` to the items in `column`."""
         items = column if self.listed is None else self.listed[position, column]

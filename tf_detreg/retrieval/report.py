@@ -178,7 +178,7 @@ class RetrievalReport:
         return Group(table, self.summary(), *map(escape, self.notes))
 
 
-def plain_json(report: object, without: Sequence[str] = ()) -> str:
+def plain_json(report: Any, without: Sequence[str] = ()) -> str:
     """Return JSON text of a dataclass; numbers that are not finite become null.
 
     Args:

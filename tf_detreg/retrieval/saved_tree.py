@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, objec
 
 
 def load(
-    folder: pathlib.Path, vectors: pathlib.Path, shape: tuple[int, int], facts: Mapping[str, object]
+    folder: pathlib.Path, vectors: pathlib.Path, shape: tuple[int, int], facts: Mapping[str, Any]
 ) -> approximate.Calibrated | None:
     """A tree that `save` wrote, or None where ScaNN is missing or of another version than the one that wrote it.
 

@@ -105,7 +105,7 @@ def by_training(
     gallery: np.ndarray | None = None,
     gallery_labels: np.ndarray | None = None,
     k: Sequence[int] = (1, 2, 4, 8),
-    **options: object,
+    **options: Any,
 ) -> TrainedClasses:
     """Measure classes that were trained on and the others apart.
 
@@ -131,7 +131,8 @@ def by_training(
     if 0 < counted < len(present):
         for name, wanted in (("seen", True), ("unseen", False)):
             rows = trained[labels] == wanted
-            there, size = {}, int(rows.sum()) - 1
+            there: dict[str, Any] = {}
+            size = int(rows.sum()) - 1
             among = labels[rows]
             if gallery is not None:
                 beside = trained[np.asarray(gallery_labels)] == wanted

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from tf_detreg.files import readable
 from tf_detreg.images import UnreadableImage, reference
 from tf_detreg.images.color import rgb
 from tf_detreg.index import Index
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MOST_THUMBNAILS = 50_000
 MOST_NEIGHBORS = 100
@@ -111,6 +114,15 @@ class Gallery:
         }
 
 
+def _shown(picture: str | os.PathLike[str] | np.ndarray, side: int) -> "Image.Image":
+    """Return a picture as the model sees it, upright; a file's may be smaller than it is, but not than `side`."""
+    if not isinstance(picture, np.ndarray):
+        return reference.thumbnail(picture, side)
+    from PIL import Image
+
+    return rgb(Image.fromarray(picture))
+
+
 def jpeg(picture: str | os.PathLike[str] | np.ndarray | None, side: int) -> bytes | None:
     """A picture as the model sees it, as a JPEG.
 
@@ -126,14 +138,13 @@ def jpeg(picture: str | os.PathLike[str] | np.ndarray | None, side: int) -> byte
     if picture is None:
         return None
     try:
-        is_array = isinstance(picture, np.ndarray)
-        small = rgb(Image.fromarray(picture)) if is_array else reference.thumbnail(picture, side)
+        small = _shown(picture, side)
     except UnreadableImage:
         return None
     if max(small.size) < side // 2:
         # Tiny pictures keep their sharp pixels.
         times = min(side, 480) // max(small.size)
-        small = small.resize([length * max(1, times) for length in small.size], Image.Resampling.NEAREST)
+        small = small.resize((small.width * max(1, times), small.height * max(1, times)), Image.Resampling.NEAREST)
     small.thumbnail((side, side))
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=88)

@@ -117,7 +117,7 @@ class Predictor:
         contents = [content for value in inputs.values() if value.dtype == object for content in value.flat]
         most = version.facts.get("max_pixels", MAX_PIXELS)
         size = sum(map(len, contents))
-        found = await self.by_size(size, lambda: sum(declared_pixels(content, most) for content in contents))
+        found: int = await self.by_size(size, lambda: sum(declared_pixels(content, most) for content in contents))
         if found > self.settings.max_pixels:
             millions = self.settings.max_pixels / 1e6
             raise Problem(

@@ -14,7 +14,7 @@ from tf_detreg.serving.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     import uvicorn
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 
 GRPC_PORT = 8500  # TensorFlow Serving's
@@ -81,8 +81,8 @@ def serve(
     )
     grpc_address = _grpc_address(host, grpc_port)
     model = ModelDirectory(directory, name)
-    index = Index.load(index) if isinstance(index, str | os.PathLike) else index
-    gallery = None if index is None else Gallery(index, pictures)
+    opened: Any = Index.load(index) if isinstance(index, str | os.PathLike) else index
+    gallery = None if opened is None else Gallery(opened, pictures)
     app = create_app(model, gallery, settings, grpc_address=grpc_address)
     shown = f"http://{_bracketed(host)}:{port}"
     print(f"Search page: {shown}/   REST: {shown}/v1/models/{model.name}:predict", flush=True)
@@ -90,7 +90,7 @@ def serve(
     uvicorn.Server(http_config(app, settings, host=host, port=port)).run()
 
 
-def http_config(app: "Starlette", settings: Settings, **options: Any) -> "uvicorn.Config":
+def http_config(app: "ASGIApp", settings: Settings, **options: Any) -> "uvicorn.Config":
     """uvicorn's configuration for the application, with the limits that belong to connections.
 
     Args:

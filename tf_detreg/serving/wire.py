@@ -173,10 +173,11 @@ def _bytes(name: str, text: Any) -> bytes:
 def _plain(name: str, value: np.ndarray) -> np.ndarray | list[Any]:
     if value.dtype != object:
         return np.ascontiguousarray(value)
+    result: list[Any]
     if name.endswith("_bytes"):
-        result: np.ndarray | list[Any] = _each(value.tolist(), lambda text: {"b64": base64.b64encode(text).decode()})
-        return result
-    result: np.ndarray | list[Any] = _each(value.tolist(), lambda text: text.decode("utf-8", "replace"))
+        result = _each(value.tolist(), lambda text: {"b64": base64.b64encode(text).decode()})
+    else:
+        result = _each(value.tolist(), lambda text: text.decode("utf-8", "replace"))
     return result
 
 

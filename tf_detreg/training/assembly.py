@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tf_detreg import checks, heads, losses, miners, regularizers
+from tf_detreg.images.geometry import height_width
 from tf_detreg.training import texts
 from tf_detreg.training.config import Part, RunConfig
 from tf_detreg.training.interpolation import Interpolation
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The rate of `training.optimizer` is made for fine-tuning. With it, and with ten times it, a net from nothing stays far
+# The rate of `training.optimizer` is made for fine-tuning. With it, and with ten times it, a net from scratch stays far
 # behind, and at the rate it wants unclipped gradients throw it back: see "End to end: does the learning rate decide?"
 # and "why does a second linear head help?" in docs/results.md.
-FROM_NOTHING = {"backbone_rate": 1e-2, "clipnorm": 1.0}
+FROM_SCRATCH = {"backbone_rate": 1e-2, "clipnorm": 1.0}
 _BEFORE_THE_FALL = ("warmup", "backbone_delay")
 LOADERS = ("glyphs", "digits", "emoji", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 
@@ -104,7 +105,7 @@ def check_batches(config: RunConfig, train: "ImageSet") -> None:
 
 def build_embedder(config: RunConfig, image_size: int | tuple[int, int]) -> keras.Model:
     """Backbone and main head as an untrained `keras.Sequential`, images → unit vectors."""
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    size = height_width(image_size)
     backbone = build_backbone(config, size)
     return keras.Sequential([keras.Input((*size, 3)), backbone, _make("head", heads, config.head)], name="embedder")
 
@@ -116,7 +117,8 @@ def build_backbone(config: RunConfig, image_size: tuple[int, int]) -> keras.Mode
 
     options = dict(config.backbone)
     name = options.pop("name")
-    square = image_size[0] if image_size[0] == image_size[1] else tuple(image_size)
+    height, width = image_size
+    square = height if height == width else (height, width)
     if str(options.get("weights", "")).endswith(".npz"):
         options["weights"] = str(find_data(options["weights"]))
     if name == "small_cnn":
@@ -230,8 +232,8 @@ def _texts(part: Part, train: "ImageSet") -> dict[str, Any]:
 
 def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
     """The optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
-    options = (FROM_NOTHING if config.backbone["name"] == "small_cnn" else {}) | config.optimizer
-    options = {"steps": steps * config.epochs, **options}
+    given: dict[str, Any] = FROM_SCRATCH if config.backbone["name"] == "small_cnn" else {}
+    options: dict[str, Any] = {"steps": steps * config.epochs, **given, **config.optimizer}
     try:
         for name in (*_BEFORE_THE_FALL, "decay_every"):
             if f"{name}_epochs" in options:
@@ -241,9 +243,9 @@ def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
             options["clipnorm"] = None
         falls = options["steps"] is not None and options.get("decay", "linear") in ("linear", "cosine")
         if falls and before >= options["steps"]:
-            given = [f"{name}={value}" for name, value in config.optimizer.items() if name.startswith(_BEFORE_THE_FALL)]
+            said = [f"{name}={value}" for name, value in config.optimizer.items() if name.startswith(_BEFORE_THE_FALL)]
             raise ValueError(
-                f"`optimizer`: after {' and '.join(given)} no step of epochs={config.epochs} ({options['steps']} "
+                f"`optimizer`: after {' and '.join(said)} no step of epochs={config.epochs} ({options['steps']} "
                 "steps) "
                 "is left for the learning rate to fall in. Raise epochs, lower these, or take decay='none'."
             )
@@ -275,7 +277,7 @@ def _find(field: str, room: "ModuleType", name: str) -> Any:
     return kind
 
 
-def data_facts(splits: "Splits") -> dict[str, Any]:
+def data_facts(splits: Any) -> dict[str, Any]:
     """Sizes and a fingerprint of the data, so that a run does not go on with other images."""
     import hashlib
 
@@ -283,8 +285,9 @@ def data_facts(splits: "Splits") -> dict[str, Any]:
     for name, part in zip(splits._fields, splits, strict=True):
         digest = hashlib.sha256(part.labels.tobytes())
         digest.update("\0".join(part.class_names).encode(errors="surrogateescape"))
-        if hasattr(part, "features"):
-            digest.update(part.features[part.rows[:: max(1, len(part) // 64)]].tobytes())
+        features = getattr(part, "features", None)
+        if features is not None:
+            digest.update(features[part.rows[:: max(1, len(part) // 64)]].tobytes())
         elif part.images is not None and len(part):
             digest.update(part.images[:: max(1, len(part) // 64)].tobytes())
         for path in list(getattr(part, "paths", None) or ())[:: max(1, len(part) // 1024)]:

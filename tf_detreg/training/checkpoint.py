@@ -46,7 +46,8 @@ def save(
     path = pathlib.Path(directory) / f"epoch-{epoch:04d}.npz"
     arrays = {name: _readable(variable.numpy()) for name, variable in state_of(model).items()}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays, **{_NOTES: np.array(json.dumps({"epoch": epoch, **notes}))})
+        content: dict[str, Any] = {**arrays, _NOTES: np.array(json.dumps({"epoch": epoch, **notes}))}
+        np.savez(file, **content)
     for old in checkpoints(directory)[:-keep]:
         old.unlink(missing_ok=True)
     return path
@@ -91,8 +92,9 @@ def _damaged(path: str | os.PathLike[str], what: str) -> ValueError:
 
 def checkpoints(directory: str | os.PathLike[str]) -> list[pathlib.Path]:
     """The checkpoints of a folder, oldest first."""
-    found = [path for path in pathlib.Path(directory).glob("epoch-*.npz") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
+    found = {path: _NAME.fullmatch(path.name) for path in pathlib.Path(directory).glob("epoch-*.npz")}
+    numbers = {path: int(match[1]) for path, match in found.items() if match}
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 def _readable(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ try:
     import fcntl
 except ImportError:
     # Windows: a second process in the same run directory is not noticed there.
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module everywhere else
 
 LOCK = ".lock"
 

@@ -228,11 +228,14 @@ class Health(keras.callbacks.Callback):
         settle: int = 300,
     ) -> None:
         super().__init__()
-        if len(images) < 2 or len(images) != len(labels):
+        # Images stay what they are: an array of a data set may be a view that takes a third of the memory.
+        self.images: np.ndarray = images if isinstance(images, np.ndarray) else np.asarray(images)
+        self.labels: np.ndarray = np.asarray(labels)
+        if len(self.images) < 2 or len(self.images) != len(self.labels):
             raise ValueError(
-                f"`images` must be 2 or more with a label for each; received {len(images)} and {len(labels)} labels."
+                "`images` must be 2 or more with a label for each; received "
+                f"{len(self.images)} and {len(self.labels)} labels."
             )
-        self.images, self.labels = images, np.asarray(labels)
         self.prefix, self.margin, self.batch_size, self.settle = prefix, margin, batch_size, settle
         self.warned: list[int] = []
         self._idle = True
@@ -276,7 +279,7 @@ class Health(keras.callbacks.Callback):
 
     def measure(self) -> dict[str, float]:
         """The measures of the model as it is."""
-        embedder = getattr(self.model, "embedder", self.model)
+        embedder: Any = getattr(self.model, "embedder", self.model)
         steps = range(0, len(self.images), self.batch_size)
         parts = [embedder(self.images[i : i + self.batch_size], training=False) for i in steps]
         proxies = getattr(getattr(self.model, "loss_function", None), "proxies", None)

@@ -80,7 +80,7 @@ class Interpolation(keras.layers.Layer):
         return tf.where(has_mate[:, None], z + step * (tf.gather(pool, mate) - z), z)
 
     def _mates(
-        self, z: tf.Tensor, labels: tf.Tensor, pool: tf.Tensor | None, pool_labels: tf.Tensor | None, offset: Any
+        self, z: tf.Tensor, labels: tf.Tensor, pool: tf.Tensor, pool_labels: tf.Tensor, offset: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Row of each sample's mate in the pool, and whether there is one. Choosing is not differentiated."""
         z, pool = tf.stop_gradient(z), tf.stop_gradient(pool)

@@ -42,7 +42,7 @@ class Keeper(keras.callbacks.Callback):
         self.directory, self.config, self.embedder, self.notes, self.writes = directory, config, embedder, notes, writes
         self.monitor = f"val_{config.monitor}"
         self.evaluation = None
-        if has_pairs(validation):
+        if validation is not None and has_pairs(validation):
             self.evaluation = RetrievalEvaluation(validation, k=config.k, every=config.evaluate_every)
         self.table = TableLog(directory / HISTORY, notes["rows"])
 
@@ -90,4 +90,4 @@ class Keeper(keras.callbacks.Callback):
             self.notes = {**self.notes, "waited": self.notes["waited"] + 1}
 
 
-FIRST_NOTES = {"epoch": 0, "rows": [], "best": None, "waited": 0}
+FIRST_NOTES: dict[str, Any] = {"epoch": 0, "rows": [], "best": None, "waited": 0}

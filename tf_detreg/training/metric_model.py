@@ -409,7 +409,7 @@ def _through(
     """One pass of a head: `z`, embeddings and R of this replica's rows; mixed points ride along and enter R only."""
     z = head.project(tf.cast(features, head.compute_dtype), training)
     points = z
-    if mixing is not None:
+    if mixing is not None and interpolation is not None:
         labels, all_labels = mixing
         own = _rows(z, batch)
         mixed = interpolation(own, labels, batch.gather(own), all_labels, offset=batch.offset)

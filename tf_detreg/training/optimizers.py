@@ -78,12 +78,14 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     def take_parts(self, model: Any) -> None:
         """Take the groups from the parts of a `MetricModel`."""
-        optimizer_for(self).take_parts(model)
+        groups: Any = optimizer_for(self)
+        groups.take_parts(model)
 
     def build(self, var_list: list[keras.Variable]) -> None:
         if self.built:
             return
-        optimizer_for(self).look_up(var_list)
+        groups: Any = optimizer_for(self)
+        groups.look_up(var_list)
         super().build(var_list)
         for variable, average in _averages(self):
             # Keras starts at zero, which a group that rests at first would keep.
@@ -97,7 +99,8 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
     def apply(self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable] | None = None) -> None:
         """Like Keras', but also for a part of the variables: a backbone that is frozen for now may be missing."""
         if not self.built:
-            self.build(trainable_variables)
+            self.build(trainable_variables or [])
+        parts: dict[int, tuple[Any, list[tf.Tensor], list[keras.Variable]]]
         parts = {id(inner): (inner, [], []) for inner in self.optimizers}
         for gradient, variable in zip(grads, trainable_variables or optimized(self), strict=True):
             _, gradients, variables = parts[id(optimizer_for(self)(variable))]
@@ -196,7 +199,7 @@ def optimizer(
         if steps is not None or warmup or delay:
             falls = decay if steps is not None else "none"
             schedule = WarmUpDecay(rate, steps, warmup, falls, delay, decay_every, decay_factor)
-        options = {} if epsilon is None else {"epsilon": epsilon}
+        options: dict[str, Any] = {} if epsilon is None else {"epsilon": epsilon}
         if ema is not None:
             options |= {"use_ema": True, "ema_momentum": ema, "ema_overwrite_frequency": None}
         if method != "Adam":

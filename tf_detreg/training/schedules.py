@@ -73,7 +73,7 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
             return tf.ones_like(past)
         if self.decay == "step":
             return self.factor ** tf.floor(past / self.every)
-        u = tf.minimum(past / (self.steps - self.warmup - self.delay), 1.0)
+        u = tf.minimum(past / ((self.steps or 0) - self.warmup - self.delay), 1.0)
         return 1.0 - u if self.decay == "linear" else 0.5 * (1.0 + tf.cos(math.pi * u))
 
     def get_config(self) -> dict[str, Any]:

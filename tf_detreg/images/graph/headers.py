@@ -173,7 +173,10 @@ def png(content: Content) -> Facts:
         head = content.head(at, 8)
         length = big(head[:4])
         behind = at + 12 + length
-        name = lambda text: same(head[4:], text)  # noqa: E731
+
+        def name(text: bytes) -> tf.Tensor:
+            return same(head[4:], text)
+
         letters = head[4:] | 32
         alphabetic = tf.reduce_all((letters >= ord("a")) & (letters <= ord("z")))
         known = tf.reduce_any(tf.stack([name(kind) for kind in PNG_CRITICAL]))
