@@ -12,7 +12,7 @@ help:
 	@echo "make coverage   the default tests, and which lines of the package they run"
 	@echo "make mutate     plant faults in the package and see whether the tests notice -> docs/mutation.md"
 	@echo "make release-check  build what is published, compare it with the repository, install and use it"
-	@echo "make lint       ruff: format and lint;  make format: mend what can be mended"
+	@echo "make lint       ruff: format and lint; mypy: types, strictly;  make format: mend what can be mended"
 	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
 	@echo "make docs       write the pages that are generated from docstrings"
 
@@ -74,6 +74,7 @@ release: $(VENV)/.release
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
