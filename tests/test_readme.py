@@ -11,7 +11,7 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 
 def test_the_keras_script_runs_as_printed(tmp_path):
     (script,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len([line for line in script.splitlines() if line.strip()]) <= 25
+    assert len([line for line in script.splitlines() if line.strip()]) <= 10
     (tmp_path / "script.py").write_text(script)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
@@ -21,17 +21,6 @@ def test_the_keras_script_runs_as_printed(tmp_path):
     recall = float(re.search(r"R@1\W+([\d.]+)", done.stdout.split("Epoch")[-1])[1])
     assert recall > 30, "three epochs find twice what raw pixels find"
     assert (tmp_path / "saved_models" / "glyphs" / "1" / "saved_model.pb").is_file()
-
-
-def test_every_link_leads_somewhere():
-    pages = [README, *(README.parent / "docs").glob("*.md")]
-    missing = [
-        f"{page.name}: {link}"
-        for page in pages
-        for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-        if not (page.parent / link).exists()
-    ]
-    assert not missing
 
 
 def test_every_quoted_difference_is_printed_by_a_command():

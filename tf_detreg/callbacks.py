@@ -5,6 +5,7 @@ from tf_detreg.training.health import Health
 from tf_detreg.training.projector import EmbeddingProjector
 from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation
 from tf_detreg.training.table_log import TableLog
+from tf_detreg.training.time_left import TimeLeft
 from tf_detreg.training.unfreezing import GradualUnfreezing
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "NaNGuard",
     "RetrievalEvaluation",
     "TableLog",
+    "TimeLeft",
     "TrainingDiverged",
 ]

@@ -47,7 +47,7 @@ def demo(
         directory: The run directory; made if it is not there. A run that was cut off there is resumed.
         exports: Folder for the SavedModel and the `.tflite` files.
         seed: Of weights, batches and the choice of pictures. Defaults to 0.
-        verbose: Of `keras.Model.fit`.
+        verbose: 0 shows no progress; else it is shown with the time left, and a line an epoch. Default `"auto"`.
         **changes: Entries of the recipe `glyphs` to change.
 
     Returns:
@@ -55,11 +55,14 @@ def demo(
     """
     from tf_detreg import export, recipes
     from tf_detreg.calibrating import calibrate_run
+    from tf_detreg.callbacks import TimeLeft
     from tf_detreg.retrieval.calibration import enough_images
     from tf_detreg.training import train
 
     config = recipes.load("glyphs").replace(seed=seed, **changes)
-    run = train(config, directory, resume=True, verbose=verbose)
+    # Bars of single epochs would hide the one of the whole training.
+    with TimeLeft(show=None if verbose else False) as time_left:
+        run = train(config, directory, resume=True, verbose=2 if verbose else 0, callbacks=[time_left])
     page, reports = write_report(run)
     if enough_images(len(run.splits().validation), TARGET):
         calibrate_run(run, TARGET)

@@ -161,3 +161,31 @@ def test_a_damaged_table_is_named(content, tmp_path):
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_time_left_counts_the_batches_of_all_epochs(capsys, monkeypatch):
+    from tf_detreg import progress
+
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    data = np.ones((8, 2)), np.ones(8)
+    with callbacks.TimeLeft() as time_left:
+        model.fit(*data, batch_size=2, epochs=3, initial_epoch=1, verbose=0, callbacks=[time_left])
+    assert time_left.done == 8
+    lines = capsys.readouterr().err.splitlines()
+    assert "Training: 1/8 (12 %)" in lines[0] and "left" in lines[0]
+    assert "8/8 (100 %)" in lines[-1]
+
+
+def test_time_left_ends_where_training_fails(capsys):
+    class Breaks(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise RuntimeError("broken")
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    time_left = callbacks.TimeLeft()
+    with pytest.raises(RuntimeError, match="broken"), time_left:
+        model.fit(np.ones((8, 2)), np.ones(8), verbose=0, callbacks=[time_left, Breaks()])
+    assert time_left.done == 1 and not time_left._open._exit_callbacks

@@ -17,7 +17,7 @@ def demo(
         pathlib.Path, typer.Option(help="The run directory; one that was cut off is resumed.")
     ] = pathlib.Path("runs/demo"),
     to: Exports = pathlib.Path("saved_models"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training classes.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Passes over the training classes.")] = 6,
     seed: Seed = 0,
 ) -> None:
     """Train, evaluate, export and show an embedder of characters, on 2 cores in minutes.

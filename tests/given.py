@@ -1,0 +1,75 @@
+"""What the code of a page takes as given: an embedder, embeddings, a small run of the demo."""
+
+COMMON = """
+import keras, numpy as np, pathlib, tensorflow as tf
+import tf_detreg as dr
+from tf_detreg import backbones, callbacks, datasets, heads, losses, miners, regularizers, retrieval, training
+"""
+SMALL = """
+keras.utils.set_random_seed(0)
+splits = datasets.digits()
+train, validation, test = images, validation, test_set = splits
+train_set, class_names = train, train.class_names
+def small_embedder(head=None):
+    backbone = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(16)])
+    return keras.Sequential([backbone, head or heads.RealNVP(8, depth=2, hidden=8)])
+embedder = small_embedder()
+backbone = embedder.layers[0]
+features = backbone(train.images[:32].astype("float32"))
+embeddings, labels = training.embed(embedder, test).embeddings, test.labels
+num_classes = train.num_classes
+"""
+RUN = """
+import contextlib, os
+training.train(training.RunConfig.from_dict({
+    "data": "digits", "backbone": {"name": "small_cnn", "width": 4, "blocks": 1}, "head": {"name": "Linear", "dim": 8},
+    "epochs": 1}), "runs/demo", verbose=0)
+"""
+INDEX = """
+os.makedirs("galleries", exist_ok=True)
+_run = training.load_run("runs/demo")
+_found = training.embed(_run.embedder, _run.splits().test)
+dr.index.Index(_found.embeddings, fingerprint=retrieval.fingerprint(_run.embedder)).save("galleries/characters")
+"""
+DECISIONS = """
+paths = [f"{n:04}.png" for n in range(len(labels))]
+same = "\\n".join(f"{i:04}.png\\t{j:04}.png\\t{int(labels[i] == labels[j])}" for i, j in zip(range(60), range(60, 120)))
+validation_embeddings, validation_labels = training.embed(embedder, validation).embeddings, validation.labels
+pathlib.Path("pairs.txt").write_text(same + "\\n")
+test_embeddings, test_labels = embeddings, labels
+"""
+REGULARIZERS = """
+embedder = small_embedder(heads.RealNVP(128, depth=2, hidden=8))
+batches, encoder = train.batches(4, 4).take(3), lambda names: np.eye(len(names), 8, dtype="float32")
+"""
+RETRIEVAL = """
+paths = [f"{n}.png" for n in range(len(labels))]
+names, prices = ["mug" if label % 2 else "cup" for label in labels], list(range(len(labels)))
+photos = test.images[:3].astype("float32")
+_random = np.random.default_rng(0)
+for _path in ["query.jpg", *(f"PICTURES/{n}.png" for n in range(6))]:
+    pathlib.Path("PICTURES").mkdir(exist_ok=True)
+    keras.utils.save_img(_path, _random.uniform(0, 255, (32, 32, 3)))
+"""
+PHOTOGRAPHS = """
+_random = np.random.default_rng(0)
+for _label in range(40):
+    _folder = pathlib.Path("photographs", f"class{_label:02}")
+    _folder.mkdir(parents=True)
+    for _n in range(2):
+        keras.utils.save_img(_folder / f"{_n}.png", _random.uniform(0, 255, (8, 8, 3)))
+"""
+SCALING = """
+batches = train.batches(4, 4).take(2)
+"""
+# By the page's name.
+GIVEN = {
+    "heads.md": COMMON + SMALL + "labels = train.labels[:32]\n",
+    "regularizers.md": COMMON + SMALL + REGULARIZERS,
+    "decisions.md": COMMON + SMALL + DECISIONS,
+    "mobile.md": COMMON + RUN + INDEX,
+    "serving.md": COMMON + RUN + INDEX + "run = _run\n",
+    "scaling.md": COMMON + SMALL + SCALING,
+    "data.md": COMMON + PHOTOGRAPHS,
+    "retrieval.md": COMMON + SMALL + RETRIEVAL,
+}

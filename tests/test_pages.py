@@ -1,0 +1,179 @@
+"""Pages tell the truth: their Python runs, the commands and options that they name exist, and links lead somewhere."""
+
+import importlib.util
+import pathlib
+import re
+import shlex
+import tomllib
+
+import pytest
+import typer
+
+from tests.given import GIVEN
+from tools.pages import GENERATED, NOT_RUN, ROOT, blocks, pages, prose, slugs
+
+WRITTEN = [page for page in pages() if page not in GENERATED]
+SHELL = ("", "bash", "sh", "console")
+PYTHON = [
+    page
+    for page in WRITTEN
+    # The script of the README has a test of its own; examples of docstrings run as doctests.
+    if page.name != "README.md"
+    and page.parent.name != "losses"
+    and any(block.language == "python" and not block.not_run for block in blocks(page))
+]
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: str(page.relative_to(ROOT / "docs")))
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """In order, in one namespace, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "page"}
+    exec(compile(GIVEN.get(page.name, ""), f"given for {page.name}", "exec"), names)
+    for block in blocks(page):
+        if block.language == "python" and not block.not_run:
+            # Blank lines in front, so that a traceback shows the line of the page.
+            exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
+
+
+def test_what_is_not_run_says_why():
+    assert all(len(reason) > 10 for page in pages() for reason in NOT_RUN.findall(page.read_text(encoding="utf-8")))
+
+
+def commands():
+    """(where, words) of each command line in a page's shell blocks, comments and continuations taken care of."""
+    for page in WRITTEN:
+        for block in blocks(page):
+            if block.language not in SHELL:
+                continue
+            for line in block.text.replace("\\\n", " ").splitlines():
+                for part in re.split(r"\s&&\s", line):
+                    try:
+                        words = shlex.split(part.strip().removeprefix("$ "), comments=True)
+                    except ValueError:
+                        continue  # output of a command
+                    while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                        words.pop(0)
+                    if words and words[0] in ("tf-detreg", "make", "python", "pip"):
+                        yield pytest.param(words, id=f"{block.where} {' '.join(words)[:60]}")
+
+
+def click_command():
+    from tf_detreg.cli import app
+
+    return typer.main.get_command(app)
+
+
+def check_tf_detreg(words):
+    """The command takes these arguments and options; nothing is run."""
+    group = click_command()
+    with group.context_class(group, info_name="tf-detreg") as context:
+        if words[0].startswith("-"):
+            group.parse_args(context, list(words))
+            return
+        name, command, rest = group.resolve_command(context, list(words))
+        inner = command.make_context(name, rest, parent=context)
+        if hasattr(command, "commands"):
+            # What the group made of its words: `index` builds where no command is named.
+            name, below, rest = command.resolve_command(inner, [*inner._protected_args, *inner.args])
+            below.make_context(name, rest, parent=inner)
+
+
+def check_python(words):
+    """The script or module is there, and has the options."""
+    if words[0] == "-m":
+        spec = importlib.util.find_spec(words[1])
+        assert spec is not None, words[1]
+        path, rest = spec.origin, words[2:]
+        if path.endswith("__init__.py"):
+            path = path.replace("__init__.py", "__main__.py")
+    else:
+        path, rest = ROOT / words[0], words[1:]
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    assert not [word for word in rest if word.startswith("--") and f'"{word.partition("=")[0]}"' not in text]
+
+
+def check_make(words):
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert not [
+        word for word in words if "=" not in word and not re.search(rf"^{re.escape(word)}:", text, re.MULTILINE)
+    ]
+
+
+def check_pip(words):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    asked = {extra for word in words for names in re.findall(r"\[([\w,-]+)\]", word) for extra in names.split(",")}
+    assert words[0] == "install" and asked <= set(extras)
+
+
+@pytest.mark.parametrize("words", commands())
+def test_a_command_of_a_page_exists_with_its_options(words):
+    check = {"tf-detreg": check_tf_detreg, "python": check_python, "make": check_make, "pip": check_pip}
+    check[words[0]](words[1:])
+
+
+def test_a_wrong_option_or_command_would_be_seen():
+    for words in (["train", "PHOTOS/", "--epoch-count", "3"], ["trains"], ["export"]):
+        # Newer versions of typer bring a copy of click, with exceptions of its own.
+        with pytest.raises(Exception, match=r"No such|Missing"):
+            check_tf_detreg(words)
+
+
+def known_options():
+    """Options of our commands and scripts, and those of other programs that the pages mention."""
+    known = {"--no-deps", "--saved-model", "--signature_def", "--opset"}  # of pip, saved_model_cli and tf2onnx
+    group = click_command()
+    below = [each for command in group.commands.values() for each in getattr(command, "commands", {}).values()]
+    for command in [group, *group.commands.values(), *below]:
+        known |= {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    known.add("--help")
+    for folder in ("benchmarks", "docs", "examples", "studies", "tests", "tools", "tf_detreg"):
+        for path in (ROOT / folder).rglob("*.py"):
+            known |= set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text(encoding="utf-8")))
+    return known
+
+
+def test_options_that_pages_name_exist():
+    known, wrong = known_options(), []
+    for page in WRITTEN:
+        for code in re.findall(r"`([^`\n]+)`", prose(page)):
+            wrong += [
+                f"{page.relative_to(ROOT)}: {option}"
+                for option in re.findall(r"(?<![\w-])--[a-z][\w-]+", code)
+                if option not in known
+            ]
+    assert not wrong
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)|<(?:img|a) [^>]*(?:src|href)=\"([^\"]+)\"")
+
+
+def test_every_link_leads_somewhere():
+    wrong = []
+    for page in pages():
+        for match in LINK.finditer(prose(page)):
+            path, _, anchor = (match[1] or match[2]).partition("#")
+            if re.match(r"\w+:", path):
+                continue
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists():
+                wrong.append(f"{page.relative_to(ROOT)}: {path}")
+            elif anchor and target.suffix == ".md" and anchor not in slugs(target):
+                wrong.append(f"{page.relative_to(ROOT)}: {path}#{anchor}")
+    assert not wrong
+
+
+def test_the_readme_is_made_fit_for_a_package_index(tmp_path):
+    from tools.package_readme import absolute
+
+    text = absolute((ROOT / "README.md").read_text(encoding="utf-8"), "https://forge.example/o/tf_detreg", "v1")
+    links = [match[1] or match[2] for match in LINK.finditer(text)]
+    assert len(links) > 20 and all(re.match(r"https?:", link) for link in links)
+    assert "https://forge.example/o/tf_detreg/raw/v1/docs/pictures/neighbors.png" in links
+    for link in links:
+        path = link.removeprefix("https://forge.example/o/tf_detreg/").split("/", 2)[2].partition("#")[0]
+        assert (ROOT / path).exists()
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
