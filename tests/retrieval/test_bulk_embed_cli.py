@@ -40,22 +40,29 @@ def test_a_runner_embeds_into_shards(run, tmp_path):
 def test_beams_options_reach_the_pipeline(run, tmp_path, monkeypatch):
     seen = {}
 
-    def record(images, embedder, out, options):
-        seen.update(images=images, embedder=embedder, out=out, options=options)
+    def record(images, embedder, out, **options):
+        seen.update(images=images, embedder=embedder, out=out, **options)
         raise ValueError("far enough")
 
     monkeypatch.setattr("tf_detreg.retrieval.bulk_embed.bulk_embed", record)
-    embed(run, "gs://shop/*.jpg", "--runner=FlinkRunner", "--beam-option=--flink_master=host:8081", "--out=gs://shop/v")
+    embed(run, "gs://shop/*.jpg", "--runner=FlinkRunner", "--beam-option=--flink_master=host:8081", "--out=gs://shop/v",
+          "--shards=200", "--batch-size=8", "--format=parquet")  # fmt: skip
     assert seen == {
         "images": ["gs://shop/*.jpg"],
         "embedder": run / "embedder.keras",
         "out": "gs://shop/v",
         "options": ["--runner=FlinkRunner", "--flink_master=host:8081"],
+        "shards": 200,
+        "batch_size": 8,
+        "format": "parquet",
     }
 
 
 def test_what_the_command_refuses(run, tmp_path):
     result = embed(run, tmp_path, "--beam-option=--direct_num_workers=2")
     assert "--beam-option needs --runner" in str(result.exception)
+    for option in ("--shards=3", "--batch-size=3", "--format=tfrecord"):
+        assert "needs --runner" in str(embed(run, tmp_path, option).exception), option
+    assert "for one file" in str(embed(run, tmp_path, "--runner=DirectRunner", "--format=npz").exception)
     (run / "embedder.keras").unlink()
     assert "has not ended" in str(embed(run, tmp_path, "--runner", "DirectRunner").exception)

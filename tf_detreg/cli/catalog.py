@@ -17,6 +17,7 @@ class _BuildsByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `build` in front of arguments that begin with no command."""
+        # The type of `ctx` is click's in older releases of Typer, and of Typer's own copy of click in newer ones.
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["build", *args]
         return super().parse_args(ctx, args)

@@ -1,7 +1,7 @@
 """`embed`, `search`: from a run to the nearest images."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,7 +20,8 @@ def embed(
         typer.Option(help="The file to write, or with --runner a folder. Default: embeddings.npz, embeddings."),
     ] = None,
     format: Annotated[
-        Literal["npz", "parquet"] | None, typer.Option(help="Default: by the ending of --out, else npz.")
+        Literal["npz", "parquet", "tfrecord"] | None,
+        typer.Option(help="Default: by the ending of --out, else npz; with --runner, tfrecord, or parquet."),
     ] = None,
     runner: Annotated[
         str | None,
@@ -30,27 +31,38 @@ def embed(
         list[str] | None,
         typer.Option(help="For Beam's pipeline, such as `--beam-option=--flink_master=host:8081`; repeat it."),
     ] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="With --runner: files to write; see docs/scaling.md. Default: 16.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="With --runner: images that are embedded together. Default: 64.")
+    ] = None,
 ) -> None:
     """Embed images into a file that other programs read. Unreadable files are counted and named.
 
     An `.npz` holds `embeddings` (N, dim) and `paths` (N). A `.parquet` is a table of `id` (the file), `vector`, `path`
     and, where folders are classes, `label`; DuckDB, Polars, pandas and LanceDB read it, and `Index.from_parquet`.
 
-    With `--runner` the work is spread over the workers of Apache Beam, and goes to TFRecord shards that
-    `retrieval.bulk_embed.read_embeddings` reads.
+    With `--runner` the work is spread over the workers of Apache Beam, and goes to shards, TFRecord files or Parquet,
+    that `retrieval.bulk_embed.read_embeddings` reads. The same command again goes on where it was stopped.
     """
     from tf_detreg import training
     from tf_detreg.files import check_file
     from tf_detreg.searching import embed_files
 
     if runner is not None:
-        if format is not None:
-            raise ValueError("--format is for one file; with --runner, TFRecord shards are written.")
-        done = training.load_run(run)
-        typer.echo(_bulk_embed(done, images, out or "embeddings", [f"--runner={runner}", *(beam_option or ())]))
+        if format == "npz":
+            raise ValueError("--format npz is for one file; with --runner, give tfrecord or parquet.")
+        asked = {"format": format, "shards": shards, "batch_size": batch_size}
+        given = {name: value for name, value in asked.items() if value is not None}
+        beams = [f"--runner={runner}", *(beam_option or ())]
+        typer.echo(_bulk_embed(training.load_run(run), images, out or "embeddings", beams, given))
         return
-    if beam_option:
-        raise ValueError("--beam-option needs --runner, such as --runner DirectRunner.")
+    for option, value in (("--beam-option", beam_option), ("--shards", shards), ("--batch-size", batch_size)):
+        if value is not None:
+            raise ValueError(f"{option} needs --runner, such as --runner DirectRunner.")
+    if format == "tfrecord":
+        raise ValueError("--format tfrecord is for shards: it needs --runner, such as --runner DirectRunner.")
     format = format or ("parquet" if out is not None and out.endswith(".parquet") else "npz")
     out = out or f"embeddings.{format}"
     check_file(out)
@@ -111,9 +123,9 @@ def search(
     typer.echo(f"Picture     {drawn}")
 
 
-def _bulk_embed(run: "training.Run", images: list[str], out: str, options: list[str]) -> str:
+def _bulk_embed(run: "training.Run", images: list[str], out: str, beams: list[str], options: dict[str, Any]) -> str:
     from tf_detreg.retrieval.bulk_embed import bulk_embed
 
     if not run.finished:
         raise ValueError(f"The run {run.directory} has not ended: there is no embedder.keras for the workers to read.")
-    return bulk_embed(images, run.directory / "embedder.keras", out, options=options).summary()
+    return bulk_embed(images, run.directory / "embedder.keras", out, options=beams, **options).summary()

@@ -1,70 +1,189 @@
 """The stages of the bulk embedding. Imports Apache Beam, so import this module only where Beam is wanted."""
 
+import contextlib
+import hashlib
 import json
 import pathlib
+import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 from apache_beam.io import fileio
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.utils.shared import Shared
 
-_NAMESPACE = "tf_detreg"
-_UNREADABLE = "unreadable"
+from tf_detreg.retrieval import bulk_shards
+from tf_detreg.retrieval.bulk_shards import PLAN, Plan, name_of
+
+_join = FileSystems.join
+_PLAIN = CompressionTypes.UNCOMPRESSED  # or a name such as `x.gz` decides
 
 
-def build(pipeline: Any, images: list[str], embedder: str, output: str, batch_size: int, shards: int) -> None:
-    """patterns → files → batches → embeddings → shards, with the unreadable ones on a path of their own."""
-    patterns = [pattern for one in images for pattern in _patterns(one)]
-    found = (
+def build(pipeline: beam.Pipeline, plan: Plan, embedder: str, output: str, batch_size: int) -> None:
+    """Lay out the pipeline: patterns → files → the images of each shard → a file a shard."""
+    images = list(plan.images)
+    paths = (
         pipeline
-        | "patterns" >> beam.Create(patterns)
+        | "patterns" >> beam.Create([pattern for one in images for pattern in _patterns(one)])
         | "match" >> fileio.MatchAll(empty_match_treatment=fileio.EmptyMatchTreatment.ALLOW)
         | "paths" >> beam.Map(lambda metadata: metadata.path)
         | "pictures" >> beam.Filter(_Wanted(images))
-        # One worker matches; reading and embedding is spread over all.
-        | "spread" >> beam.Reshuffle()
-        | "batch" >> beam.BatchElements(min_batch_size=batch_size, max_batch_size=batch_size)
-        | "embed" >> beam.ParDo(_Embed(embedder, Shared())).with_outputs(_UNREADABLE, main="embedded")
+        | "assign" >> beam.Map(lambda path, shards: (bulk_shards.shard_of(path, shards), path), plan.shards)
     )
+    # A shard without images is written too, so that all are there when all is done.
+    every = pipeline | "shards" >> beam.Create([(shard, None) for shard in range(plan.shards)])
     (
-        found.embedded
-        | "record" >> beam.MapTuple(record)
-        | "write"
-        >> beam.io.WriteToTFRecord(_join(output, "embeddings"), file_name_suffix=".tfrecord", num_shards=shards)
-    )
-    (
-        found[_UNREADABLE]
-        | "json" >> beam.Map(json.dumps, ensure_ascii=False)
-        | "set aside" >> beam.io.WriteToText(_join(output, _UNREADABLE), file_name_suffix=".jsonl", skip_if_empty=True)
+        {"paths": paths, "every": every}
+        | "gather" >> beam.CoGroupByKey()
+        | "embed" >> beam.ParDo(_EmbedShard(plan, embedder, output, batch_size, Shared()))
     )
 
 
-def record(path: str, vector: np.ndarray) -> bytes:
-    """One image as a serialized `tf.train.Example` with `path` and `embedding`."""
-    import tensorflow as tf
+def digest_of(file: str) -> str:
+    """Return the SHA-256 of a file.
 
-    feature = {
-        "path": tf.train.Feature(bytes_list=tf.train.BytesList(value=[path.encode()])),
-        "embedding": tf.train.Feature(float_list=tf.train.FloatList(value=vector)),
-    }
-    result: bytes = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-    return result
-
-
-def counts(result: Any) -> dict[str, int]:
-    """How many images were embedded and how many could not be read."""
-    totals = {"embedded": 0, _UNREADABLE: 0}
-    for metric in result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]:
-        totals[metric.key.metric.name] += metric.result
-    return totals
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    found = hashlib.sha256()
+    try:
+        with FileSystems.open(file, compression_type=_PLAIN) as content:
+            while block := content.read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        raise ValueError(f"`embedder`={file!r} cannot be read: {error}.") from error
+    return found.hexdigest()
 
 
-_join = FileSystems.join
+def claim(plan: Plan, output: str) -> dict[int, dict[str, Any]]:
+    """Write the plan into the output folder, and return the marks of shards that are done.
+
+    Raises:
+        ValueError: If the folder holds what another plan began.
+    """
+    place = _join(output, PLAN)
+    if _exists(place):
+        plan.check(_read(place).decode(), output)
+        return marks(output, plan.shards)
+    if _listed(_join(output, "embeddings-*-of-*")):
+        raise ValueError(
+            f"`output`={output!r} holds shards without a {PLAN}, of an earlier version: they cannot be gone on with. "
+            "Embed into a new folder."
+        )
+    with contextlib.suppress(OSError, BeamIOError):  # it is there already, or the file system has no folders
+        FileSystems.mkdirs(output)
+    _write(place, plan.to_json().encode())
+    return {}
+
+
+def marks(output: str, shards: int) -> dict[int, dict[str, Any]]:
+    """Return the marks of the shards that are done, by number."""
+    found = {}
+    for path in _listed(_join(output, f"done-*-of-{shards:05}.json")):
+        with contextlib.suppress(ValueError):  # of a file system that showed half a file
+            mark = json.loads(_read(path))
+            found[int(mark["shard"])] = mark
+    return found
+
+
+class _EmbedShard(beam.DoFn):
+    """The paths of a shard → its files."""
+
+    def __init__(self, plan: Plan, embedder: str, output: str, batch_size: int, shared: Shared) -> None:
+        self.plan, self.path, self.output, self.batch_size = plan, embedder, output, batch_size
+        self.shared = shared
+
+    def process(self, element: tuple[int, dict[str, Any]]) -> None:
+        shard, gathered = element
+        paths = sorted(set(gathered["paths"]))
+        name = {
+            kind: _join(self.output, name_of(kind, shard, self.plan.shards, ending))
+            for kind, ending in (("embeddings", self.plan.format), ("unreadable", "jsonl"), ("done", "json"))
+        }
+        images = bulk_shards.digest(paths)
+        if _is_done(name["done"], images) and _exists(name["embeddings"]):
+            return
+        # What is there is of other images; without its mark it is as if it were not there.
+        _delete([path for path in name.values() if _exists(path)])
+        # One model for all threads of a worker process.
+        model = self.shared.acquire(lambda: _Model(self.path))
+        with tempfile.TemporaryDirectory() as folder:
+            local, aside = pathlib.Path(folder, "embeddings"), pathlib.Path(folder, "unreadable")
+            embedded, unreadable = _embed(paths, model, self.batch_size, self.plan.format, local, aside)
+            _upload(local, name["embeddings"])
+            if unreadable:
+                _upload(aside, name["unreadable"])
+        mark = {"shard": shard, "embedded": embedded, "unreadable": unreadable, "images": images, "time": time.time()}
+        _write(name["done"], json.dumps(mark).encode())
+
+
+def _embed(
+    paths: Sequence[str], model: "_Model", batch_size: int, format: str, local: pathlib.Path, aside: pathlib.Path
+) -> tuple[int, int]:
+    """Write two local files, of what was embedded and of what could not be read; return how many each holds."""
+    embedded = unreadable = 0
+    with bulk_shards.writing(local, format, model.dimension) as write, aside.open("w", encoding="utf-8") as failures:
+        for start in range(0, len(paths), batch_size):
+            kept, pixels = [], []
+            for path, image in _decoded(paths[start : start + batch_size], model.size):
+                if isinstance(image, str):
+                    failures.write(json.dumps({"path": path, "reason": image}) + "\n")
+                    unreadable += 1
+                else:
+                    kept.append(path)
+                    pixels.append(image)
+            if kept:
+                write(kept, model(np.stack(pixels)))
+                embedded += len(kept)
+    return embedded, unreadable
+
+
+def _decoded(paths: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray | str]]:
+    """Yield each path with its pixels, or with why there are none."""
+    from tf_detreg.images import UnreadableImage, decode
+
+    for path in paths:
+        try:
+            with FileSystems.open(path, compression_type=_PLAIN) as file:
+                yield path, decode(file.read(), size)
+        except (UnreadableImage, OSError) as error:
+            yield path, str(error)
+
+
+class _Model:
+    """The embedder, read through Beam's file systems."""
+
+    def __init__(self, path: str) -> None:
+        import tf_detreg
+        from tf_detreg.inference import traced
+
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder) / "embedder.keras"
+            with FileSystems.open(path, compression_type=_PLAIN) as file, local.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+            self._embedder = tf_detreg.load(local)
+        self._run = traced(self._embedder)
+        height, width = self._embedder.input_shape[1:3]
+        self.size, self.dimension = (height, width), int(self._embedder.output_shape[-1])
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._run(pixels.astype(np.float32)).numpy().astype(np.float32, copy=False)
+        return found
+
+
+class _Wanted:
+    """Of folders, only what is named like a picture; of patterns, everything that they match."""
+
+    def __init__(self, images: list[str]) -> None:
+        self.folders = [one for one in images if _is_folder(one)]
+
+    def __call__(self, path: str) -> bool:
+        return _is_picture(path) or not any(path.startswith(folder) for folder in self.folders)
 
 
 def _is_folder(path: str) -> bool:
@@ -82,59 +201,45 @@ def _patterns(path: str) -> list[str]:
     return [_join(path, "**")] if _is_folder(path) else [path]
 
 
-class _Wanted:
-    """Of folders, only what is named like a picture; of patterns, everything that they match."""
-
-    def __init__(self, images: list[str]) -> None:
-        self.folders = [one for one in images if _is_folder(one)]
-
-    def __call__(self, path: str) -> bool:
-        return _is_picture(path) or not any(path.startswith(folder) for folder in self.folders)
-
-
-class _Embed(beam.DoFn):
-    """A batch of paths → (path, embedding), and {path, reason} for what cannot be read."""
-
-    def __init__(self, embedder: str, shared: Shared) -> None:
-        self.path, self.shared = embedder, shared
-        self.embedded = Metrics.counter(_NAMESPACE, "embedded")
-        self.unreadable = Metrics.counter(_NAMESPACE, _UNREADABLE)
-
-    def setup(self) -> None:
-        # One model for all threads of a worker process.
-        self.model = self.shared.acquire(lambda: _Model(self.path))
-
-    def process(self, batch: Any) -> Iterator[Any]:
-        from tf_detreg.images import UnreadableImage, decode
-
-        kept, pixels = [], []
-        for path in batch:
-            try:
-                with FileSystems.open(path) as file:
-                    pixels.append(decode(file.read(), self.model.size))
-                kept.append(path)
-            except (UnreadableImage, OSError) as error:
-                self.unreadable.inc()
-                yield beam.pvalue.TaggedOutput(_UNREADABLE, {"path": path, "reason": str(error)})
-        if kept:
-            self.embedded.inc(len(kept))
-            yield from zip(kept, self.model(np.stack(pixels)), strict=True)
+def _is_done(path: str, images: str) -> bool:
+    if not _exists(path):
+        return False
+    try:
+        return bool(json.loads(_read(path))["images"] == images)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
-class _Model:
-    """The embedder, read through Beam's file systems."""
+def _exists(path: str) -> bool:
+    return bool(FileSystems.exists(path))
 
-    def __init__(self, path: str) -> None:
-        import tf_detreg
-        from tf_detreg.inference import traced
 
-        with FileSystems.open(path) as file, tempfile.TemporaryDirectory() as folder:
-            local = pathlib.Path(folder) / "embedder.keras"
-            local.write_bytes(file.read())
-            self._embedder = tf_detreg.load(local)
-        self._run = traced(self._embedder)
-        self.size = tuple(self._embedder.input_shape[1:3])
+def _listed(pattern: str) -> list[str]:
+    (found,) = FileSystems.match([pattern])
+    return [metadata.path for metadata in found.metadata_list]
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        result: np.ndarray = self._run(pixels.astype(np.float32)).numpy().astype(np.float32, copy=False)
-        return result
+
+def _read(path: str) -> bytes:
+    with FileSystems.open(path, compression_type=_PLAIN) as file:
+        content: bytes = file.read()
+    return content
+
+
+def _write(path: str, content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        local = pathlib.Path(folder, "content")
+        local.write_bytes(content)
+        _upload(local, path)
+
+
+def _upload(local: pathlib.Path, path: str) -> None:
+    """Copy a local file under a temporary name and rename it, so that a name that is there is that of a whole file."""
+    part = f"{path}.part"
+    with local.open("rb") as file, FileSystems.create(part, compression_type=_PLAIN) as copy:
+        shutil.copyfileobj(file, copy)
+    FileSystems.rename([part], [path])
+
+
+def _delete(paths: list[str]) -> None:
+    if paths:
+        FileSystems.delete(paths)
