@@ -56,10 +56,10 @@ PACKAGES = {
     "tokenizers": Package("tokenizers", "text"),
     "safetensors": Package("safetensors", "text"),
     "pyarrow": Package("pyarrow", "parquet"),
-    "apache_beam": Package("apache-beam", "beam"),
     "usearch": Package("usearch", "ann"),
-    "qdrant_client": Package("qdrant-client", "databases"),
     "lancedb": Package("lancedb", "databases"),
+    "qdrant_client": Package("qdrant-client", "databases"),
+    "apache_beam": Package("apache-beam", "beam"),
 }
 
 

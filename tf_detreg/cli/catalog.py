@@ -51,7 +51,7 @@ def _index() -> None:
 
     * **index remove shop.index --where 'sold = true'** removes items;
 
-    * **index compact** gives space back, **index verify** looks for damage;
+    * **index compact** gives space back, **index compress** memory, **index verify** looks for damage;
 
     * **index export shop.index --to shop.sql** writes it for PostgreSQL, or `.parquet` for anything else.
 
@@ -173,6 +173,33 @@ def compact(place: Place) -> None:
 
 
 @_command
+def compress(
+    place: Place,
+    kind: Annotated[
+        Literal["float16", "int8", "binary"], typer.Option(help="2, 1 or 1/8 bytes a dimension, in place of 4.")
+    ] = "int8",
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, help="Project to so many principal axes first. Default: keep all.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="The deepest search that it is meant for.")] = 10,
+    recall: Annotated[float, typer.Option(help="Share of the true neighbors to find.")] = 0.99,
+) -> None:
+    """Search in a compressed copy of the vectors: less memory, and nothing is lost but what is measured and printed.
+
+    The vectors stay on disk, where the best candidates are scored. A search tree that the index has is replaced.
+    """
+    from tf_detreg.index import Index
+
+    with Index.load(place) as opened:
+        done = opened.compress(kind, dimensions, k=min(k, len(opened)), target=recall)
+        whole = 4 * opened.dimension
+        typer.echo(
+            f"{done.bytes_an_item:g} bytes an item in memory in place of {whole}; {100 * done.recall:.2f} % of the "
+            f"true neighbors are found, with {done.rescored} candidates a query read from disk: {place}"
+        )
+
+
+@_command
 def export(
     place: Place,
     to: Annotated[str, typer.Option(help="A file; for qdrant and lancedb a folder, or for qdrant http://HOST:6333.")],
@@ -186,6 +213,7 @@ def export(
     """Write an index for other databases: Parquet, PostgreSQL with pgvector, Qdrant, LanceDB; see docs/databases.md."""
     import os
 
+    from tf_detreg import extras
     from tf_detreg.files import check_file
     from tf_detreg.index import Index
 
@@ -204,10 +232,8 @@ def export(
         elif format == "lancedb":
             opened.to_lancedb(to, table, where=where)
         else:
-            try:
+            with extras.needed("A collection of Qdrant"):
                 from qdrant_client import QdrantClient
-            except ImportError as error:
-                raise ImportError(f"Qdrant's client is not installed ({error}): pip install qdrant-client.") from error
             remote = to.startswith(("http://", "https://"))
             client = QdrantClient(url=to, api_key=os.environ.get("QDRANT_API_KEY")) if remote else QdrantClient(path=to)
             opened.to_qdrant(client, table, where=where, progress=None)

@@ -6,13 +6,14 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg.index import decisions, integrity, searching, segments, tables
+from tf_detreg import checks
+from tf_detreg.index import decisions, integrity, searching, segments, tables, trees
 from tf_detreg.index.exports import Exports
 from tf_detreg.index.filters import parse
 from tf_detreg.index.items import Id, bound, is_id, not_there, unbound
 from tf_detreg.index.store import Store
 from tf_detreg.index.tuning import Tuner
-from tf_detreg.retrieval import approximate, deciding, inputs
+from tf_detreg.retrieval import deciding, inputs
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.matches import Matches
@@ -188,8 +189,9 @@ class Catalog(Exports):
             where: Only items that this filter keeps: a mapping such as `{"label": ["mug", "cup"], "price": {"<": 20}}`,
                 or text such as `label in ("mug", "cup") and price < 20`; see `tf_detreg.index.filters.parse`.
             fingerprint: Of the model that made the queries; refused if the index knows another one.
-            engine: `"auto"`, the default: ScaNN from 50,000 items on, exact search otherwise and where a filter keeps
-                few. Or `"exact"` or `"scann"`.
+            engine: `"auto"`, the default: ScaNN or usearch from 50,000 items on, whichever is installed and, on a part
+                of a large index, was measured to be faster; exact search otherwise and where a filter keeps few. An
+                index that was compressed searches that way. Or `"exact"`, `"scann"` or `"usearch"`.
             progress: Whether to show a progress bar. None, the default, shows it in a terminal.
             decision: From which score on a match counts, as `retrieval.calibrate` finds it. Default: the index's own.
 
@@ -242,25 +244,30 @@ class Catalog(Exports):
         found = self.search(queries, k, where=where, fingerprint=fingerprint, progress=False, decision=decision)
         return deciding.vote(found, label)
 
-    def tune(self, k: int = 10, progress: bool | None = None) -> float | None:
-        """Build and tune the ScaNN tree now, so that it is kept and no search has to wait for it.
+    def tune(self, k: int = 10, progress: bool | None = None, engine: str = "auto") -> float | None:
+        """Build and tune the search tree now, so that it is kept and no search has to wait for it.
 
         Args:
             k: The deepest search that it is meant for. Default 10.
             progress: Whether to show a progress bar. None, the default, shows it in a terminal.
+            engine: `"scann"` or `"usearch"`. Default `"auto"`: the better one of those that are installed.
 
         Returns:
             The measured share of the true neighbors that it finds; None where exact search answers: below 50,000
-            items, and where ScaNN cannot be installed.
+            items, and where no engine is installed.
 
         Raises:
-            ValueError: If `k` is larger than the gallery.
+            ValueError: If `k` is larger than the gallery, or the engine is none.
         """
+        checks.choice("engine", engine, ("auto", *trees.ENGINES))
         state = self._store.snapshot()
         (k,) = inputs.ranks_at(k, state.live)
-        if state.live < searching.SCANN_FROM or approximate.available() is not None:
+        if state.live < searching.SCANN_FROM:
             return None
-        return self._tuner.ready(state, k, progress)[0].recall
+        try:
+            return self._tuner.ready(state, k, progress, engine)[0].recall
+        except trees.NoEngine:
+            return None
 
     def _check(self, width: int, name: str, fingerprint: str | None) -> None:
         """Refuses vectors of another width, and another model."""

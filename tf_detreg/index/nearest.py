@@ -8,6 +8,7 @@ import numpy as np
 from tf_detreg.index import segments
 from tf_detreg.index.segments import Segment
 from tf_detreg.retrieval import approximate, exact
+from tf_detreg.retrieval.rescoring import Rescoring
 
 _SPARE = 1.3  # more neighbors are asked of a tree than the share of allowed items suggests
 _TRIES = 3
@@ -63,7 +64,7 @@ def merged(found: Sequence[Found], k: int) -> Found:
 
 
 def by_tree(
-    tree: approximate.Tree,
+    tree: "approximate.Tree | Rescoring",
     parts: Sequence[Segment],
     base: Segment,
     queries: np.ndarray,
@@ -111,7 +112,7 @@ def by_tree(
 
 
 def _allowed(
-    tree: approximate.Tree,
+    tree: "approximate.Tree | Rescoring",
     queries: np.ndarray,
     ask: int,
     k: int,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tf_detreg import checks
-from tf_detreg.index import nearest, segments
+from tf_detreg.index import nearest, segments, trees
 from tf_detreg.index.filters import Filter, parse
 from tf_detreg.index.snapshot import Snapshot
 from tf_detreg.index.store import Store
@@ -14,7 +14,7 @@ from tf_detreg.retrieval import approximate, inputs
 from tf_detreg.retrieval.matches import Matches
 
 SCANN_FROM = 50_000  # items; below, exact search answers one query within some milliseconds
-ENGINES = ("auto", "exact", "scann")
+ENGINES = ("auto", "exact", *trees.ENGINES)
 _LOOSE = 0.1  # share of the items that a filter must keep for a tree to be quicker than exact search over the rows
 _TRIES = 10
 
@@ -89,14 +89,19 @@ class Searcher:
     ) -> tuple[Snapshot, nearest.Found, str, float, str | None]:
         notice = None
         loose = rows is None or len(rows) >= _LOOSE * state.live
-        if engine == "scann" or (engine == "auto" and loose and state.live >= SCANN_FROM):
-            notice = approximate.available() or _no_tree(state.live, loose)
+        has_one = state.tree is not None and state.live >= approximate.SMALLEST_GALLERY
+        if engine in trees.ENGINES or (engine == "auto" and loose and (has_one or state.live >= SCANN_FROM)):
+            notice = _no_tree(state.live, loose)
             if notice is None:
-                tuned, base, state = self._tuner.ready(state, k, progress)
+                try:
+                    tuned, base, state = self._tuner.ready(state, k, progress, engine)
+                except trees.NoEngine as error:
+                    return state, nearest.exactly(state.parts, queries, k, rows, progress), "exact", 1.0, str(error)
                 found = nearest.by_tree(tuned.tree, state.parts, base, queries, k, rows, progress)
                 if found is not None:
-                    return state, found, "scann", self._tuner.recall(state, tuned, base), None
-                notice = "The ScaNN tree listed too few of the items that may be found; exact search answered instead."
+                    name = trees.engine_of(state.tree or {})
+                    return state, found, name, self._tuner.recall(state, tuned, base), None
+                notice = "The search tree listed too few of the items that may be found; exact search answered instead."
         return state, nearest.exactly(state.parts, queries, k, rows, progress), "exact", 1.0, notice
 
 
@@ -104,5 +109,5 @@ def _no_tree(count: int, loose: bool) -> str | None:
     if not loose:
         return "Exact search was used: the filter keeps few items."
     if count < approximate.SMALLEST_GALLERY:
-        return f"Exact search was used: {count} items are too few for a ScaNN tree."
+        return f"Exact search was used: {count} items are too few for a search tree."
     return None

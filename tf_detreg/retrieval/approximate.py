@@ -8,13 +8,16 @@ the result is measured on another sample, so that the number in the report is no
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_detreg.progress import ticker
 from tf_detreg.retrieval import exact, intervals, scann_library
+
+if TYPE_CHECKING:
+    from tf_detreg.retrieval.rescoring import Rescoring
 
 SMALLEST_GALLERY = 1_000  # a tree below this has nothing to gain
 TRIALS_FROM = 200_000  # items; from here on choosing the layout on a part costs less than it saves
@@ -231,7 +234,7 @@ class Calibrated:
     """A tuned tree and how well it does on queries that it was not tuned on.
 
     Args:
-        tree: The tree.
+        tree: The tree, or another searcher that tunes itself.
         sample: (s,) the queries measured on.
         recall: Share of their true neighbors that were found.
         interval: 95 % interval of `recall`; queries, not neighbors, are the independent trials.
@@ -239,12 +242,28 @@ class Calibrated:
         depth: How many neighbors it was measured on.
     """
 
-    tree: Tree
+    tree: "Tree | Rescoring"
     sample: np.ndarray
     recall: float
     interval: tuple[float, float]
     seconds: float
     depth: int
+
+    def facts(self) -> dict[str, object]:
+        """Return what was measured, as plain JSON."""
+        interval = list(self.interval)
+        return {"depth": self.depth, "recall": self.recall, "interval": interval, "seconds": self.seconds}
+
+    @classmethod
+    def of(cls, tree: "Tree | Rescoring", facts: Mapping[str, Any]) -> "Calibrated":
+        """Return a searcher with what `facts` says was measured of it.
+
+        Raises:
+            KeyError, TypeError, ValueError: If something is missing or of another type.
+        """
+        low, high = map(float, facts["interval"])
+        none = np.empty(0, np.int64)
+        return cls(tree, none, float(facts["recall"]), (low, high), float(facts["seconds"]), int(facts["depth"]))
 
 
 def calibrate(
@@ -256,7 +275,7 @@ def calibrate(
     seed: int = 0,
     progress: bool | None = None,
     layout: Layout | None = None,
-    build: Callable[[np.ndarray, int, Layout], Tree] | None = None,
+    build: "Callable[[np.ndarray, int, Any], Tree | Rescoring] | None" = None,
 ) -> Calibrated:
     """Build and tune a tree for these queries.
 
@@ -280,9 +299,9 @@ def calibrate(
     kths = {}
     for name, chosen in (("tune", tune_on), ("measure", measure_on)):
         kths[name] = truth(queries[chosen], gallery, k, owns[name], progress)
-    if layout is None and len(gallery) >= TRIALS_FROM:
+    if layout is None and build is None and len(gallery) >= TRIALS_FROM:
         layout = fastest_layout(queries[tune_on], gallery, k, aim, seed, progress)
-    with ticker("Building the ScaNN tree", 2, progress) as tick:
+    with ticker("Building the ScaNN tree" if build is None else "Tuning", 2, progress) as tick:
         tree = (build or Tree.build)(gallery, k, layout or LAYOUTS[0])
         tick(1)
         tree.tune(queries[tune_on], k, owns["tune"], kths["tune"], aim)

@@ -27,9 +27,9 @@ _PARTS = {
 }
 
 
-def files(soar: bool) -> tuple[str, ...]:
-    """Names of a tree's files."""
-    return (_CONFIG, *(name for name in _PARTS if soar or "soar" not in name))
+def files(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the files that `save` writes; `facts` say whether each item lies in two leaves (`soar`)."""
+    return (_CONFIG, *(name for name in _PARTS if facts["soar"] or "soar" not in name))
 
 
 def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, object]:
@@ -51,46 +51,42 @@ def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, objec
     for name in (_COPY, _LIST):
         (folder / name).unlink()
     written = {file.name for file in folder.iterdir()}
-    if written != set(files(tree.layout.soar)):
-        raise OSError(f"ScaNN wrote {sorted(written)}, not {sorted(files(tree.layout.soar))}.")
+    expected = files({"soar": tree.layout.soar})
+    if written != set(expected):
+        raise OSError(f"ScaNN wrote {sorted(written)}, not {sorted(expected)}.")
     return {
         "scann": importlib.metadata.version("scann"),
-        "depth": tuned.depth,
         "dims": tree.layout.dims,
         "soar": tree.layout.soar,
         "density": tree.layout.density,
         "visited": tree.visited,
         "rescored": tree.rescored,
-        "recall": tuned.recall,
-        "interval": list(tuned.interval),
-        "seconds": tuned.seconds,
+        **tuned.facts(),
     }
 
 
 def load(
-    folder: pathlib.Path, vectors: pathlib.Path, shape: tuple[int, int], facts: Mapping[str, Any]
+    folder: pathlib.Path, vectors: pathlib.Path, gallery: np.ndarray, facts: Mapping[str, Any]
 ) -> approximate.Calibrated | None:
     """A tree that `save` wrote, or None where ScaNN is missing or of another version than the one that wrote it.
 
     Args:
         folder: Holds the files.
         vectors: The `.npy` file of the vectors, on the same disk.
-        shape: Of the vectors.
+        gallery: The vectors.
         facts: What `save` returned.
 
     Raises:
         KeyError, TypeError, ValueError: If `facts` do not fit.
     """
     layout = approximate.Layout(int(facts["dims"]), bool(facts["soar"]), float(facts["density"]))
-    low, high = map(float, facts["interval"])
-    known = float(facts["recall"]), (low, high), float(facts["seconds"]), int(facts["depth"])
     tuning = int(facts["visited"]), int(facts["rescored"])
     if approximate.available() is not None or importlib.metadata.version("scann") != facts["scann"]:
         return None
-    parts = {name: _PARTS[name] for name in files(layout.soar) if name != _CONFIG}
+    parts = {name: _PARTS[name] for name in files(facts) if name != _CONFIG}
     parts[pathlib.PurePath(os.path.relpath(vectors, folder)).as_posix()] = "DATASET_NPY"
     listed = "\n".join(f'assets {{ asset_type: {kind} asset_path: "{name}" }}' for name, kind in parts.items())
     library = scann_library.searchers()
     searcher = library.ScannSearcher(library.scann_pybind.ScannNumpy(str(folder), listed))
-    tree = approximate.Tree(searcher, shape, layout, *tuning)
-    return approximate.Calibrated(tree, np.empty(0, np.int64), *known)
+    tree = approximate.Tree(searcher, gallery.shape, layout, *tuning)
+    return approximate.Calibrated.of(tree, facts)

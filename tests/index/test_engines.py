@@ -1,0 +1,223 @@
+"""What answers a large index: usearch where ScaNN is not, compressed vectors, and exact search where nothing works."""
+
+import sqlite3
+import sys
+
+import numpy as np
+import pytest
+
+from tf_detreg.index import Index, searching, trees
+from tf_detreg.retrieval import approximate, codes, graphs
+
+
+def clustered(count=3000, dim=32, seed=5):
+    rng = np.random.default_rng(seed)
+    points = np.repeat(rng.standard_normal((count // 10, dim)), 10, axis=0)
+    return points + 0.5 * rng.standard_normal((count, dim))
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """3,000 items that are taken for many, where ScaNN is not installed."""
+    monkeypatch.setattr(searching, "SCANN_FROM", 2000)
+    monkeypatch.setattr(approximate, "available", lambda: "ScaNN cannot be loaded (test)")
+    return Index(clustered(), metadata=[{"even": i % 2 == 0} for i in range(3000)])
+
+
+def share(found, true):
+    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.ids, true.ids, strict=True)])
+
+
+def both(index, queries, k=5, **more):
+    return index.search(queries, k, progress=False, **more), index.search(queries, k, engine="exact", **more)
+
+
+@pytest.fixture
+def queries(large):
+    return large.embeddings[::20] + 0.1 * np.random.default_rng(2).standard_normal((150, 32))
+
+
+def test_usearch_answers_where_scann_is_not_installed(large, queries, tmp_path, monkeypatch):
+    pytest.importorskip("usearch")
+    recall = large.tune(progress=False)
+    found, true = both(large, queries)
+    assert found.engine == "usearch" and recall >= 0.99 and found.neighbor_recall == recall and found.notice is None
+    assert share(found, true) >= 0.97
+    same = [(a, b) for a, b in zip(found.ids, true.ids, strict=True) if a == b]
+    assert len(same) > 100
+    rows = [row for row, (a, b) in enumerate(zip(found.ids, true.ids, strict=True)) if a == b]
+    np.testing.assert_allclose(found.scores[rows], true.scores[rows], atol=2e-6)
+    # Kept on disk, mapped when it is opened, and used through changes.
+    loaded = Index.load(large.save(tmp_path / "i"), verify=True)
+    monkeypatch.setattr(approximate, "calibrate", lambda *_, **__: pytest.fail("it was built again"))
+    assert loaded.search(queries, 5).ids == found.ids
+    loaded.add(np.eye(32)[:1], ["new"])
+    loaded.remove(where="even = true")
+    found, true = both(loaded, queries)
+    assert found.engine == "usearch" and share(found, true) >= 0.97
+    assert loaded.search(np.eye(32)[0], 1).ids == [["new"]]
+
+
+def test_a_deeper_search_builds_deeper(large, queries):
+    pytest.importorskip("usearch")
+    large.tune(progress=False)
+    assert large._store.snapshot().tree["depth"] == 10
+    assert share(*both(large, queries, k=40)) >= 0.97
+    assert large._store.snapshot().tree["depth"] == 40
+
+
+@pytest.mark.parametrize("harm", ["flip", "version"])
+def test_a_graph_that_cannot_be_used_is_refused_or_built_again(large, queries, tmp_path, harm, monkeypatch):
+    pytest.importorskip("usearch")
+    large.tune(progress=False)
+    place = large.save(tmp_path / "i")
+    (file,) = (place / "trees").glob("*/*")
+    if harm == "flip":
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match="does not match its checksum"):
+            Index.load(place).search(queries, 3)
+        return
+    monkeypatch.setattr(graphs.importlib.metadata, "version", lambda name: "0")
+    loaded = Index.load(place)
+    assert loaded._tuner.present(loaded._store.snapshot()) is None
+    assert loaded.search(queries, 3, progress=False).engine == "usearch"
+
+
+def broken(monkeypatch, how):
+    if how == "missing":
+        monkeypatch.setitem(sys.modules, "usearch", None)
+        monkeypatch.setitem(sys.modules, "usearch.index", None)
+    elif how == "wrong":
+        monkeypatch.setattr(graphs, "available", lambda: "usearch finds wrong items on this machine.")
+    else:
+        pytest.importorskip("usearch")
+
+        def build(*_, **__):
+            raise RuntimeError("a build for another processor")
+
+        monkeypatch.setattr(graphs.Graph, "build", build)
+
+
+@pytest.mark.parametrize("engine", ["auto", "usearch", "scann"])
+@pytest.mark.parametrize("how", ["missing", "wrong", "fails"])
+def test_an_engine_that_is_broken_leaves_the_search_to_the_exact_one(large, queries, monkeypatch, how, engine):
+    broken(monkeypatch, how)
+    found = large.search(queries, 5, engine=engine, progress=False)
+    assert found.engine == "exact" and found.neighbor_recall == 1.0
+    said = {"missing": "usearch cannot be used", "wrong": "finds wrong items", "fails": "another processor"}[how]
+    assert ("ScaNN cannot be loaded" if engine == "scann" else said) in found.notice
+    assert large.tune(engine=engine, progress=False) is None
+    assert found.ids == large.search(queries, 5, engine="exact").ids
+
+
+def test_a_searcher_that_finds_too_little_is_not_used(large, queries, monkeypatch):
+    pytest.importorskip("usearch")
+    monkeypatch.setattr(graphs.Graph, "candidates", lambda self, asked, count: np.zeros((len(asked), count), np.int64))
+    found = large.search(queries, 5, progress=False)
+    assert found.engine == "exact" and "of the true neighbors" in found.notice
+
+
+def test_the_faster_of_two_engines_is_taken(monkeypatch):
+    pytest.importorskip("usearch")
+    if approximate.available() is not None:
+        pytest.skip("ScaNN is not installed")
+    index = Index(clustered())
+    (base,) = index._store.snapshot().parts
+    assert sorted(trees.fastest(base, 10, ["scann", "usearch"], False)) == ["scann", "usearch"]
+    monkeypatch.setattr(approximate, "TRIALS_FROM", 2000)
+    for order in (["usearch", "scann"], ["scann", "usearch"]):
+        monkeypatch.setattr(trees, "fastest", lambda base, depth, names, progress, order=order: order)
+        monkeypatch.setattr(approximate, "LAYOUTS", approximate.LAYOUTS[:1])
+        assert trees.build(base, 10, False)[0] == order[0]
+    monkeypatch.setattr(searching, "SCANN_FROM", 2000)
+    assert index.search(index.embeddings[:3], 3, engine="usearch", progress=False).engine == "usearch"
+    assert index.search(index.embeddings[:3], 3, engine="scann", progress=False).engine == "scann"
+    with pytest.raises(ValueError, match="`engine` must be one of"):
+        index.tune(engine="float16")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dimensions", "expected"),
+    [("float16", None, 64), ("int8", None, 32), ("binary", None, 8), ("int8", 20, 20), ("binary", 16, 8)],
+)
+def test_compressed_vectors_find_what_the_vectors_find(large, queries, tmp_path, kind, dimensions, expected):
+    done = large.compress(kind, dimensions, progress=False)
+    assert done.bytes_an_item == expected and done.recall >= 0.98 and done.dimensions == (dimensions or 32)
+    loaded = Index.load(large.save(tmp_path / "i"), verify=True)
+    for index in (large, loaded):
+        found, true = both(index, queries)
+        assert found.engine == kind and found.neighbor_recall == done.recall and share(found, true) >= 0.96
+        np.testing.assert_allclose(found.scores[:, 0], true.scores[:, 0], atol=2e-6)
+    codes_file = next((tmp_path / "i" / "trees").glob("*/codes.npy"))
+    assert abs(codes_file.stat().st_size - 3000 * expected) <= 200
+    assert f"{expected} bytes an item" in loaded.describe()["search"]
+
+
+def test_a_compressed_index_changes_and_is_compressed_again(large, queries, tmp_path):
+    large.compress("binary", progress=False)
+    loaded = Index.load(large.save(tmp_path / "i"))
+    loaded.add(np.eye(32)[:1], ["new"])
+    loaded.remove(where="even = true")
+    found, true = both(loaded, queries)
+    assert found.engine == "binary" and share(found, true) >= 0.96
+    assert loaded.search(np.eye(32)[0], 1).ids == [["new"]]
+    loaded.compact(progress=False)
+    (part,) = loaded._store.snapshot().parts
+    assert loaded._store.snapshot().tree["segment"] == part.number
+    found, true = both(loaded, queries)
+    assert found.engine == "binary" and share(found, true) >= 0.96
+    loaded.verify()
+
+
+def test_compression_by_hand():
+    vectors = np.asarray([[0.6, -0.8], [1.0, 0.0], [-0.6, 0.8]], np.float32)
+    made = codes.Codes.build(vectors, 1, codes.Layout("int8"))
+    assert made.codes.tolist() == [[76, -127], [127, 0], [-76, 127]]
+    none = np.empty((0, 0), np.float32)
+    bits = codes.Codes("binary", none, none, np.asarray([1 / 3, 0.0], np.float32), vectors).encoded(vectors)
+    # Signs 10, 10, 01 at the front of a byte.
+    assert [int(row[0]) & 0xFF for row in bits] == [0b10000000, 0b10000000, 0b01000000]
+    turned = codes.Codes.build(vectors, 1, codes.Layout("binary")).basis
+    np.testing.assert_allclose(turned.T @ turned, np.eye(2), atol=1e-6)
+    line = np.outer(np.linspace(-1, 1, 50), [0.6, 0.8, 0.0]).astype(np.float32)
+    kept = codes.Codes.build(line, 1, codes.Layout("float16", 1))
+    np.testing.assert_allclose(np.abs(kept.basis[:, 0]), [0.6, 0.8, 0.0], atol=1e-6)
+
+
+def test_own_items_are_not_found_and_short_lists_are_filled():
+    vectors = clustered(200).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    made = codes.Codes.build(vectors, 5, codes.Layout("int8"))
+    own = np.arange(20)
+    ids, scores = made.search(vectors[:20], 5, own)
+    assert not (ids == own[:, None]).any() and (np.diff(scores) <= 0).all()
+    ids, scores = made.search(vectors[:2], 200, own[:2])
+    assert (ids[:, -1] == -1).all() and np.isneginf(scores[:, -1]).all() and (ids[:, :-1] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("int4",), "`kind` must be one of"),
+        (("int8", 0), "`dimensions` must be a whole number from 1 to 32"),
+        (("int8", 33), "received 33"),
+    ],
+)
+def test_what_cannot_be_compressed_is_told(large, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        large.compress(*arguments)
+    with pytest.raises(ValueError, match="too few to be compressed"):
+        Index(np.eye(32)).compress()
+
+
+def test_a_searcher_of_a_newer_version_is_named(large, tmp_path):
+    place = large.save(tmp_path / "i")
+    large.compress(progress=False)
+    place = large.save(tmp_path / "j")
+    with sqlite3.connect(place / "items.sqlite") as connection:
+        connection.execute("UPDATE facts SET value = replace(value, '\"int8\"', '\"int3\"') WHERE name = 'tree'")
+    connection.close()
+    with pytest.raises(ValueError, match="'int3', which this version does not know"):
+        Index.load(place).search(large.embeddings[0], 1)
