@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import inspect
 from typing import Any
 
 import keras
 
 from tf_detreg import checks
+from tf_detreg.backbones import families, hub
 from tf_detreg.backbones.foreign import PACKAGES, ForeignBackbone
 from tf_detreg.backbones.pooling import pool
+from tf_detreg.backbones.preset_files import is_preset
 from tf_detreg.backbones.scaling import PixelScaling
 from tf_detreg.backbones.small_cnn import small_cnn
 from tf_detreg.images.geometry import Size, height_width
@@ -30,10 +34,58 @@ _APPLICATION_SCALING = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Body:
+    """A backbone before pooling, and what belongs to it.
+
+    Attributes:
+        layer: from scaled images to features, a feature map or tokens.
+        scaling: arguments of `PixelScaling`.
+        pooling: what suits it.
+        prefix: of tokens, how many stand before those of the patches; None if that is not known.
+        projection: layers from a class token to the space that images and texts share.
+    """
+
+    layer: keras.layers.Layer
+    scaling: dict[str, Any]
+    pooling: str = "avg"
+    prefix: int | None = None
+    projection: tuple[keras.layers.Layer, ...] = ()
+
+    def features(self, images: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
+        """Return what the layer makes of scaled images, pooled where it is a feature map or tokens."""
+        layer = self.layer
+        if pooling == "projection":
+            if not self.projection:
+                raise ValueError(f"`pooling`='projection' needs CLIP's projection, which {layer.name} does not have.")
+            x = pool(layer(images), "class", self.prefix)
+            for following in self.projection:
+                x = following(x)
+            return x
+        if pooling not in ("attention", self.pooling) and self.pooling == "attention":
+            layer = ForeignBackbone(layer.body, layer.package, tokens=True, name=layer.name)
+        x = layer(images)
+        if not isinstance(x, keras.KerasTensor):
+            kind = f"{len(x)} outputs" if isinstance(x, list | tuple | dict) else type(x).__name__
+            raise ValueError(
+                f"`backbone` must have one output; received {layer.name}, which gives {kind}. Choose one of them: "
+                "keras.Model(backbone.inputs, backbone.outputs[-1])."
+            )
+        if len(x.shape) in (3, 4):
+            x = pool(x, pooling, self.prefix)
+            if pooling == "class" and len(self.projection) > 1:  # a normalization before the projection
+                x = self.projection[0](x)
+        if len(x.shape) != 2:
+            raise ValueError(
+                f"`backbone` must give (B, F), (B, H, W, C) or (B, T, C); received {layer.name}, which gives {x.shape}."
+            )
+        return x
+
+
 def build(
     backbone: str | keras.Model,
-    image_size: Size = 224,
-    pooling: str = "avg",
+    image_size: Size | None = None,
+    pooling: str | None = None,
     weights: str | None = None,
     trainable: bool = True,
     scaling: str | None = None,
@@ -43,16 +95,20 @@ def build(
 
     Args:
         backbone: "small_cnn"; "efficientnet_lite0"; a model of `keras.applications` ("ResNet50", case and underscores
-            do not matter); a keras-cv preset ("cv:mobilenet_v3_small");
+            do not matter); a keras-hub preset ("hub:dinov2_small", a folder that `save_to_preset` wrote, "hf://…" or
+            "kaggle://…"), of which the vision tower is taken; a keras-cv preset ("cv:mobilenet_v3_small");
             or any `keras.Model` or layer from images to features, to a feature map or to tokens.
-        image_size: side or (height, width) of the images. Defaults to 224.
-        pooling: "avg" (default), "max", "both" or "gem", for a backbone that ends in a feature map or in tokens
-            (B, T, C); of tokens also "first", the class token.
-        weights: "imagenet", a weights file, or None, the default, for random weights. A model given as an object keeps
-            its own.
+        image_size: side or (height, width) of the images. Defaults to None: the size that a keras-hub preset was made
+            for, else 224. At another size its position embeddings are interpolated.
+        pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map or in tokens (B, T, C); of
+            tokens also "class" (or "first"), the class token, "patches", the mean of the others, and "class+patches";
+            "attention" of SigLIP; "projection" of CLIP, the space that images and texts share. Defaults to None: of a
+            preset what it was trained with, else "avg".
+        weights: "imagenet", a weights file, or None, the default, for random weights; of a keras-hub preset "random",
+            or None for the preset's. A model given as an object keeps its weights.
         trainable: False freezes all of it. Defaults to True.
-        scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family,
-            which for a model given as an object is "none".
+        scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family or
+            what the preset's image converter does, which for a model given as an object is "none".
         freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning. Defaults
             to False.
 
@@ -63,18 +119,22 @@ def build(
         A `keras.Model` with output (B, F).
 
     Raises:
-        ValueError: for an unknown name, pooling, scaling or output shape.
+        ValueError: for an unknown name, pooling, scaling or output shape, or a size that the backbone does not take.
+        ImportError: if the package of a preset is not installed.
+        ConnectionError: if a preset must be downloaded and the other side does not answer.
 
     Example:
     >>> from tf_detreg import backbones
     >>> backbones.build("small_cnn", image_size=32).output_shape
     (None, 128)
     """
-    size = height_width(image_size)
+    size = None if image_size is None else height_width(image_size)
     if isinstance(backbone, str):
-        body, family = _named(backbone, size, weights)
+        size = size or preset_image_size(backbone) or (224, 224)
+        body = _named(backbone, size, weights, scaling)
     elif isinstance(backbone, keras.layers.Layer):
-        body, family = _wrapped(backbone), "none"
+        size = size or (224, 224)
+        body = _wrapped(backbone, size)
         if weights is not None:
             raise checks.invalid(
                 "weights",
@@ -86,21 +146,9 @@ def build(
         raise checks.invalid("backbone", "be a name, a keras.Model or a layer", checks.shown(backbone))
 
     inputs = keras.Input((*size, 3), name="images")
-    features = body(PixelScaling(scaling or family, name="scaling")(inputs))
-    if not isinstance(features, keras.KerasTensor):
-        kind = f"{len(features)} outputs" if isinstance(features, list | tuple | dict) else type(features).__name__
-        raise ValueError(
-            f"`backbone` must have one output; received {body.name}, which gives {kind}. Choose one of them: "
-            "keras.Model(backbone.inputs, backbone.outputs[-1])."
-        )
-    if len(features.shape) in (3, 4):
-        features = pool(features, pooling)
-    if len(features.shape) != 2:
-        raise ValueError(
-            f"`backbone` must give (B, F), (B, H, W, C) or (B, T, C); received {body.name}, which gives "
-            f"{features.shape}."
-        )
-    model = keras.Model(inputs, features, name=f"{body.name}_features")
+    scaled = PixelScaling(**({"mode": scaling} if scaling else body.scaling), name="scaling")(inputs)
+    features = body.features(scaled, pooling or body.pooling)
+    model = keras.Model(inputs, features, name=f"{body.layer.name}_features")
     if not trainable:
         model.trainable = False
     if freeze_batch_norm:
@@ -110,36 +158,99 @@ def build(
     return model
 
 
-def _wrapped(backbone: keras.layers.Layer) -> keras.layers.Layer:
+def preset_image_size(backbone: str) -> tuple[int, int] | None:
+    """Return the image size (height, width) that a keras-hub preset was made for; None for any other backbone.
+
+    Args:
+        backbone: the name of a backbone, as `build` takes it.
+
+    Raises:
+        ImportError, ValueError, ConnectionError: as `build`, where a preset cannot be read.
+
+    Example:
+    >>> preset_image_size("ResNet50") is None
+    True
+    """
+    return hub.image_size(backbone) if is_preset(backbone) else None
+
+
+def _wrapped(backbone: keras.layers.Layer, size: tuple[int, int]) -> _Body:
     """Wrap backbones of keras-cv and keras-hub in a layer that imports their package when a saved model is loaded."""
     package = type(backbone).__module__.split(".")[0]
-    return ForeignBackbone(backbone, package) if package in PACKAGES else backbone
+    if package not in PACKAGES:
+        return _Body(backbone, {"mode": "none"})
+    whole, backbone = backbone, families.vision_tower(backbone)
+    family = families.FAMILIES.get(type(backbone).__name__)
+    if package != "keras_hub" or family is None:
+        return _Body(ForeignBackbone(backbone, package), {"mode": "none"})
+    config = backbone.get_config()
+    made_for = families.made_for(config)
+    if made_for not in (None, size):
+        raise ValueError(
+            f"`image_size` must be {made_for[0]} × {made_for[1]}, as {backbone.name} was built; received {size[0]} × "
+            f"{size[1]}. A preset given by name (hub:…) is built for any size that its patches divide."
+        )
+    return _Body(
+        ForeignBackbone(backbone, package),
+        {"mode": "none"},
+        "attention" if family.attention else "avg",
+        family.prefix(config) if family.prefix(config) or family.attention else None,
+        tuple(families.projection(whole)),
+    )
 
 
-def _named(name: str, size: tuple[int, int], weights: str | None) -> tuple[keras.Model, str]:
+def _of_hub(name: str, size: tuple[int, int], weights: str | None, scaling: str | None) -> _Body:
+    loaded = hub.load(name, size, weights)
+    if loaded.scaling is None and scaling is None:
+        raise ValueError(
+            f"{name} has no image_converter.json, so that it is not known how its pixels are scaled: give `scaling`, "
+            "one of none, unit, symmetric, imagenet and caffe, or save the image converter into the folder too."
+        )
+    config = loaded.body.get_config()
+    family = families.FAMILIES[type(loaded.body).__name__]
+    # The feature cache goes by names: one that Keras counts up would find nothing again.
+    label = config.get("name") or type(loaded.body).__name__.lower()
+    return _Body(
+        ForeignBackbone(loaded.body, "keras_hub", name=label),
+        loaded.scaling or {},
+        family.pooling(config),
+        family.prefix(config),
+        tuple(loaded.projection),
+    )
+
+
+def _named(name: str, size: tuple[int, int], weights: str | None, scaling: str | None) -> _Body:
     key = name.lower().replace("_", "").replace("-", "")
     if key == "smallcnn":
         if weights is not None:
             raise checks.invalid(
                 "weights", "be None for small_cnn, which is trained from scratch", checks.shown(weights)
             )
-        return small_cnn(size, pooling=None), "none"
+        return _Body(small_cnn(size, pooling=None), {"mode": "none"})
     if key == "efficientnetlite0":
         from tf_detreg.backbones.efficientnet_lite0 import efficientnet_lite0
 
-        return efficientnet_lite0(size, weights), "lite"
-    if ":" in name:
+        return _Body(efficientnet_lite0(size, weights), {"mode": "lite"})
+    if name.startswith("cv:"):
         from tf_detreg.backbones.presets import from_preset
 
-        return from_preset(name, weights), "none"
+        return _Body(from_preset(name, weights), {"mode": "none"})
     for candidate, maker in _applications().items():
         if candidate.lower() == key:
             module = maker.__module__.rsplit(".", 1)[-1]
-            return maker(include_top=False, weights=weights, input_shape=(*size, 3)), _APPLICATION_SCALING.get(
-                module, "none"
-            )
-    known = ", ".join(["small_cnn", "efficientnet_lite0", *_applications()])
-    raise checks.invalid("backbone", f"be a keras.Model, cv:PRESET or one of {known}", checks.shown(name))
+            body = maker(include_top=False, weights=weights, input_shape=(*size, 3))
+            return _Body(body, {"mode": _APPLICATION_SCALING.get(module, "none")})
+    # A folder may have any name, so that the names above come first.
+    if is_preset(name) or ":" in name or name.startswith((".", "/", "~")):
+        return _of_hub(name, size, weights, scaling)
+    known = ["small_cnn", "efficientnet_lite0", *_applications()]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    raise checks.invalid(
+        "backbone",
+        "be a keras.Model, hub:PRESET, a preset's folder, cv:PRESET or the name of a network",
+        checks.shown(name),
+        f"{'Near' if near else 'Known'} are: {', '.join(near or known)}.",
+    )
 
 
 def _applications() -> dict[str, Any]:

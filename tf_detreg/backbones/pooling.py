@@ -11,7 +11,8 @@ from keras import ops
 from tf_detreg import checks
 from tf_detreg.shapes import Shape
 
-POOLINGS = ("avg", "max", "both", "gem", "first")
+POOLINGS = ("avg", "max", "both", "gem", "first", "class", "patches", "class+patches", "attention", "projection")
+_OF_TOKENS = ("class", "patches", "class+patches")
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -68,21 +69,78 @@ class GeM(keras.layers.Layer):
         return {**super().get_config(), "power": self.power, "epsilon": self.epsilon}
 
 
-def pool(features: tf.Tensor, pooling: str = "avg") -> tf.Tensor:
+@keras.saving.register_keras_serializable("tf_detreg")
+class TokenPool(keras.layers.Layer):
+    """The class token of a transformer, the mean of its patches' tokens, or both side by side.
+
+    Args:
+        mode: "class", "patches" or "class+patches".
+        prefix: how many tokens stand before those of the patches: the class token and registers. Defaults to 1.
+
+    Call arguments:
+        tokens: (B, T, C), the class token first.
+
+    Example:
+    >>> import numpy as np
+    >>> tokens = np.array([[[5.0], [1.0], [3.0]]], "float32")
+    >>> float(TokenPool("class")(tokens)[0, 0]), float(TokenPool("patches")(tokens)[0, 0])
+    (5.0, 2.0)
+    """
+
+    def __init__(
+        self,
+        mode: str = "class",
+        prefix: int = 1,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        self.mode = checks.choice("mode", mode, _OF_TOKENS)
+        self.prefix = checks.integer("prefix", prefix, int("class" in mode))
+
+    def call(self, tokens: tf.Tensor) -> tf.Tensor:
+        found = [tokens[:, 0]] if "class" in self.mode else []
+        if "patches" in self.mode:
+            found.append(ops.mean(tokens[:, self.prefix :], axis=1))
+        return ops.concatenate(found, axis=-1)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], input_shape[-1] * len(self.mode.split("+")))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mode": self.mode, "prefix": self.prefix}
+
+
+def pool(features: tf.Tensor, pooling: str = "avg", prefix: int | None = None) -> tf.Tensor:
     """Pool a feature map (B, H, W, C), or the tokens (B, T, C) of a transformer, by name.
 
-    "avg", "max", "both" (side by side, 2·C), "gem"; and for tokens "first", which is the class token of a vision
-    transformer that has one. The other four count it like any other token.
+    Args:
+        features: what the backbone ends in.
+        pooling: "avg", "max", "both" (side by side, 2·C) or "gem", which count a class token like any other; of tokens
+            "class" (or "first"), "patches" (the mean of the others) and "class+patches".
+        prefix: how many tokens stand before those of the patches; None, the default, where that is not known.
 
     Raises:
-        ValueError: for another name, or "first" of a feature map.
+        ValueError: for another name, one that belongs to tokens for a feature map, a class token where there is none,
+            or patches where it is not known which tokens they are.
     """
     tokens = len(features.shape) == 3
-    if pooling not in POOLINGS or (pooling == "first" and not tokens):
+    belongs = pooling in POOLINGS and (tokens or pooling not in ("first", *_OF_TOKENS))
+    if not belongs or pooling in ("attention", "projection"):
         raise ValueError(
-            f"`pooling` must be one of {', '.join(POOLINGS)} ('first' for tokens (B, T, C) only); received {pooling!r} "
-            f"for features of shape {features.shape}."
+            f"`pooling` must be one of {', '.join(POOLINGS)} ('first', 'class' and 'patches' for tokens (B, T, C) "
+            f"only, 'attention' of SigLIP, 'projection' of CLIP); received {pooling!r} for features of shape "
+            f"{features.shape}."
         )
+    if pooling in _OF_TOKENS:
+        if prefix is None and pooling == "class":
+            prefix = 1
+        if prefix is None or prefix < ("class" in pooling):
+            lacks = "which tokens are patches is not known" if prefix is None else "there is no class token"
+            raise ValueError(f"`pooling`={pooling!r} does not fit this backbone: {lacks}. Take 'avg' or 'max'.")
+        return TokenPool(pooling, prefix, name="pool_" + pooling.replace("+", "_"))(features)
     if pooling == "first":
         one = keras.layers.Cropping1D((0, features.shape[1] - 1), name="pool_first")(features)
         return keras.layers.Flatten(name="pool_flat")(one)

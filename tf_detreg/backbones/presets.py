@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from tf_detreg import checks
 from tf_detreg.backbones.foreign import ForeignBackbone, require
 
 
@@ -26,10 +27,7 @@ def from_preset(name: str, weights: str | None) -> ForeignBackbone:
     """
     prefix, preset = name.split(":", 1)
     if prefix != "cv":
-        raise ValueError(
-            f"`backbone` must be cv:PRESET to name a preset; received {name!r}. Load one of keras-hub yourself "
-            "(keras_hub.models.Backbone.from_preset) and pass the model, with the `scaling` that its converter applies."
-        )
+        raise checks.invalid("name", "be cv:PRESET, for a preset of keras-cv", checks.shown(name))
     classes = list(_below(require("keras_cv").models.Backbone))
     # The base class knows no preset: each family has its own.
     for kind in classes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -34,8 +35,10 @@ class PixelScaling(keras.layers.Layer):
 
     Args:
         mode: "none" (the backbone scales by itself), "unit" (0..1), "symmetric" (−1..1), "imagenet" (mean 0,
-            deviation 1 of ImageNet), "caffe" (BGR minus ImageNet's mean), "lite" ((x − 127) / 128). Defaults to
-            "symmetric".
+            deviation 1 of ImageNet), "caffe" (BGR minus ImageNet's mean), "lite" ((x − 127) / 128), "given" (`factor`
+            and `offset`). Defaults to "symmetric".
+        factor: with "given", what to multiply by, one number a channel.
+        offset: with "given", what to add then, one number a channel.
 
     Call arguments:
         images: (B, H, W, 3), RGB, 0..255. In training, a warning tells of images in 0..1, once.
@@ -49,10 +52,21 @@ class PixelScaling(keras.layers.Layer):
     """
 
     def __init__(
-        self, mode: str = "symmetric", *, name: str | None = None, dtype: Any = None, trainable: bool = True
+        self,
+        mode: str = "symmetric",
+        factor: Sequence[float] | None = None,
+        offset: Sequence[float] | None = None,
+        *,
+        name: str | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        self.mode = checks.choice("mode", mode, SCALINGS)
+        for argument, value in (("factor", factor), ("offset", offset)):
+            if (mode == "given") != (value is not None) or (value is not None and len(value) != 3):
+                raise checks.invalid(argument, "be 3 numbers for mode='given', else None", checks.shown(value))
+        self.mode = checks.choice("mode", mode, (*SCALINGS, "given"))
+        self.factor, self.offset = (None if x is None else tuple(map(float, x)) for x in (factor, offset))
         self._pixel_range = PixelRange()
         # The look at the pixels' range needs the host, which a step that XLA compiles cannot call. On CPUs XLA pays
         # seldom, and costs seconds at the first step; with a GPU it stays, and nothing is looked at.
@@ -61,7 +75,7 @@ class PixelScaling(keras.layers.Layer):
     def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if training:
             self._pixel_range(images)
-        factor, offset, flip = SCALINGS[self.mode]
+        factor, offset, flip = (self.factor, self.offset, False) if self.mode == "given" else SCALINGS[self.mode]
         dtype = images.dtype
         images = images * ops.convert_to_tensor(factor, dtype) + ops.convert_to_tensor(offset, dtype)
         return ops.flip(images, axis=-1) if flip else images
@@ -70,4 +84,5 @@ class PixelScaling(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "mode": self.mode}
+        given = {"factor": self.factor, "offset": self.offset} if self.mode == "given" else {}
+        return {**super().get_config(), "mode": self.mode, **given}

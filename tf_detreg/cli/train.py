@@ -57,7 +57,13 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training classes.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Such as `small_cnn`, `efficientnet_lite0`, `ResNet50`.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as `small_cnn`, `efficientnet_lite0`, `ResNet50`; `hub:NAME`, `hub:FOLDER`, `hf://…` or "
+            "`kaggle://…` for a preset of keras-hub: see docs/backbones.md."
+        ),
+    ] = None,
     head: Annotated[
         str | None, typer.Option(help="`RealNVP`, `NICE`, `Glow`, `FFJORD`, `Linear`, `ResidualMLP`.")
     ] = None,

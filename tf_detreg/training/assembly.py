@@ -45,8 +45,6 @@ def load_splits(config: RunConfig) -> "Splits":
 
     options = dict(config.data)
     name = options.pop("name")
-    if config.image_size is not None:
-        options["image_size"] = config.image_size
     loader = getattr(datasets, name, None) if name in LOADERS else None
     takes = inspect.signature(loader).parameters if loader else {}
     address = next(iter(takes), "path")  # what a loader's first argument is called; in a table, `path` for all
@@ -61,6 +59,11 @@ def load_splits(config: RunConfig) -> "Splits":
         loader = datasets.csv if pathlib.Path(path).suffix == ".csv" else datasets.folder
     elif path is None and address in ("path", "directory"):
         raise ValueError(f'`data` must say where {name} is; received no path. Give {{name = "{name}", path = "…"}}.')
+    size = config.image_size
+    if size is None and "image_size" not in options and "image_size" in inspect.signature(loader).parameters:
+        size = preset_size(config)
+    if size is not None:
+        options["image_size"] = size
     given = [] if path is None else [path]
     try:
         inspect.signature(loader).bind(*given, **options)
@@ -68,6 +71,14 @@ def load_splits(config: RunConfig) -> "Splits":
         raise ValueError(f"`data`: {name} does not take these arguments: {error}") from error
     splits: Splits = loader(*given, **options)
     return splits
+
+
+def preset_size(config: RunConfig) -> int | tuple[int, int] | None:
+    """Return the image size that a configuration's preset of keras-hub was made for; None for other backbones."""
+    from tf_detreg import backbones
+
+    size = backbones.preset_image_size(config.backbone["name"])
+    return None if size is None else size[0] if size[0] == size[1] else size
 
 
 def check_batches(config: RunConfig, train: "ImageSet") -> None:

@@ -24,11 +24,11 @@ class RunConfig:
         data: `"glyphs"`, `"digits"`, a folder that holds one folder of images a class, or a `.csv` file. As a table,
             with a loader of `tf_detreg.datasets` and its arguments: `{name = "cub", path = "CUB_200_2011"}`. Default
             `"glyphs"`.
-        image_size: Side of the images in pixels. Default: the loader's own.
+        image_size: Side of the images in pixels. Default: that of the backbone's preset (`hub:…`), else the loader's.
         crop: Arguments of `datasets.RandomCrop`, for sets of files. Default: none.
         augment: Keras preprocessing layers, as tables, applied in this order. Default: none.
         backbone: Of `tf_detreg.backbones`, by function (`small_cnn`, the default) or by a name that `backbones.build`
-            knows.
+            knows, such as `hub:dinov2_small` or the folder of a keras-hub preset.
         features: Whether the backbone stays as it is: its features are computed once, kept on disk, and the head is
             trained on them, in seconds. There is no augmentation then. Default false.
         head: Of `tf_detreg.heads`. Default: `{name = "RealNVP", dim = 128, penalty = 10.0}`.
