@@ -135,17 +135,19 @@ def converter_class(backbone):
 
 
 def save(name, folder, size=SIZE):
-    """Write the preset `name` to a folder and return it, as `save_to_preset` left it."""
+    """Write the preset `name` to a folder, and return the model."""
     import keras_hub
 
     keras.utils.set_random_seed(7)
     backbone = MAKERS[name][0](keras_hub)
-    for weight in backbone.trainable_weights:
-        if weight.name == "interpolated_position_embeddings":
-            continue  # keras-hub computes it when the preset is loaded
-        # Zeros, as of class tokens and biases, would hide what is lost.
-        weight.assign_add(keras.random.normal(weight.shape, stddev=0.05, seed=len(weight.path)))
+    for weight in backbone.weights:
+        added = "token" in weight.path or "position_embedding" in weight.path
+        if weight.name == "interpolated_position_embeddings" or not (weight.trainable or added):
+            continue  # keras-hub computes the first when the preset is loaded
+        # Zeros, as of class tokens and biases, would hide what is lost; what is added to patches is of their size.
+        weight.assign_add(keras.random.normal(weight.shape, stddev=0.5 if added else 0.05, seed=len(weight.path)))
     backbone.save_to_preset(str(folder))
     converter = converter_class(backbone)(image_size=(size, size), scale=SCALE, offset=OFFSET)
     converter.save_to_preset(str(folder))
-    return backbone
+    # DINOv2 computes its position embeddings anew when it is loaded.
+    return keras_hub.models.Backbone.from_preset(str(folder)) if name == "dinov2" else backbone

@@ -211,10 +211,10 @@ def test_names_that_are_none():
     assert "dinov2_small" in sentence("hub:dinov2_smal")
     assert "BertBackbone" in sentence("hub:bert_base_en") and "DINOV2" in sentence("hub:bert_base_en")
     assert "SAMBackbone" in sentence("hub:sam_base_sa1b")
-    assert "hub:FOLDER" in sentence("hub:./nothing/here")
+    assert "hub:FOLDER" in sentence("hub:./nothing/here", kind=FileNotFoundError)
     assert "hf://USER/MODEL" in sentence("hf://only_one_part")
     assert "kaggle://USER" in sentence("kaggle://bad")
-    assert "s3://a/b" in sentence("hub:s3://a/b")
+    assert "s3://a/b" in sentence("hub:s3://a/b", kind=FileNotFoundError)
     assert "ResNet50" in sentence("ResNet5")
 
 

@@ -130,8 +130,8 @@ def pool(features: tf.Tensor, pooling: str = "avg", prefix: int | None = None) -
     belongs = pooling in POOLINGS and (tokens or pooling not in ("first", *_OF_TOKENS))
     if not belongs or pooling in ("attention", "projection"):
         raise ValueError(
-            f"`pooling` must be one of {', '.join(POOLINGS)} ('first', 'class' and 'patches' for tokens (B, T, C) "
-            f"only, 'attention' of SigLIP, 'projection' of CLIP); received {pooling!r} for features of shape "
+            f"`pooling` must be one of {', '.join(POOLINGS)} ('first' for tokens (B, T, C) only, as 'class' and "
+            f"'patches'; 'attention' of SigLIP, 'projection' of CLIP); received {pooling!r} for features of shape "
             f"{features.shape}."
         )
     if pooling in _OF_TOKENS:

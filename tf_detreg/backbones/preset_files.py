@@ -154,7 +154,7 @@ def _is_network(error: BaseException) -> bool:
 def _folder(name: str) -> pathlib.Path | None:
     try:
         path = find_data(str(pathlib.Path(name).expanduser()))
-    except (ValueError, RuntimeError):
+    except (ValueError, OSError, RuntimeError):
         return None
     return path if name and path.is_dir() else None
 

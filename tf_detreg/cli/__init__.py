@@ -7,6 +7,7 @@ import typer
 
 # Importing a module registers its commands, in the order of `--help`.
 from tf_detreg.cli import train  # isort: skip
+from tf_detreg.cli import choose  # isort: skip
 from tf_detreg.cli import measure  # isort: skip
 from tf_detreg.cli import decide  # isort: skip
 from tf_detreg.cli import publish  # isort: skip
@@ -21,6 +22,7 @@ from tf_detreg.cli.trouble import explain, show_log
 __all__ = [
     "app",
     "catalog",
+    "choose",
     "decide",
     "doctor",
     "load_tensorflow",

@@ -61,8 +61,12 @@ def train(
         str | None,
         typer.Option(
             help="Such as `small_cnn`, `efficientnet_lite0`, `ResNet50`; `hub:NAME`, `hub:FOLDER`, `hf://…` or "
-            "`kaggle://…` for a preset of keras-hub: see docs/backbones.md."
+            "`kaggle://…` for a preset of keras-hub: see docs/backbones.md. `tf-detreg backbones` compares them."
         ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of the backbone: `imagenet`, or a file; a preset of keras-hub brings its weights."),
     ] = None,
     head: Annotated[
         str | None, typer.Option(help="`RealNVP`, `NICE`, `Glow`, `FFJORD`, `Linear`, `ResidualMLP`.")
@@ -96,7 +100,7 @@ def train(
         # Features are computed once: what a recipe does to the images of each epoch falls away.
         config = config.replace(crop=None, augment=(), unfreezing=None)
     parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
-    parts |= {"loss": {"name": loss}, "backbone": {"name": backbone}}
+    parts |= {"loss": {"name": loss}, "backbone": {"name": backbone, "weights": weights}}
     changes: dict[str, Any] = {
         "epochs": epochs,
         "image_size": image_size,
@@ -108,6 +112,12 @@ def train(
         key: _changed(getattr(config, key), part) for key, part in parts.items()
     }
     config = config.replace(**{key: value for key, value in changes.items() if value is not None})
+    if backbone is None and not resume and config.data["name"] not in ("glyphs", "digits"):
+        typer.echo(
+            f"Backbone    {config.backbone['name']}    (compare others on your photos: tf-detreg backbones DATA; then "
+            "--backbone NAME)",
+            err=True,
+        )
     finished = training.train(config, run, resume=resume, verbose=verbose())
     _print_evaluation(finished)
     typer.echo(f"Run         {run}    (next: tf-detreg evaluate {run}, tf-detreg export {run})")

@@ -7,8 +7,9 @@ all that was run, and `estimate` says beforehand what a study costs.
 
 from tf_detreg.datasets.emoji import emoji_images as emoji
 from tf_detreg.experiments.ablation import ablate, estimate
+from tf_detreg.experiments.candidates import compare as compare_backbones
 from tf_detreg.experiments.pages import report
 from tf_detreg.experiments.study import Study, read
 from tf_detreg.experiments.tuning import tune
 
-__all__ = ["Study", "ablate", "emoji", "estimate", "read", "report", "tune"]
+__all__ = ["Study", "ablate", "compare_backbones", "emoji", "estimate", "read", "report", "tune"]

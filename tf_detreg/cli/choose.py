@@ -1,0 +1,64 @@
+"""`backbones`: which pretrained backbone suits your photos."""
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from tf_detreg.cli.app import command, print_table
+
+
+@command
+def backbones(
+    data: Annotated[
+        str,
+        typer.Argument(help="A folder of class folders, a .csv file, or another data set, as `train` takes it."),
+    ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Backbones, as `train --backbone` takes them: `efficientnet_lite0`, `ResNet50`, `hub:dinov2_small`, "
+            "`hub:FOLDER`; `NAME@SIZE` at another image size, such as `hub:dinov2_small@224`. Default: three small "
+            "ones, of which two are downloaded (12 and 90 MB)."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="Also train a linear head on the features, for so many epochs: 20 take seconds.")
+    ] = 0,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels, where a name says none.")
+    ] = None,
+    output: Annotated[
+        pathlib.Path, typer.Option("--output", help="The folder for backbones.json and backbones.png.")
+    ] = pathlib.Path("runs/backbones"),
+    seed: Annotated[int, typer.Option(help="Of the deal of classes, as for `train`.")] = 0,
+) -> None:
+    """Compare pretrained backbones on your photos before you train.
+
+    Each backbone stays as it is: it turns the photos of the validation classes (a fifth of the training classes) into
+    features, and R@1 says how often a photo's nearest neighbor is of its class, MAP@R how well all its neighbors are
+    ranked, with intervals over classes: backbones whose intervals overlap much are not told apart by so few classes.
+    Fine-tuning adds most to what is low here, but the order mostly stays. Beside them: images a second of the model on
+    this machine, parameters, and the size of its weights in 8 bits, for phones.
+
+    Features are kept: asked again, or by `train --features` with the same backbone, they are read from the cache. What
+    cannot be loaded (no network, another size) is named, and the others go on.
+
+    Examples: `tf-detreg backbones PHOTOS/`, `tf-detreg backbones PHOTOS/ efficientnet_lite0@96 hub:dinov2_small@224
+    --epochs 20`.
+    """
+    from tf_detreg.experiments import candidates
+
+    compared = candidates.compare(data, names or (), epochs=epochs, image_size=image_size, seed=seed)
+    for name, reason in compared.failures.items():
+        typer.echo(f"Left out    {name}: {reason}", err=True)
+    if not compared.candidates:
+        raise ValueError("Not one of the backbones could be loaded; each reason is above.")
+    title = f"{compared.images} images of {compared.classes} validation classes, in %"
+    print_table(title, compared.rows())
+    for path in compared.save(output):
+        typer.echo(f"{'Picture' if path.suffix == '.png' else 'Numbers':11} {path}")
+    best, fastest = compared.candidates[0], compared.cheapest()
+    typer.echo(f"Best        {compared.train_line(best)}")
+    if fastest is not None and fastest != best:
+        typer.echo(f"Fastest in its interval  {compared.train_line(fastest)}")
