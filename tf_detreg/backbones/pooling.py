@@ -107,7 +107,8 @@ class TokenPool(keras.layers.Layer):
         return ops.concatenate(found, axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], input_shape[-1] * len(self.mode.split("+")))
+        width = input_shape[-1]
+        return (input_shape[0], None if width is None else width * len(self.mode.split("+")))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode, "prefix": self.prefix}

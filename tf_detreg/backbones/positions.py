@@ -88,23 +88,26 @@ def _holds_positions(weight: keras.Variable) -> bool:
 
 
 def share_positions(body: keras.Model) -> None:
-    """Make both kinds of DINOv2's position embeddings, those that it computes with and those it stores, the same.
-
-    keras-hub compares the two by the sum of their differences when it saves, so that a trained one can get lost.
-    """
-    layer = getattr(body, "embeddings", None)
-    if not hasattr(layer, "interpolated_position_embeddings"):
-        return
-    used, stored = layer.interpolated_position_embeddings, layer.position_embeddings
-    if used.shape == stored.shape:
-        used.assign(stored)
+    """Give DINOv2 the position embeddings that it stores to compute with, where both are of one size."""
+    pair = _both_positions(body)
+    if pair is not None:
+        pair[0].assign(pair[1])
 
 
 def store_positions(body: keras.Model) -> None:
-    """Copy the position embeddings that DINOv2 computes with to those that it stores, where they are of one size."""
-    layer = getattr(body, "embeddings", None)
+    """Store the position embeddings that DINOv2 computes with, where both are of one size.
+
+    keras-hub compares the two by the sum of their differences when it saves, so that trained ones can get lost.
+    """
+    pair = _both_positions(body)
+    if pair is not None:
+        pair[1].assign(pair[0])
+
+
+def _both_positions(body: keras.Model) -> tuple[keras.Variable, keras.Variable] | None:
+    """Return DINOv2's position embeddings, those it computes with and those it stores; None where the sizes differ."""
+    layer: Any = getattr(body, "embeddings", None)
     if not hasattr(layer, "interpolated_position_embeddings"):
-        return
+        return None
     used, stored = layer.interpolated_position_embeddings, layer.position_embeddings
-    if used.shape == stored.shape:
-        stored.assign(used)
+    return (used, stored) if used.shape == stored.shape else None

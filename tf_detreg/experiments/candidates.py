@@ -99,11 +99,11 @@ class Comparison:
     candidates: tuple[Candidate, ...]
     failures: Mapping[str, str]
 
-    def rows(self) -> list[dict[str, str]]:
+    def rows(self) -> list[dict[str, object]]:
         """Return one mapping of column to text a candidate."""
         found = []
         for one in self.candidates:
-            row = {"backbone": one.name, "px": _size_text(one.image_size)}
+            row: dict[str, object] = {"backbone": one.name, "px": _size_text(one.image_size)}
             for label, measured in (("", one.frozen), ("linear ", one.linear)):
                 if measured is not None:
                     row[f"{label}R@1"] = _percent(measured.recall, measured.recall_interval)
@@ -208,7 +208,7 @@ def compare(
         except (ValueError, OSError, ImportError) as error:
             failures[name] = str(error)
             continue
-        splits = assembly.load_splits(config)  # a fault of the data is none of the candidate
+        splits: Any = assembly.load_splits(config)  # a fault of the data is none of the candidate
         _check(splits)
         images, classes = len(splits.validation), splits.validation.num_classes
         keras.utils.set_random_seed(seed)  # a run draws the same random weights, where they are random
@@ -265,8 +265,8 @@ def _measure(config: RunConfig, backbone: keras.Model, splits: Any, epochs: int,
 
     name = config.backbone["name"]
     speed = images_per_second(backbone)
-    validation = cache_features(backbone, splits.validation, max_unreadable=1.0, progress=progress)
-    frozen = _evaluate(_embeddings(validation), validation.labels)
+    validation: Any = cache_features(backbone, splits.validation, max_unreadable=1.0, progress=progress)
+    frozen = _evaluate(np.asarray(validation.features[validation.rows]), validation.labels)
     linear = None
     if epochs:
         train = cache_features(backbone, splits.train, progress=progress)
@@ -285,17 +285,13 @@ def _measure(config: RunConfig, backbone: keras.Model, splits: Any, epochs: int,
     )
 
 
-def _embeddings(found: Any) -> np.ndarray:
-    return np.asarray(found.features[found.rows], np.float32)
-
-
 def _evaluate(embeddings: np.ndarray, labels: np.ndarray) -> Measured:
     report = retrieval.evaluate(embeddings, labels, k=1, progress=False)
     return Measured(
         report.metrics["recall@1"],
-        tuple(report.intervals["recall@1"]),
+        report.intervals["recall@1"],
         report.metrics["map@r"],
-        tuple(report.intervals["map@r"]),
+        report.intervals["map@r"],
     )
 
 
