@@ -49,10 +49,10 @@ def all_triplets(labels, embeddings):
 
     z = tf.math.l2_normalize(embeddings, axis=1)
     distances = tf.sqrt(tf.maximum(2 - 2 * tf.matmul(z, z, transpose_b=True), 1e-12))
-    mates = labels[:, None] == labels[None, :]
-    positives = mates & ~tf.eye(tf.size(labels), dtype=tf.bool)
+    same_class = labels[:, None] == labels[None, :]
+    positives = same_class & ~tf.eye(tf.size(labels), dtype=tf.bool)
     gaps = distances[:, :, None] - distances[:, None, :] + MARGIN
-    losses = tf.where(positives[:, :, None] & ~mates[:, None, :], tf.nn.relu(gaps), 0)
+    losses = tf.where(positives[:, :, None] & ~same_class[:, None, :], tf.nn.relu(gaps), 0)
     return tf.reduce_sum(losses) / tf.maximum(tf.reduce_sum(tf.cast(losses > 0, tf.float32)), 1)
 
 

@@ -1,6 +1,6 @@
 """Compose docs/benchmarks.md from what the benchmarks wrote: `make bench` runs them all, then this.
 
-Each `bench_*.py` writes `benchmarks/results/<room>.json`; a room whose file is missing is named as not measured. No
+Each `bench_*.py` writes `benchmarks/results/<part>.json`; a part whose file is missing is named as not measured. No
 figure is typed by hand, and a target that was missed is shown as missed.
 """
 
@@ -59,14 +59,14 @@ def section(result: dict) -> str:
 
 
 def main() -> None:
-    rooms = sorted(script.stem.removeprefix("bench_") for script in HERE.glob("bench_*.py"))
+    parts = sorted(script.stem.removeprefix("bench_") for script in HERE.glob("bench_*.py"))
     page = [HEAD]
-    for room in rooms:
-        path = HERE / "results" / f"{room}.json"
+    for part in parts:
+        path = HERE / "results" / f"{part}.json"
         if path.exists():
             page.append(section(json.loads(path.read_text(encoding="utf-8"))))
         else:
-            page.append(f"\n## {room}\n\nNot measured in this run: `python benchmarks/bench_{room}.py`.\n")
+            page.append(f"\n## {part}\n\nNot measured in this run: `python benchmarks/bench_{part}.py`.\n")
     write_text(PAGE, "\n".join(page))
     print(f"Wrote {PAGE.relative_to(HERE.parent)}")
 

@@ -78,7 +78,7 @@ ONLY_THERE = (
 BASES = ("PairLoss", "ProxyLoss")
 WHERE_TO_BEGIN = (
     "**Where to begin.** In the [studies](../results.md) `MultiSimilarity` and `ProxyAnchor` (with α = 16 rather",
-    "than 32) were ahead on frozen features, `SupCon` from nothing, and the settings of a loss moved it as much as the",
+    "than 32) were ahead on frozen features, `SupCon` from scratch, and the settings of a loss moved it as much as the",
     "choice of the loss. Proxy losses want many classes in a batch; pair losses want two images of a class. The",
     "learning rate comes before all of this.",
 )

@@ -21,7 +21,7 @@ def calibrate_run(run: training.Run, target: float = 0.01, **options: Any) -> re
 
     Args:
         run: The run.
-        target: Largest share of queries of unknown classes that may be accepted. Defaults to 0.01.
+        target: Largest share of queries of unknown classes that may be accepted. Default 0.01.
         **options: Of `retrieval.calibrate`.
 
     Returns:
@@ -82,7 +82,7 @@ def monitor_index(
     Args:
         place: The index.
         queries: Image files, or folders of them.
-        directory: The run whose model made the index. Defaults to None: as the index noted.
+        directory: The run whose model made the index. Default None: as the index noted.
 
     Raises:
         ValueError: If neither the index nor its run has a decision, or its score is not the nearest cosine.

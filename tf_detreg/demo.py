@@ -46,7 +46,7 @@ def demo(
     Args:
         directory: The run directory; made if it is not there. A run that was cut off there is resumed.
         exports: Folder for the SavedModel and the `.tflite` files.
-        seed: Of weights, batches and the choice of pictures. Defaults to 0.
+        seed: Of weights, batches and the choice of pictures. Default 0.
         verbose: 0 shows no progress; else it is shown with the time left, and a line an epoch. Default `"auto"`.
         **changes: Entries of the recipe `glyphs` to change.
 

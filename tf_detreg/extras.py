@@ -69,7 +69,7 @@ def needed(purpose: str, extra: str | None = None) -> Iterator[None]:
 
     Args:
         purpose: What needs the package: the subject of the sentence, in the singular.
-        extra: The extra to name. Defaults to the package's in `PACKAGES`.
+        extra: The extra to name. Default: the package's in `PACKAGES`.
 
     Raises:
         ModuleNotFoundError: If a package of `PACKAGES` is missing. Whatever else is raised stays as it is.

@@ -88,7 +88,7 @@ def list_files(
 
 
 def _there(table: str | os.PathLike[str]) -> list[Item]:
-    """The rows of a table whose files are there; the log names the others."""
+    """Return the rows of a table whose files are there; the log names the others."""
     items = read_items(table)
     missing = [item.file for item in items if not os.path.isfile(item.file)]
     if len(missing) == len(items):
@@ -191,7 +191,7 @@ def add_files(
 
 
 def _in_parts(run: "Run", images: "ImageSet") -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Embeds images; yields embeddings and indices of about a thousand at a time."""
+    """Embed images; yields embeddings and indices of about a thousand at a time."""
     from tf_detreg.training.embedding import embed_parts
 
     vectors, indices = [], []
@@ -212,7 +212,7 @@ def open_index(
 
     Args:
         place: The index's folder.
-        directory: The run. Defaults to None: as the index noted.
+        directory: The run. Default None: as the index noted.
 
     Returns:
         The index, the `training.Run`, and a `retrieval.Decision` or None.

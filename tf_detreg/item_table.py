@@ -86,7 +86,7 @@ def _rows(path: pathlib.Path) -> list[dict[str, str]]:
 
 
 def _typed(texts: Sequence[str]) -> list[object]:
-    """The values of a column, all of one type; None for empty ones."""
+    """Return the values of a column, all of one type; None for empty ones."""
     given = [text for text in texts if text]
     if all(_INTEGER.fullmatch(text) for text in given):
         return [int(text) if text else None for text in texts]

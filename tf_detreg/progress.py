@@ -24,7 +24,7 @@ def ticker(title: str, total: int, show: bool | None = None) -> Iterator[Callabl
     Args:
         title: What is going on.
         total: How many steps there are. More than these are never shown.
-        show: False shows nothing. Defaults to None, which shows progress, as True does.
+        show: False shows nothing. Default None, which shows progress, as True does.
 
     Yields:
         A function to call with the number of steps just done, from any thread.

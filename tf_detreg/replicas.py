@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def replica_count() -> int:
-    """How many replicas run this training step together; 1 outside of a distribution strategy."""
+    """Return how many replicas run this training step together; 1 outside of a distribution strategy."""
     return 1 if tf.distribute.in_cross_replica_context() else tf.distribute.get_strategy().num_replicas_in_sync
 
 
@@ -39,7 +39,7 @@ class GlobalBatch:
         self.offset = tf.reduce_sum(tf.where(tf.cumsum(mine) == 0, sizes, 0))
 
     def gather(self, values: tf.Tensor) -> tf.Tensor:
-        """The rows of all replicas, in the order of the replicas; `(local, …)` → `(total, …)`."""
+        """Return the rows of all replicas, in the order of the replicas; `(local, …)` → `(total, …)`."""
         if self.replicas == 1:
             return values
         behind = self.total - self.offset - self.local
@@ -47,17 +47,17 @@ class GlobalBatch:
         return self._sum(tf.pad(values, padding))
 
     def share(self, value: tf.Tensor) -> tf.Tensor:
-        """A value that is the same on all replicas → this replica's part of it: the parts add up to the value."""
+        """Return a value that all replicas have → this replica's part of it: the parts add up to the value."""
         return value / tf.cast(self.replicas, value.dtype)
 
     def local_share(self, mean: tf.Tensor) -> tf.Tensor:
-        """A mean over this replica's rows → its part of the mean over all rows."""
+        """Return a mean over this replica's rows → its part of the mean over all rows."""
         if self.replicas == 1:
             return mean
         return mean * tf.cast(self.local, mean.dtype) / tf.cast(self.total, mean.dtype)
 
     def agree_on_overflow(self, gradients: list[Any]) -> list[Any]:
-        """The gradients of a scaled loss, not finite on any replica if they are not on one.
+        """Return the gradients of a scaled loss, not finite on any replica if they are not on one.
 
         Half precision skips a step whose gradients overflowed. Keras asks the first replica alone, whose gradients say
         nothing of an overflow in the rows of another.

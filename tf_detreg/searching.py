@@ -28,7 +28,7 @@ def search_run(
     Args:
         directory: The run.
         queries: Image files, or folders of them; those that cannot be read are left out and named in the log.
-        k: Neighbors of each. Defaults to 8.
+        k: Neighbors of each. Default 8.
         data: Where the run's images are now, if they have moved. Default: where the run found them.
 
     Returns:
@@ -130,8 +130,8 @@ def search_index(
         place: The index's folder.
         directory: The run whose model made it. Default: as the index noted.
         queries: Image files, or folders of them.
-        k: Neighbors of each. Defaults to 8.
-        where: Only items that this filter keeps; see `Index.search`. Defaults to None: all.
+        k: Neighbors of each. Default 8.
+        where: Only items that this filter keeps; see `Index.search`. Default None: all.
 
     Returns:
         What was found, named by file and folder. Items whose files have gone are found all the same, and drawn grey.

@@ -23,7 +23,7 @@ def coloured():
 
 @pytest.fixture
 def embeddings():
-    """On a circle; image 4 lies nearer to class 1 than to its mate."""
+    """On a circle; image 4 lies nearer to class 1 than to its positive."""
     angles = np.deg2rad([0, 5, 90, 95, 101, 180])
     return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""One small trained-looking embedder and its exports, made once for all tests of the room."""
+"""One small trained-looking embedder and its exports, made once for all tests of the package."""
 
 import io
 

@@ -135,7 +135,7 @@ antipodal = spread[[0, 1, 2, 0, 1, 2]] * [[1], [1], [1], [-1], [-1], [-1]]
 DEGENERATE = {
     "no positives": (np.arange(5), spread[:5]),
     "no negatives": (np.zeros(6, int), spread),
-    "lone samples": ([0, 0, 1, 2, 2, 3], spread),
+    "single samples": ([0, 0, 1, 2, 2, 3], spread),
     "all equal": ([0, 0, 1, 1, 2, 2], same),
     "all equal, one class": (np.zeros(6, int), same),
     "antipodal, other classes": ([0, 1, 2, 3, 4, 0], antipodal),
@@ -175,7 +175,7 @@ def test_degenerate_batches_are_finite(row, dtype):
 
 @every_row
 def test_degenerate_batches_follow_the_formula(row):
-    for name in ("no positives", "no negatives", "lone samples", "one sample", "antipodal, other classes"):
+    for name in ("no positives", "no negatives", "single samples", "one sample", "antipodal, other classes"):
         classes, x = DEGENERATE[name]
         loss, labels = row.build(), row.labels(classes)
         expected = row.expected(labels, x, weights_of(loss))

@@ -46,7 +46,7 @@ def test_bootstrap_draws_classes_not_queries():
     assert intervals.over_classes(values, classes) == (low, high)
 
 
-def test_bootstrap_leaves_lone_queries_out_and_needs_two_classes():
+def test_bootstrap_leaves_queries_without_positives_out_and_needs_two_classes():
     values = np.array([1.0, np.nan, 1.0, np.nan])
     assert intervals.over_classes(values, np.array([0, 0, 1, 2])) == (1.0, 1.0)
     assert intervals.over_classes(values, np.array([0, 0, 0, 1])) is None

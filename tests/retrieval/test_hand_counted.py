@@ -71,7 +71,7 @@ def test_groups_can_break_down_without_changing_the_protocol():
     assert report.per_group[1]["recall@1"] == 0
 
 
-def test_lone_queries_are_left_out_and_counted():
+def test_queries_without_positives_are_left_out_and_counted():
     report = retrieval.evaluate(circle(0, 10, 30), [0, 0, 1], k=1)
     assert report.queries_without_positives == 1
     assert report.recall[1] == 1.0

@@ -24,7 +24,7 @@ class Findings:
     """What an inspection found; all items are row numbers, all lists are the worst first.
 
     Args:
-        hardest: (h,) queries whose first right answer is farthest down.
+        hardest: (h,) queries whose first relevant item is farthest down.
         first_rank: (h,) at which rank it stands, at most `k` + 1, which means "not among the k nearest".
         confused: (c, 3) class, class that was found in its place, how often among the nearest neighbors.
         hubs: (b,) items that are among the k nearest of unusually many others.
@@ -54,9 +54,9 @@ def inspect(
     Args:
         embeddings: (N, dim).
         labels: (N,) integers from 0.
-        k: Neighbors to look at. Defaults to 10; fewer when there are fewer items.
-        show: How many of each finding to keep. Defaults to 8.
-        duplicate: Cosine from which two items are copies. Defaults to 0.9999.
+        k: Neighbors to look at. Default 10; fewer when there are fewer items.
+        show: How many of each finding to keep. Default 8.
+        duplicate: Cosine from which two items are copies. Default 0.9999.
 
     Returns:
         `Findings`.
@@ -100,20 +100,20 @@ def inspect(
 
 
 def _first_right(right: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) rank of each query's first right answer among its k neighbors; k + 1 if there is none, 0 for lone ones."""
+    """Return (N,) rank of each query's first relevant item, k + 1 beyond k; 0 for queries without positives."""
     first = np.where(right.any(axis=1), right.argmax(axis=1) + 1, right.shape[1] + 1)
     _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     return np.where(sizes[place] > 1, first, 0)
 
 
 def _hardest(first: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Queries with another class before their own; of those with equal ranks, who trusts its wrong neighbor more."""
+    """Return queries with another class first; of equal ranks, who trusts its wrong neighbor more."""
     order = np.lexsort((-scores[:, 0], -first))
     return order[first[order] > 1]
 
 
 def _confused(labels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """(c, 3): class, class of the nearest neighbor in its place, how often."""
+    """Return (c, 3): class, class of the nearest neighbor in its place, how often."""
     wrong = labels != nearest
     pairs, times = np.unique(np.stack([labels[wrong], nearest[wrong]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-times, kind="stable")
@@ -121,7 +121,7 @@ def _confused(labels: np.ndarray, nearest: np.ndarray) -> np.ndarray:
 
 
 def _hubs(occurrences: np.ndarray, k: int) -> np.ndarray:
-    """Items that are neighbors of more than three standard deviations above the mean, which is k."""
+    """Return items that are neighbors of more than three standard deviations above the mean, which is k."""
     order = np.argsort(-occurrences, kind="stable")
     result: np.ndarray = order[occurrences[order] > k + 3 * occurrences.std()]
     return result
@@ -133,7 +133,7 @@ def _skewness(occurrences: np.ndarray) -> float:
 
 
 def _duplicates(ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs whose cosine reaches the limit, and whether their labels differ, those first."""
+    """Return pairs whose cosine reaches the limit, and whether their labels differ, those first."""
     query, place = np.nonzero(scores >= limit)
     copies = np.unique(np.sort(np.stack([query, ids[query, place]], axis=1), axis=1), axis=0)
     across = labels[copies[:, 0]] != labels[copies[:, 1]]
@@ -142,13 +142,13 @@ def _duplicates(ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, limit: 
 
 
 def sections(image_set: "ImageSet", embeddings: ArrayLike, k: int = 10, show: int = 6) -> list[report.Section]:
-    """The findings with thumbnails, as sections of the HTML report (which needs `neighbors.STYLE`).
+    """Return the findings with thumbnails, as sections of the HTML report (which needs `neighbors.STYLE`).
 
     Args:
         image_set: `datasets.ImageSet`.
         embeddings: (N, dim), a row an image.
-        k: Neighbors to look at. Defaults to 10.
-        show: How many of each finding to show. Defaults to 6.
+        k: Neighbors to look at. Default 10.
+        show: How many of each finding to show. Default 6.
     """
     found = inspect(embeddings, image_set.labels, k, show)
     names = np.asarray(image_set.class_names, object)
@@ -196,7 +196,7 @@ def _pair(image_set: "ImageSet", names: np.ndarray, query: int, found: int, time
 
 
 def _strips(image_set: "ImageSet", names: np.ndarray, pairs: np.ndarray) -> str:
-    """The first three images of both classes, side by side."""
+    """Return the first three images of both classes, side by side."""
     strips = []
     for pair in pairs:
         rows = np.concatenate([np.flatnonzero(image_set.labels == label)[:3] for label in pair])

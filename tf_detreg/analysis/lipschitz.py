@@ -82,7 +82,7 @@ class LipschitzReport:
         return json.dumps(self.to_dict(), indent=2)
 
     def to_markdown(self) -> str:
-        """A table: one row per number, `median (maximum)` per part."""
+        """Return a table: one row per number, `median (maximum)` per part."""
         summary = self.to_dict()
         rows = list(dict.fromkeys(row for part in summary.values() for row in part))
         lines = ["| median (max) | " + " | ".join(summary) + " |", "|---" * (len(summary) + 1) + "|"]
@@ -93,7 +93,7 @@ class LipschitzReport:
         return "\n".join(lines) + "\n"
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Writes a figure: singular values, and the secant ratios by population, a column per part."""
+        """Write a figure: singular values, and the secant ratios by population, a column per part."""
         with extras.needed("A plot"):
             from matplotlib.figure import Figure
 
@@ -209,10 +209,10 @@ def spectral_norm(
     Args:
         function: The map, of `(B, …)` to `(B, …)` for any B.
         x: `(n, …)` the points.
-        iterations: Defaults to 20.
-        seed: Of the first directions. Defaults to 0.
+        iterations: Default 20.
+        seed: Of the first directions. Default 0.
         tick: Called with the number of rows after each iteration on them.
-        memory: Gigabytes that a step may take, by which rows run side by side. Defaults to 0.75.
+        memory: Gigabytes that a step may take, by which rows run side by side. Default 0.75.
 
     Returns:
         `(n,)`; `(0,)` if the memory is too small for one row.
@@ -284,7 +284,7 @@ def singular_values(
     Args:
         function: The map, of `(B, …)` to `(B, outputs)` for any B.
         x: `(n, …)` the points.
-        memory: Gigabytes that a step may take, without the Jacobian of one row itself. Defaults to 0.75.
+        memory: Gigabytes that a step may take, without the Jacobian of one row itself. Default 0.75.
         tick: Called with the number of rows of Jacobians after each step.
 
     Returns:
@@ -312,7 +312,7 @@ def singular_values(
 
 
 def _derivative(function: Callable[..., Any], *examples: tf.Tensor, memory: float) -> BoundedMap | None:
-    """A pass of derivatives in bounded memory; None, with a note in the log, if one row needs more."""
+    """Return a pass of derivatives in bounded memory; None, with a note in the log, if one row needs more."""
     bounded = BoundedMap(function, *examples, memory=memory)
     if bounded.fits:
         return bounded
@@ -326,7 +326,7 @@ def _derivative(function: Callable[..., Any], *examples: tf.Tensor, memory: floa
 
 
 def log_determinant(head: Any, z: tf.Tensor) -> np.ndarray | None:
-    """`log|det J|` of a head's flow at each row of `z`, from its log-scales; None if it has none."""
+    """Return `log|det J|` of a head's flow at each row of `z`, from its log-scales; None if it has none."""
     scales = head.flow(z, training=False)[1]
     return sum(tf.reduce_sum(s, axis=-1) + tf.zeros(len(z), z.dtype) for s in scales).numpy() if scales else None
 
@@ -338,7 +338,7 @@ def secant_ratios(function: Callable[..., Any], a: tf.Tensor, b: tf.Tensor, memo
 
 
 def _maps(embedder: Any) -> dict[str, Any]:
-    """Part → (how its inputs come from the data, the map, its log-determinant or None)."""
+    """Return part → (how its inputs come from the data, the map, its log-determinant or None)."""
     if not isinstance(embedder, keras.Model):
         head = getattr(embedder, "main", embedder)
         return {
@@ -375,7 +375,7 @@ def _take(
     progress: bool | None,
     memory: float = MEMORY,
 ) -> tuple[tf.Tensor, np.ndarray]:
-    """Some inputs as floats and their labels, in a quarter of the memory, so that pairs of one class exist."""
+    """Return some inputs as floats and their labels, in a quarter of the memory, so that pairs of one class exist."""
     if labels is None and not hasattr(data, "labels"):
         raise checks.invalid(name, "be given beside an array of images or features", "None")
     labels = np.asarray(data.labels if labels is None else labels).reshape(-1)
@@ -415,7 +415,7 @@ def _secants(
     title: str,
     progress: bool | None,
 ) -> dict[str, np.ndarray]:
-    """The ratios by population. Every point is mapped once, however many pairs it is in."""
+    """Return the ratios by population. Every point is mapped once, however many pairs it is in."""
     x, labels = points[0]
     within, between = _pairs(labels, pairs, random)
     with ticker(title, sum(len(inputs) for inputs, _ in points) + len(within[0]), progress) as tick:
@@ -435,7 +435,7 @@ def _secants(
 
 
 def _secants_of(x: tf.Tensor, y: tf.Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The ratios of pairs, given by row numbers, of points `x` with values `y`."""
+    """Return the ratios of pairs, given by row numbers, of points `x` with values `y`."""
     parts = [
         _ratios(*(_distances(tf.gather(part, a), tf.gather(part, b)) for part in (y, x)))
         for a, b in _steps((first, second), x)
@@ -444,7 +444,7 @@ def _secants_of(x: tf.Tensor, y: tf.Tensor, first: np.ndarray, second: np.ndarra
 
 
 def _steps(pairs: Sequence[np.ndarray], x: tf.Tensor, held: int = 2**25) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Some pairs of row numbers at a time: copies of the points that belong to them take 32 MB."""
+    """Return some pairs of row numbers at a time: copies of the points that belong to them take 32 MB."""
     size = max(1, held // (x.dtype.size * int(np.prod(x.shape[1:]))))
     first, second = pairs
     return ((first[i : i + size], second[i : i + size]) for i in range(0, max(1, len(first)), size))
@@ -463,7 +463,7 @@ def _distances(a: tf.Tensor, b: tf.Tensor) -> np.ndarray:
 def _pairs(
     labels: np.ndarray, count: int, random: np.random.Generator, most: int = 4096
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers of up to `count` pairs within a class, and of as many between classes."""
+    """Return row numbers of up to `count` pairs within a class, and of as many between classes."""
     rows = _rows_of_each_class(labels, most) if len(labels) > most else np.arange(len(labels))
     first, second = np.triu_indices(len(rows), 1)
     same = labels[rows][first] == labels[rows][second]
@@ -472,7 +472,7 @@ def _pairs(
 
 
 def _rows_of_each_class(labels: np.ndarray, most: int) -> np.ndarray:
-    """`most` row numbers, class by class in turn and two at a time: all pairs of all rows would fill the memory."""
+    """Return `most` row numbers, class by class in turn and two at a time: all pairs would fill the memory."""
     order = np.argsort(labels, kind="stable")
     ranked = labels[order]
     number = np.arange(len(order)) - np.searchsorted(ranked, ranked)
@@ -488,7 +488,7 @@ def _spectrum(
     name: str,
     progress: bool | None,
 ) -> np.ndarray | None:
-    """All singular values at a few points; None if the Jacobians are too large."""
+    """Return all singular values at a few points; None if the Jacobians are too large."""
     if width is None or int(np.prod(x.shape[1:])) * width > limit**2:
         return None
     with ticker(f"{name}: singular values", len(x) * width, progress) as tick:
@@ -497,7 +497,7 @@ def _spectrum(
 
 
 def _forward(function: Callable[..., Any], x: tf.Tensor, memory: float) -> BoundedMap:
-    """The map alone, which runs on one row at least, whatever the memory: that is what the model itself needs."""
+    """Return the map alone, which runs on one row at least, whatever the memory: what the model itself needs."""
     return BoundedMap(lambda x: _in_full(function, x), x, memory=memory)
 
 
@@ -515,7 +515,7 @@ def _batched(forward: BoundedMap, x: tf.Tensor, tick: Callable[[int], None] = la
 
 
 def _in_full(function: Callable[..., tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-    """The map's values in the precision of its inputs, also where layers compute in half."""
+    """Return the map's values in the precision of its inputs, also where layers compute in half."""
     return tf.cast(function(x), x.dtype)
 
 

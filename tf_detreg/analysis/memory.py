@@ -21,7 +21,7 @@ class BoundedMap:
     Args:
         function: Takes tensors `(B, …)`, any B, and returns tensors `(B, …)`. Its trace is kept.
         *examples: Tensors that show shapes and types of the arguments, of any number of rows.
-        memory: Gigabytes that a step may take. Defaults to 0.75.
+        memory: Gigabytes that a step may take. Default 0.75.
 
     Attributes:
         needs: Gigabytes that one row takes.
@@ -49,14 +49,14 @@ class BoundedMap:
         return self._run(*rows)
 
     def parts(self, *tensors: tf.Tensor) -> Iterator[Any]:
-        """The tensors, as many rows at a time as may be run."""
+        """Yield the tensors, as many rows at a time as may be run."""
         for first in range(0, len(tensors[0]), self.rows):
             part = tuple(tensor[first : first + self.rows] for tensor in tensors)
             yield part if len(part) > 1 else part[0]
 
 
 def peak_bytes(graph: tf.Graph) -> int:
-    """How many bytes a graph holds at most for one row, if each value is freed after its last use.
+    """Return how many bytes a graph holds at most for one row, if each value is freed after its last use.
 
     Inputs are included. Unknown dimensions count as 1, which is what the batch is for one row. Weights do not count.
     """

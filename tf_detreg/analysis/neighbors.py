@@ -71,7 +71,7 @@ class Neighbors:
             )
 
     def to_html(self) -> str:
-        """A fragment for `analysis.report`, pictures inside; it needs `neighbors.STYLE`."""
+        """Return a fragment for `analysis.report`, pictures inside; it needs `neighbors.STYLE`."""
         rows = []
         for q, query in enumerate(self.queries):
             tiles = [thumbnail(query, "query", self.query_names[q], "query")]
@@ -82,7 +82,7 @@ class Neighbors:
         return f'<div class="neighbors">{"".join(rows)}</div>'
 
     def texts(self) -> list[str]:
-        """One line a query: its matches with their scores; with a decision, which count and how probable they are."""
+        """Return a line a query: its matches with scores; with a decision, which count and how probable they are."""
         lines = []
         for q, names in enumerate(self.found_names):
             cells = [f"{name} {self.scores[q, n]:.3f}" for n, name in enumerate(names)]
@@ -97,7 +97,7 @@ class Neighbors:
         return lines
 
     def rows(self) -> list[dict[str, object]]:
-        """One mapping a query for JSON: `query`, `match` (null without a decision) and its `neighbors`."""
+        """Return one mapping a query for JSON: `query`, `match` (null without a decision) and its `neighbors`."""
         rows: list[dict[str, object]] = []
         for q, names in enumerate(self.found_names):
             neighbors: list[dict[str, object]] = [
@@ -114,11 +114,11 @@ class Neighbors:
         return rows
 
     def save_png(self, path: str | os.PathLike[str], tile: int = 128) -> pathlib.Path:
-        """One picture: a query a row, framed blue, then its neighbors, framed green (right), red (wrong) or grey.
+        """Write a picture: a query a row, framed blue, then its neighbors, framed green (right), red (wrong) or gray.
 
         Args:
             path: Where it goes; written atomically.
-            tile: Side of a tile in pixels. Defaults to 128.
+            tile: Side of a tile in pixels. Default 128.
         """
         with extras.needed("A picture of neighbors"):
             from matplotlib.figure import Figure
@@ -131,14 +131,14 @@ class Neighbors:
         escapes = {character: f"\\u{{{character:x}}}" for character in unknown}
         texts = [[_wrapped(text.translate(escapes), max(4, tile // 6)) for text in row] for row in texts]
         # Names are shown whole, in as many lines as the longest needs.
-        room = 4 + 13 * max((text.count("\n") + 1 for row in texts for text in row), default=1)
-        width, height = gap + (k + 1) * (tile + gap), gap + q * (tile + gap + room)
+        caption = 4 + 13 * max((text.count("\n") + 1 for row in texts for text in row), default=1)
+        width, height = gap + (k + 1) * (tile + gap), gap + q * (tile + gap + caption)
         figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.set_axis_off()
         for row in range(q):
             for column in range(k + 1):
-                x, y = gap + column * (tile + gap), gap + row * (tile + gap + room)
+                x, y = gap + column * (tile + gap), gap + row * (tile + gap + caption)
                 picture = self.queries[row] if column == 0 else self.found[row, column - 1]
                 pixels = np.asarray(Image.fromarray(picture).resize((tile, tile)))
                 axes.imshow(pixels, extent=(x, x + tile, y + tile, y), interpolation="nearest", aspect="auto")
@@ -170,13 +170,13 @@ class Neighbors:
 
 
 def within(image_set: "ImageSet", embeddings: np.ndarray, queries: Sequence[int] | np.ndarray, k: int = 8) -> Neighbors:
-    """The neighbors of some images of a set among all the others.
+    """Return the neighbors of some images of a set among all the others.
 
     Args:
         image_set: `datasets.ImageSet`.
         embeddings: `(N, dim)`, a row an image.
         queries: Indices of the images to look at.
-        k: Neighbors of each. Defaults to 8.
+        k: Neighbors of each. Default 8.
     """
     from tf_detreg import retrieval
 
@@ -197,7 +197,7 @@ def across(
     gallery_embeddings: np.ndarray,
     k: int = 8,
 ) -> Neighbors:
-    """The neighbors of some images of a set in a gallery that numbers its classes alike.
+    """Return the neighbors of some images of a set in a gallery that numbers its classes alike.
 
     Args:
         image_set: `datasets.ImageSet`.
@@ -205,7 +205,7 @@ def across(
         queries: Indices of the images to look at.
         gallery: `datasets.ImageSet`.
         gallery_embeddings: `(N, dim)`, a row an image of the gallery.
-        k: Neighbors of each. Defaults to 8.
+        k: Neighbors of each. Default 8.
     """
     from tf_detreg import retrieval
 
@@ -217,7 +217,7 @@ def across(
 def _pictured(
     image_set: "ImageSet", queries: np.ndarray, gallery: "ImageSet", ids: np.ndarray, scores: np.ndarray
 ) -> Neighbors:
-    """What a search for images of a set found in a gallery, with pictures and class names."""
+    """Return what a search for images of a set found in a gallery, with pictures and class names."""
     asked, there = (np.asarray(part.class_names, object)[part.labels] for part in (image_set, gallery))
     return Neighbors(
         queries=pixels(image_set, queries),
@@ -230,7 +230,7 @@ def _pictured(
 
 
 def pixels(image_set: "ImageSet", indices: np.ndarray) -> np.ndarray:
-    """The images at `indices` (any shape), as uint8 `indices.shape + (H, W, 3)`; unreadable ones are grey."""
+    """Return the images at `indices` (any shape), as uint8 `indices.shape + (H, W, 3)`; unreadable ones are grey."""
     indices = np.asarray(indices)
     wanted, places = np.unique(indices, return_inverse=True)
     pictures = np.full((len(wanted), *_height_width(image_set), 3), 127, np.uint8)
@@ -240,7 +240,7 @@ def pixels(image_set: "ImageSet", indices: np.ndarray) -> np.ndarray:
 
 
 def thumbnail(picture: np.ndarray, kind: str, name: str, note: str) -> str:
-    """A figure of one picture; `kind` is one of query, right, wrong, unknown."""
+    """Return a figure of one picture; `kind` is one of query, right, wrong, unknown."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -254,7 +254,7 @@ def thumbnail(picture: np.ndarray, kind: str, name: str, note: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    """Text in lines of at most so many columns, where CJK characters and emoji take two.
+    """Return text in lines of at most so many columns, where CJK characters and emoji take two.
 
     Example:
         >>> _wrapped("0.93 Straße/grün.jpg", 10).split("\\n")
@@ -272,7 +272,7 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _fonts(text: str) -> tuple[list[str], set[int]]:
-    """Installed fonts that have the characters of a text between them, matplotlib's own first, and what none has."""
+    """Return installed fonts that have a text's characters between them, matplotlib's first, and what none has."""
     with extras.needed("A picture of neighbors"):
         from matplotlib import font_manager, ft2font
 

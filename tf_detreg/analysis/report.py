@@ -40,11 +40,11 @@ class Section:
 
 
 def table(rows: Sequence[Mapping[str, object]], plain: bool = False) -> str:
-    """HTML table of the rows; the keys of the first row are the columns.
+    """Return an HTML table of the rows; the keys of the first row are the columns.
 
     Args:
         rows: One mapping a row. Floats are shown with two decimals.
-        plain: Defaults to False: the last row is the result and stands out.
+        plain: Default False: the last row is the result and stands out.
 
     Example:
         >>> table([{"embedding": "trained", "R@1": 93.25}])
@@ -63,7 +63,7 @@ def _cell(value: object) -> str:
 
 
 def curves(history: Sequence[Mapping[str, float]]) -> str:
-    """Training curves, one small plot a quantity, as inline SVG.
+    """Return training curves, one small plot a quantity, as inline SVG.
 
     Args:
         history: A mapping an epoch: `epoch`, counted from 1, and the quantities that were logged in it.
@@ -92,7 +92,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
 
 
 def figure_svg(figure: "Figure", label: str) -> str:
-    """A matplotlib figure as an inline SVG with a text for those who cannot see it."""
+    """Return a matplotlib figure as an inline SVG with a text for those who cannot see it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = buffer.getvalue()
@@ -100,7 +100,7 @@ def figure_svg(figure: "Figure", label: str) -> str:
 
 
 def details(summary: str, content: Mapping[str, object]) -> str:
-    """A folded block with the exact configuration, so that the page alone tells how to repeat the run."""
+    """Return a folded block with the exact configuration, so that the page alone tells how to repeat the run."""
     text = html.escape(json.dumps(content, indent=2, default=str, ensure_ascii=False))
     return f"<details><summary>{html.escape(summary)}</summary><pre>{text}</pre></details>"
 
@@ -115,7 +115,7 @@ def write(
         title: The heading of the page.
         lead: The sentence under it: what was done, and with what result.
         sections: In order.
-        style: CSS that the fragments need. Defaults to none.
+        style: CSS that the fragments need. Default none.
 
     Returns:
         The path.

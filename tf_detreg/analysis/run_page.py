@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def compare(
     embeddings: Mapping[str, Sequence[np.ndarray]], labels: Sequence[np.ndarray], k: Sequence[int]
 ) -> dict[str, RetrievalReport]:
-    """The same evaluation of several embeddings of the same images.
+    """Return the same evaluation of several embeddings of the same images.
 
     Args:
         embeddings: What it is (`"raw pixels"`, `"after training"`) to `[(Q, dim)]`, the queries alone, which are
@@ -37,7 +37,7 @@ def compare(
 
 
 def recall_rows(reports: Mapping[str, RetrievalReport]) -> list[dict[str, object]]:
-    """A row an embedding, in percent, for a table."""
+    """Return a row an embedding, in percent, for a table."""
     return [
         {"embedding": name, **{f"R@{k}": 100 * v for k, v in found.recall.items()}, "MAP@R": 100 * found.map_at_r}
         for name, found in reports.items()
@@ -45,7 +45,7 @@ def recall_rows(reports: Mapping[str, RetrievalReport]) -> list[dict[str, object
 
 
 def raw_pixels(image_set: "ImageSet") -> np.ndarray:
-    """The grey values themselves as vectors: the baseline that any embedding must beat.
+    """Return the grey values themselves as vectors: the baseline that any embedding must beat.
 
     A black image has the direction of a grey one: zeros have none.
     """
@@ -76,7 +76,7 @@ def write(
         reports: Of `compare`; the last one is the trained model's.
         history: A mapping an epoch.
         config: The run's configuration, shown folded.
-        seed: Of the choice of queries to show. Defaults to 0.
+        seed: Of the choice of queries to show. Default 0.
         trained_on: Names of the classes that were trained on. Default: not known, and nothing is said of it.
     """
     final = list(reports.values())[-1]
@@ -131,7 +131,7 @@ def _by_training(
 
 
 def _together(queries: "ImageSet", gallery: "ImageSet | None" = None) -> "ImageSet":
-    """Queries and gallery as one set."""
+    """Return queries and gallery as one set."""
     if gallery is None:
         return queries
     pixels: dict[str, Any] = {"images": None, "paths": [*(queries.paths or ()), *(gallery.paths or ())]}
@@ -142,7 +142,7 @@ def _together(queries: "ImageSet", gallery: "ImageSet | None" = None) -> "ImageS
 
 
 def _choose(per_query: Mapping[str, np.ndarray], seed: int, count: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Some queries at random, and some of those whose nearest neighbor is wrong; neither without positives."""
+    """Return some queries at random, and some of those whose nearest neighbor is wrong; neither without positives."""
     rng = np.random.default_rng(seed)
     known = per_query["relevant"] > 0
     wrong = known & (per_query["first_rank"] > 1)

@@ -98,19 +98,19 @@ def build(
             do not matter); a keras-hub preset ("hub:dinov2_small", a folder that `save_to_preset` wrote, "hf://…" or
             "kaggle://…"), of which the vision tower is taken; a keras-cv preset ("cv:mobilenet_v3_small");
             or any `keras.Model` or layer from images to features, to a feature map or to tokens.
-        image_size: side or (height, width) of the images. Defaults to None: the size that a keras-hub preset was made
+        image_size: side or (height, width) of the images. Default None: the size that a keras-hub preset was made
             for, else 224. At another size its position embeddings are interpolated.
         pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map or in tokens (B, T, C); of
             tokens also "class" (or "first"), the class token, "patches", the mean of the others, and "class+patches";
-            "attention" of SigLIP; "projection" of CLIP, the space that images and texts share. Defaults to None: of a
+            "attention" of SigLIP; "projection" of CLIP, the space that images and texts share. Default None: of a
             preset what it was trained with, else "avg".
         weights: "imagenet", a weights file, or None, the default, for random weights; of a keras-hub preset "random",
             or None for the preset's. A model given as an object keeps its weights.
-        trainable: False freezes all of it. Defaults to True.
+        trainable: False freezes all of it. Default True.
         scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family or
             what the preset's image converter does, which for a model given as an object is "none".
-        freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning. Defaults
-            to False.
+        freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning. Default
+            False.
 
     Call arguments:
         images: (B, H, W, 3), values 0..255.

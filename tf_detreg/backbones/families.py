@@ -19,12 +19,12 @@ class Family:
 
     Args:
         class_tokens: tokens before the patches that stand for the whole image; None for a model that ends in a feature
-            map or in tokens of patches alone. Registers, which a model's configuration counts, come on top. Defaults
-            to None.
-        square: whether images must be square. Defaults to False.
-        attention: whether the model ends in attention pooling, a vector an image. Defaults to False.
-        multiple: what height and width must be a multiple of, beside the side of a patch. Defaults to 1.
-        fixed: whether it takes no other size than that of the preset. Defaults to False.
+            map or in tokens of patches alone. Registers, which a model's configuration counts, come on top. Default
+            None.
+        square: whether images must be square. Default False.
+        attention: whether the model ends in attention pooling, a vector an image. Default False.
+        multiple: what height and width must be a multiple of, beside the side of a patch. Default 1.
+        fixed: whether it takes no other size than that of the preset. Default False.
     """
 
     class_tokens: int | None = None

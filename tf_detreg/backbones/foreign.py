@@ -30,7 +30,7 @@ class ForeignBackbone(keras.layers.Layer):
         body: the backbone, a `keras.Model` of keras-cv or keras-hub.
         package: "keras_cv" or "keras_hub".
         tokens: of a SigLIP vision encoder, the tokens of the patches in place of what its attention pooling makes of
-            them. Defaults to False.
+            them. Default False.
 
     Call arguments:
         images: (B, H, W, 3), scaled as the body wants them.

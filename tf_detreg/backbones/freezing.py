@@ -46,7 +46,7 @@ def unfreeze(model: keras.Model, share: float, keep_batch_norm: bool = True) -> 
     Args:
         model: the backbone.
         share: 0 (all frozen) to 1 (all trainable), counted in layers from the output.
-        keep_batch_norm: leave batch normalisation frozen. Defaults to True.
+        keep_batch_norm: leave batch normalisation frozen. Default True.
 
     Returns:
         How many layers are trainable now.

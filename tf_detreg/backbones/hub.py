@@ -67,7 +67,7 @@ def presets(contains: str = "") -> list[Preset]:
     """Return the image presets that keras-hub knows by name, smallest first; nothing is downloaded.
 
     Args:
-        contains: part of the name, such as "dinov2". Defaults to "", for all.
+        contains: part of the name, such as "dinov2". Default "", for all.
 
     Raises:
         ImportError: without keras-hub.
@@ -107,7 +107,7 @@ def load(name: str, size: Size | None = None, weights: str | None = None) -> Loa
     Args:
         name: "hub:NAME", a folder, "hf://…" or "kaggle://…", as for `backbones.build`.
         size: height and width of the images; None, the default, for the preset's.
-        weights: "random" draws random ones; None, "preset" or "imagenet" loads the preset's. Defaults to None.
+        weights: "random" draws random ones; None, "preset" or "imagenet" loads the preset's. Default None.
 
     Raises:
         ImportError: without keras-hub.

@@ -22,8 +22,8 @@ class GeM(keras.layers.Layer):
     p = 1 is the average, p → ∞ the maximum.
 
     Args:
-        power: p at the start. Defaults to 3.0.
-        epsilon: floor under the features, which must not be negative. Defaults to 1e-06.
+        power: p at the start. Default 3.0.
+        epsilon: floor under the features, which must not be negative. Default 1e-06.
 
     Call arguments:
         features: (B, H, W, C).
@@ -75,7 +75,7 @@ class TokenPool(keras.layers.Layer):
 
     Args:
         mode: "class", "patches" or "class+patches".
-        prefix: how many tokens stand before those of the patches: the class token and registers. Defaults to 1.
+        prefix: how many tokens stand before those of the patches: the class token and registers. Default 1.
 
     Call arguments:
         tokens: (B, T, C), the class token first.

@@ -22,7 +22,7 @@ def interpolate(positions: np.ndarray, prefix: int, old: Grid, new: Grid, antial
         prefix: class and register tokens at the front, which have no place in the image and stay as they are.
         old: height and width of the grid that they are for, in patches.
         new: the wanted one.
-        antialias: smooth before a grid is made smaller. Defaults to True.
+        antialias: smooth before a grid is made smaller. Default True.
 
     Returns:
         (…, prefix + new height · new width, C), float32.

@@ -37,12 +37,12 @@ class Source:
 
     @property
     def remote(self) -> bool:
-        """Whether its files are downloaded, unless they are in the cache."""
+        """Return whether its files are downloaded, unless they are in the cache."""
         return self.location.startswith((_KAGGLE, _HUGGING_FACE))
 
     @property
     def site(self) -> str:
-        """The name of the site that it comes from."""
+        """Return the name of the site that it comes from."""
         return "Hugging Face" if self.location.startswith(_HUGGING_FACE) else "Kaggle"
 
     def file(self, name: str) -> pathlib.Path | None:

@@ -36,7 +36,7 @@ class PixelScaling(keras.layers.Layer):
     Args:
         mode: "none" (the backbone scales by itself), "unit" (0..1), "symmetric" (−1..1), "imagenet" (mean 0,
             deviation 1 of ImageNet), "caffe" (BGR minus ImageNet's mean), "lite" ((x − 127) / 128), "given" (`factor`
-            and `offset`). Defaults to "symmetric".
+            and `offset`). Default "symmetric".
         factor: with "given", what to multiply by, one number a channel.
         offset: with "given", what to add then, one number a channel.
 

@@ -15,9 +15,9 @@ def small_cnn(
     """Build blocks of two 3 × 3 convolutions with batch normalisation, each block half the size and twice the channels.
 
     Args:
-        image_size: side or (height, width). Defaults to 32.
-        width: channels of the first block. Defaults to 32.
-        blocks: number of blocks. Defaults to 3.
+        image_size: side or (height, width). Default 32.
+        width: channels of the first block. Default 32.
+        blocks: number of blocks. Default 3.
         pooling: "flatten", the default: every position counts, as in characters, and the features are normalised once
             more over the batch, so that an untrained net does not send all images to nearly one point; or "avg",
             "max", "both", "gem"; None for the feature map.

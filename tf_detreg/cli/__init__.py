@@ -39,7 +39,7 @@ _STOPPED = 130
 
 
 def main() -> None:
-    """Entry point: what a user can mend is told in a line; anything else keeps its traceback."""
+    """Run the command: what a user can mend is told in a line; anything else keeps its traceback."""
     with steady_output():
         _run()
 

@@ -94,7 +94,7 @@ Seed = Annotated[int, typer.Option(help="Of weights, batches and augmentation.")
 
 
 def verbose() -> int:
-    """A bar in a terminal, a line an epoch in a log."""
+    """Return a bar in a terminal, a line an epoch in a log."""
     return 1 if sys.stdout.isatty() else 2
 
 

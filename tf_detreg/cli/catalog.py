@@ -242,5 +242,5 @@ def export(
 
 
 def _known(opened: "Index", id: str) -> str | int:
-    """An id as the index has it: what is typed may be an integer there."""
+    """Return an id as the index has it: what is typed may be an integer there."""
     return int(id) if id not in opened and id.lstrip("-").isdecimal() and int(id) in opened else id

@@ -137,7 +137,7 @@ def _gpus() -> str:
 
 
 def _or_why(ask: Callable[[], str]) -> str:
-    """The answer, or why TensorFlow or Keras, which it needs, does not start."""
+    """Return the answer, or why TensorFlow or Keras, which it needs, does not start."""
     try:
         return ask()
     except Exception as error:

@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _groups(name: str, found: "Embedded", gallery: "Embedded | None" = None) -> dict[str, Any]:
-    """Arguments of `retrieval.evaluate` for the protocol cross-group.
+    """Return arguments of `retrieval.evaluate` for the protocol cross-group.
 
     Raises:
         ValueError: If the data set has no groups.

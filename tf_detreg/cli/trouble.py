@@ -13,7 +13,7 @@ _INSIDE = re.compile(
 
 
 def explain(error: Exception) -> str | None:
-    """What to tell the user about an error; None if it is none that he can mend.
+    """Return what to tell the user about an error; None if it is none that he can mend.
 
     Example:
         >>> explain(ValueError("epochs must be 1 or more.")), explain(KeyError("x"))
@@ -32,7 +32,7 @@ def explain(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def show_log() -> Iterator[None]:
-    """Shows the library's notes and warnings on standard error, each text once, while the block runs."""
+    """Show the library's notes and warnings on standard error, each text once, while the block runs."""
     log, handler = logging.getLogger("tf_detreg"), logging.StreamHandler(sys.stderr)
     seen: set[str] = set()
 

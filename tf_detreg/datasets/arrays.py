@@ -22,7 +22,7 @@ def arrays(
     seed: int = 0,
     name: str = "arrays",
 ) -> Splits:
-    """Splits arrays by class.
+    """Split arrays by class.
 
     Args:
         images: uint8 (N, H, W, 3) or (N, H, W).
@@ -30,10 +30,10 @@ def arrays(
             names differ in white space or Unicode form only.
         groups: N labels of any kind for cross-group retrieval, or None.
         class_names: names of the classes in sorted order of their labels; None takes the labels themselves.
-        validation: share of the classes for validation. Defaults to 0.2.
-        test: share of the classes for testing. Defaults to 0.3.
-        seed: of the deal. Defaults to 0.
-        name: what reports call the set. Defaults to "arrays".
+        validation: share of the classes for validation. Default 0.2.
+        test: share of the classes for testing. Default 0.3.
+        seed: of the deal. Default 0.
+        name: what reports call the set. Default "arrays".
 
     Example:
     >>> import numpy as np
@@ -54,7 +54,7 @@ def arrays(
 
 
 def _numbered(name: str, values: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """The different values in order, and the number of each item's."""
+    """Return the different values in order, and the number of each item's."""
     values = np.asarray(values)
     if values.ndim == 1 and values.dtype.kind == "U":
         values = np.asarray(normal_names(values.tolist(), name), str)

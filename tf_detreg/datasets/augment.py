@@ -13,7 +13,7 @@ from tf_detreg._compat import takes_training
 
 
 def augmenter(augment: Callable[..., Any] | None) -> Callable[..., Any]:
-    """Turns what users give into a function of (images, seed).
+    """Turn what users give into a function of (images, seed).
 
     Args:
         augment: None; a Keras image preprocessing layer or a `keras.Sequential` of them (their own random state is
@@ -40,7 +40,7 @@ def augmenter(augment: Callable[..., Any] | None) -> Callable[..., Any]:
 
 
 def _flat(augment: Any) -> list[Any] | None:
-    """The layers of a (nested) Sequential in order; None for a plain function."""
+    """Return the layers of a (nested) Sequential in order; None for a plain function."""
     if isinstance(augment, keras.Sequential):
         return [inner for layer in augment.layers for inner in _flat(layer) or ()]
     return [augment] if isinstance(augment, keras.layers.Layer) else None

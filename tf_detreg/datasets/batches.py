@@ -32,7 +32,7 @@ def training_batches(
     first_epoch: int = 0,
     max_unreadable: float = 0.05,
 ) -> tf.data.Dataset:
-    """Batches of P classes × K images; one iteration of the dataset is one epoch.
+    """Return batches of P classes × K images; one iteration of the dataset is one epoch.
 
     The first iteration that is read to its last batch is epoch `first_epoch`, the next one the epoch after; one that is
     abandoned before (Keras peeks at a first batch) does not count. What an epoch holds follows from `seed` and its
@@ -70,7 +70,7 @@ def training_batches(
 def epoch_batches(
     sampler: ClassSampler | ShuffledSampler, source: RowSource, transform: Callable[..., Any], first_epoch: int
 ) -> tf.data.Dataset:
-    """What `training_batches` describes, for rows of any kind.
+    """Return what `training_batches` describes, for rows of any kind.
 
     Args:
         sampler: which rows.
@@ -112,7 +112,7 @@ def epoch_batches(
 def ordered_batches(
     image_set: ImageSet, batch_size: int = 128, *, image_size: Size | None = None, what: str = "labels"
 ) -> tf.data.Dataset:
-    """Every image once in index order: (images float32, labels int32) or (images, indices int64).
+    """Return every image once in index order: (images float32, labels int32) or (images, indices int64).
 
     Unreadable files are left out, counted and named in the log: pair the rows with what comes beside them.
     """
@@ -121,7 +121,7 @@ def ordered_batches(
 
 
 def ordered_rows(count: int, source: RowSource, batch_size: int, what: str) -> tf.data.Dataset:
-    """What `ordered_batches` describes, for rows of any kind."""
+    """Return what `ordered_batches` describes, for rows of any kind."""
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1; received {batch_size}.")
 
@@ -148,7 +148,7 @@ class _EpochCounter:
         self._lock = threading.Lock()
 
     def arrived(self, step: int) -> bool:
-        """Notes that a reader got batch `step`; true at the end of the epoch."""
+        """Note that a reader got batch `step`; true at the end of the epoch."""
         with self._lock:
             last = step == self._steps - 1
             self.epoch += last
@@ -173,10 +173,10 @@ class RowSource(Protocol):
     may_fail: bool
 
     def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Tensors of indices (B,) and a seed → rows (B, …), labels int32 (B,), and which rows could be read (B,)."""
+        """Return rows (B, …), labels int32 (B,) and which could be read (B,), of tensors of indices (B,) and a seed."""
 
     def finish_epoch(self) -> None:
-        """Called when a reader got the last batch of an epoch."""
+        """Note that a reader got the last batch of an epoch."""
 
 
 class _MemoryPixels:
@@ -189,7 +189,7 @@ class _MemoryPixels:
         self._size = height_width(image_set.size if image_size is None else image_size)
 
     def finish_epoch(self) -> None:
-        """Nothing to tell: what lies in memory can be read."""
+        """Do nothing: what lies in memory can be read."""
 
     def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows, labels = tf.numpy_function(self._gather, [indices], (tf.uint8, tf.int32))
@@ -261,7 +261,7 @@ class _TrainingFiles(_Files):
     def _add_others(
         self, rows: tf.Tensor, kept: tf.Tensor, indices: tf.Tensor, draws: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What is no plain JPEG is read by Pillow, which also says what is wrong with a file."""
+        """Return what is no plain JPEG is read by Pillow, which also says what is wrong with a file."""
         missing = tf.boolean_mask(indices, ~kept), tf.boolean_mask(draws, ~kept)
         others, read = tf.numpy_function(self._read_others, missing, (tf.uint8, tf.bool))
         places = tf.where(~kept)
@@ -273,7 +273,7 @@ class _TrainingFiles(_Files):
 
 
 def _replace_missing(rows: tf.Tensor, labels: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Puts a readable row, of the same class if there is one, where an image could not be read."""
+    """Put a readable row, of the same class if there is one, where an image could not be read."""
 
     def repair() -> tuple[tf.Tensor, tf.Tensor]:
         same = tf.cast(labels[:, None] == labels[None, :], tf.int32)

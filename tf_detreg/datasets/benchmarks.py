@@ -23,7 +23,7 @@ class Benchmark:
     files: tuple[str, ...]
 
     def open(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """The folder as a path, when it holds what it must."""
+        """Return the folder as a path, when it holds what it must."""
         root = pathlib.Path(path)
         missing = [file for file in self.files if not (root / file).exists()]
         if missing:
@@ -34,7 +34,7 @@ class Benchmark:
         return root
 
     def check(self, what: str, found: int, expected: int | None) -> None:
-        """Raises unless the count is the official one."""
+        """Raise unless the count is the official one."""
         if expected is not None and found != expected:
             raise ValueError(
                 f"{self.name}: {found:,} {what}, but the official release has {expected:,}. The download or the "
@@ -51,7 +51,7 @@ class Benchmark:
         part: str,
         groups: np.ndarray | None = None,
     ) -> ImageSet:
-        """A set of listed files, with `keys` (any sortable class ids) renumbered and named by `names(key)`."""
+        """Return a set of listed files, with `keys` (any sortable class ids) renumbered and named by `names(key)`."""
         missing = [file for file in files if not (root / file).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -77,7 +77,7 @@ class Benchmark:
 
 
 def table(path: pathlib.Path, columns: int, skip: int = 0) -> list[list[str]]:
-    """The rows of a text file of `columns` columns parted by blanks, after `skip` header lines."""
+    """Return the rows of a text file of `columns` columns parted by blanks, after `skip` header lines."""
     rows = []
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

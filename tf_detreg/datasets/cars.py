@@ -35,16 +35,16 @@ def cars(
     seed: int = 0,
     check: bool = True,
 ) -> Splits:
-    """Loads the official files: `cars_annos.mat` with `car_ims/`, or `devkit/`, `cars_train/`, `cars_test/` and
+    """Load the official files: `cars_annos.mat` with `car_ims/`, or `devkit/`, `cars_train/`, `cars_test/` and
     `cars_test_annos_withlabels.mat`.
 
     Args:
         directory: the folder that holds them.
-        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
-        validation: share of the first 98 classes held out for every choice; papers train on all of them (0). Defaults
-            to 0.2.
-        seed: of the held-out classes. Defaults to 0.
-        check: insist on the official 8,054 and 8,131 images. Defaults to True.
+        image_size: side or (height, width) at which pictures are decoded. Default 224.
+        validation: share of the first 98 classes held out for every choice; papers train on all of them (0). Default
+            0.2.
+        seed: of the held-out classes. Default 0.
+        check: insist on the official 8,054 and 8,131 images. Default True.
 
     Raises:
         FileNotFoundError: if a file is missing; the message names it and the download page.

@@ -44,12 +44,12 @@ def csv(
 
     Args:
         path: the CSV file, UTF-8.
-        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
+        image_size: side or (height, width) at which pictures are decoded. Default 224.
         root: folder that relative paths start from; the CSV file's own by default.
-        validation: share of the classes for validation, where no `split` column says it. Defaults to 0.2.
-        test: share of the classes for testing, likewise. Defaults to 0.3.
-        seed: of the deal. Defaults to 0.
-        max_missing: share of the listed files that may be missing. Defaults to 0.0.
+        validation: share of the classes for validation, where no `split` column says it. Default 0.2.
+        test: share of the classes for testing, likewise. Default 0.3.
+        seed: of the deal. Default 0.
+        max_missing: share of the listed files that may be missing. Default 0.0.
 
     Labels that differ in white space or Unicode form only are one class; the log names those that differ in case only,
     and files that are listed again: under another spelling, as a link or copy, under two labels, in two splits.

@@ -24,15 +24,15 @@ def cub(
     seed: int = 0,
     check: bool = True,
 ) -> Splits:
-    """Loads the official folder `CUB_200_2011`.
+    """Load the official folder `CUB_200_2011`.
 
     Args:
         directory: the folder that holds `images.txt`.
-        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
-        validation: share of the first 100 classes held out for every choice; papers train on all of them (0). Defaults
-            to 0.2.
-        seed: of the held-out classes. Defaults to 0.
-        check: insist on the official 5,864 and 5,924 images. Defaults to True.
+        image_size: side or (height, width) at which pictures are decoded. Default 224.
+        validation: share of the first 100 classes held out for every choice; papers train on all of them (0). Default
+            0.2.
+        seed: of the held-out classes. Default 0.
+        check: insist on the official 5,864 and 5,924 images. Default True.
 
     Raises:
         FileNotFoundError: if a file is missing; the message names it and the download page.

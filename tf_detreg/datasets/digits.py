@@ -9,10 +9,10 @@ from tf_detreg.datasets.image_set import ImageSet, Splits
 
 
 def digits(seed: int = 0) -> Splits:
-    """Loads the digits, split by *image* (ten classes are too few to hold some out): 60 % / 20 % / 20 %.
+    """Load the digits, split by *image* (ten classes are too few to hold some out): 60 % / 20 % / 20 %.
 
     Args:
-        seed: of the split. Defaults to 0.
+        seed: of the split. Default 0.
 
     Returns:
         `Splits` of 8 × 8 images whose three channels are equal.

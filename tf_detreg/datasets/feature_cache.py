@@ -46,7 +46,7 @@ class FeatureSet:
         labels: int32 (N,).
         class_names: C names.
         groups: int32 (N,) or None.
-        name: what reports call the set. Defaults to "features".
+        name: what reports call the set. Default "features".
     """
 
     features: np.ndarray
@@ -72,7 +72,7 @@ class FeatureSet:
         return len(self.class_names)
 
     def batches(self, classes: int = 32, images: int = 4, seed: int = 0, *, first_epoch: int = 0) -> tf.data.Dataset:
-        """(features float32 (P·K, F), labels int32) with the same order as `ImageSet.batches`."""
+        """Return (features float32 (P·K, F), labels int32) with the same order as `ImageSet.batches`."""
         from tf_detreg.datasets.batches import epoch_batches
         from tf_detreg.datasets.sampler import sampler
 
@@ -81,26 +81,26 @@ class FeatureSet:
         )
 
     def ordered(self, batch_size: int = 128) -> tf.data.Dataset:
-        """(features, labels) in order, every row once."""
+        """Return (features, labels) in order, every row once."""
         from tf_detreg.datasets.batches import ordered_rows
 
         return ordered_rows(len(self), _Rows(self), batch_size, "labels")
 
     def indexed(self, batch_size: int = 128) -> tf.data.Dataset:
-        """(features, index in the set) in order, every row once."""
+        """Return (features, index in the set) in order, every row once."""
         from tf_detreg.datasets.batches import ordered_rows
 
         return ordered_rows(len(self), _Rows(self), batch_size, "indices")
 
     def subset(self, indices: ArrayLike) -> FeatureSet:
-        """The rows at `indices` (integers or a mask), with the same classes and labels; nothing is copied."""
+        """Return the rows at `indices` (integers or a mask), with the same classes and labels; nothing is copied."""
         indices = np.asarray(indices)
         indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
         groups = None if self.groups is None else self.groups[indices]
         return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
 
     def select_classes(self, ids: Sequence[int], name: str | None = None) -> FeatureSet:
-        """The rows of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`; nothing is copied."""
+        """Return the rows of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`; nothing is copied."""
         new_label = np.full(self.num_classes, -1, np.int32)
         new_label[ids] = np.arange(len(ids), dtype=np.int32)
         kept = self.subset(new_label[self.labels] >= 0)
@@ -115,7 +115,7 @@ class _Rows:
         self._set = feature_set
 
     def finish_epoch(self) -> None:
-        """Nothing to tell: features that were computed can be read."""
+        """Do nothing: features that were computed can be read."""
 
     def load(self, indices: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         import tensorflow as tf
@@ -151,10 +151,10 @@ def cache_features(
         backbone: images → features (B, F); used in inference mode.
         data: an `ImageSet`, or `Splits` of them.
         directory: where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
-        batch_size: images at a time. Defaults to 64.
+        batch_size: images at a time. Default 64.
         max_unreadable: share of a set's files above which unreadable ones are an error, as in training; of `Splits`,
-            the train set's. Defaults to 0.05.
-        progress: False shows none. Defaults to None, a bar in a terminal and lines in a log.
+            the train set's. Default 0.05.
+        progress: False shows none. Default None, a bar in a terminal and lines in a log.
 
     Returns:
         A `FeatureSet` (or the same kind of tuple of them); images that could not be read are left out.
@@ -265,12 +265,12 @@ class _Store:
 
     @property
     def checked(self) -> bool:
-        """Whether there are checksums of all that is filled; version 0.1.0 wrote none."""
+        """Return whether there are checksums of all that is filled; version 0.1.0 wrote none."""
         result: bool = (self._parts[-1][0] if self._parts else 0) == self.done
         return result
 
     def _check(self, parts: list[Any] | None) -> None:
-        """Keeps what agrees with its checksum: all before the first damaged part."""
+        """Keep what agrees with its checksum: all before the first damaged part."""
         if parts is None:  # of version 0.1.0: nobody can tell any more; `note` adds the checksums
             return
         start = 0
@@ -305,7 +305,7 @@ class _Store:
         return np.memmap(self.file, "<f4", mode="r", shape=(self.count, self.dim))
 
     def make_folder(self) -> None:
-        """Makes the folder.
+        """Make the folder.
 
         Raises:
             OSError: If it cannot be written, with what to do.
@@ -317,7 +317,7 @@ class _Store:
             raise self._cannot_keep(error) from error
 
     def claim(self) -> None:
-        """Takes the whole space on disk; without it a memory map on a full disk would kill the process."""
+        """Take the whole space on disk; without it a memory map on a full disk would kill the process."""
         if self.done:
             return
         try:
@@ -328,7 +328,7 @@ class _Store:
             raise self._cannot_keep(error) from error
 
     def _cannot_keep(self, error: OSError) -> OSError:
-        """The error again, with what helps against it."""
+        """Return the error again, with what helps against it."""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         return OSError(
@@ -339,7 +339,7 @@ class _Store:
         )
 
     def write(self, file: BinaryIO, rows: np.ndarray, features: np.ndarray) -> None:
-        """Puts features at `rows`, which ascend; where an image was unreadable, a row is left out."""
+        """Put features at `rows`, which ascend; where an image was unreadable, a row is left out."""
         features = np.ascontiguousarray(features, "<f4")
         for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) > 1) + 1):
             file.seek(int(rows[run[0]]) * 4 * self.dim)
@@ -347,7 +347,7 @@ class _Store:
         self.written[rows] = True
 
     def note(self, file: BinaryIO, done: int) -> None:
-        """Writes down how far the file is filled, once the features themselves are on disk."""
+        """Write down how far the file is filled, once the features themselves are on disk."""
         file.flush()
         os.fsync(file.fileno())
         start = self._parts[-1][0] if self._parts else 0
@@ -360,7 +360,7 @@ class _Store:
 
 
 def _allocate(path: pathlib.Path, size: int) -> None:
-    """Gives a file its size and room. What is in it stays: another process may be computing the same features."""
+    """Give a file its size and space. What is in it stays: another process may be computing the same features."""
     with open(path, "ab") as file:
         file.truncate(min(file.tell(), size))
         if hasattr(os, "posix_fallocate") and size:

@@ -31,7 +31,7 @@ def folder(
     test: float = 0.3,
     seed: int = 0,
 ) -> Splits:
-    """Loads `directory/CLASS/…/picture.jpg`: one folder a class, at any depth below it.
+    """Load `directory/CLASS/…/picture.jpg`: one folder a class, at any depth below it.
 
     The classes are dealt into train, validation and test. Where `directory` has the folders `train` and `test` (and
     perhaps `validation`, or `val`), each with class folders in it, these are the splits instead; without a folder for
@@ -44,10 +44,10 @@ def folder(
 
     Args:
         directory: the folder.
-        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
-        validation: share of the classes for validation. Defaults to 0.2.
-        test: share of the classes for testing. Defaults to 0.3.
-        seed: of the deal. Defaults to 0.
+        image_size: side or (height, width) at which pictures are decoded. Default 224.
+        validation: share of the classes for validation. Default 0.2.
+        test: share of the classes for testing. Default 0.3.
+        seed: of the deal. Default 0.
 
     Returns:
         `Splits` of images on disk.
@@ -140,7 +140,7 @@ def _assemble(
 
 
 def report_counts(classes: Sequence[str], counts: np.ndarray, what: str) -> None:
-    """Logs the classes that have no picture, or a single one."""
+    """Log the classes that have no picture, or a single one."""
     for number, remark in ((0, "have no readable picture and are left out"), (1, "have a single picture (kept)")):
         found = [classes[i] for i in np.flatnonzero(counts == number).tolist()]
         if found:
@@ -149,7 +149,7 @@ def report_counts(classes: Sequence[str], counts: np.ndarray, what: str) -> None
 
 
 def _files(root: pathlib.Path, kind: str) -> Iterator[str]:
-    """Files below a class folder that are not hidden, relative to `root`, in a fixed order."""
+    """Yield files below a class folder that are not hidden, relative to `root`, in a fixed order."""
     for where, folders, files in os.walk(root / kind):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for file in sorted(files):

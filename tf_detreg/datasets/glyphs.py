@@ -39,7 +39,7 @@ _MISSING = chr(0x10FFFF)  # a code point without a character: what a face draws 
 
 
 def glyphs(image_size: int = 32, validation: float = 0.2, test: float = 0.3, seed: int = 0) -> Splits:
-    """Characters as classes, font faces as images: over 3,000 classes of at least 8 images.
+    """Load characters as classes, font faces as images: over 3,000 classes of at least 8 images.
 
     Every image is its character as one of 22 faces draws it, moved, scaled, turned, slanted and made a little noisy at
     random. Characters that look the same in (nearly) every face, such as the Latin, Greek and Cyrillic A, are one
@@ -47,10 +47,10 @@ def glyphs(image_size: int = 32, validation: float = 0.2, test: float = 0.3, see
     folder (`$TF_DETREG_CACHE`, else the platform's); the same versions of matplotlib and Pillow draw the same pixels.
 
     Args:
-        image_size: side in pixels, 16 to 128. Defaults to 32.
-        validation: share of the classes for validation. Defaults to 0.2.
-        test: share of the classes for testing. Defaults to 0.3.
-        seed: of the random placement and of the split. Defaults to 0.
+        image_size: side in pixels, 16 to 128. Default 32.
+        validation: share of the classes for validation. Default 0.2.
+        test: share of the classes for testing. Default 0.3.
+        seed: of the random placement and of the split. Default 0.
 
     Returns:
         `Splits` by class of grey images (three equal channels, one in memory).
@@ -79,7 +79,7 @@ def _cached(size: int, seed: int) -> ImageSet:
 
 
 def _fingerprint() -> str:
-    """Of everything that decides which pixels come out: versions and font files."""
+    """Return a digest of all that decides which pixels come out: versions and font files."""
     with extras.needed("The glyphs data set"):
         import matplotlib
     import PIL
@@ -131,7 +131,7 @@ def _draw_all(size: int, seed: int) -> ImageSet:
 
 
 def _drawings() -> list[dict[str, np.ndarray]]:
-    """For each face: character → its drawing, centered in a box; blank ones and missing-glyph boxes left out."""
+    """Return, for each face, character → its drawing, centered; blank ones and missing-glyph boxes left out."""
     available = [_characters(name, family) for name, family in FACES]
     counts = Counter(char for chars in available for char in chars)
     drawn = []
@@ -146,7 +146,7 @@ def _drawings() -> list[dict[str, np.ndarray]]:
 
 
 def _characters(name: str, family: int) -> set[str]:
-    """What a face says it can draw, without controls, spaces, private and unassigned code points."""
+    """Return what a face says it can draw, without controls, spaces, private and unassigned code points."""
     with extras.needed("The glyphs data set"):
         from matplotlib.ft2font import FT2Font
 
@@ -157,7 +157,7 @@ def _characters(name: str, family: int) -> set[str]:
 
 
 def _classes(drawings: list[dict[str, np.ndarray]]) -> list[frozenset[str]]:
-    """Sets of characters that look alike, each with enough faces, ordered by their first character."""
+    """Set of characters that look alike, each with enough faces, ordered by their first character."""
     alike: Counter[tuple[str, str]] = Counter()
     leader: dict[str, str] = {}
     for face in drawings:
@@ -181,7 +181,7 @@ def _classes(drawings: list[dict[str, np.ndarray]]) -> list[frozenset[str]]:
 
 
 def _alike(face: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
-    """Pairs of characters that this face draws the same, wherever it places them."""
+    """Yield pairs of characters that this face draws the same, wherever it places them."""
     chars = sorted(face)
     ink = np.stack([face[char].ravel() for char in chars])
     norms = (ink**2).sum(1)
@@ -225,7 +225,7 @@ def _centered(mask: np.ndarray) -> np.ndarray:
 
 
 def _draw_face(name: str, chars: list[str], size: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (len(chars), size, size): dark on light, each at its own random place, size, angle, slant and contrast."""
+    """Return uint8 (len(chars), size, size): dark on light, at random position, size, angle, slant and contrast."""
     from PIL import Image
 
     font = _font(name, size)
@@ -244,7 +244,7 @@ def _draw_face(name: str, chars: list[str], size: int, rng: np.random.Generator)
 
 
 def _placements(shapes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Affine maps (n, 6) from the doubled canvas to glyphs of `shapes` (n, 2) with a border of one pixel."""
+    """Return affine maps (n, 6) from the doubled canvas to glyphs of `shapes` (n, 2) with a border of one pixel."""
     n = len(shapes)
     angle, slant = np.radians(rng.uniform(-12, 12, n)), rng.uniform(-0.12, 0.12, n)
     # A wide or tall glyph is made to fit; the others keep their size relative to each other.

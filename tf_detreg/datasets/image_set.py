@@ -34,9 +34,9 @@ class ImageSet:
             (N, H, W) or (N, H, W, 1) and stay one channel in memory (a broadcast view shows three).
         paths: N file names, or None when the images are in memory.
         groups: int32 (N,) or None: a second label (font family, artist, camera) for cross-group retrieval.
-        name: what reports call the set. Defaults to "images".
+        name: what reports call the set. Default "images".
         image_size: side, or (height, width), at which files are decoded; taken from `images` when those are given.
-        skipped: files that a loader left out, each with its reason. Defaults to none.
+        skipped: files that a loader left out, each with its reason. Default none.
 
     Raises:
         ValueError: when lengths, types or the range of the labels do not fit together.
@@ -131,7 +131,7 @@ class ImageSet:
         first_epoch: int = 0,
         max_unreadable: float = 0.05,
     ) -> tf.data.Dataset:
-        """Training batches of `classes` × `images`; one iteration is one epoch. See `batches.training_batches`."""
+        """Return training batches of `classes` × `images`; an iteration is an epoch. See `batches.training_batches`."""
         return training_batches(
             self,
             classes,
@@ -145,15 +145,15 @@ class ImageSet:
         )
 
     def ordered(self, batch_size: int = 128, image_size: Size | None = None) -> tf.data.Dataset:
-        """(float32 images in 0..255, int32 labels) in index order, every image once; unreadable files are left out."""
+        """Return (float32 images in 0..255, int32 labels) in index order, each once; unreadable files are left out."""
         return ordered_batches(self, batch_size, image_size=image_size, what="labels")
 
     def indexed(self, batch_size: int = 128, image_size: Size | None = None) -> tf.data.Dataset:
-        """Like `ordered`, with each image's index in the set in place of its label."""
+        """Return the same as `ordered`, with each image's index in the set in place of its label."""
         return ordered_batches(self, batch_size, image_size=image_size, what="indices")
 
     def subset(self, indices: ArrayLike) -> ImageSet:
-        """The images at `indices` (integers or a mask), with the same classes and labels."""
+        """Return the images at `indices` (integers or a mask), with the same classes and labels."""
         indices = np.asarray(indices)
         indices = np.flatnonzero(indices) if indices.dtype == bool else indices.astype(np.int64)
         return replace(
@@ -165,7 +165,7 @@ class ImageSet:
         )
 
     def select_classes(self, ids: Sequence[int] | np.ndarray, name: str | None = None) -> ImageSet:
-        """The images of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`."""
+        """Return the images of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`."""
         ids = np.asarray(ids, np.int64)
         if len(np.unique(ids)) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= self.num_classes)):
             raise ValueError(f"`ids` must be different numbers in 0..{self.num_classes - 1}; received {ids!r}.")
@@ -185,13 +185,13 @@ class Splits(NamedTuple):
 
 
 def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0.3, seed: int = 0) -> Splits:
-    """Deals the classes (not the images) into train, validation and test at random.
+    """Deal the classes (not the images) into train, validation and test at random.
 
     Args:
         image_set: the whole set.
-        validation: share of the classes for validation. Defaults to 0.2.
-        test: share of the classes for testing. Defaults to 0.3.
-        seed: of the deal. Defaults to 0.
+        validation: share of the classes for validation. Default 0.2.
+        test: share of the classes for testing. Default 0.3.
+        seed: of the deal. Default 0.
 
     Raises:
         ValueError: when a share is impossible or leaves no class for training.
@@ -220,7 +220,7 @@ def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0
 
 
 def hold_out(train: ImageSet, share: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
-    """Takes a share of the classes of a train set for validation; with a share of 0 the second set is empty."""
+    """Take a share of the classes of a train set for validation; with a share of 0 the second set is empty."""
     kept, held, _ = split_by_class(train, share, 0.0, seed)
     name = train.name.removesuffix("/train")
     return replace(kept, name=f"{name}/train"), replace(held, name=f"{name}/validation")

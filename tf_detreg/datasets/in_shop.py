@@ -32,15 +32,15 @@ def in_shop(
     seed: int = 0,
     check: bool = True,
 ) -> GallerySplits:
-    """Loads the official folder: `Eval/list_eval_partition.txt` and `Img/img/…` (or `img/…`).
+    """Load the official folder: `Eval/list_eval_partition.txt` and `Img/img/…` (or `img/…`).
 
     Args:
         directory: the folder that holds them.
-        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
-        validation: share of the train classes held out for every choice; papers train on all of them (0). Defaults to
+        image_size: side or (height, width) at which pictures are decoded. Default 224.
+        validation: share of the train classes held out for every choice; papers train on all of them (0). Default
             0.2.
-        seed: of the held-out classes. Defaults to 0.
-        check: insist on the official 25,882 train, 14,218 query and 12,612 gallery images. Defaults to True.
+        seed: of the held-out classes. Default 0.
+        check: insist on the official 25,882 train, 14,218 query and 12,612 gallery images. Default True.
 
     Returns:
         `GallerySplits`: `test` are the queries, `gallery` is where they look.

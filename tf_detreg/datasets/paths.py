@@ -50,7 +50,7 @@ class PathList(Sequence[str]):
         return os.path.join(self.root, name) if self.root else name
 
     def take(self, indices: ArrayLike) -> PathList:
-        """The names at `indices`, in that order."""
+        """Return the names at `indices`, in that order."""
         indices, taken = np.asarray(indices, np.int64), PathList((), self.root)
         block, sizes = np.frombuffer(self._block, np.uint8), np.frombuffer(self._sizes, np.uint16)
         for begin in range(0, len(indices), _PIECE):
@@ -73,7 +73,7 @@ class PathList(Sequence[str]):
         self._block += name
 
     def _starts(self, indices: np.ndarray) -> np.ndarray:
-        """Where the names at `indices` begin in the block."""
+        """Return where the names at `indices` begin in the block."""
         sizes, groups = np.frombuffer(self._sizes, np.uint16), np.frombuffer(self._groups, np.int64)
         within = indices % _GROUP
         starts = groups[indices // _GROUP]

@@ -90,7 +90,7 @@ class ClassSampler:
             yield Batch(indices.astype(np.int64), seeds.integers(2**31 - 1, size=2, dtype=np.int32))
 
     def _draws_before(self, batch: int) -> np.ndarray:
-        """How often each class is drawn before a batch: in each full cycle as often as the others."""
+        """Return how often each class is drawn before a batch: in each full cycle as often as the others."""
         cycles, rest = divmod(batch, self._cycle)
         counts = np.full(len(self._starts) - 1, cycles * self._cycle * self.classes // len(self.present), np.int64)
         for classes in itertools.islice(self._class_batches(batch - rest), rest):
@@ -98,7 +98,7 @@ class ClassSampler:
         return counts
 
     def _class_batches(self, batch: int) -> Iterator[np.ndarray]:
-        """The classes of each batch from number `batch` on."""
+        """Yield the classes of each batch from number `batch` on."""
         cycle, skipped = divmod(batch, self._cycle)
         while True:
             yield from itertools.islice(self._class_cycle(cycle), skipped, None)
@@ -117,7 +117,7 @@ class ClassSampler:
             queue = queue[self.classes :]
 
     def _draw(self, label: int, draw: int, members: np.ndarray, passes: np.ndarray) -> np.ndarray:
-        """The images of a class at its draw number `draw`: pass after pass over all of them, each in its own order."""
+        """Return the images of a class at its draw number `draw`: pass after pass over all, each in another order."""
         where = slice(self._starts[label], self._starts[label + 1])
         own, size = members[where], self._starts[label + 1] - self._starts[label]
         picked, at, end = [], draw * self.images, (draw + 1) * self.images
@@ -176,13 +176,13 @@ def sampler(labels: ArrayLike, classes: int, images: int, seed: int) -> ClassSam
 
 
 def _pieces(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts of the labels, each with the index of its first: what numpy makes of one is small."""
+    """Yield parts of the labels, each with the index of its first: what numpy makes of one is small."""
     for begin in range(0, len(labels), _PIECE):
         yield begin, labels[begin : begin + _PIECE]
 
 
 def _count(labels: np.ndarray) -> np.ndarray:
-    """Images of each class."""
+    """Return images of each class."""
     classes = int(labels.max()) + 1
     found = np.zeros(classes, np.int64)
     for _, piece in _pieces(labels):
@@ -191,7 +191,7 @@ def _count(labels: np.ndarray) -> np.ndarray:
 
 
 def _by_class(labels: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """int32 indices in the order of their labels: a counting sort that needs no second array of their number.
+    """Return int32 indices in the order of their labels: a counting sort that needs no second array of their number.
 
     Args:
         labels: (N,).

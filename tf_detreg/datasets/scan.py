@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def sift(paths: Iterable[str], what: str, look: Callable[[str], str | None] = problem) -> dict[str, str]:
-    """path → problem, for the files that have one; logs how many there are and names the first."""
+    """Return path → problem, for the files that have one; logs how many there are and names the first."""
     paths = list(paths)
     bad = {}
     with ThreadPoolExecutor() as pool, ticker("Looking at the files", len(paths)) as tick:

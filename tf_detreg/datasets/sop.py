@@ -25,15 +25,15 @@ def sop(
     seed: int = 0,
     check: bool = True,
 ) -> Splits:
-    """Loads the official folder `Stanford_Online_Products`.
+    """Load the official folder `Stanford_Online_Products`.
 
     Args:
         directory: the folder that holds `Ebay_train.txt`.
-        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
-        validation: share of the train classes held out for every choice; papers train on all of them (0). Defaults to
+        image_size: side or (height, width) at which pictures are decoded. Default 224.
+        validation: share of the train classes held out for every choice; papers train on all of them (0). Default
             0.2.
-        seed: of the held-out classes. Defaults to 0.
-        check: insist on the official 59,551 images of 11,318 articles and 60,502 of 11,316. Defaults to True.
+        seed: of the held-out classes. Default 0.
+        check: insist on the official 59,551 images of 11,318 articles and 60,502 of 11,316. Default True.
 
     Raises:
         FileNotFoundError: if a file is missing; the message names it and the download page.

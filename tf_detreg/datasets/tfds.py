@@ -69,7 +69,7 @@ def tfds(
     check: bool = True,
     directory: str | os.PathLike[str] | None = None,
 ) -> Splits:
-    """Loads a data set of TensorFlow Datasets that has images and one class label each.
+    """Load a data set of TensorFlow Datasets that has images and one class label each.
 
     `caltech_birds2011` (CUB-200-2011), `cars196` and `stanford_online_products` get the zero-shot split of the papers,
     whose first classes train. Any other data set is split by class at random. In both cases the data set's own splits,
@@ -80,12 +80,12 @@ def tfds(
 
     Args:
         dataset: its name, such as "cars196" or "oxford_flowers102:2.1.1".
-        image_size: side or (height, width) at which pictures are decoded. Defaults to 224.
-        validation: share of the classes for validation; for the three benchmarks, of the train classes. Defaults to
+        image_size: side or (height, width) at which pictures are decoded. Default 224.
+        validation: share of the classes for validation; for the three benchmarks, of the train classes. Default
             0.2.
-        test: share of the classes for testing, where no benchmark says it. Defaults to 0.3.
-        seed: of the deal. Defaults to 0.
-        check: insist on a benchmark's official counts. Defaults to True.
+        test: share of the classes for testing, where no benchmark says it. Default 0.3.
+        seed: of the deal. Default 0.
+        check: insist on a benchmark's official counts. Default True.
         directory: where TensorFlow Datasets keeps its data; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     Raises:
@@ -116,7 +116,7 @@ def tfds(
 
 
 def _prepared(dataset: str, directory: str | os.PathLike[str] | None) -> Any:
-    """The builder of a data set, with its data on disk."""
+    """Return the builder of a data set, with its data on disk."""
     with extras.needed("A data set by name"):
         import tensorflow_datasets
 
@@ -140,15 +140,15 @@ def _prepared(dataset: str, directory: str | os.PathLike[str] | None) -> Any:
 
 
 def _exported(builder: Any, fields: _Fields) -> dict[str, Any]:
-    """The encoded images as files, and a list of them; written once for the prepared data of this place."""
+    """Return the encoded images as files, and a list of them; written once for the prepared data of this place."""
     sizes = sorted((name, split.num_examples, split.num_bytes) for name, split in builder.info.splits.items())
     mark = hashlib.sha256(f"{os.path.abspath(builder.data_dir)} {sizes}".encode()).hexdigest()[:12]
     place = cache_folder() / "tfds" / f"{builder.name}-{builder.version}-{mark}"
     if not (place / _LIST).is_file():
         _check_features(builder, fields)
         logger.info("Writing the images of %s to %s, once.", builder.info.full_name, place)
-        with replacing(place, durable=False) as room:
-            _write(builder, fields, room)
+        with replacing(place, durable=False) as folder:
+            _write(builder, fields, folder)
     return {**json.loads((place / _LIST).read_text("utf-8")), "root": place}
 
 
@@ -163,7 +163,7 @@ def _check_features(builder: Any, fields: _Fields) -> None:
             )
 
 
-def _write(builder: Any, fields: _Fields, room: pathlib.Path) -> None:
+def _write(builder: Any, fields: _Fields, folder: pathlib.Path) -> None:
     from tensorflow_datasets import decode
 
     wanted = ["image", fields.label, *(key for key in (fields.name, fields.group) if key)]
@@ -178,13 +178,13 @@ def _write(builder: Any, fields: _Fields, room: pathlib.Path) -> None:
             label = int(row[fields.label])
             ending = "jpg" if row["image"].startswith(b"\xff\xd8") else "png"
             paths.append(f"{label:05d}/{split}-{len(paths):06d}.{ending}")
-            (room / paths[-1]).parent.mkdir(parents=True, exist_ok=True)
-            (room / paths[-1]).write_bytes(row["image"])
+            (folder / paths[-1]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / paths[-1]).write_bytes(row["image"])
             labels.append(label)
             names[label] = _name(builder, fields, row)
             if fields.group:
                 groups.append(int(row[fields.group]))
-    write_json(room / _LIST, {"paths": paths, "labels": labels, "names": names, "groups": groups or None})
+    write_json(folder / _LIST, {"paths": paths, "labels": labels, "names": names, "groups": groups or None})
 
 
 def _name(builder: Any, fields: _Fields, row: dict[str, Any]) -> str:

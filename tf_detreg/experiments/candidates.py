@@ -180,12 +180,12 @@ def compare(
 
     Args:
         data: a folder of class folders, a `.csv` file, or another data set, as `tf-detreg train` takes it.
-        names: backbones as `backbones.build` takes them; `NAME@SIZE` at another image size. Defaults to `DEFAULT`.
+        names: backbones as `backbones.build` takes them; `NAME@SIZE` at another image size. Default `DEFAULT`.
         epochs: of a linear head on the training classes' features; 0, the default, trains none.
-        image_size: side of the images in pixels, where a name says none. Defaults to None: that of the preset, else
+        image_size: side of the images in pixels, where a name says none. Default None: that of the preset, else
             the data set's.
-        seed: of the deal of classes, and of the head. Defaults to 0.
-        progress: False shows none. Defaults to None, a bar in a terminal and lines in a log.
+        seed: of the deal of classes, and of the head. Default 0.
+        progress: False shows none. Default None, a bar in a terminal and lines in a log.
 
     Returns:
         The candidates, best first; what could not be loaded, or does not take the size, is in `failures`.
@@ -228,8 +228,8 @@ def candidate_config(data: str, name: str, image_size: int | None = None, seed: 
     Args:
         data: as `tf-detreg train` takes it.
         name: a backbone, or `NAME@SIZE`.
-        image_size: side of the images where the name says none. Defaults to None.
-        seed: Defaults to 0.
+        image_size: side of the images where the name says none. Default None.
+        seed: Default 0.
 
     Example:
     >>> config = candidate_config("photos", "ResNet50@96")
@@ -319,8 +319,8 @@ def images_per_second(model: keras.Model, batch: int = 16, seconds: float = 1.0)
 
     Args:
         model: from images (B, H, W, 3) to features.
-        batch: images at a time. Defaults to 16.
-        seconds: how long it is measured, at least three batches. Defaults to 1.0.
+        batch: images at a time. Default 16.
+        seconds: how long it is measured, at least three batches. Default 1.0.
 
     Returns:
         From the median time of a batch; the first, which traces the model, is not counted.

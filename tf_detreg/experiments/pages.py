@@ -34,7 +34,7 @@ STYLE = (
 
 
 def study_section(study: Study, rows: list[dict[str, Any]]) -> str:
-    """One study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
+    """Return one study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
     compared = table.compare(study, rows)
     parts = [f"## {study.title}", study.question, _protocol(study, rows), _results(study, compared)]
     parts += [_papers(study, compared), _smoothness(compared), _health(compared)]
@@ -47,7 +47,7 @@ def study_section(study: Study, rows: list[dict[str, Any]]) -> str:
 
 
 def study_page(study: Study, rows: list[dict[str, Any]]) -> str:
-    """One study as a self-contained HTML page with its plots."""
+    """Return one study as a self-contained HTML page with its plots."""
     compared = table.compare(study, rows)
     body = _html(study_section(study, rows)) + plots.differences(study, compared) + plots.cost(study, compared)
     return (
@@ -167,7 +167,7 @@ def _papers(study: Study, compared: list[dict[str, Any]]) -> str:
 
 
 def _as_ablation(study: Study, rows: list[dict[str, Any]]) -> tuple[Study, list[dict[str, Any]]]:
-    """A choice's first stage, as an ablation of all its candidates."""
+    """Return a choice's first stage, as an ablation of all its candidates."""
     return dataclasses.replace(study, kind="ablation"), [row for row in rows if row["stage"] == "validation"]
 
 
@@ -232,7 +232,7 @@ def _health(compared: list[dict[str, Any]]) -> str:
 
 
 def _html(markdown: str) -> str:
-    """The little Markdown that `study_section` writes, as HTML."""
+    """Return the little Markdown that `study_section` writes, as HTML."""
     blocks = []
     for block in markdown.strip().split("\n\n"):
         lines = block.splitlines()

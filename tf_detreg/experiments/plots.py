@@ -17,7 +17,7 @@ INTERVALS = "(95 %: thin t, thick bootstrap)"
 
 
 def overview(studies: list[tuple[Study, list[dict[str, Any]]]]) -> str:
-    """The differences of several studies, a panel each, as tall as its rows are many.
+    """Return the differences of several studies, a panel each, as tall as its rows are many.
 
     Args:
         studies: each study with what `table.compare` makes of it.
@@ -34,7 +34,7 @@ def overview(studies: list[tuple[Study, list[dict[str, Any]]]]) -> str:
 
 
 def differences(study: Study, compared: list[dict[str, Any]]) -> str:
-    """Every candidate's difference to its baseline with its intervals; without any baseline, its mean and spread."""
+    """Draw every candidate's difference to its baseline with intervals; without a baseline, its mean and spread."""
     figure = _figure(1.2 + 0.3 * len(compared))
     _draw(figure.subplots(), study, compared)
     return _svg(figure)
@@ -64,7 +64,7 @@ def _draw(axes: "Axes", study: Study, compared: list[dict[str, Any]]) -> None:
 
 
 def cost(study: Study, compared: list[dict[str, Any]]) -> str:
-    """What a candidate's training costs against what it reaches."""
+    """Return what a candidate's training costs against what it reaches."""
     figure = _figure(3.6)
     axes = figure.subplots()
     _plain(axes)

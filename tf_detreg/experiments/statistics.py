@@ -29,7 +29,7 @@ class Interval:
 
     @property
     def above_zero(self) -> bool:
-        """Whether both intervals lie above 0."""
+        """Return whether both intervals lie above 0."""
         return min(self.t[0], self.bootstrap[0]) > 0
 
 
@@ -37,7 +37,7 @@ Key = tuple[int, Any]
 
 
 def interval(values: Mapping[Key, float], draws: int = 4000, seed: int = 0) -> Interval:
-    """Mean and intervals of values by (split, seed).
+    """Return mean and intervals of values by (split, seed).
 
     Args:
         values: at least one; with a single one the intervals are infinite.
@@ -66,7 +66,7 @@ def interval(values: Mapping[Key, float], draws: int = 4000, seed: int = 0) -> I
 
 
 def paired(values: Mapping[Key, float], baseline: Mapping[Key, float]) -> Interval:
-    """The interval of `value − baseline` over the (split, seed) pairs that both have."""
+    """Return the interval of `value − baseline` over the (split, seed) pairs that both have."""
     return interval({key: values[key] - baseline[key] for key in values if key in baseline})
 
 

@@ -20,7 +20,7 @@ FIXED = ("study", "stage", "family", "recipe_hash", "split", "seed")
 
 
 def tidy(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records of trials as flat rows: identity, recipe, metrics, versions."""
+    """Return records of trials as flat rows: identity, recipe, metrics, versions."""
     result = []
     for row in rows:
         line = {name: row[name] for name in FIXED}
@@ -61,7 +61,7 @@ def read(path: os.PathLike[str], study: Study | None = None) -> list[dict[str, A
 
 
 def values(rows: Iterable[dict[str, Any]], metric: str) -> dict[tuple[int, int], float]:
-    """A metric by (split, seed)."""
+    """Return a metric by (split, seed)."""
     return {
         (r["split"], r["seed"]): r[f"metric.{metric}"] for r in rows if isinstance(r.get(f"metric.{metric}"), float)
     }
@@ -81,7 +81,7 @@ def groups(study: Study, rows: list[dict[str, Any]]) -> dict[str, list[dict[str,
 
 
 def baseline(study: Study, groups_: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]]) -> str | None:
-    """The baseline that the others are compared with: of the named families, the one best on validation classes."""
+    """Return the baseline for comparisons: of the named families, the one best on validation classes."""
     metric = study.protocol["metric"]
     names = [n for n in groups_ if groups_[n] and groups_[n][0]["family"] in study.baselines]
     if not names:
@@ -103,7 +103,7 @@ def baseline(study: Study, groups_: dict[str, list[dict[str, Any]]], rows: list[
 
 
 def compare(study: Study, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each thing compared: its intervals per metric, and its difference to the baseline.
+    """Return one entry for each thing compared: its intervals per metric, and its difference to the baseline.
 
     Without `baselines`, each candidate is compared with the first candidate of its own family.
 
@@ -162,7 +162,7 @@ def contrast(study: Study, rows: list[dict[str, Any]], one: str, other: str, met
 
 
 def show(found: Interval | None, digits: int = 2) -> str:
-    """`mean ± deviation` for tables."""
+    """Return `mean ± deviation` for tables."""
     if found is None:
         return ""
     spread = f" ± {found.deviation:.{digits}f}" if found.count > 1 else ""
@@ -170,7 +170,7 @@ def show(found: Interval | None, digits: int = 2) -> str:
 
 
 def show_difference(found: Interval | None) -> str:
-    """`+mean [low, high]`, by t and by bootstrap."""
+    """Return `+mean [low, high]`, by t and by bootstrap."""
     if found is None:
         return "baseline"
     if found.count == 1:
@@ -185,7 +185,7 @@ def labels(study: Study) -> list[str]:
 
 
 def _labels(family: str, recipes: tuple[dict[str, Any], ...]) -> dict[str, str]:
-    """A short name for each recipe of a family: the family, and the settings in which its recipes differ."""
+    """Return a short name for each recipe of a family: the family, and the settings in which its recipes differ."""
     levels = [flat(recipe_of(recipe)) for recipe in recipes]
     names = sorted({name for level in levels for name in level})
     differing = [n for n in names if len({json.dumps(level.get(n), sort_keys=True) for level in levels}) > 1]

@@ -87,7 +87,7 @@ def _own_search(study: Study, family: str, smoke: bool) -> dict[str, list[Any]]:
 
 
 def grid_of(study: Study, family: str) -> dict[str, list[Any]]:
-    """What differs between a family's candidates, by dotted name."""
+    """Return what differs between a family's candidates, by dotted name."""
     levels = [flat(recipe) for recipe in study.families[family]]
     names = dict.fromkeys(name for level in levels for name in level)
     choices = {name: [*{repr(lv.get(name)): lv.get(name) for lv in levels}.values()] for name in names}

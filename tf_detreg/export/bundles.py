@@ -206,7 +206,7 @@ def retrieval_litert(
 def check_gallery(
     embedder: keras.Model, gallery: np.ndarray | Index, ids: Sequence[Any] | None, k: int, gallery_model: str | None
 ) -> tuple[np.ndarray, list[str]]:
-    """The gallery as float32 rows and the ids as strings.
+    """Return the gallery as float32 rows and the ids as strings.
 
     Raises:
         ValueError: If they do not fit the embedder or one another.
@@ -289,7 +289,7 @@ def _exact(module: tf.Module, k: int) -> Find:
 
 
 def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float) -> tuple[Find, dict[str, Any]]:
-    """A ScaNN searcher on the module, visiting as many leaves as the wanted neighbor recall takes."""
+    """Return A ScaNN searcher on the module, visiting as many leaves as the wanted neighbor recall takes."""
     scann_ops = scann_library.operations()
     build = functools.partial(approximate.Tree.build, in_tensorflow=True)
     tuned = approximate.calibrate(
@@ -317,7 +317,7 @@ def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float) -> tup
 
 
 def _near(gallery: np.ndarray) -> np.ndarray:
-    """Queries near gallery items, on which a searcher is tuned and measured."""
+    """Return queries near gallery items, on which a searcher is tuned and measured."""
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(gallery), min(_SAMPLE, len(gallery)), replace=False)
     queries = gallery[chosen] + rng.normal(0, 0.3 / gallery.shape[1] ** 0.5, (len(chosen), gallery.shape[1]))

@@ -35,7 +35,7 @@ def model_card(
     license: str = UNKNOWN,
     decision: object | None = None,
 ) -> str:
-    """A page of Markdown that lies beside an export as its `README.md`.
+    """Return a page of Markdown that lies beside an export as its `README.md`.
 
     Args:
         embedder: The model.
@@ -90,7 +90,7 @@ def model_card(
 
 
 def run_results(directory: str | os.PathLike[str]) -> dict[str, str]:
-    """What a run directory says about its embedder: arguments `evaluation`, `smoothness`, `decision` of `model_card`.
+    """Return what a run says about its embedder: arguments `evaluation`, `smoothness`, `decision` of `model_card`.
 
     Args:
         directory: Of the run. `evaluation.json` is left by training, `lipschitz.json` by `tf-detreg analyze`,
@@ -144,7 +144,7 @@ def recall_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def smoothness_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown of `lipschitz.json`: how much each part of the embedder stretches, at samples."""
+    """Return Markdown of `lipschitz.json`: how much each part of the embedder stretches, at samples."""
     rows = list(dict.fromkeys(row for part in summary.values() for row in part))
     lines = ["| median (largest) | " + " | ".join(summary) + " |", "|---|" + "---:|" * len(summary)]
     for row in rows:
@@ -164,7 +164,7 @@ def _percent(report: Mapping[str, Any], metric: str) -> str:
 
 
 def _read(path: pathlib.Path, command: str, read: Callable[[pathlib.Path], dict[str, Any]]) -> dict[str, Any]:
-    """What a file of the run says, if it is there; `command` is what writes it."""
+    """Return what a file of the run says, if it is there; `command` is what writes it."""
     try:
         return read(path) if path.is_file() else {}
     except ValueError as error:

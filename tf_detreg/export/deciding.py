@@ -14,7 +14,7 @@ _LEAST_STEP = 1e-5  # of scores between knots: closer ones are no different scor
 
 
 def decision_for(embedder: keras.Model, gallery: object, decision: Decision | None) -> Decision | None:
-    """The decision to export: the one given, else that of the index.
+    """Return the decision to export: the one given, else that of the index.
 
     Raises:
         ValueError: If it is another model's, or not on the nearest cosine.
@@ -35,7 +35,7 @@ def decision_for(embedder: keras.Model, gallery: object, decision: Decision | No
 
 
 def outputs(decision: Decision | None) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """A function from scores (B, k) to the outputs `probabilities` and `accepted`; to none without a decision."""
+    """Return a function from scores (B, k) to the outputs `probabilities`, `accepted`; to none without a decision."""
     if decision is None:
         return lambda scores: {}
     scores, probabilities = _knots(decision)
@@ -53,7 +53,7 @@ def outputs(decision: Decision | None) -> Callable[[tf.Tensor], dict[str, tf.Ten
 
 
 def facts(decision: Decision | None) -> dict[str, object]:
-    """What `metadata.json` says about it."""
+    """Return what `metadata.json` says about it."""
     if decision is None:
         return {}
     measured = decision.test or decision.fitted
@@ -71,7 +71,7 @@ def facts(decision: Decision | None) -> dict[str, object]:
 
 
 def _knots(decision: Decision) -> tuple[np.ndarray, np.ndarray]:
-    """Knots in float32, moved apart where they are so close that the slope between them would overflow."""
+    """Return knots in float32, moved apart where they are so close that the slope between them would overflow."""
     apart = _LEAST_STEP * np.arange(len(decision.scores))
     scores = np.maximum.accumulate(np.asarray(decision.scores) - apart) + apart
     return scores.astype(np.float32), np.asarray(decision.probabilities, np.float32)

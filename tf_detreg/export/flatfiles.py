@@ -7,7 +7,7 @@ from tf_detreg import extras
 
 
 def unpacked(model: bytes) -> Any:
-    """The `schema.ModelT` of a model.
+    """Return the `schema.ModelT` of a model.
 
     Raises:
         ValueError: If `model` is no `.tflite` model.
@@ -21,7 +21,7 @@ def unpacked(model: bytes) -> Any:
 
 
 def packed(content: Any) -> bytes:
-    """The model of a `schema.ModelT`, its weights where the format wants them: at multiples of 16 bytes."""
+    """Return the model of a `schema.ModelT`, its weights where the format wants them: at multiples of 16 bytes."""
     import flatbuffers
 
     size = sum(0 if buffer.data is None else len(buffer.data) for buffer in content.buffers)
@@ -33,7 +33,7 @@ def packed(content: Any) -> bytes:
 
 
 def _aligned(buffer: Any) -> Callable[[Any], int]:
-    """`buffer.Pack`, which leaves out the alignment that the schema demands (`force_align: 16`)."""
+    """Return `buffer.Pack`, which leaves out the alignment that the schema demands (`force_align: 16`)."""
     pack = type(buffer).Pack
 
     def packing(builder: Any) -> int:
@@ -46,7 +46,7 @@ def _aligned(buffer: Any) -> Callable[[Any], int]:
 
 
 def code_of(content: Any, name: str, version: int = 1) -> int:
-    """The index of a built-in operator's code, which is added where the model has none of this version."""
+    """Return the index of a built-in operator's code, which is added where the model has none of this version."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema
 

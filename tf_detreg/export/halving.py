@@ -12,7 +12,7 @@ LEAST_ELEMENTS = 4096
 
 
 def halve(model: bytes, least_elements: int = LEAST_ELEMENTS) -> bytes:
-    """A float32 model with its large constants stored as float16.
+    """Return a float32 model with its large constants stored as float16.
 
     A `DEQUANTIZE` op makes float32 of each such constant again, once; the arithmetic stays in float32. What rounding
     costs hangs on a few small constants: the kernels of the first depthwise convolutions, into which batch norm has
@@ -52,7 +52,7 @@ def halve(model: bytes, least_elements: int = LEAST_ELEMENTS) -> bytes:
 
 
 def _large_constants(content: Any, least_elements: int) -> list[int]:
-    """The buffers that hold float32 constants alone. What a buffer serves besides must not see it change."""
+    """Return the buffers that hold float32 constants alone. What a buffer serves besides must not see it change."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema
 
@@ -74,7 +74,7 @@ def _length(buffer: Any) -> int:
 
 
 def _half(data: np.ndarray) -> np.ndarray | None:
-    """The bytes of the numbers as float16; None where it does not have them to its usual precision."""
+    """Return the bytes of the numbers as float16; None where it does not have them to its usual precision."""
     numbers = np.asarray(data, np.uint8).view(np.float32)
     with np.errstate(all="ignore"):
         half = numbers.astype(np.float16)
@@ -85,7 +85,7 @@ def _half(data: np.ndarray) -> np.ndarray | None:
 
 
 def _restored(graph: Any, halved: dict[int, int]) -> list[Any]:
-    """The ops that make float32 of a subgraph's halved constants; its other ops go on reading the same tensors."""
+    """Return the ops that make float32 of a subgraph's halved constants; other ops go on reading the same tensors."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema
 

@@ -18,7 +18,7 @@ TRAINING_ONLY = ("proxies", "rival")
 
 
 def inference_model(model: keras.Model) -> keras.Model:
-    """The plain inference model of `model`, built and free of everything that only training needs.
+    """Return the plain inference model of `model`, built and free of everything that only training needs.
 
     Args:
         model: An embedder, or a `MetricModel` (then its `.embedder` is taken).
@@ -58,7 +58,7 @@ def inference_model(model: keras.Model) -> keras.Model:
 
 
 def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | None = None) -> tuple[int, int]:
-    """(height, width) at which the model takes images.
+    """Return (height, width) at which the model takes images.
 
     Raises:
         ValueError: If neither the model nor `image_size` says it, or if the two differ.
@@ -75,7 +75,7 @@ def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | Non
 
 
 def pixels(images: Any, labels: Any, image_size: tuple[int, int], most: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images as float32 `(N, H, W, 3)`, and their labels or None.
+    """Return images as float32 `(N, H, W, 3)`, and their labels or None.
 
     Args:
         images: An array, or an `ImageSet` (then its first `most` readable images, with their labels).

@@ -11,7 +11,7 @@ from tf_detreg.export.flatfiles import packed, unpacked
 
 # How many first operators are tried in float; never more than a quarter of all.
 FLOAT_OPERATORS = (0, 4, 8, 12, 16)
-# The check on images that were not calibrated on asks for 0.99 (`export.LIMITS`); this leaves it some room.
+# The check on images that were not calibrated on asks for 0.99 (`export.LIMITS`); this leaves a margin.
 CLOSE_ENOUGH = 0.993
 
 
@@ -22,7 +22,7 @@ def quantize(
     expected: np.ndarray,
     input_dtype: str = "float32",
 ) -> bytes:
-    """The int8 model with the fewest first operators in float at which it is close to the float model.
+    """Return the int8 model with the fewest first operators in float at which it is close to the float model.
 
     Rounded activations lose most in the first layers, where batch norm has multiplied large scales into the kernels of
     depthwise convolutions; there is little work and hardly a weight in them. So 0, 4, 8, 12 and 16 operators at the
@@ -61,7 +61,7 @@ def quantize(
 
 
 def _of_pixels(calibrated: bytes) -> bytes:
-    """The input's range set to 0..255: one step of a uint8 input is then a pixel's, whatever was calibrated on."""
+    """Set the input's range to 0..255: a step of a uint8 input is then a pixel's, whatever was calibrated on."""
     content = unpacked(calibrated)
     graph = content.subgraphs[0]
     images = graph.tensors[int(graph.inputs[0])]
@@ -70,7 +70,7 @@ def _of_pixels(calibrated: bytes) -> bytes:
 
 
 def _operators(model: bytes) -> list[str]:
-    """The converter's names of a model's operators, in the order they run in: those of their first outputs."""
+    """Return the converter's names of a model's operators, in the order they run in: those of their first outputs."""
     graph = unpacked(model).subgraphs[0]
     return [graph.tensors[int(operator.outputs[0])].name.decode() for operator in graph.operators]
 

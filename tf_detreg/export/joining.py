@@ -6,7 +6,7 @@ from tf_detreg.export.flatfiles import packed, unpacked
 
 
 def join(first: bytes, second: bytes) -> bytes:
-    """One model that runs `first`, then `second` on its output.
+    """Return one model that runs `first`, then `second` on its output.
 
     The converter quantises a model in one way throughout. Joining lets each part keep its own: int8 activations where
     they do no harm, float activations where they do. No number is touched, only indices are moved.
@@ -28,7 +28,7 @@ def join(first: bytes, second: bytes) -> bytes:
     link, given = int(graph.outputs[0]), int(added.inputs[0])
 
     def moved(tensor: int) -> int:
-        """The new index of a tensor of the second graph; −1 stands for an input left out."""
+        """Return the new index of a tensor of the second graph; −1 stands for an input left out."""
         return link if tensor == given else int(tensor) + tensors if tensor >= 0 else -1
 
     for tensor in added.tensors:

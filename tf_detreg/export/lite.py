@@ -105,7 +105,7 @@ def litert(
 
 
 def _int8(embedder: keras.Model, shape: tuple[Any, ...], calibration: np.ndarray, input_dtype: str) -> bytes:
-    """The backbone with int8 activations, the head with int8 weights and float activations.
+    """Return the backbone with int8 activations, the head with int8 weights and float activations.
 
     A flow multiplies by `exp(s)` layer after layer; with activations rounded to 8 bits after each, a trained RealNVP
     of 12 layers lost 7 points of R@1. The projection is cheap in float too, and rounding its output was most of what
@@ -143,7 +143,7 @@ def convert(
     quantize: str | None,
     calibration: np.ndarray | None = None,
 ) -> bytes:
-    """The `.tflite` bytes of a `tf.function` over the embedder's variables: float32 (None), or `"dynamic"`.
+    """Return the `.tflite` bytes of a `tf.function` over the embedder's variables: float32 (None), or `"dynamic"`.
 
     With `"calibrated"` they are float32, with the activations' ranges on the calibration images, for the quantiser.
 
@@ -177,7 +177,7 @@ def convert(
 
 
 def operators(model: bytes) -> list[str]:
-    """The names of the operators in a `.tflite` file, sorted; custom and Flex ops as `CUSTOM name`."""
+    """Return the names of the operators in a `.tflite` file, sorted; custom and Flex ops as `CUSTOM name`."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema
 
@@ -241,7 +241,7 @@ def _check(quantize: str | None, calibration: np.ndarray | None, size: tuple[int
 
 
 def _samples(calibration: np.ndarray | None, batch: int) -> Iterator[list[np.ndarray]]:
-    """The images in batches; the last one is filled up with the first images."""
+    """Yield the images in batches; the last one is filled up with the first images."""
     images = np.asarray(calibration)
     for start in range(0, len(images), batch):
         yield [images[np.arange(start, start + batch) % len(images)].astype(np.float32)]

@@ -20,7 +20,7 @@ WARM_UP_BATCHES = (1, 8, 32)
 
 
 def facts(embedder: keras.Model, image_size: tuple[int, int], **more: Any) -> dict[str, Any]:
-    """The entries of `metadata.json`: what a reader of the artifact has to know to use it right."""
+    """Return the entries of `metadata.json`: what a reader of the artifact has to know to use it right."""
     import tensorflow as tf
 
     import tf_detreg
@@ -46,7 +46,7 @@ def facts(embedder: keras.Model, image_size: tuple[int, int], **more: Any) -> di
 
 
 def extra_files(facts: dict[str, Any], class_names: Sequence[str] | None = None) -> dict[str, bytes]:
-    """Files by name: `metadata.json` and, with class names, `labels.txt` of one name a line."""
+    """Return files by name: `metadata.json` and, with class names, `labels.txt` of one name a line."""
     files = {"metadata.json": as_json(facts)}
     if class_names is not None:
         files["labels.txt"] = one_a_line("class_names", class_names)
@@ -59,7 +59,7 @@ def as_json(facts: dict[str, Any]) -> bytes:
 
 
 def one_a_line(name: str, values: Sequence[Any]) -> bytes:
-    """UTF-8 text of one value a line.
+    """Return UTF-8 text of one value a line.
 
     Raises:
         ValueError: If a value holds a line break, which would shift all that follow.
@@ -72,7 +72,7 @@ def one_a_line(name: str, values: Sequence[Any]) -> bytes:
 
 
 def warm_up_wanted(asked: bool | None) -> bool:
-    """Whether to write warm-up requests; unless asked for, only where their messages are installed."""
+    """Return whether to write warm-up requests; unless asked for, only where their messages are installed."""
     if asked is None:
         asked = importlib.util.find_spec("tensorflow_serving") is not None
         if not asked:
@@ -100,7 +100,7 @@ def write_warm_up(path: str | os.PathLike[str], model_name: str, image_size: tup
 
 
 def prediction_log(model_name: str, signature: str, inputs: dict[str, np.ndarray]) -> bytes:
-    """One serialised `PredictionLog` of a predict request.
+    """Return one serialised `PredictionLog` of a predict request.
 
     Raises:
         ImportError: If `tensorflow-serving-api` is not installed.

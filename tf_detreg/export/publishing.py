@@ -138,7 +138,7 @@ def take_number(content: pathlib.Path, directory: pathlib.Path, version: int | N
 
 @contextlib.contextmanager
 def staging(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A hidden folder in `directory`, on the same disk; it goes in the end, and a new, empty `directory` with it."""
+    """Yield a hidden folder in `directory`, on the same disk; it goes in the end, and a new, empty one with it."""
     new = not directory.exists()
     with contextlib.ExitStack() as stack:
         try:
@@ -158,7 +158,7 @@ def _remove_if_empty(directory: pathlib.Path) -> None:
 
 
 def versions(directory: str | os.PathLike[str]) -> list[int]:
-    """The version numbers in a model's folder, ascending."""
+    """Return the version numbers in a model's folder, ascending."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         return []
@@ -206,7 +206,7 @@ def require_space(directory: pathlib.Path, needed: int) -> None:
 
 
 def bytes_of(variables: Iterable[Any]) -> int:
-    """Bytes of the values of Keras variables, and a megabyte for the graph."""
+    """Return bytes of the values of Keras variables, and a megabyte for the graph."""
     result: int = 1_000_000 + sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in variables)
     return result
 

@@ -139,7 +139,7 @@ def release(
 def _content(
     embedder: keras.Model, folder: pathlib.Path, title: str, formats: Sequence[str], class_names: Sequence[str] | None
 ) -> pathlib.Path:
-    """The folder that becomes the version, with the SavedModel in it if that is wanted."""
+    """Return the folder that becomes the version, with the SavedModel in it if that is wanted."""
     content = folder / "content"
     if SAVED_MODEL in formats:
         # Its warm-up requests name the model by the folder.
@@ -150,7 +150,7 @@ def _content(
 
 
 def _named(verification: Verification) -> Verification:
-    """The checks under names that do not depend on where the files lay."""
+    """Return the checks under names that do not depend on where the files lay."""
     checks = [
         dataclasses.replace(check, name="SavedModel") if check.engine == "tensorflow" else check
         for check in verification.checks
@@ -161,7 +161,7 @@ def _named(verification: Verification) -> Verification:
 def _within_limits(
     staged: dict[str, pathlib.Path], verification: Verification | None, required: Sequence[str]
 ) -> dict[str, pathlib.Path]:
-    """What may be published.
+    """Return what may be published.
 
     Raises:
         ValueError: If a required format is not among it.
@@ -175,7 +175,7 @@ def _within_limits(
 
 
 def _spread(images: Any, image_size: tuple[int, int]) -> np.ndarray:
-    """200 images from all over a set."""
+    """Return 200 images from all over a set."""
     chosen = np.linspace(0, len(images) - 1, min(CALIBRATION_IMAGES, len(images))).astype(int)
     images = images.subset(chosen) if hasattr(images, "subset") else np.asarray(images)[chosen]
     return pixels(images, None, image_size, CALIBRATION_IMAGES)[0]

@@ -24,7 +24,7 @@ def tensorflow(path: str, signature: str) -> Run:
 
 
 def session(path: str, signature: str) -> Run:
-    """The loader that TensorFlow Serving uses: a graph, a session, tensors by name."""
+    """Return the loader that TensorFlow Serving uses: a graph, a session, tensors by name."""
     import tensorflow as tf
 
     graph = tf.Graph()
@@ -99,7 +99,7 @@ def main(job_path: str) -> None:
 
 
 def latency(run: Run, inputs: np.ndarray, batch: int, repeats: int) -> float:
-    """Median seconds of a call on `batch` rows."""
+    """Return median seconds of a call on `batch` rows."""
     rows = np.resize(inputs, (batch, *inputs.shape[1:])) if inputs.dtype != object else np.resize(inputs, batch)
     run(rows)
     times = []

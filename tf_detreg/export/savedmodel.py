@@ -106,7 +106,7 @@ def save_options(op_namespaces: Sequence[str] = ()) -> tf.saved_model.SaveOption
 
 
 def add_extra(path: pathlib.Path, extra: dict[str, bytes], card: str | None) -> None:
-    """Writes the files of `assets.extra` and the card into a version folder."""
+    """Write the files of `assets.extra` and the card into a version folder."""
     (path / "assets.extra").mkdir(exist_ok=True)
     for name, content in extra.items():
         (path / "assets.extra" / name).write_bytes(content)
@@ -117,7 +117,7 @@ def add_extra(path: pathlib.Path, extra: dict[str, bytes], card: str | None) -> 
 def build_module(
     embedder: keras.Model, image_size: tuple[int, int], *, features: bool = False, max_pixels: int = 64_000_000
 ) -> tuple[tf.Module, dict[str, Any]]:
-    """The graph functions of an embedder and a module that holds exactly the variables they read."""
+    """Return the graph functions of an embedder and a module that holds exactly the variables they read."""
     channels = embedder.inputs[0].shape[-1]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_size, channels), tf.float32, name="images")])
@@ -145,7 +145,7 @@ def embed(embedder: keras.Model, images: tf.Tensor) -> tf.Tensor:
 
 
 def embed_any(embedder: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    """The same for any number of images, none included, which some convolution kernels refuse."""
+    """Return the same for any number of images, none included, which some convolution kernels refuse."""
     count = tf.shape(images)[0]
     # An empty batch is given one black image, whose row is dropped.
     images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
@@ -153,7 +153,7 @@ def embed_any(embedder: keras.Model, images: tf.Tensor) -> tf.Tensor:
 
 
 def variables_read(concrete_functions: Iterable[Any], embedder: keras.Model) -> list[tf.Variable]:
-    """Those of the model's variables that the functions capture: what inference needs, and nothing else."""
+    """Return those of the model's variables that the functions capture: what inference needs, and nothing else."""
     captured = {id(handle) for function in concrete_functions for handle in function.graph.external_captures}
     variables = [variable.value for variable in embedder.variables]
     return [variable for variable in variables if id(variable.handle) in captured]

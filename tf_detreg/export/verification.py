@@ -80,7 +80,7 @@ class Verification:
         return all(check.passed for check in self.checks)
 
     def require(self) -> "Verification":
-        """Returns itself.
+        """Return itself.
 
         Raises:
             ValueError: If an artifact fell below its limits.
@@ -90,7 +90,7 @@ class Verification:
         return self
 
     def reasons(self) -> str:
-        """What fell below its limits, and how far; empty if nothing did."""
+        """Return what fell below its limits, and how far; empty if nothing did."""
         return "; ".join(f"{check.name}: {', '.join(check.failures)}" for check in self.checks if check.failures)
 
     def limits(self) -> str:
@@ -103,7 +103,7 @@ class Verification:
         return "Limits: " + "; ".join(texts) + "." if allowed else ""
 
     def rows(self) -> list[dict[str, str]]:
-        """One mapping of column to text an artifact."""
+        """Return one mapping of column to text an artifact."""
         batches = sorted({batch for check in self.checks for batch in check.latency_ms})
         found = []
         for check in self.checks:
@@ -116,13 +116,13 @@ class Verification:
         return found
 
     def to_markdown(self) -> str:
-        """A table, one artifact a row."""
+        """Return a table, one artifact a row."""
         rows = self.rows()
         lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
     def to_table(self) -> "Table":
-        """The same for a terminal of 80 columns, without what the file names say: a `rich.table.Table`."""
+        """Return the same for a terminal of 80 columns, without what the file names say: a `rich.table.Table`."""
         with extras.needed("Printing a table"):
             from rich.box import SIMPLE
             from rich.markup import escape
@@ -134,7 +134,7 @@ class Verification:
         columns = [column for column in self.rows()[0] if column not in ("artifact", "run by", "within limits")]
         for column in columns:
             heading = column.removesuffix(" (points)").replace("ms at batch", "ms at")
-            # In two lines: the names of the files need the room.
+            # In two lines: the names of the files need the width.
             table.add_column("\n".join(heading.rsplit(" ", 1)), justify="right")
         table.add_column("within\nlimits")
         for check, row in zip(self.checks, self.rows(), strict=True):
@@ -230,7 +230,7 @@ def run_artifact(
     repeats: int = 20,
     timeout: float = 600.0,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Embeddings and timings of an artifact that a clean process ran.
+    """Return embeddings and timings of an artifact that a clean process ran.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -254,7 +254,7 @@ def run_job(
     repeats: int = 20,
     timeout: float = 600.0,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """All the named outputs of an artifact, and the process's answer. See `run_artifact`."""
+    """Return all the named outputs of an artifact, and the process's answer. See `run_artifact`."""
     path = pathlib.Path(path)
     engine = engine or engine_of(path)
     with tempfile.TemporaryDirectory() as name:
@@ -283,7 +283,7 @@ def run_job(
 
 
 def engine_of(path: pathlib.Path) -> str:
-    """The runtime for an artifact, by what it is.
+    """Return the runtime for an artifact, by what it is.
 
     Raises:
         ValueError: If it is neither a SavedModel folder nor a `.tflite` or `.onnx` file.
@@ -344,7 +344,7 @@ def _damaged(path: pathlib.Path, what: str) -> ValueError:
 
 
 def recall_at_1(embeddings: np.ndarray, labels: np.ndarray) -> float | None:
-    """R@1 by the rules of `retrieval.evaluate`; None where it is not defined.
+    """Return R@1 by the rules of `retrieval.evaluate`; None where it is not defined.
 
     It is not where no label occurs twice, and where a vector is zero or not finite.
     """

@@ -125,7 +125,7 @@ class FlowHead(Head):
 
         Args:
             log_scales: What `flow` returned.
-            measure: Defaults to the head's.
+            measure: Default: the head's.
         """
         return regularity(log_scales, self.dim, measure or self.measure)
 

@@ -24,7 +24,7 @@ def rgb(image: Image.Image, clear: int | None = None) -> Image.Image:
 
     Args:
         image: A Pillow image.
-        clear: For gray images: the one value that is transparent. Defaults to None.
+        clear: For gray images: the one value that is transparent. Default None.
     """
     from PIL import Image
 

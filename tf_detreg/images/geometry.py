@@ -39,8 +39,8 @@ class RandomCrop:
     """A random part of the image, cut before it is resized (so nothing is enlarged twice).
 
     Args:
-        scale: Least and greatest share of the image's area. Defaults to (0.16, 1.0).
-        ratio: Least and greatest width / height. Defaults to (3 / 4, 4 / 3).
+        scale: Least and greatest share of the image's area. Default (0.16, 1.0).
+        ratio: Least and greatest width / height. Default (3 / 4, 4 / 3).
 
     Reference: Szegedy et al., "Going deeper with convolutions", CVPR 2015.
 

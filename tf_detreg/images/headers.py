@@ -46,15 +46,15 @@ class Header:
     Args:
         width: In pixels.
         height: In pixels.
-        orientation: 1..8, as EXIF numbers them. Defaults to 1.
-        components: Channels of a JPEG. Defaults to 0.
-        pixels: Where the first scan of a JPEG, or the compressed pixels of a GIF begin. Defaults to 0.
-        progressive: Whether a JPEG is. Defaults to False.
-        frame: (left, top, width, height) of a GIF's first frame on its canvas. Defaults to None.
-        transparent: The one transparent index of a GIF, or gray of a PNG. Defaults to None.
-        colors: Of a GIF's or BMP's palette; 0 without one. Defaults to 0.
-        palette: Of a BMP, three bytes a color. Defaults to None.
-        content: The bytes to decode, where not all should reach a decoder. Defaults to None.
+        orientation: 1..8, as EXIF numbers them. Default 1.
+        components: Channels of a JPEG. Default 0.
+        pixels: Where the first scan of a JPEG, or the compressed pixels of a GIF begin. Default 0.
+        progressive: Whether a JPEG is. Default False.
+        frame: (left, top, width, height) of a GIF's first frame on its canvas. Default None.
+        transparent: The one transparent index of a GIF, or gray of a PNG. Default None.
+        colors: Of a GIF's or BMP's palette; 0 without one. Default 0.
+        palette: Of a BMP, three bytes a color. Default None.
+        content: The bytes to decode, where not all should reach a decoder. Default None.
     """
 
     width: int

@@ -48,9 +48,9 @@ def decode(
     Args:
         source: File name, or the bytes of a file.
         size: Side or (height, width) of the result.
-        crop: A random crop instead of the central one. Defaults to None.
-        rng: What the random crop draws from. Defaults to a fresh generator.
-        max_pixels: Most pixels that the file may declare. Defaults to 64 million.
+        crop: A random crop instead of the central one. Default None.
+        rng: What the random crop draws from. Default: a fresh generator.
+        max_pixels: Most pixels that the file may declare. Default 64 million.
 
     Returns:
         uint8 `(height, width, 3)`.
@@ -112,7 +112,7 @@ def declared_pixels(content: bytes, max_pixels: int = MAX_PIXELS) -> int:
 
     Args:
         content: The bytes of a file.
-        max_pixels: Most pixels that the file may declare; more are refused. Defaults to 64 million.
+        max_pixels: Most pixels that the file may declare; more are refused. Default 64 million.
 
     Example:
         >>> declared_pixels(b"no image")
@@ -219,7 +219,7 @@ def _content(path: str) -> bytes:
 
 
 def _pillows_header(image: Any, max_pixels: int) -> headers.Header:
-    """What Pillow found out about an image of a format that only it reads."""
+    """Return what Pillow found out about an image of a format that only it reads."""
     seen: tuple[int, int] = image.size
     check_pixels(seen[0], seen[1], max_pixels)
     if image.format != "TIFF":

@@ -57,7 +57,7 @@ class JpegPlanner:
         self._headers = np.zeros((len(paths), 3), np.uint16)
 
     def plan(self, indices: np.ndarray, draws: np.ndarray) -> Windows:
-        """What to decode of the files at `indices` (B,); random crops lie where `draws` (B, 4) in [0, 1) say."""
+        """Return what to decode of the files at `indices` (B,); random crops lie where `draws` (B, 4) in [0, 1) say."""
         names = [self._paths[index] for index in indices]
         new = [row for row, index in enumerate(indices) if self._headers[index, 2] == _UNKNOWN]
         for row, header in zip(new, each(header_of, [names[row] for row in new]), strict=True):
@@ -94,7 +94,7 @@ class JpegPlanner:
 def decode_windows(
     paths: tf.Tensor, windows: tf.Tensor, way: tf.Tensor, size: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes what `JpegPlanner.plan` says, in parallel.
+    """Decode what `JpegPlanner.plan` says, in parallel.
 
     Args:
         paths: strings (B,).
@@ -122,7 +122,7 @@ def decode_windows(
 
 
 def _all(paths: tf.Tensor, windows: tf.Tensor, cut: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rows that can be decoded, int32 (M,), and their images, float32 (M, height, width, 3)."""
+    """Return the rows that can be decoded, int32 (M,), and their images, float32 (M, height, width, 3)."""
     count = tf.shape(paths)[0]
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), paths, windows))
     rows = rows.map(

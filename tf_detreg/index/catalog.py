@@ -64,27 +64,27 @@ class Catalog(Exports):
 
     @property
     def dimension(self) -> int:
-        """Of the vectors."""
+        """Return the dimension of the vectors."""
         return int(self._store.snapshot().facts["dimension"])
 
     @property
     def fingerprint(self) -> str | None:
-        """What identifies the model; None where it is unknown."""
+        """Return what identifies the model; None where it is unknown."""
         return cast(str | None, self._store.snapshot().facts["model"])
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields of the metadata on which filters are quick."""
+        """Return fields of the metadata on which filters are quick."""
         return self._store.snapshot().fields
 
     @property
     def ids(self) -> list[Id]:
-        """All ids, in the order in which the items were added. Reads every item."""
+        """Return all ids, in the order in which the items were added. Reads every item."""
         return [unbound(id) for (id,) in self._store.query("SELECT id FROM items ORDER BY row") or []]
 
     @property
     def embeddings(self) -> np.ndarray:
-        """(N, dim) unit rows in the order of `ids`, read-only; mapped from disk where they lie in one piece."""
+        """Return (N, dim) unit rows in the order of `ids`, read-only; mapped from disk where they lie in one piece."""
         parts = self._store.snapshot().parts
         if len(parts) == 1 and parts[0].live == parts[0].count:
             view = parts[0].vectors.view()
@@ -270,7 +270,7 @@ class Catalog(Exports):
             return None
 
     def _check(self, width: int, name: str, fingerprint: str | None) -> None:
-        """Refuses vectors of another width, and another model."""
+        """Refuse vectors of another width, and another model."""
         if width != self.dimension:
             raise ValueError(
                 f"`{name}` have {width} dimensions and the index has {self.dimension}. "

@@ -29,7 +29,7 @@ class Decider:
 
     @property
     def decision(self) -> Decision | None:
-        """What the index keeps; None where there is none."""
+        """Return what the index keeps; None where there is none."""
         content: Mapping[str, Any] | None = self._store.snapshot().facts.get(FACT)
         if self._known[0] is not content:
             self._known = content, None if content is None else Decision.from_dict(content)
@@ -70,7 +70,7 @@ class Decider:
         return deciding.decided(self._searcher.search(queries, needed, where, engine, progress), decision, k)
 
     def _count(self, where: Mapping[str, object] | str | None) -> int:
-        """How many items can be found."""
+        """Return how many items can be found."""
         state = self._store.snapshot()
         rows = self._store.rows_where(parse(where), state.version) if where else None
         return state.live if rows is None else len(rows)

@@ -199,7 +199,7 @@ def _compare(field: str, operator: str, value: object) -> Compare:
 
 
 def _plain(field: str, value: object) -> object:
-    """A value as JSON and SQLite know it."""
+    """Return a value as JSON and SQLite know it."""
     value = value.item() if hasattr(value, "item") and not isinstance(value, Mapping) else value
     try:
         json.dumps(value, allow_nan=False)

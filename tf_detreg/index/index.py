@@ -191,7 +191,7 @@ class Index(Catalog):
 
     @property
     def decision(self) -> Decision | None:
-        """From which score on a match counts; None where every match does. Setting it writes it into the index."""
+        """Return from which score on a match counts; None where every match does. Setting it writes it to disk."""
         return self._decider.decision
 
     @decision.setter
@@ -375,7 +375,7 @@ class Index(Catalog):
         return replaced
 
     def _take_over(self, other: "Index") -> None:
-        """Takes over everything of another index, in one transaction, and its tree where it sorts the same vectors."""
+        """Take over everything of another index, in one transaction, and its tree where it sorts the same vectors."""
         with other._store.holding():
             state = other._store.snapshot()
             with self._store.changing() as change:

@@ -62,7 +62,7 @@ def _end(table: str, width: int) -> str:
 
 
 def _plain(value: object) -> object:
-    """Metadata whose texts UTF-8 can hold."""
+    """Return metadata whose texts UTF-8 can hold."""
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, Mapping):

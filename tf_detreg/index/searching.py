@@ -56,7 +56,7 @@ class Searcher:
     def _attempt(
         self, queries: np.ndarray, k: int, kept: Filter | None, where: object, engine: str, progress: bool | None
     ) -> Matches | None:
-        """What is found in the present state; None where a writer has changed it meanwhile."""
+        """Return what is found in the present state; None where a writer has changed it meanwhile."""
         state = self._store.snapshot()
         rows = None
         if kept is not None:

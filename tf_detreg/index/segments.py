@@ -45,12 +45,12 @@ class Segment:
 
     @property
     def live(self) -> int:
-        """How many items are still there."""
+        """Return how many items are still there."""
         return self.count - (0 if self.removed is None else int(self.removed.sum()))
 
     @property
     def end(self) -> int:
-        """The row number behind its last vector."""
+        """Return the row number behind its last vector."""
         return self.start + self.count
 
 

@@ -21,21 +21,21 @@ class Snapshot(NamedTuple):
 
     @property
     def live(self) -> int:
-        """How many items there are."""
+        """Return how many items there are."""
         return sum(part.live for part in self.parts)
 
     @property
     def end(self) -> int:
-        """The row number of the next item."""
+        """Return the row number of the next item."""
         return int(self.facts["end"])
 
     @property
     def tree(self) -> dict[str, Any] | None:
-        """What is known about the tree."""
+        """Return what is known about the tree."""
         tree: dict[str, Any] | None = self.facts["tree"]
         return tree
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields of the metadata that have an index."""
+        """Return fields of the metadata that have an index."""
         return tuple(self.facts["fields"])

@@ -165,7 +165,7 @@ class Tuner:
         return said
 
     def _in_one_piece(self, state: Snapshot) -> Snapshot:
-        """Merges the segments, where no one of them holds most of the items."""
+        """Merge the segments, where no one of them holds most of the items."""
         if max(part.count for part in state.parts) < _MOST * state.live:
             with self._store.changing() as change:
                 changes.merge(change, change.before.parts)
@@ -173,7 +173,7 @@ class Tuner:
 
 
 def _measure(state: Snapshot, tuned: approximate.Calibrated, base: Segment) -> float:
-    """What share of their true neighbors some items find, apart from themselves."""
+    """Return what share of their true neighbors some items find, apart from themselves."""
     rows = np.concatenate([some for some, _ in segments.live_blocks(state.parts)])
     chosen = np.sort(np.random.default_rng(0).permutation(rows)[:_SAMPLE])
     sample = segments.take(state.parts, chosen)

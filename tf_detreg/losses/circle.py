@@ -26,12 +26,12 @@ class Circle(PairLoss):
     over all pairs of a batch instead of one for each anchor.
 
     Args:
-        margin: m. Defaults to `0.4`.
-        scale: γ. Defaults to `80.0`.
-        normalize: scale the embeddings to length 1 first. Defaults to `True`.
-        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
-        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
-        name: name of the loss. Defaults to `None`: the class's.
+        margin: m. Default `0.4`.
+        scale: γ. Default `80.0`.
+        normalize: scale the embeddings to length 1 first. Default `True`.
+        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
+        name: name of the loss. Default `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

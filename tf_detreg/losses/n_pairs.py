@@ -26,11 +26,11 @@ class NPairs(PairLoss):
     pytorch-metric-learning the same with an unnormalised dot product. Roth et al. use λ = 0.005.
 
     Args:
-        penalty: λ, against growing embeddings. Defaults to `0.0`.
-        normalize: scale the embeddings to length 1 first. Defaults to `False`.
-        miner: which pairs count; see `PairLoss`. Defaults to `None`: all pairs.
-        reduction: as for every Keras loss. Defaults to `"sum_over_batch_size"`.
-        name: name of the loss. Defaults to `None`: the class's.
+        penalty: λ, against growing embeddings. Default `0.0`.
+        normalize: scale the embeddings to length 1 first. Default `False`.
+        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
+        name: name of the loss. Default `None`: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -29,8 +29,8 @@ class BatchEasyHard(Miner):
     chosen positive or negative has a similarity of 0 or below. Equals pytorch-metric-learning's `BatchEasyHardMiner`.
 
     Args:
-        positives: strategy for the positives. Defaults to `"easy"`.
-        negatives: strategy for the negatives. Defaults to `"semi_hard"`.
+        positives: strategy for the positives. Default `"easy"`.
+        negatives: strategy for the negatives. Default `"semi_hard"`.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

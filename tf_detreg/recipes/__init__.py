@@ -38,7 +38,7 @@ class Recipe:
 
 
 def names() -> list[str]:
-    """All recipes.
+    """Return all recipes.
 
     Example:
         >>> "cub-proxy-anchor" in names()
@@ -58,7 +58,7 @@ def titles() -> dict[str, str]:
 
 
 def load(name: str, data: str | None = None) -> RunConfig:
-    """The run of a recipe.
+    """Return the run of a recipe.
 
     Args:
         name: One of `names()`.
@@ -77,7 +77,7 @@ def load(name: str, data: str | None = None) -> RunConfig:
 
 
 def with_data(config: RunConfig, data: str) -> RunConfig:
-    """A run on other data.
+    """Return a run on other data.
 
     Args:
         config: The run.
@@ -100,7 +100,7 @@ def with_data(config: RunConfig, data: str) -> RunConfig:
 
 
 def describe(name: str) -> Recipe:
-    """A recipe with its title and source."""
+    """Return a recipe with its title and source."""
     from tf_detreg.training.config import RunConfig
 
     if name not in names():

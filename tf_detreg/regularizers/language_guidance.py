@@ -33,14 +33,14 @@ class LanguageGuidance(Regularizer):
 
     Args:
         texts: text embeddings `(C, e)` or `(C, k, e)`, normalised inside.
-        divergence: `"backward"` or `"forward"`. Defaults to `"backward"`.
+        divergence: `"backward"` or `"forward"`. Default `"backward"`.
         on: `"batch"`, `"proxies"` (each unit proxy stands for an image of its class), or `"auto"`: proxies where the
-            loss has them. Defaults to `"auto"`.
-        shift: g. Defaults to `1.0`.
-        temperature: τ. Defaults to `1.0`.
-        max_rows: with more proxies than this, each step draws so many at random. Defaults to `1024`.
-        shape: shape of `texts`, in its place; for loading a saved model. Defaults to `None`.
-        weight: factor in the objective. Defaults to `1.0`.
+            loss has them. Default `"auto"`.
+        shift: g. Default `1.0`.
+        temperature: τ. Default `1.0`.
+        max_rows: with more proxies than this, each step draws so many at random. Default `1024`.
+        shape: shape of `texts`, in its place; for loading a saved model. Default `None`.
+        weight: factor in the objective. Default `1.0`.
 
     Call arguments:
         context: with `labels (B,)` and `embeddings (B, dim)`, or with `proxies` and `proxy_labels`.
@@ -155,7 +155,7 @@ def top_class_names(scores: ArrayLike, labels: ArrayLike, class_names: Sequence[
         scores: logits of the classifier, `(N, M)`, of the training images.
         labels: classes of the images, integers `(N,)` in `0 .. C - 1`, none missing.
         class_names: the classifier's M class names; only the text before a first comma is kept.
-        k: Defaults to `5`.
+        k: Default `5`.
 
     Returns:
         C lists of k names, best first.
@@ -193,7 +193,7 @@ def embed_names(
         class_names: C strings, or C lists of k strings.
         encoder: a function from a list of strings to an array `(n, e)`, or an object with such an `encode` method, as
             sentence encoders have.
-        template: a text with `{}` in the place of the name. Defaults to `"a photo of a {}"`.
+        template: a text with `{}` in the place of the name. Default `"a photo of a {}"`.
 
     Returns:
         float32 `(C, e)`, or `(C, k, e)`.

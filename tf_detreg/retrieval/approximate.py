@@ -35,9 +35,9 @@ class Layout:
     """How a tree is laid out.
 
     Args:
-        dims: Dimensions that share one 4-bit code. Defaults to 2.
-        soar: Whether each item also lies in a second leaf. Defaults to False.
-        density: Leaves in multiples of √N. Defaults to 1.
+        dims: Dimensions that share one 4-bit code. Default 2.
+        soar: Whether each item also lies in a second leaf. Default False.
+        density: Leaves in multiples of √N. Default 1.
     """
 
     dims: int = 2
@@ -45,7 +45,7 @@ class Layout:
     density: float = 1.0
 
     def leaves(self, items: int) -> int:
-        """Leaves of a tree of so many items."""
+        """Return the number of leaves of a tree of so many items."""
         result: int = max(1, round(self.density * items**0.5))
         return result
 
@@ -69,7 +69,7 @@ def _scann() -> Iterator[None]:
 
 
 def available() -> str | None:
-    """Why ScaNN cannot be used here; None when it can."""
+    """Return why ScaNN cannot be used here; None when it can."""
     try:
         scann_library.searchers()
     except Exception as error:
@@ -83,7 +83,7 @@ def available() -> str | None:
 def truth(
     queries: np.ndarray, gallery: np.ndarray, k: int, own: np.ndarray | None, progress: bool | None = None
 ) -> np.ndarray:
-    """(Q,) the score of each query's k-th true neighbor: who scores as high is one of the k nearest."""
+    """Return (Q,) the score of each query's k-th true neighbor: who scores as high is one of the k nearest."""
     return exact.search(queries, gallery, k, own, progress)[1][:, -1]
 
 
@@ -94,8 +94,8 @@ class Tree:
         searcher: What ScaNN built or loaded.
         shape: (N, dim) of the gallery.
         layout: How it is laid out.
-        visited: Leaves that a query visits. Defaults to all.
-        rescored: Candidates that are scored again exactly. Defaults to all.
+        visited: Leaves that a query visits. Default: all.
+        rescored: Candidates that are scored again exactly. Default: all.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Tree:
             gallery: (N, dim) float32 unit rows.
             k: Neighbors that will be asked for.
             layout: How to lay it out.
-            in_tensorflow: Defaults to False. True builds it of TensorFlow's operations, which a SavedModel can hold.
+            in_tensorflow: Default False. True builds it of TensorFlow's operations, which a SavedModel can hold.
         """
         library = scann_library.operations() if in_tensorflow else scann_library.searchers()
         size, leaves = len(gallery), layout.leaves(len(gallery))
@@ -146,7 +146,7 @@ class Tree:
         progress: bool | None = False,
         wider: float = 1.0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """ids (Q, k) and scores (Q, k), best first. An item that was not found is -1 with a score of minus infinity.
+        """Return ids (Q, k) and scores (Q, k), best first. A missing item is -1 with a score of minus infinity.
 
         `wider` times as many leaves are visited, and candidates rescored, as the tree was tuned to.
         """
@@ -174,7 +174,7 @@ class Tree:
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
-        """(Q,) share of each query's k true neighbors that a search finds."""
+        """Return (Q,) share of each query's k true neighbors that a search finds."""
         result: np.ndarray = (self.search(queries, k, own)[1] >= kth[:, None] - ROUNDING).mean(axis=1)
         return result
 
@@ -211,7 +211,7 @@ class Tree:
         return True
 
     def settings(self) -> dict[str, object]:
-        """What was chosen, for reports."""
+        """Return what was chosen, for reports."""
         return {
             "leaves": self.leaves,
             "leaves visited": self.visited,
@@ -222,7 +222,7 @@ class Tree:
 
 
 def _steps(first: int, last: int) -> list[int]:
-    """first, 1.5·first, 2.25·first, … below last."""
+    """Yield first, 1.5·first, 2.25·first, … below last."""
     steps = [first]
     while steps[-1] * 1.5 < last:
         steps.append(int(steps[-1] * 1.5) + 1)
@@ -284,11 +284,11 @@ def calibrate(
         gallery: (N, dim) float32 unit rows.
         k: The largest rank needed.
         own: (Q,) the item that each query is and must not find, or None, the default.
-        target: Share of the k true neighbors to find. Defaults to 0.99.
+        target: Share of the k true neighbors to find. Default 0.99.
         seed: Of the sample.
         progress: Whether to show a progress bar; None shows it in a terminal.
-        layout: How to lay it out. Defaults to None: the fastest, tried out on parts of a large gallery.
-        build: What builds a tree of a gallery, k and a layout. Defaults to None: `Tree.build`.
+        layout: How to lay it out. Default None: the fastest, tried out on parts of a large gallery.
+        build: What builds a tree of a gallery, k and a layout. Default None: `Tree.build`.
     """
     began = time.perf_counter()
     rows = np.random.default_rng(seed).permutation(len(queries))[: 2 * SAMPLE]
@@ -315,7 +315,7 @@ def calibrate(
 
 
 def trial_items(items: int) -> tuple[int, int]:
-    """How large the two parts of a gallery are that the layouts are tried on."""
+    """Return how large the two parts of a gallery are that the layouts are tried on."""
     small, large = (round(share * items) for share in TRIAL_SHARES)
     return small, large
 
@@ -323,7 +323,7 @@ def trial_items(items: int) -> tuple[int, int]:
 def fastest_layout(
     queries: np.ndarray, gallery: np.ndarray, k: int, aim: float, seed: int, progress: bool | None = None
 ) -> Layout:
-    """Which layout is expected to reach the aim soonest: timed on two parts, carried on to the whole as a power law."""
+    """Return the layout expected to reach the aim soonest: timed on two parts, carried on by a power law."""
     order = np.random.default_rng(seed).permutation(len(gallery))
     sizes = trial_items(len(gallery))
     seconds: dict[Layout, list[float]] = {layout: [] for layout in LAYOUTS}
@@ -339,7 +339,7 @@ def fastest_layout(
 
 
 def search_seconds(queries: np.ndarray, part: np.ndarray, k: int, layout: Layout, aim: float, kth: np.ndarray) -> float:
-    """The least time of three in which a tree of this layout, tuned to the aim, answers the queries."""
+    """Return the least time of three in which a tree of this layout, tuned to the aim, answers the queries."""
     tree = Tree.build(part, k, layout)
     tree.tune(queries, k, None, kth, aim)
     times = []

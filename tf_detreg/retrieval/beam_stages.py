@@ -187,7 +187,7 @@ class _Wanted:
 
 
 def _is_folder(path: str) -> bool:
-    """A path without a pattern, that does not end like a picture, is a folder."""
+    """Return a path without a pattern, that does not end like a picture, is a folder."""
     return not any(sign in path for sign in "*?[") and not _is_picture(path)
 
 

@@ -21,7 +21,7 @@ class BulkResult:
         embedded: Number of images in the shards.
         unreadable: Number of images set aside.
         output: The folder.
-        kept: Number of shards that an earlier run had finished. Defaults to 0.
+        kept: Number of shards that an earlier run had finished. Default 0.
     """
 
     embedded: int

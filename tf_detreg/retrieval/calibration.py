@@ -56,23 +56,23 @@ def calibrate(
     Args:
         embeddings: (N, dim) vectors of the validation classes.
         labels: (N,).
-        target: Largest share of queries of unknown classes that may be accepted. Defaults to 0.01.
-        test: (embeddings, labels) of other classes to report on. Defaults to None.
-        score: Defaults to `"nearest"`, the cosine of the nearest item, which an index, the server and exported models
+        target: Largest share of queries of unknown classes that may be accepted. Default 0.01.
+        test: (embeddings, labels) of other classes to report on. Default None.
+        score: Default `"nearest"`, the cosine of the nearest item, which an index, the server and exported models
             can use; or another score of `open_set`.
         bound: `"upper"`, the default: as many other classes keep the target with probability `confidence`. `"point"`:
             the classes given keep it, others in about half of all cases.
-        confidence: Defaults to 0.95.
+        confidence: Default 0.95.
         method: How probabilities follow scores: `"isotonic"`, `"logistic"`, or `"auto"`, the default: isotonic from
             1,000 records on.
-        unknown_share: Share of queries of unknown classes that the probabilities assume. Defaults to 0.5.
-        neighbors: k of `"mean"` and `"normalized"`. Defaults to 5.
-        density: A `FlowDensity` of the images, for `score="density"`. Defaults to None.
+        unknown_share: Share of queries of unknown classes that the probabilities assume. Default 0.5.
+        neighbors: k of `"mean"` and `"normalized"`. Default 5.
+        density: A `FlowDensity` of the images, for `score="density"`. Default None.
         test_density: The same of the test images.
-        fingerprint: Of the model, as `retrieval.fingerprint` makes it. Defaults to None.
-        folds: Into which classes are dealt to be held out. Defaults to 5.
-        resamples: Of the bootstrap over classes. Defaults to 1000.
-        seed: Of folds and bootstrap. Defaults to 0.
+        fingerprint: Of the model, as `retrieval.fingerprint` makes it. Default None.
+        folds: Into which classes are dealt to be held out. Default 5.
+        resamples: Of the bootstrap over classes. Default 1000.
+        seed: Of folds and bootstrap. Default 0.
 
     Returns:
         A `Decision`.
@@ -155,10 +155,10 @@ def measure(
         decision: The decision.
         embeddings: (N, dim) vectors.
         labels: (N,).
-        density: A `FlowDensity` of the images, where the decision's score is `"density"`. Defaults to None.
-        folds: Into which classes are dealt to be held out. Defaults to 5.
-        resamples: Of the bootstrap over classes. Defaults to 1000.
-        seed: Of folds and bootstrap. Defaults to 0.
+        density: A `FlowDensity` of the images, where the decision's score is `"density"`. Default None.
+        folds: Into which classes are dealt to be held out. Default 5.
+        resamples: Of the bootstrap over classes. Default 1000.
+        seed: Of folds and bootstrap. Default 0.
 
     Raises:
         ValueError: If vectors or labels do not fit.
@@ -289,7 +289,7 @@ def _measure(
 
 
 def _records(done: trials.Trials, score: str, unknown_share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, whether the nearest item is right, and weights, of all queries as known and as unknown ones."""
+    """Return scores, whether the nearest item is right, and weights, of all queries as known and as unknown ones."""
     asked = done.has_positive
     values = np.concatenate([done.known[score][asked], done.unknown[score]])
     right = np.concatenate([done.right[asked], np.zeros(len(done.classes), bool)])
@@ -303,7 +303,7 @@ def _records(done: trials.Trials, score: str, unknown_share: float) -> tuple[np.
 
 
 def _probabilities(done: trials.Trials, score: str, unknown_share: float, method: str) -> tuple[np.ndarray, np.ndarray]:
-    """Knots of the monotone map from score to probability."""
+    """Return knots of the monotone map from score to probability."""
     values, right, weights = _records(done, score, unknown_share)
     values, right, weights = values[weights > 0], right[weights > 0], weights[weights > 0] / weights.max()
     if method == "auto":
@@ -331,7 +331,7 @@ def _probabilities(done: trials.Trials, score: str, unknown_share: float, method
 def _reliability(
     values: np.ndarray, right: np.ndarray, weights: np.ndarray, knots: tuple[np.ndarray, np.ndarray]
 ) -> tuple[float, tuple[tuple[float, float, float], ...]]:
-    """Expected calibration error, and the bins of equal weight that it is summed over."""
+    """Return the expected calibration error, and the bins of equal weight that it is summed over."""
     expected = np.interp(values, *knots)
     order = np.argsort(expected, kind="stable")
     bins: list[tuple[float, float, float]] = []

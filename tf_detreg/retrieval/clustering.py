@@ -10,7 +10,7 @@ _MINI_BATCH_FROM = 20_000
 
 
 def scores(embeddings: np.ndarray, classes: np.ndarray, seed: int = 0) -> tuple[dict[str, float], tuple[str, ...]]:
-    """NMI, AMI and pairwise F1 of a k-means clustering with as many clusters as classes.
+    """Return NMI, AMI and pairwise F1 of a k-means clustering with as many clusters as classes.
 
     Full k-means up to 20,000 vectors, mini-batch k-means beyond.
 
@@ -56,7 +56,7 @@ def scores(embeddings: np.ndarray, classes: np.ndarray, seed: int = 0) -> tuple[
 
 
 def pairwise_f1(classes: np.ndarray, clusters: np.ndarray) -> float:
-    """F1 over pairs: a pair is predicted when both lie in one cluster, and true when both are of one class.
+    """Return F1 over pairs: a pair is predicted when both lie in one cluster, and true when both are of one class.
 
     Args:
         classes: (N,) true class of each item.

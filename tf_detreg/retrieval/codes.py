@@ -61,7 +61,7 @@ class Codes(Rescoring):
         basis: (dim, m) float32 orthonormal columns; (0, 0) where the vectors are taken as they are.
         scale: (m,) float32: the largest entries for `"int8"`, the means for `"binary"`, else empty.
         gallery: (N, dim) float32 unit rows, on disk perhaps.
-        rescored: Candidates of a query. Defaults to None: all.
+        rescored: Candidates of a query. Default None: all.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Codes(Rescoring):
         return ids
 
     def _scores(self, asked: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields the first row of each block, and how near its codes are to the queries."""
+        """Yield the first row of each block, and how near its codes are to the queries."""
         weighted = asked * (self.scale / 127) if self.kind == "int8" else asked
         signs = self.encoded(asked) if self.kind == "binary" else None
         for start in range(0, len(self.codes), _BLOCK):
@@ -158,12 +158,12 @@ class Codes(Rescoring):
 
     @property
     def layout(self) -> Layout:
-        """How the vectors are compressed."""
+        """Return how the vectors are compressed."""
         return Layout(self.kind, self.basis.shape[1] if self.basis.size else None)
 
     @property
     def bytes_an_item(self) -> float:
-        """What an item takes in memory; the vector itself stays on disk."""
+        """Return what an item takes in memory; the vector itself stays on disk."""
         return self.codes.nbytes / max(len(self.codes), 1)
 
     def settings(self) -> dict[str, object]:

@@ -35,12 +35,12 @@ class Roc:
 
     @property
     def auc(self) -> float:
-        """Area under the curve: the chance that a genuine score is above an impostor score, ties counted half."""
+        """Return the area under the curve: the chance that a genuine score is above an impostor's, ties half."""
         return float(np.trapezoid(self.tar, self.far))
 
     @property
     def eer(self) -> float:
-        """Equal-error rate: where FAR = 1 − TAR on the curve, straight between its points."""
+        """Return the equal-error rate: where FAR = 1 − TAR on the curve, straight between its points."""
         gap = self.far + self.tar - 1.0
         after = int(np.searchsorted(gap, 0.0))
         if after == 0:
@@ -50,7 +50,7 @@ class Roc:
         return float(self.far[before] + step * (self.far[after] - self.far[before]))
 
     def at_far(self, far: float) -> tuple[float, float]:
-        """(threshold, TAR) of the lowest threshold whose FAR is at most `far`.
+        """Return (threshold, TAR) of the lowest threshold whose FAR is at most `far`.
 
         The threshold is infinite where even the highest score would be accepted too often.
         """
@@ -64,13 +64,13 @@ def roc(
     genuine_weights: np.ndarray | None = None,
     impostor_weights: np.ndarray | None = None,
 ) -> Roc:
-    """The ROC curve of two sets of scores.
+    """Return the ROC curve of two sets of scores.
 
     Args:
         genuine: (G,) scores of what should be accepted.
         impostor: (I,) scores of what should not.
-        genuine_weights: (G,) not negative. Defaults to None: all equal.
-        impostor_weights: (I,). Defaults to None: all equal.
+        genuine_weights: (G,) not negative. Default None: all equal.
+        impostor_weights: (I,). Default None: all equal.
 
     Example:
         >>> curve = roc(np.array([0.9, 0.8, 0.3]), np.array([0.5, 0.2]))

@@ -28,7 +28,7 @@ class Classified:
 
 
 def depth(decision: Decision | None, k: int, items: int) -> int:
-    """How many matches are needed to show k of them and to decide.
+    """Return how many matches are needed to show k of them and to decide.
 
     Raises:
         ValueError: If an index cannot compute the decision's score.
@@ -95,7 +95,7 @@ def vote(matches: Matches, label: str) -> Classified:
 
 
 def _codes(matches: Matches) -> np.ndarray:
-    """(Q, K) class numbers of the matches."""
+    """Return (Q, K) class numbers of the matches."""
     names = [name for items in matches.metadata for name in _names(items, "label")]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names]).reshape(matches.scores.shape)

@@ -48,7 +48,7 @@ def histograms(
     Args:
         scores: Label to the scores.
         lines: Label to where to draw a line, such as a threshold.
-        path: The file to write. Defaults to None: none.
+        path: The file to write. Default None: none.
     """
     figure, axes = _figure()
     known = np.concatenate(list(scores.values()))

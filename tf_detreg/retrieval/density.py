@@ -47,7 +47,7 @@ class FlowDensity:
         Args:
             head: A built flow head, such as `heads.RealNVP`.
             features: (N, F).
-            batch_size: Defaults to 1024.
+            batch_size: Default 1024.
 
         Raises:
             ValueError: If the head is not invertible.

@@ -59,12 +59,12 @@ class Task:
     progress: bool | None
 
     def exactly(self, rows: np.ndarray | None = None, progress: bool | None = False) -> metrics.Table:
-        """The table by exact search, of some or all queries."""
+        """Return the table by exact search, of some or all queries."""
         return exact.per_query(self.queries, self.gallery, self.rules, self.ks, self.what, rows, progress)
 
 
 def run(task: Task, engine: str, target_recall: float) -> Found:
-    """Every metric of every query, by the engine asked for.
+    """Return every metric of every query, by the engine asked for.
 
     Raises:
         ValueError: If the engine is unknown or `target_recall` is not a share.
@@ -101,7 +101,7 @@ def _unfit(task: Task) -> str | None:
 
 
 def _exact_seconds(task: Task) -> float:
-    """Measured cost of exact search: the slope between a few and some more queries; 0 where it hardly matters."""
+    """Return the measured cost of exact search: the slope between a few and more queries; 0 where it hardly matters."""
     if len(task.queries) * task.gallery.size < _TOO_SMALL:
         return 0.0
     block = exact.workers() * exact.block_size(len(task.gallery), task.rules.largest_class)
@@ -117,7 +117,7 @@ def _exact_seconds(task: Task) -> float:
 
 
 def _tree_seconds(task: Task, exact_seconds: float) -> float:
-    """Expected cost of ScaNN: trees, the exact search that the samples need, and a search twenty times faster."""
+    """Return the expected cost of ScaNN: trees, exact search of the samples, and a search twenty times faster."""
     items = len(task.gallery)
     one_query = exact_seconds / len(task.queries)
     trees = _build_seconds(items, one_query / items)
@@ -128,7 +128,7 @@ def _tree_seconds(task: Task, exact_seconds: float) -> float:
 
 
 def _build_seconds(items: int, one_score: float) -> float:
-    """Expected cost of a tree, in units of the measured cost of one score.
+    """Return the expected cost of a tree, in units of the measured cost of one score.
 
     Sorting N items into L leaves takes N·L scores, training the leaves on T items in twelve rounds 12·T·L. Twice that,
     for what is not a matrix product, and three seconds for training the codes.
@@ -180,7 +180,7 @@ def _approximately(task: Task, target: float, budget: float) -> Found:
 
 
 def _error(differences: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95 % interval, at least ±3/n wide: that no difference was seen among n does not make it impossible."""
+    """Return mean and 95 % interval, at least ±3/n wide: none seen among n does not make it impossible."""
     differences = differences[~np.isnan(differences)]
     if not len(differences):
         return float("nan"), float("nan"), float("nan")
@@ -216,7 +216,7 @@ def _by_tree(
 
 
 def listed_ranks(block: Block, rules: Protocol) -> tuple[metrics.Ranks, np.ndarray]:
-    """Ranks of the relevant items among listed neighbors, by the same policy as exact search.
+    """Return ranks of the relevant items among listed neighbors, by the same policy as exact search.
 
     Args:
         block: Lists (b, K) of neighbors.

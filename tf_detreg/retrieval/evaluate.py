@@ -51,18 +51,18 @@ def evaluate(
         groups: (Q,) a second label: camera, style, font. With it the protocol is cross-group: items of the query's
             class *and* group leave the gallery.
         gallery_groups: (N,).
-        k: For R@k and Precision@k. Defaults to (1, 2, 4, 8).
+        k: For R@k and Precision@k. Default (1, 2, 4, 8).
         engine: `"exact"`, `"scann"`, or `"auto"`, the default: exact until ScaNN, its build included, is faster at
             `target_recall`.
-        metrics: Defaults to `"all"`. `"recall"` computes R@k and MRR alone, which needs one rank a query.
+        metrics: Default `"all"`. `"recall"` computes R@k and MRR alone, which needs one rank a query.
         protocol: `"auto"`, the default, or `"leave-one-out"`, `"query-gallery"`, `"cross-group"`. With `groups` and one
             of the first two, groups only break the result down.
-        clusters: Defaults to False. True adds NMI, AMI and F1 of a k-means clustering with as many clusters as classes.
-        target_recall: Defaults to 0.99: the share of true neighbors, at the largest rank needed, that ScaNN is
+        clusters: Default False. True adds NMI, AMI and F1 of a k-means clustering with as many clusters as classes.
+        target_recall: Default 0.99: the share of true neighbors, at the largest rank needed, that ScaNN is
             tuned to find.
-        resamples: Defaults to 1000, for the bootstrap intervals; 0 leaves them out.
-        seed: Of bootstrap, clustering and the sample on which ScaNN is tuned. Defaults to 0.
-        progress: Whether to show progress. Defaults to None: a bar in a terminal, lines in a log.
+        resamples: Default 1000, for the bootstrap intervals; 0 leaves them out.
+        seed: Of bootstrap, clustering and the sample on which ScaNN is tuned. Default 0.
+        progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
     Returns:
         A `RetrievalReport`.
@@ -132,7 +132,7 @@ def _intervals(
 
 
 def _breakdown(per_query: dict[str, np.ndarray], keys: np.ndarray) -> dict[Any, dict[str, float]]:
-    """Averages by key; NaN where a key has only queries without positives."""
+    """Return averages by key; NaN where a key has only queries without positives."""
     names, codes = np.unique(keys, return_inverse=True)
     total = np.bincount(codes)
     columns: dict[str, np.ndarray] = {"queries": total}

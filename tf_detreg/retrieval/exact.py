@@ -51,7 +51,7 @@ class Scores:
         self._device = device
 
     def __call__(self, queries: np.ndarray) -> np.ndarray:
-        """(b, dim) to a read-only (b, N): NumPy looks into TensorFlow's memory, because a copy costs as much again."""
+        """Return a read-only (b, N) of (b, dim): NumPy looks into TensorFlow's memory, as a copy costs as much."""
         if self._gallery is None:
             result: np.ndarray = np.matmul(queries, self._rows.T)
             return result
@@ -101,13 +101,13 @@ settled = _Settled()
 
 
 def workers() -> int:
-    """Threads to use: the cores this process may run on, at most 16."""
+    """Return the threads to use: the cores this process may run on, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 16)
 
 
 def block_size(gallery_size: int, largest_class: int = 0) -> int:
-    """Queries in a block, so that all blocks in flight stay within the memory bound."""
+    """Return queries in a block, so that all blocks in flight stay within the memory bound."""
     bytes_a_query = 4 * gallery_size + 64 * largest_class
     return int(np.clip(_SCORES_BYTES // (workers() * bytes_a_query), 1, _MOST_QUERIES))
 
@@ -136,16 +136,16 @@ def per_query(
     rows: np.ndarray | None = None,
     progress: bool | None = None,
 ) -> metrics.Table:
-    """Every metric of every query, by exact search.
+    """Return every metric of every query, by exact search.
 
     Args:
         queries: (Q, dim) float32 unit rows.
         gallery: (N, dim) float32 unit rows.
         protocol: Who may find whom.
         ks: For recall and precision.
-        what: Defaults to `"all"`; or `"recall"`.
-        rows: Which queries. Defaults to all.
-        progress: Whether to show a progress bar. Defaults to None, which shows it in a terminal.
+        what: Default `"all"`; or `"recall"`.
+        rows: Which queries. Default: all.
+        progress: Whether to show a progress bar. Default None, which shows it in a terminal.
     """
     rows = np.arange(len(queries)) if rows is None else rows
     scores, vectors = Scores(gallery), Vectors(queries, gallery)
@@ -167,7 +167,7 @@ def search(
     own: np.ndarray | None = None,
     progress: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest items of each query.
+    """Return the k nearest items of each query.
 
     Args:
         queries: (Q, dim) float32 unit rows.
@@ -196,7 +196,7 @@ def search(
 
 
 def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and values of the k largest scores of each row, best first; equal scores by column.
+    """Return columns and values of the k largest scores of each row, best first; equal scores by column.
 
     The columns are dealt into groups, and only the k groups with the largest maxima are looked into: the k best items
     are in them, and a running maximum over groups is far cheaper than a selection over all columns.
@@ -227,7 +227,7 @@ def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Columns (b, k) of the k largest values of each row, in any order."""
+    """Return columns (b, k) of the k largest values of each row, in any order."""
     rows, count = values.shape
     if k == count:
         return np.tile(np.arange(k), (rows, 1))

@@ -9,12 +9,12 @@ from tf_detreg.retrieval import exact, inputs
 def search(
     queries: ArrayLike, gallery: ArrayLike | None = None, k: int = 10, *, progress: bool | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest items of each query, by exact search on cosines.
+    """Return the k nearest items of each query, by exact search on cosines.
 
     Args:
         queries: (Q, dim) vectors, or one vector (dim,).
         gallery: (N, dim) vectors. None searches the queries themselves; a query then never finds its own row.
-        k: How many neighbors. Defaults to 10.
+        k: How many neighbors. Default 10.
         progress: Whether to show a progress bar. None, the default, shows it in a terminal.
 
     Returns:

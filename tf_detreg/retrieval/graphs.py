@@ -52,7 +52,7 @@ class Graph(Rescoring):
     Args:
         graph: What usearch built or mapped.
         gallery: (N, dim) float32 unit rows.
-        rescored: Nodes that a query looks at, all of which are scored again. Defaults to None: all.
+        rescored: Nodes that a query looks at, all of which are scored again. Default None: all.
     """
 
     def __init__(self, graph: Any, gallery: np.ndarray, rescored: int | None = None):

@@ -97,7 +97,7 @@ def _values(text: str) -> np.ndarray | None:
 
 
 def _sketch(embedder: Any) -> np.ndarray | None:
-    """Rounded numbers `(64,)` that stand for the probes' embeddings; None where there are none."""
+    """Return rounded numbers `(64,)` that stand for the probes' embeddings; None where there are none."""
     inputs: Sequence[Any] = getattr(embedder, "inputs", None) or ()
     outputs: Sequence[Any] = getattr(embedder, "outputs", None) or ()
     if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
@@ -114,7 +114,7 @@ def _sketch(embedder: Any) -> np.ndarray | None:
 
 
 def _probes(shape: list[int]) -> np.ndarray:
-    """`(8, *shape)`, 0..255: for images, coarse random patches, which look alike at every size."""
+    """Return `(8, *shape)`, 0..255: for images, coarse random patches, which look alike at every size."""
     if len(shape) != 3:
         return _bytes("values", _PROBES * int(np.prod(shape))).reshape(_PROBES, *shape).astype(np.float32)
     height, width, channels = shape
@@ -124,5 +124,5 @@ def _probes(shape: list[int]) -> np.ndarray:
 
 
 def _bytes(name: str, count: int) -> np.ndarray:
-    """The same numbers 0..255 everywhere and for ever."""
+    """Return the same numbers 0..255 everywhere and for ever."""
     return np.frombuffer(hashlib.shake_256(f"tf_detreg {name}".encode()).digest(count), np.uint8).astype(np.float64)

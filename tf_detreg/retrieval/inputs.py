@@ -10,7 +10,7 @@ _UNIT = 1e-5
 
 
 def unit_rows(vectors: ArrayLike, name: str) -> tuple[np.ndarray, bool]:
-    """Vectors as float32 rows of length one, and whether their lengths had to be changed.
+    """Return vectors as float32 rows of length one, and whether their lengths had to be changed.
 
     Retrieval compares by cosine. Rows that are already of length one (to 1e-5) are used as they are, without a copy, so
     that a memory-mapped gallery stays on disk.
@@ -52,7 +52,7 @@ def unit_rows(vectors: ArrayLike, name: str) -> tuple[np.ndarray, bool]:
 
 
 def lengths(vectors: np.ndarray) -> np.ndarray:
-    """(N,) lengths of rows, in float64 and in bounded memory."""
+    """Return (N,) lengths of rows, in float64 and in bounded memory."""
     lengths = np.empty(len(vectors))
     for start in range(0, len(vectors), _ROWS):
         block = vectors[start : start + _ROWS].astype(np.float64)
@@ -78,7 +78,7 @@ def same_width(queries: np.ndarray, gallery: np.ndarray) -> None:
 
 
 def one_each(values: ArrayLike, count: int, name: str, of: str) -> np.ndarray:
-    """A vector (count,) of labels or groups; (count, 1) is accepted."""
+    """Return a vector (count,) of labels or groups; (count, 1) is accepted."""
     try:
         values = np.asarray(values)
     except ValueError as error:
@@ -119,7 +119,7 @@ def same_kind(values: np.ndarray, of_gallery: np.ndarray, name: str) -> None:
 
 
 def ranks_at(k: int | Sequence[int], gallery_size: int) -> tuple[int, ...]:
-    """The list of k, sorted and without repeats.
+    """Return the list of k, sorted and without repeats.
 
     Args:
         k: One or several ranks, each from 1 to the number of items that a query can find.
@@ -140,7 +140,7 @@ def ranks_at(k: int | Sequence[int], gallery_size: int) -> tuple[int, ...]:
 
 
 def ranks_within(k: Sequence[int], gallery_size: int) -> list[int]:
-    """Those ranks that a small gallery has; the first rank, where it has none of them.
+    """Return those ranks that a small gallery has; the first rank, where it has none of them.
 
     Example:
         >>> ranks_within((1, 2, 4, 8), 5)

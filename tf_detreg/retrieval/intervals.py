@@ -12,7 +12,7 @@ _CELLS = 4_000_000
 def over_classes(
     values: np.ndarray, classes: np.ndarray, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Bootstrap interval (95 %) of a mean over queries, by drawing classes with replacement.
+    """Return the bootstrap interval (95 %) of a mean over queries, by drawing classes with replacement.
 
     Queries of one class resemble each other, so an interval that draws queries is too narrow; the claim is about unseen
     classes, so classes are what is drawn.
@@ -20,8 +20,8 @@ def over_classes(
     Args:
         values: (Q,) one value a query; NaN is left out.
         classes: (Q,) class of each query, integers from 0.
-        resamples: Defaults to 1000.
-        seed: Defaults to 0. Of the draw.
+        resamples: Default 1000.
+        seed: Default 0. Of the draw.
 
     Returns:
         (low, high), or None when fewer than two classes have a value.
@@ -59,7 +59,7 @@ def central(values: np.ndarray) -> tuple[float, float]:
 
 
 def of_share(hits: float, trials: int) -> tuple[float, float]:
-    """Wilson interval (95 %) of a share; stays inside 0..1, and is not empty at 0 or 1.
+    """Return the Wilson interval (95 %) of a share; stays inside 0..1, and is not empty at 0 or 1.
 
     Args:
         hits: How often it happened.

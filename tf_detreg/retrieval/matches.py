@@ -41,7 +41,7 @@ class Matches:
         return len(self.ids)
 
     def rows(self) -> Iterator[dict[str, object]]:
-        """One mapping a match: query, rank, id, score, what was decided, and the item's metadata; for JSON lines."""
+        """Yield a mapping a match, for JSON lines: query, rank, id, score, what was decided, and metadata."""
         for query, (ids, scores, items) in enumerate(zip(self.ids, self.scores, self.metadata, strict=True)):
             for rank, (id, score, item) in enumerate(zip(ids, scores, items, strict=True), 1):
                 row: dict[str, object] = {"query": query, "rank": rank, "id": id, "score": round(float(score), 6)}

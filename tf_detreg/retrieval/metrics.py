@@ -1,6 +1,6 @@
-r"""Metrics of one query, from the ranks of its right answers alone.
+r"""Metrics of one query, from the ranks of its relevant items alone.
 
-Let a query have R right answers in its gallery, at ranks :math:`r_1 < \dots < r_R` (1 is the nearest item). Then
+Let a query have R relevant items in its gallery, at ranks :math:`r_1 < \dots < r_R` (1 is the nearest item). Then
 
 .. math::
     \mathrm{R@}k = [r_1 \le k], \quad
@@ -11,8 +11,8 @@ Let a query have R right answers in its gallery, at ranks :math:`r_1 < \dots < r
     \mathrm{AP} = \tfrac1R \sum_j \tfrac{j}{r_j}, \quad
     \mathrm{RR} = \tfrac1{r_1}.
 
-Each function takes the ranks of many queries as a `Ranks` and returns one value a query; a query without any right
-answer ("lone") gets NaN and is left out of averages.
+Each function takes the ranks of many queries as a `Ranks` and returns one value a query; a query without
+positives gets NaN and is left out of averages.
 
 Reference:
     Musgrave, Belongie, Lim: A metric learning reality check. ECCV 2020 (R-precision and MAP@R).
@@ -27,14 +27,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """Ranks of the right answers of b queries.
+    """Ranks of the relevant items of b queries.
 
     Args:
         query: (n,) which query each rank belongs to, ascending.
         rank: (n,) ranks from 1, ascending within a query.
-        relevant: (b,) R, the number of right answers of each query. More than there are ranks when only the first
+        relevant: (b,) R, the number of relevant items of each query. More than there are ranks when only the first
             ranks are known.
-        tied: (n,) how many irrelevant items tie with each relevant one, and stand before it. Defaults to None: none.
+        tied: (n,) how many irrelevant items tie with each relevant one, and stand before it. Default None: none.
 
     Example:
         >>> ranks = Ranks.of([[1, 3], [2], []])
@@ -49,20 +49,20 @@ class Ranks:
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> "Ranks":
-        """From one list of ranks a query; handy for examples and tests."""
+        """Make ranks of one list a query; handy for examples and tests."""
         sizes = np.array([len(ranks) for ranks in lists])
         rank = np.array([rank for ranks in lists for rank in sorted(ranks)], np.int64)
         return cls(np.repeat(np.arange(len(lists)), sizes), rank, sizes)
 
     @functools.cached_property
     def place(self) -> np.ndarray:
-        """(n,) j: each rank is the j-th of its query, from 1."""
+        """Return (n,) j: each rank is the j-th of its query, from 1."""
         sizes = np.bincount(self.query, minlength=len(self.relevant))
         return np.arange(len(self.query)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
 
     @functools.cached_property
     def first(self) -> np.ndarray:
-        """(b,) rank of the nearest right answer; infinity where none is known."""
+        """Return (b,) rank of the nearest relevant item; infinity where none is known."""
         first = np.full(len(self.relevant), np.inf)
         leading = self.place == 1
         first[self.query[leading]] = self.rank[leading]
@@ -70,7 +70,7 @@ class Ranks:
 
     @property
     def won(self) -> "Ranks":
-        """The ranks if relevant items stood before what ties with them."""
+        """Return the ranks if relevant items stood before what ties with them."""
         return self if self.tied is None else Ranks(self.query, self.rank - self.tied, self.relevant)
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
@@ -84,37 +84,37 @@ class Ranks:
 
 
 def recall(ranks: Ranks, k: int) -> np.ndarray:
-    """R@k, (b,): whether a right answer is among the k nearest."""
+    """Return R@k, (b,): whether a relevant item is among the k nearest."""
     return ranks._known((ranks.first <= k).astype(np.float64))
 
 
 def precision(ranks: Ranks, k: int) -> np.ndarray:
-    """Precision@k, (b,): the share of right answers among the k nearest."""
+    """Return Precision@k, (b,): the share of relevant items among the k nearest."""
     return ranks._known(ranks._sum((ranks.rank <= k).astype(np.float64)) / k)
 
 
 def r_precision(ranks: Ranks) -> np.ndarray:
-    """R-precision, (b,): the share of right answers among the R nearest."""
+    """Return R-precision, (b,): the share of relevant items among the R nearest."""
     return ranks._per_relevant((ranks.rank <= ranks.relevant[ranks.query]).astype(np.float64))
 
 
 def average_precision_at_r(ranks: Ranks) -> np.ndarray:
-    """The query's part of MAP@R, (b,)."""
+    """Return the query's part of MAP@R, (b,)."""
     return ranks._per_relevant(np.where(ranks.rank <= ranks.relevant[ranks.query], ranks.place / ranks.rank, 0.0))
 
 
 def average_precision(ranks: Ranks) -> np.ndarray:
-    """The query's part of MAP, (b,)."""
+    """Return the query's part of MAP, (b,)."""
     return ranks._per_relevant(ranks.place / ranks.rank)
 
 
 def reciprocal_rank(ranks: Ranks) -> np.ndarray:
-    """The query's part of MRR, (b,)."""
+    """Return the query's part of MRR, (b,)."""
     return ranks._known(1 / ranks.first)
 
 
 def names(ks: Sequence[int], what: str = "all") -> tuple[str, ...]:
-    """Names of the metrics that `per_query` computes, in order."""
+    """Return names of the metrics that `per_query` computes, in order."""
     recalls = tuple(f"recall@{k}" for k in ks)
     if what == "recall":
         return (*recalls, "mrr")
@@ -122,7 +122,7 @@ def names(ks: Sequence[int], what: str = "all") -> tuple[str, ...]:
 
 
 def per_query(ranks: Ranks, ks: Sequence[int], what: str = "all") -> dict[str, np.ndarray]:
-    """All metrics at once, name to (b,).
+    """Return all metrics at once, name to (b,).
 
     Args:
         ranks: With all ranks for `what="all"`; the first rank of each query is enough for `what="recall"`.
@@ -153,7 +153,7 @@ class Table:
 
     @classmethod
     def empty(cls, count: int, columns: Sequence[str]) -> "Table":
-        """A table to `fill`."""
+        """Return a table to `fill`."""
         columns = (*columns, "first_rank", "relevant")
         return cls(*({name: np.empty(count) for name in columns} for _ in range(2)))
 

@@ -87,16 +87,16 @@ def open_set(
         labels: (N,) classes.
         scores: Of `"nearest"` (cosine of the nearest item), `"margin"` (minus that of the nearest item of another
             class), `"mean"` (of the `neighbors` nearest), `"normalized"` (minus the item's mean cosine to its nearest
-            items of other classes, which hubs have high) and `"density"` (log p under a flow head). Defaults to the
+            items of other classes, which hubs have high) and `"density"` (log p under a flow head). Default: the
             first four, and the last with `density`.
-        fpirs: False-positive identification rates to report at. Defaults to 0.1, 0.01, 0.001; those for which there are
+        fpirs: False-positive identification rates to report at. Default 0.1, 0.01, 0.001; those for which there are
             too few queries are left out, with a note.
-        neighbors: k of `"mean"` and `"normalized"`. Defaults to 5.
-        density: A `FlowDensity` of these vectors' images. Defaults to None.
-        folds: Defaults to 5.
-        resamples: Of the bootstrap over classes. Defaults to 200; 0 leaves intervals out.
-        seed: Of folds and bootstrap. Defaults to 0.
-        progress: Whether to show progress. Defaults to None: a bar in a terminal, lines in a log.
+        neighbors: k of `"mean"` and `"normalized"`. Default 5.
+        density: A `FlowDensity` of these vectors' images. Default None.
+        folds: Default 5.
+        resamples: Of the bootstrap over classes. Default 200; 0 leaves intervals out.
+        seed: Of folds and bootstrap. Default 0.
+        progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
     Returns:
         An `OpenSetReport`.

@@ -22,7 +22,7 @@ class Pairs:
         same: (P,) whether they are of one class.
         weights: (P,) how many pairs of the population each stands for; None, the default, for one.
         folds: (P,) fold of each pair in a list with folds; None, the default.
-        of: How many pairs of one class, and of two, there are in the population. Defaults to (0, 0): as many as listed.
+        of: How many pairs of one class, and of two, there are in the population. Default (0, 0): as many as listed.
     """
 
     first: np.ndarray
@@ -36,7 +36,7 @@ class Pairs:
         return len(self.first)
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
-        """(P,) cosines of the pairs, of unit rows (N, dim); computed in bounded memory."""
+        """Return (P,) cosines of the pairs, of unit rows (N, dim); computed in bounded memory."""
         found = np.empty(len(self), np.float32)
         step = max(1, _CELLS // embeddings.shape[1])
         for start in range(0, len(self), step):
@@ -46,13 +46,13 @@ class Pairs:
 
 
 def draw(classes: np.ndarray, groups: np.ndarray | None, most: int, seed: int = 0) -> Pairs:
-    """All pairs of items, or where there are too many a sample that is stratified by class.
+    """Return all pairs of items, or where there are too many a sample that is stratified by class.
 
     Args:
         classes: (N,) integers from 0.
         groups: (N,) integers: a pair of one class *and* one group (camera, style) is left out. None for no groups.
         most: Pairs of one class at most, and of two classes at most.
-        seed: Of the draw. Defaults to 0.
+        seed: Of the draw. Default 0.
     """
     rng = np.random.default_rng(seed)
     genuine = _genuine(classes, groups, most, rng)
@@ -67,7 +67,7 @@ def draw(classes: np.ndarray, groups: np.ndarray | None, most: int, seed: int = 
 def _genuine(
     classes: np.ndarray, groups: np.ndarray | None, most: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of one class: (first, second, weight); of each class, all or as many as its share of all pairs."""
+    """Return pairs of one class: (first, second, weight); of each class, all or as many as its share of all pairs."""
     order = np.argsort(classes, kind="stable")
     sizes = np.bincount(classes)
     starts = np.cumsum(sizes) - sizes
@@ -95,7 +95,7 @@ def _genuine(
 
 
 def _impostor(classes: np.ndarray, most: int, rng: np.random.Generator) -> tuple[tuple[np.ndarray, np.ndarray], int]:
-    """Pairs of two classes, ((first, second), how many there are): all, or each class as often as its share."""
+    """Return pairs of two classes, ((first, second), how many there are): all, or each class as often as its share."""
     items, sizes = len(classes), np.bincount(classes)
     of = (items * items - int((sizes.astype(np.int64) ** 2).sum())) // 2
     if of <= most and items * items <= 4 * most + 1024:
@@ -117,7 +117,7 @@ def _impostor(classes: np.ndarray, most: int, rng: np.random.Generator) -> tuple
 
 
 def read_pairs(path: str | os.PathLike[str], names: Sequence[str]) -> Pairs:
-    """A published list of pairs in the format of Labeled Faces in the Wild (`pairs.txt`).
+    """Return a published list of pairs in the format of Labeled Faces in the Wild (`pairs.txt`).
 
     The first line holds the number of folds and of pairs of each kind in a fold (or the number alone, for one fold).
     Then for each fold come lines `name  n1  n2` (two pictures of one person) and as many lines `name1  n1  name2  n2`.

@@ -198,7 +198,7 @@ def batch(
 
 
 def _cell(value: object, kind: str) -> object:
-    """A value as its column takes it."""
+    """Return a value as its column takes it."""
     if value is None:
         return None
     if kind == "json":

@@ -1,6 +1,6 @@
 """Who may find whom: the three protocols as one table of same-class pairs.
 
-Everything that a protocol decides concerns items of the query's own class: which of them count as right answers, and
+Everything that a protocol decides concerns items of the query's own class: which of them count as relevant, and
 which leave the gallery. All other items are wrong answers, always. So a protocol is the list of same-class items of a
 query, each marked as kept or left out.
 """
@@ -47,7 +47,7 @@ class Protocol:
 
     @functools.cached_property
     def gallery_class(self) -> np.ndarray:
-        """(N,) index into `classes`."""
+        """Return (N,) index into `classes`."""
         classes = np.empty(len(self.members), np.int64)
         classes[self.members] = np.repeat(np.arange(len(self.classes)), np.diff(self.starts))
         return classes
@@ -60,7 +60,7 @@ class Protocol:
         return result
 
     def left_out(self) -> np.ndarray:
-        """(Q,) how many items of its own class leave each query's gallery."""
+        """Return (Q,) how many items of its own class leave each query's gallery."""
         if self.query_groups is None or self.gallery_groups is None or self.name != "cross-group":
             return np.full(len(self.query_class), int(self.searches_itself))
         count = max(self.query_groups.max(), self.gallery_groups.max()) + 1
@@ -70,12 +70,12 @@ class Protocol:
         return np.where(kinds[place] == wanted, sizes[place], 0)
 
     def relevant(self) -> np.ndarray:
-        """(Q,) how many relevant items each query has."""
+        """Return (Q,) how many relevant items each query has."""
         result: np.ndarray = np.diff(self.starts)[self.query_class] - self.left_out()
         return result
 
     def same_class(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All same-class pairs of some queries.
+        """Return all same-class pairs of some queries.
 
         Args:
             rows: (b,) indices of queries.
@@ -109,7 +109,7 @@ def choose(
         gallery_labels: (N,), or None: the queries search among themselves.
         groups: (Q,) a second label (camera, style, font), or None.
         gallery_groups: (N,) or None.
-        name: Defaults to `"auto"`: `cross-group` when groups are given, else `query-gallery` when a gallery is given,
+        name: Default `"auto"`: `cross-group` when groups are given, else `query-gallery` when a gallery is given,
             else `leave-one-out`.
 
     Raises:
@@ -155,7 +155,7 @@ def checked(
     groups: ArrayLike | None,
     gallery_groups: ArrayLike | None,
 ) -> tuple[Any, ...]:
-    """The input of `evaluate`, checked: unit vectors, labels and groups of fitting length, and notes on what was done.
+    """Return the input of `evaluate`, checked: unit vectors, labels and groups that fit, and notes on what was done.
 
     Returns:
         (queries, labels, gallery, gallery_labels, groups, gallery_groups, notes); `gallery` is None when the queries

@@ -39,7 +39,7 @@ class Vectors:
         self.rounding = _ROUNDING + sum(float(np.abs(x - 1).max()) for x in (self._query_lengths, self._lengths))
 
     def pairs(self, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(n,) distances of n pairs of a query and an item."""
+        """Return (n,) distances of n pairs of a query and an item."""
         found = np.empty(len(queries))
         step = max(1, _PAIRS // self.queries.shape[1])
         for start in range(0, len(queries), step):
@@ -49,7 +49,7 @@ class Vectors:
         return distance(found)
 
     def rows(self, queries: np.ndarray) -> np.ndarray:
-        """(b, N) distances of b queries to all items."""
+        """Return (b, N) distances of b queries to all items."""
         found = np.empty((len(queries), len(self.gallery)))
         unit = self.queries[queries] / self._query_lengths[queries, None]
         for start in range(0, len(self.gallery), _GALLERY_ROWS):
@@ -59,7 +59,7 @@ class Vectors:
 
 
 def distance(cosine: np.ndarray) -> np.ndarray:
-    """Euclidean distance of unit vectors with this cosine.
+    """Return the Euclidean distance of unit vectors with this cosine.
 
     Example:
         >>> distance(np.array([1.0, 0.5, -1.0]))
@@ -90,19 +90,19 @@ class Block:
         return self.listed
 
     def pairs(self, position: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """(n,) distances of the queries at `position` to the items in `column`."""
+        """Return (n,) distances of the queries at `position` to the items in `column`."""
         items = column if self.listed is None else self.listed[position, column]
         return self.vectors.pairs(self.queries[position], items)
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
-        """(p, N) distances of the queries at `positions` to the items of all columns."""
+        """Return (p, N) distances of the queries at `positions` to the items of all columns."""
         if self.listed is None:
             return self.vectors.rows(self.queries[positions])
         shape = len(positions), self.scores.shape[1]
         return self.pairs(np.repeat(positions, shape[1]), np.tile(np.arange(shape[1]), shape[0])).reshape(shape)
 
     def bounds(self, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (n,) below which an item is certainly behind one of score `value`, and from which on nearer."""
+        """Return scores (n,) below which an item is certainly behind one of score `value`, and from which on nearer."""
         slack = self.vectors.rounding + TIE * distance(np.asarray(value, np.float64) - self.vectors.rounding)
         return (value - slack).astype(np.float32), (value + slack).astype(np.float32)
 
@@ -110,14 +110,14 @@ class Block:
 def positive_ranks(
     block: Block, position: np.ndarray, column: np.ndarray, kept: np.ndarray, first: bool = False
 ) -> metrics.Ranks:
-    """Ranks of the relevant items of a block of queries.
+    """Return ranks of the relevant items of a block of queries.
 
     Args:
         block: The scores.
         position: (n,) row in the scores of each same-class pair, ascending.
         column: (n,) its column.
         kept: (n,) whether it is relevant; the others have left the gallery.
-        first: Defaults to False. True computes only the best rank of each query.
+        first: Default False. True computes only the best rank of each query.
 
     Returns:
         The ranks, and how many irrelevant items tie with each relevant one.
@@ -168,7 +168,7 @@ def _settle(
     between: np.ndarray,
     same_columns: list[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many irrelevant items with scores in low..high are nearer than each relevant item or tie, and how many tie.
+    """Return how many irrelevant items scored low..high are nearer than each relevant one or tie, and how many tie.
 
     Args:
         block: The scores.
@@ -204,7 +204,7 @@ def _settle(
 
 
 def ends_within_a_tie(block: Block, position: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Rows of a block of lists whose last item may tie with the first, or with a relevant one.
+    """Return rows of a block of lists whose last item may tie with the first, or with a relevant one.
 
     What ties with it may go on past the end of such a list.
 
@@ -221,7 +221,7 @@ def ends_within_a_tie(block: Block, position: np.ndarray, column: np.ndarray) ->
 
 
 def _reaching(scores: np.ndarray, position: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """How many scores of its row reach each of the thresholds (t, n).
+    """Return how many scores of its row reach each of the thresholds (t, n).
 
     Row by row, because NumPy counts the true values of a contiguous vector many times faster than along an axis.
     """

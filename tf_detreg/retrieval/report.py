@@ -18,7 +18,7 @@ _LABELS |= {"nmi": "NMI", "ami": "AMI", "f1": "F1"}
 
 
 def label(metric: str) -> str:
-    """How a metric is written for people.
+    """Return how a metric is written for people.
 
     Example:
         >>> label("recall@10"), label("map@r")
@@ -97,17 +97,17 @@ class RetrievalReport:
 
     @property
     def recall(self) -> dict[int, float]:
-        """R@k by k."""
+        """Return R@k by k."""
         return self._by_k("recall@")
 
     @property
     def precision(self) -> dict[int, float]:
-        """Precision@k by k."""
+        """Return Precision@k by k."""
         return self._by_k("precision@")
 
     @property
     def map_at_r(self) -> float:
-        """MAP@R; NaN when it was not computed."""
+        """Return MAP@R; NaN when it was not computed."""
         return self.metrics.get("map@r", math.nan)
 
     def _by_k(self, prefix: str) -> dict[int, float]:
@@ -116,7 +116,7 @@ class RetrievalReport:
         }
 
     def to_dict(self) -> dict[str, object]:
-        """Plain dictionaries, lists, numbers and strings; numbers that are not known become None."""
+        """Return plain dictionaries, lists, numbers and strings; numbers that are not known become None."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["per_query"]
         if self.approximation:
@@ -125,11 +125,11 @@ class RetrievalReport:
         return result
 
     def to_json(self) -> str:
-        """JSON text of `to_dict`."""
+        """Return JSON text of `to_dict`."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def rows(self) -> list[dict[str, str]]:
-        """One row a metric: its name, its value in percent, its interval."""
+        """Return one row a metric: its name, its value in percent, its interval."""
         rows = []
         for name, value in self.metrics.items():
             low, high = self.intervals.get(name, (math.nan, math.nan))
@@ -138,7 +138,7 @@ class RetrievalReport:
         return rows
 
     def summary(self) -> str:
-        """A sentence: what was searched, how, and how sure the numbers are."""
+        """Return a sentence: what was searched, how, and how sure the numbers are."""
         text = f"{self.queries:,} queries of {self.classes:,} classes, {self.gallery:,} items, {self.protocol}, "
         text += f"{self.engine} search, {self.seconds:.1f} s."
         if self.queries_without_positives:
@@ -157,14 +157,14 @@ class RetrievalReport:
         return text
 
     def to_markdown(self) -> str:
-        """A Markdown table with a sentence and the notes under it."""
+        """Return A Markdown table with a sentence and the notes under it."""
         lines = ["| metric | % | 95 % interval |", "|---|---:|---:|"]
         lines += [f"| {row['metric']} | {row['%']} | {row['95 % interval']} |" for row in self.rows()]
         lines += ["", self.summary(), *(f"Note: {note}" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
     def to_table(self) -> "rich.console.Group":
-        """A table with the sentence and the notes under it, for `rich.print`."""
+        """Return a table with the sentence and the notes under it, for `rich.print`."""
         with extras.needed("Printing a table"):
             from rich.console import Group
             from rich.markup import escape

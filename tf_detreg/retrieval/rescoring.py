@@ -16,7 +16,7 @@ class Rescoring(abc.ABC):
 
     Args:
         gallery: (N, dim) float32 unit rows, which may lie on disk: only candidates are read.
-        rescored: Candidates of a query. Defaults to None: all, until `tune` finds how many are needed.
+        rescored: Candidates of a query. Default None: all, until `tune` finds how many are needed.
     """
 
     def __init__(self, gallery: np.ndarray, rescored: int | None = None):

@@ -68,7 +68,7 @@ def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, objec
 def load(
     folder: pathlib.Path, vectors: pathlib.Path, gallery: np.ndarray, facts: Mapping[str, Any]
 ) -> approximate.Calibrated | None:
-    """A tree that `save` wrote, or None where ScaNN is missing or of another version than the one that wrote it.
+    """Return a tree that `save` wrote, or None where ScaNN is missing or of another version than the one that wrote it.
 
     Args:
         folder: Holds the files.

@@ -59,12 +59,12 @@ def run(
         embeddings: (N, dim) float32 unit rows.
         classes: (N,) integers from 0.
         scores: Which of `SCORES`.
-        neighbors: k of `"mean"` and `"normalized"`. Defaults to 5.
+        neighbors: k of `"mean"` and `"normalized"`. Default 5.
         density: For `"density"`: from the rows of a gallery to the log-densities (N,) of all vectors, such as a
-            `FlowDensity`. Defaults to None.
-        folds: Defaults to 5.
-        seed: Of dealing classes into folds. Defaults to 0.
-        progress: Whether to show a progress bar; None shows it in a terminal. Defaults to False.
+            `FlowDensity`. Default None.
+        folds: Default 5.
+        seed: Of dealing classes into folds. Default 0.
+        progress: Whether to show a progress bar; None shows it in a terminal. Default False.
 
     Raises:
         ValueError: If there are fewer than two classes, or a score is unknown or lacks its `density`.
@@ -118,13 +118,13 @@ def query_scores(
     neighbors: int = 5,
     hubs: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """How much each query looks like one of a class in the gallery, larger is more.
+    """Return how much each query looks like one of a class in the gallery, larger is more.
 
     Args:
         cosines: (Q, K) of the nearest items, best first.
         labels: (Q, K) their classes.
         scores: Which of `SCORES`; `"density"` is passed over: it does not look at the gallery.
-        neighbors: k of `"mean"`. Defaults to 5.
+        neighbors: k of `"mean"`. Default 5.
         hubs: (Q, K) mean cosine of each item to its nearest items of other classes, for `"normalized"`.
 
     Returns:
@@ -158,7 +158,7 @@ def _densities(density: Callable[[np.ndarray], np.ndarray], gallery: np.ndarray,
 
 
 def _neighborhood(gallery: np.ndarray, classes: np.ndarray, neighbors: int) -> np.ndarray:
-    """(N,) mean cosine of each item to its nearest items of other classes."""
+    """Return (N,) mean cosine of each item to its nearest items of other classes."""
     depth = min(len(gallery) - 1, int(np.bincount(classes).max()) - 1 + neighbors)
     ids, cosines = exact.search(gallery, gallery, depth, np.arange(len(gallery)), False)
     other = classes[ids] != classes[:, None]
@@ -169,7 +169,7 @@ def _neighborhood(gallery: np.ndarray, classes: np.ndarray, neighbors: int) -> n
 def checked(
     embeddings: ArrayLike, labels: ArrayLike, name: str = "embeddings", of: str = "labels"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unit rows, class numbers from 0 and the sorted labels that they stand for."""
+    """Return unit rows, class numbers from 0 and the sorted labels that they stand for."""
     unit, _ = inputs.unit_rows(embeddings, name)
     labels = inputs.one_each(labels, len(unit), of, name)
     names, classes = np.unique(labels, return_inverse=True)

@@ -38,7 +38,7 @@ class Rate:
 
     @property
     def fnmr(self) -> float:
-        """1 − TAR, the false-reject or false-non-match rate."""
+        """Return 1 − TAR, the false-reject or false-non-match rate."""
         return 1.0 - self.tar
 
 
@@ -133,13 +133,13 @@ def verification(
     Args:
         embeddings: (N, dim) vectors.
         labels: (N,) classes. May be None with `pairs`: each item is then a class of its own for the intervals.
-        groups: (N,) a second label: camera, style, font. Pairs of one class and one group are left out. Defaults to
+        groups: (N,) a second label: camera, style, font. Pairs of one class and one group are left out. Default
             None.
-        pairs: Which pairs to compare, as `read_pairs` reads a published list. Defaults to None: by the labels.
-        fars: False-accept rates to report at. Defaults to 1e-1, 1e-2, …, 1e-6.
-        max_pairs: Of each kind. Defaults to 2 million.
-        resamples: Of the bootstrap. Defaults to 200; 0 leaves the intervals out.
-        seed: Of sample and bootstrap. Defaults to 0.
+        pairs: Which pairs to compare, as `read_pairs` reads a published list. Default None: by the labels.
+        fars: False-accept rates to report at. Default 1e-1, 1e-2, …, 1e-6.
+        max_pairs: Of each kind. Default 2 million.
+        resamples: Of the bootstrap. Default 200; 0 leaves the intervals out.
+        seed: Of sample and bootstrap. Default 0.
 
     Returns:
         A `VerificationReport`.
@@ -238,7 +238,7 @@ def _metrics(curve: curves.Roc, fars: Sequence[float]) -> dict[object, float]:
 def bootstrap(
     measure: Callable[[np.ndarray], Mapping[Any, float]], classes: int, resamples: int, seed: int
 ) -> dict[Any, tuple[float, float]]:
-    """95 % intervals of numbers by drawing classes with replacement.
+    """Return 95 % intervals of numbers by drawing classes with replacement.
 
     Args:
         measure: From how often each class was drawn, (C,), to the numbers by name; NaN where one is not defined.
@@ -261,7 +261,7 @@ def bootstrap(
 
 
 def _accuracy(scores: np.ndarray, pairs: pair_lists.Pairs) -> tuple[float, float] | None:
-    """Mean accuracy over folds with the threshold that is best on the other folds, and its standard error."""
+    """Return the mean accuracy over folds with the best threshold on the other folds, and its standard error."""
     if pairs.folds is None:
         return None
     found = []

@@ -38,9 +38,9 @@ def create_app(
 
     Args:
         model: What to serve.
-        gallery: What the page searches. Defaults to none: the page says how to add one.
-        settings: Limits. Defaults to `Settings()`.
-        grpc_address: Where to answer gRPC too while the application runs, such as `127.0.0.1:8500`. Defaults to None:
+        gallery: What the page searches. Default none: the page says how to add one.
+        settings: Limits. Default `Settings()`.
+        grpc_address: Where to answer gRPC too while the application runs, such as `127.0.0.1:8500`. Default None:
             nowhere.
 
     Returns:

@@ -37,9 +37,9 @@ class Batcher:
     Args:
         run: `inputs → outputs`, dictionaries of arrays whose first axis is the batch.
         pool: Threads that run it.
-        workers: Batches at a time. Defaults to 2.
-        most: Rows in a batch. A larger request is cut, so that none needs more memory than a batch. Defaults to 64.
-        waiting: Rows that may wait; more are refused. Defaults to 2048.
+        workers: Batches at a time. Default 2.
+        most: Rows in a batch. A larger request is cut, so that none needs more memory than a batch. Default 64.
+        waiting: Rows that may wait; more are refused. Default 2048.
         observe: Called with the rows of each batch.
     """
 
@@ -60,7 +60,7 @@ class Batcher:
         self.waiting = 0
 
     async def __call__(self, inputs: Arrays) -> Arrays:
-        """The outputs for this request's rows.
+        """Return the outputs for this request's rows.
 
         Raises:
             Overloaded: If too many rows wait already.
@@ -88,7 +88,7 @@ class Batcher:
         return request.done
 
     async def _work(self) -> None:
-        """A worker: it runs batches as long as requests wait."""
+        """Run batches, as a worker, as long as requests wait."""
         while self._queue:
             if self._idle < self._workers - 1 and self.waiting < self._most:
                 await asyncio.sleep(PAUSE)
@@ -97,7 +97,7 @@ class Batcher:
         self._idle += 1
 
     def _take(self) -> list[_Request]:
-        """Waiting requests that fit together, as many as fill one of the sizes; who gave up is dropped."""
+        """Return waiting requests that fit together, as many as fill one of the sizes; who gave up is dropped."""
         batch: list[_Request] = []
         rows, most = 0, max(size for size in SIZES if size <= max(1, min(self.waiting, self._most)))
         while self._queue:
@@ -131,7 +131,7 @@ class Batcher:
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """The rows of all parts, filled up to the next of the sizes; the outputs of the filling are never looked at."""
+    """Return the rows of all parts, filled up to the next of the sizes; outputs of the filling are never read."""
     rows = sum(map(len, parts))
     size = next((size for size in SIZES if size >= rows), rows) if rows else 0
     text = parts[0].dtype == object

@@ -80,7 +80,7 @@ def gunzip(body: bytes, limit: int) -> bytes:
 
 
 async def uploaded(headers: Headers, body: bytes) -> bytes:
-    """The one file of a `multipart/form-data` body; any other body is the file itself.
+    """Return the one file of a `multipart/form-data` body; any other body is the file itself.
 
     Raises:
         BadRequest: If the form is damaged, or does not hold exactly one file.

@@ -31,9 +31,9 @@ class Gallery:
 
     Args:
         index: A `index.Index`.
-        pictures: One an item: file names, or uint8 images `(N, H, W, 3)`. Defaults to the `path` in each item's
+        pictures: One an item: file names, or uint8 images `(N, H, W, 3)`. Default: the `path` in each item's
             metadata where there is one.
-        side: Largest side of a thumbnail in pixels. Defaults to 240.
+        side: Largest side of a thumbnail in pixels. Default 240.
 
     Raises:
         ValueError: If there is not one picture an item.
@@ -57,15 +57,15 @@ class Gallery:
         return len(self.ids)
 
     def thumbnail(self, item: int) -> bytes | None:
-        """A small JPEG of an item; None where there is no picture."""
+        """Return a small JPEG of an item; None where there is no picture."""
         return self._thumbnails[item] if 0 <= item < len(self._thumbnails) else None
 
     def picture(self, item: int) -> bytes | None:
-        """A JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
+        """Return A JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
         return jpeg(self._pictures[item], FULL_SIDE) if 0 <= item < len(self) else None
 
     def search(self, embeddings: np.ndarray, k: int) -> list[dict[str, Any]]:
-        """The k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
+        """Return the k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
         found = self.index.search(embeddings, k=min(k, len(self)))
         rows = zip(found.positions[0], found.scores[0], found.metadata[0], strict=True)
         matches = [{**self._summary(int(item), facts), "score": round(float(score), 4)} for item, score, facts in rows]
@@ -75,12 +75,12 @@ class Gallery:
         return matches
 
     def neighbors(self, item: int, k: int) -> list[dict[str, Any]]:
-        """The k nearest items of an item, without itself; one less than `MOST_NEIGHBORS` at most."""
+        """Return the k nearest items of an item, without itself; one less than `MOST_NEIGHBORS` at most."""
         found = self.search(self.index.embeddings[item][None], min(k + 1, MOST_NEIGHBORS))
         return [match for match in found if match["item"] != item][:k]
 
     def facts(self, item: int) -> dict[str, Any]:
-        """All that is known about an item, ready for JSON."""
+        """Return all that is known about an item, ready for JSON."""
         metadata = self.index.metadata(self.ids[item])
         others = {
             readable(str(key)): readable(str(value))[:1000]
@@ -95,7 +95,7 @@ class Gallery:
         }
 
     def samples(self, count: int) -> list[dict[str, Any]]:
-        """Some items with pictures, spread over the gallery."""
+        """Return some items with pictures, spread over the gallery."""
         shown = [item for item, picture in enumerate(self._thumbnails) if picture is not None]
         if len(shown) > count:
             shown = [shown[at * len(shown) // count] for at in range(count)]
@@ -124,7 +124,7 @@ def _shown(picture: str | os.PathLike[str] | np.ndarray, side: int) -> "Image.Im
 
 
 def jpeg(picture: str | os.PathLike[str] | np.ndarray | None, side: int) -> bytes | None:
-    """A picture as the model sees it, as a JPEG.
+    """Return a picture as the model sees it, as a JPEG.
 
     Args:
         picture: A file, or uint8 `(H, W, 3)`.

@@ -90,7 +90,7 @@ class _Service:
         self._predictor = predictor
 
     async def _answer(self, context: grpc.aio.ServicerContext, name: str, work: Callable[[], Awaitable[T]]) -> T:
-        """What `work` returns, or the gRPC error for what it raises; counted like an HTTP answer."""
+        """Return what `work` returns, or the gRPC error for what it raises; counted like an HTTP answer."""
         metrics, start = self._predictor.metrics, time.perf_counter()
         code, text = grpc.StatusCode.OK, ""
         try:
@@ -180,7 +180,7 @@ class _Models(_Service, model_service_pb2_grpc.ModelServiceServicer):
 
 
 def arrays(inputs: Any, specs: dict[str, Any], limit: int) -> Arrays:
-    """The inputs of a signature as arrays.
+    """Return the inputs of a signature as arrays.
 
     Args:
         inputs: `TensorProto`s by name.

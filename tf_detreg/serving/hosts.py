@@ -57,7 +57,7 @@ class Guard:
         return None
 
     def allows(self, host: bytes, address: str = "") -> bool:
-        """Whether a `Host` header names this server.
+        """Return whether a `Host` header names this server.
 
         Args:
             host: The header.

@@ -21,7 +21,7 @@ class Metrics:
         self.version = self._make(Gauge, "model_version", "The version that serves.")
 
     def text(self) -> bytes:
-        """The page that Prometheus reads."""
+        """Return the page that Prometheus reads."""
         return generate_latest(self.registry)
 
     def _make(self, kind: Any, name: str, text: str, labels: Sequence[str] = (), **settings: Any) -> Any:

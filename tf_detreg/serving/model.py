@@ -43,7 +43,7 @@ class Version:
         self._warm_up(tf.io.encode_png(tf.zeros((8, 8, 3), tf.uint8)).numpy())
 
     def _read_definitions(self, file: pathlib.Path) -> dict[str, Any]:
-        """TensorFlow's own descriptions of the signatures (`SignatureDef`), by name."""
+        """Return TensorFlow's descriptions of the signatures (`SignatureDef`), by name."""
         from tensorflow.core.protobuf import saved_model_pb2
 
         content = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -51,23 +51,23 @@ class Version:
         return {name: known[name] for name in self.signatures}
 
     def inputs(self, signature: str) -> dict[str, Any]:
-        """Tensor specs of a signature's inputs, by name."""
+        """Return tensor specs of a signature's inputs, by name."""
         result: dict[str, Any] = self.signatures[signature].structured_input_signature[1]
         return result
 
     def outputs(self, signature: str) -> dict[str, Any]:
-        """Tensor specs of a signature's outputs, by name."""
+        """Return tensor specs of a signature's outputs, by name."""
         result: dict[str, Any] = self.signatures[signature].structured_outputs
         return result
 
     def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The signature's outputs for a batch."""
+        """Return the signature's outputs for a batch."""
         specs = self.inputs(signature)
         tensors = {name: self._constant(value, specs[name].dtype) for name, value in inputs.items()}
         return {name: value.numpy() for name, value in self.signatures[signature](**tensors).items()}
 
     def _warm_up(self, picture: bytes) -> None:
-        """Runs each signature once, which optimises its graph and takes a second or more, and then at the sizes of
+        """Run each signature once, which optimises its graph and takes a second or more, and then at the sizes of
         batches, two at a time as the server does: no request waits for it, and memory grows now rather than later."""
         for signature in self.signatures:
             self.run(signature, self._blank(signature, 1, picture))

@@ -37,7 +37,7 @@ class Predictor:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Threads for the model, and others for JSON and search, so that neither starves the other."""
+        """Run threads for the model, and others for JSON and search, so that neither starves the other."""
         self._model_threads = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="model")
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="work")
         self._batchers.clear()
@@ -52,7 +52,7 @@ class Predictor:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a function that would hold up other requests here."""
+        """Return the result of a function that would hold up other requests here."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def by_size(self, size: int, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -60,11 +60,11 @@ class Predictor:
         return function(*arguments) if size < SMALL else await self.in_thread(function, *arguments)
 
     def version(self, name: str, number: int | None = None) -> Version:
-        """The version that answers for a model.
+        """Return the version that answers for a model.
 
         Args:
             name: The model.
-            number: A version of it. Defaults to the one that serves, for which some clients write 0.
+            number: A version of it. Default: the one that serves, for which some clients write 0.
 
         Raises:
             Problem: 404, if it is not served here.
@@ -76,7 +76,7 @@ class Predictor:
         return version
 
     async def run(self, version: Version, signature: str, inputs: Arrays) -> Arrays:
-        """The outputs of a signature.
+        """Return the outputs of a signature.
 
         Args:
             version: From `version`.
@@ -109,7 +109,7 @@ class Predictor:
         return outputs
 
     async def _pixels(self, version: Version, inputs: Arrays) -> int:
-        """What the encoded images among the inputs are going to be as pixels, which their bytes say nothing about.
+        """Return how many pixels the encoded images among the inputs are going to be; their bytes do not tell.
 
         Raises:
             Problem: 413, if that is too much for one request.
@@ -126,7 +126,7 @@ class Predictor:
         return found
 
     def waiting(self) -> int:
-        """Rows that wait for the model."""
+        """Return rows that wait for the model."""
         return sum(batcher.waiting for batcher in self._batchers.values())
 
     async def _watch(self) -> None:

@@ -94,7 +94,7 @@ class LimitedProtocol(H11Protocol):
             self._refuse(400, f"The body is no valid HTTP, or comes in chunks of fewer than {LEAST_CHUNK} bytes.")
 
     def _is_too_large(self, data: bytes) -> bool:
-        """Whether a header is, before any of it is parsed."""
+        """Return whether a header is, before any of it is parsed."""
         most = self._settings.max_header
         begun = self.conn.trailing_data[0] + data[: most + 4]
         return len(begun) > most and _HEADER_END.search(begun) is None

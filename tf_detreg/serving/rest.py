@@ -37,7 +37,7 @@ class Rest:
         self._predictor = predictor
 
     def routes(self, wrap: Callable[..., Any]) -> list[Route]:
-        """Starlette's routes; `wrap(function, name)` makes an endpoint of a function."""
+        """Return Starlette's routes; `wrap(function, name)` makes an endpoint of a function."""
         predict, status, metadata = (wrap(getattr(self, name), name) for name in ("predict", "status", "metadata"))
         made = []
         for of in ("/v1/models/{model:servable}", "/v1/models/{model:servable}/versions/{version:servable}"):
@@ -49,7 +49,7 @@ class Rest:
         return made
 
     async def predict(self, request: Request) -> Response:
-        """The outputs of a signature for rows (`instances`) or columns (`inputs`)."""
+        """Return the outputs of a signature for rows (`instances`) or columns (`inputs`)."""
         version = self._version(request)
         async with body_of(request, self._predictor.settings.max_body, self._predictor.bodies) as body:
             signature, inputs, rows = await self._predictor.by_size(len(body), _read, body, version)
@@ -60,13 +60,13 @@ class Rest:
             )
 
     async def status(self, request: Request) -> Response:
-        """Which version is available."""
+        """Return which version is available."""
         version = self._version(request)
         state = {"version": str(version.number), "state": "AVAILABLE"}
         return JSONResponse({"model_version_status": [state | {"status": {"error_code": "OK", "error_message": ""}}]})
 
     async def metadata(self, request: Request) -> Response:
-        """Names, types and shapes of what each signature takes and gives."""
+        """Return names, types and shapes of what each signature takes and gives."""
         version = self._version(request)
         signatures = {
             name: json_format.MessageToDict(
@@ -85,7 +85,7 @@ class Rest:
 
 
 def _read(body: bytes, version: Version) -> tuple[str, dict[str, np.ndarray], bool]:
-    """Signature, inputs and whether they came as rows, of a predict request."""
+    """Return signature, inputs and whether they came as rows, of a predict request."""
     signature, content, rows = wire.parse(body)
     if signature not in version.signatures:
         raise BadRequest(f'Serving signature name: "{signature[:100]}" not found in signature def')

@@ -40,7 +40,7 @@ class Search:
         self._refuse_other_gallery()
 
     def routes(self, wrap: Callable[..., Any]) -> list[Route]:
-        """Starlette's routes; `wrap(function, name)` makes an endpoint of a function."""
+        """Return Starlette's routes; `wrap(function, name)` makes an endpoint of a function."""
         neighbors = wrap(self.neighbors, "neighbors")
         return [
             Route("/", wrap(self.show_page, "page"), methods=["GET"]),
@@ -54,7 +54,7 @@ class Search:
         ]
 
     async def search(self, request: Request) -> Response:
-        """The nearest items of an image file, which is the body or the one file of a form."""
+        """Return the nearest items of an image file, which is the body or the one file of a form."""
         gallery, k = self._searched(), _count(request)
         start = time.perf_counter()
         content = np.empty(1, object)
@@ -73,7 +73,7 @@ class Search:
         return JSONResponse({"matches": matches, "milliseconds": _milliseconds(start)})
 
     async def neighbors(self, request: Request) -> Response:
-        """The nearest items of an item, without itself."""
+        """Return the nearest items of an item, without itself."""
         gallery, k = self._searched(), _count(request)
         start, item = time.perf_counter(), _item(request, gallery)
         matches = await self._predictor.in_thread(gallery.neighbors, item, k)
@@ -81,22 +81,22 @@ class Search:
         return JSONResponse({"item": facts, "matches": matches, "milliseconds": _milliseconds(start)})
 
     async def item(self, request: Request) -> Response:
-        """All that is known about an item."""
+        """Return all that is known about an item."""
         gallery = self._shown()
         return JSONResponse(gallery.facts(_item(request, gallery)))
 
     async def thumbnail(self, request: Request) -> Response:
-        """A small picture of an item."""
+        """Return a small picture of an item."""
         gallery = self._shown()
         return _jpeg(gallery.thumbnail(_item(request, gallery)))
 
     async def picture(self, request: Request) -> Response:
-        """A large picture of an item."""
+        """Return a large picture of an item."""
         gallery = self._shown()
         return _jpeg(await self._predictor.in_thread(gallery.picture, _item(request, gallery)))
 
     async def about(self, request: Request) -> Response:
-        """What the page says of itself, and where it starts."""
+        """Return what the page says of itself, and where it starts."""
         version, gallery = self._predictor.model.current, self._gallery
         about = {"model": self._predictor.model.name, "version": version.number}
         about["max_body"] = self._predictor.settings.max_body
@@ -105,7 +105,7 @@ class Search:
         return JSONResponse(about)
 
     async def show_page(self, request: Request) -> Response:
-        """The page itself, which loads nothing from elsewhere."""
+        """Return the page itself, which loads nothing from elsewhere."""
         headers = {"Content-Security-Policy": self._policy, "Referrer-Policy": "no-referrer"}
         return Response(self._page, media_type="text/html", headers=headers)
 
@@ -137,7 +137,7 @@ class Search:
 
 
 def _page() -> tuple[str, str]:
-    """The page and the policy that lets nothing run in it but its own style and script."""
+    """Return the page and the policy that lets nothing run in it but its own style and script."""
     page, policy = (HERE / "page.html").read_text(encoding="utf-8"), "default-src 'none'; "
     for tag, file in (("style", "page.css"), ("script", "page.js")):
         text = (HERE / file).read_text(encoding="utf-8")
@@ -155,7 +155,7 @@ def _jpeg(content: bytes | None) -> Response:
 
 
 def _item(request: Request, gallery: Gallery) -> int:
-    """The number of an item from the path."""
+    """Return the number of an item from the path."""
     text = request.path_params["item"]
     if not re.fullmatch("[0-9]{1,12}", text) or int(text) >= len(gallery):
         raise Problem(404, f"There is no such item. There are {len(gallery)}, numbered from 0.")

@@ -43,17 +43,17 @@ def serve(
 
     Args:
         directory: The model's folder, with numbered versions, from `export.saved_model`.
-        index: A `index.Index`, or the folder of a saved one, for the search page. Defaults to none.
-        name: The model's name in the API. Defaults to the folder's.
-        pictures: What to show of the index's items: file names, or uint8 images. Defaults to `path` in their metadata.
-        host: Address to listen on. Defaults to `127.0.0.1`: this machine alone.
-        port: Defaults to 8501, TensorFlow Serving's REST port.
-        grpc_port: For gRPC; 0 for none. Defaults to 8500, TensorFlow Serving's, where that port is free.
-        allowed_hosts: Names under which clients reach the server, as in `Settings`; its address is always one. Defaults
-            to `host`, the loopback names and, where `host` is not a loopback address, this machine's name.
-        cors_origins: Origins whose pages may read the answers, as in `Settings`. Defaults to none.
-        max_body: Bytes of a request. Defaults to 32 MB.
-        timeout: Seconds until a request is given up. Defaults to 30.
+        index: A `index.Index`, or the folder of a saved one, for the search page. Default none.
+        name: The model's name in the API. Default: the folder's.
+        pictures: What to show of the index's items: file names, or uint8 images. Default `path` in their metadata.
+        host: Address to listen on. Default `127.0.0.1`: this machine alone.
+        port: Default 8501, TensorFlow Serving's REST port.
+        grpc_port: For gRPC; 0 for none. Default 8500, TensorFlow Serving's, where that port is free.
+        allowed_hosts: Names under which clients reach the server, as in `Settings`; its address is always one. Default
+            `host`, the loopback names and, where `host` is not a loopback address, this machine's name.
+        cors_origins: Origins whose pages may read the answers, as in `Settings`. Default none.
+        max_body: Bytes of a request. Default 32 MB.
+        timeout: Seconds until a request is given up. Default 30.
 
     Raises:
         ValueError: If the folder holds no model, or the index was made by another one.
@@ -91,7 +91,7 @@ def serve(
 
 
 def http_config(app: "ASGIApp", settings: Settings, **options: Any) -> "uvicorn.Config":
-    """uvicorn's configuration for the application, with the limits that belong to connections.
+    """Return uvicorn's configuration for the application, with the limits that belong to connections.
 
     Args:
         app: From `create_app`.
@@ -120,7 +120,7 @@ def http_config(app: "ASGIApp", settings: Settings, **options: Any) -> "uvicorn.
 
 
 def host_names(host: str) -> list[str]:
-    """The names that a `Host` header may have where the server listens on `host`.
+    """Return the names that a `Host` header may have where the server listens on `host`.
 
     Example:
         >>> host_names("127.0.0.1")
@@ -137,12 +137,12 @@ def host_names(host: str) -> list[str]:
 
 
 def _bracketed(host: str) -> str:
-    """An address as it stands in a URL."""
+    """Return an address as it stands in a URL."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _grpc_address(host: str, port: int | None) -> str | None:
-    """Where gRPC is answered; None for nowhere.
+    """Return where gRPC is answered; None for nowhere.
 
     Raises:
         OSError: If a port that was asked for is taken.

@@ -13,25 +13,25 @@ class Settings:
     """Limits of the server.
 
     Args:
-        max_body: Bytes of a request, also after decompression. Defaults to 32 MB.
-        max_bodies: Bytes of all requests that are read or answered at a time (then 503). Defaults to 256 MB.
+        max_body: Bytes of a request, also after decompression. Default 32 MB.
+        max_bodies: Bytes of all requests that are read or answered at a time (then 503). Default 256 MB.
         max_pixels: Pixels that the encoded images of one request declare together (then 413), and that are decoded at
-            a time: further requests wait. Defaults to 256 million.
-        timeout: Seconds until a request is given up. Defaults to 30.
-        batch_rows: Rows that run together. Defaults to 64.
-        waiting_rows: Rows that may wait (then the answer is 503) and rows of one request (then 413). Defaults to 2048.
-        workers: Model calls at a time. Defaults to 2.
-        poll: Seconds between looks for another version; 0 for none. Defaults to 5.
-        max_header: Bytes of a request's header (then 431). Defaults to 16 KiB.
-        max_fields: Fields of a request's header (then 431). Defaults to 100.
-        header_timeout: Seconds in which a header must be complete (then 408). Defaults to 10.
-        keep_alive: Seconds until an idle connection is closed. Defaults to 15.
-        max_connections: Connections at a time (then 503). Defaults to 512.
+            a time: further requests wait. Default 256 million.
+        timeout: Seconds until a request is given up. Default 30.
+        batch_rows: Rows that run together. Default 64.
+        waiting_rows: Rows that may wait (then the answer is 503) and rows of one request (then 413). Default 2048.
+        workers: Model calls at a time. Default 2.
+        poll: Seconds between looks for another version; 0 for none. Default 5.
+        max_header: Bytes of a request's header (then 431). Default 16 KiB.
+        max_fields: Fields of a request's header (then 431). Default 100.
+        header_timeout: Seconds in which a header must be complete (then 408). Default 10.
+        keep_alive: Seconds until an idle connection is closed. Default 15.
+        max_connections: Connections at a time (then 503). Default 512.
         allowed_hosts: Names that the `Host` header may have, without a port: `"*.example.com"` stands for every
             subdomain, `"*"` for any name. Other names are refused: a web page could otherwise read the gallery by
-            letting its own name resolve to this machine (DNS rebinding). Defaults to the loopback names.
-        cors_origins: Origins such as `"https://example.com"` whose pages may read the answers; `"*"` for all. Defaults
-            to none.
+            letting its own name resolve to this machine (DNS rebinding). Default: the loopback names.
+        cors_origins: Origins such as `"https://example.com"` whose pages may read the answers; `"*"` for all. Default
+            none.
 
     Raises:
         ValueError: If a limit is not positive, or `max_bodies` is less than `max_body`.

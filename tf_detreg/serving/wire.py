@@ -51,7 +51,7 @@ def parse(body: bytes) -> tuple[str, object, bool]:
 
 
 def arrays(content: Any, rows: bool, specs: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The inputs of a signature as arrays.
+    """Return the inputs of a signature as arrays.
 
     Args:
         content: What stood under `instances` or `inputs`.
@@ -80,7 +80,7 @@ def arrays(content: Any, rows: bool, specs: dict[str, Any]) -> dict[str, np.ndar
 
 
 def answer(outputs: dict[str, np.ndarray], rows: bool) -> bytes:
-    """The response to a predict request, in the format that the request had."""
+    """Return the response to a predict request, in the format that the request had."""
     finite = all(np.isfinite(value).all() for value in outputs.values() if value.dtype.kind == "f")
     dump = _dump if finite else _dump_any
     plain = {name: _plain(name, value) for name, value in outputs.items()}
@@ -93,7 +93,7 @@ def answer(outputs: dict[str, np.ndarray], rows: bool) -> bytes:
 
 
 def _loads(body: bytes) -> object:
-    """JSON by orjson, and what it refuses, such as `NaN`, by Python's slower parser."""
+    """Return JSON by orjson, and what it refuses, such as `NaN`, by Python's slower parser."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -121,7 +121,7 @@ def _dump(content: dict[str, Any]) -> bytes:
 
 
 def _dump_any(content: dict[str, Any]) -> bytes:
-    """The same with `NaN`, `Infinity` and `-Infinity`, which orjson writes as `null`."""
+    """Return the same with `NaN`, `Infinity` and `-Infinity`, which orjson writes as `null`."""
     return json.dumps(content, default=lambda value: value.tolist()).encode()
 
 
@@ -148,7 +148,7 @@ def _array(name: str, value: Any, spec: Any) -> np.ndarray:
 
 
 def _converted(name: str, made: np.ndarray, dtype: Any) -> np.ndarray:
-    """The numbers in the type that the signature takes; none becomes another or infinite on the way."""
+    """Return the numbers in the type that the signature takes; none becomes another or infinite on the way."""
     if dtype.is_integer and made.size and made.dtype.kind == "f":
         raise BadRequest(f"Input {name!r} must hold whole numbers.")
     if dtype.is_floating or dtype.is_integer:

@@ -82,7 +82,7 @@ def preset_size(config: RunConfig) -> int | tuple[int, int] | None:
 
 
 def check_batches(config: RunConfig, train: "ImageSet") -> None:
-    """Makes sure that the batches of a configuration hold what its loss compares.
+    """Make sure that the batches of a configuration hold what its loss compares.
 
     Args:
         config: The configuration.
@@ -115,7 +115,7 @@ def check_batches(config: RunConfig, train: "ImageSet") -> None:
 
 
 def build_embedder(config: RunConfig, image_size: int | tuple[int, int]) -> keras.Model:
-    """Backbone and main head as an untrained `keras.Sequential`, images → unit vectors."""
+    """Return backbone and main head as an untrained `keras.Sequential`, images → unit vectors."""
     size = height_width(image_size)
     backbone = build_backbone(config, size)
     return keras.Sequential([keras.Input((*size, 3)), backbone, _make("head", heads, config.head)], name="embedder")
@@ -143,13 +143,13 @@ def build_head(config: RunConfig, width: int) -> keras.Model:
 
 
 def head_on_features(embedder: keras.Model) -> keras.Model:
-    """The embedder's head alone, as a model from features to unit vectors. The layer is shared, not copied."""
+    """Return the embedder's head alone, as a model from features to unit vectors. The layer is shared, not copied."""
     backbone, head = split_embedder(embedder)
     return keras.Sequential([keras.Input((int(backbone.output_shape[-1]),)), head], name="head_on_features")
 
 
 def build_model(config: RunConfig, train: "ImageSet", embedder: keras.Model, steps: int) -> MetricModel:
-    """The compiled model of a run.
+    """Return the compiled model of a run.
 
     Args:
         config: The configuration.
@@ -175,7 +175,7 @@ def build_model(config: RunConfig, train: "ImageSet", embedder: keras.Model, ste
 
 
 def parts(config: RunConfig) -> dict[str, type]:
-    """The classes that a configuration names, by where it names them.
+    """Return the classes that a configuration names, by where it names them.
 
     Raises:
         ValueError: For a name that does not exist.
@@ -206,7 +206,7 @@ def image_options(config: RunConfig) -> dict[str, Any]:
 
 
 def augmentation(config: RunConfig) -> keras.layers.Layer | None:
-    """The preprocessing layers of a configuration as one layer."""
+    """Return the preprocessing layers of a configuration as one layer."""
     layers = [_make("augment", keras.layers, part) for part in config.augment]
     return keras.Sequential(layers, name="augmentation") if layers else None
 
@@ -226,7 +226,7 @@ def _loss(part: Part, classes: int) -> Any:
 
 
 def _texts(part: Part, train: "ImageSet") -> dict[str, Any]:
-    """Language guidance takes one text embedding a class; a configuration says where they come from."""
+    """Return the texts of language guidance, one text embedding a class; a configuration says where they come from."""
     if not isinstance(part.get("texts"), str):
         return {}
     if part["texts"] in texts.SOURCES:
@@ -242,7 +242,7 @@ def _texts(part: Part, train: "ImageSet") -> dict[str, Any]:
 
 
 def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
-    """The optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
+    """Return the optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
     given: dict[str, Any] = FROM_SCRATCH if config.backbone["name"] == "small_cnn" else {}
     options: dict[str, Any] = {"steps": steps * config.epochs, **given, **config.optimizer}
     try:
@@ -265,9 +265,9 @@ def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
         raise ValueError(f"`optimizer`: training.optimizer does not take these arguments: {error}") from error
 
 
-def _make(field: str, room: "ModuleType", part: Part, label: str | None = None, **more: Any) -> Any:
-    """Makes the thing that a table describes; heads get their group's name."""
-    kind = _find(field, room, part["name"])
+def _make(field: str, package: "ModuleType", part: Part, label: str | None = None, **more: Any) -> Any:
+    """Make the thing that a table describes; heads get their group's name."""
+    kind = _find(field, package, part["name"])
     options = {key: value for key, value in part.items() if key != "name"} | more
     if field in ("head", "rival"):
         options["name"] = label or "head"
@@ -277,19 +277,19 @@ def _make(field: str, room: "ModuleType", part: Part, label: str | None = None, 
         raise ValueError(f"`{field}`: {part['name']} does not take these arguments: {error}") from error
 
 
-def _find(field: str, room: "ModuleType", name: str) -> Any:
-    kind = getattr(room, name, None)
+def _find(field: str, package: "ModuleType", name: str) -> Any:
+    kind = getattr(package, name, None)
     if not isinstance(kind, type):
-        known = [key for key, value in vars(room).items() if isinstance(value, type)]
+        known = [key for key, value in vars(package).items() if isinstance(value, type)]
         near = difflib.get_close_matches(name, known, n=3) or known[:12]
         raise checks.invalid(
-            field, f"be a class of {room.__name__}", checks.shown(name), f"Near are: {', '.join(near)}."
+            field, f"be a class of {package.__name__}", checks.shown(name), f"Near are: {', '.join(near)}."
         )
     return kind
 
 
 def data_facts(splits: Any) -> dict[str, Any]:
-    """Sizes and a fingerprint of the data, so that a run does not go on with other images."""
+    """Return sizes and a fingerprint of the data, so that a run does not go on with other images."""
     import hashlib
 
     facts = {}

@@ -17,7 +17,7 @@ _NOTES = "notes"
 
 
 def state_of(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every variable of a compiled model by a stable name: weights, dropout's random states, optimizer.
+    """Return every variable of a compiled model by a stable name: weights, dropout's random states, optimizer.
 
     `.keras` files leave the states of random generators out, so a run resumed from one draws other dropout masks.
     """
@@ -31,7 +31,7 @@ def state_of(model: keras.Model) -> dict[str, keras.Variable]:
 def save(
     model: keras.Model, directory: str | os.PathLike[str], epoch: int, notes: dict[str, Any], keep: int = 2
 ) -> pathlib.Path:
-    """Writes `epoch-NNNN.npz` atomically and removes all but the newest `keep` checkpoints.
+    """Write `epoch-NNNN.npz` atomically and removes all but the newest `keep` checkpoints.
 
     Args:
         model: A compiled model whose optimizer is built.
@@ -54,7 +54,7 @@ def save(
 
 
 def restore(model: keras.Model, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Puts a checkpoint's state into a model of the same making.
+    """Put a checkpoint's state into a model of the same making.
 
     Returns:
         The notes, with `epoch`.
@@ -91,18 +91,18 @@ def _damaged(path: str | os.PathLike[str], what: str) -> ValueError:
 
 
 def checkpoints(directory: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """The checkpoints of a folder, oldest first."""
+    """Return the checkpoints of a folder, oldest first."""
     found = {path: _NAME.fullmatch(path.name) for path in pathlib.Path(directory).glob("epoch-*.npz")}
     numbers = {path: int(match[1]) for path, match in found.items() if match}
     return sorted(numbers, key=numbers.__getitem__)
 
 
 def _readable(values: np.ndarray) -> np.ndarray:
-    """bfloat16, which NumPy writes and cannot read, as float32, which holds all of it."""
+    """Return bfloat16, which NumPy writes and cannot read, as float32, which holds all of it."""
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
 def _all_variables(model: keras.Model) -> list[keras.Variable]:
-    """Weights and random states, without the running means of metrics, which start anew each epoch."""
+    """Return weights and random states, without the running means of metrics, which start anew each epoch."""
     metrics = {id(variable) for metric in model.metrics for variable in metric.variables}
     return [variable for variable in model.variables if id(variable) not in metrics]

@@ -16,7 +16,7 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def claimed(directory: pathlib.Path) -> Iterator[None]:
-    """Makes a directory, and keeps other processes from training in it while the block runs.
+    """Make a directory, and keeps other processes from training in it while the block runs.
 
     The lock is the operating system's, on a file in the directory: a killed process holds nothing back. Where the
     system or the disk knows no locks, the block runs without one. Folders that were made here and stay empty are
@@ -66,7 +66,7 @@ def _locked(directory: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(path: pathlib.Path) -> int:
-    """The lock file, open and locked.
+    """Return the lock file, open and locked.
 
     Raises:
         BlockingIOError: If it is locked already.

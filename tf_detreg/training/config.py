@@ -17,8 +17,8 @@ Part = dict[str, Any]
 class RunConfig:
     """The configuration of `training.train`.
 
-    Parts such as `head` and `loss` are tables: `name` is the class or function in its room, the rest its arguments. A
-    bare name may stand for a table without arguments.
+    Parts such as `head` and `loss` are tables: `name` is the class or function in its package, the rest its arguments.
+    A bare name may stand for a table without arguments.
 
     Args:
         data: `"glyphs"`, `"digits"`, a folder that holds one folder of images a class, or a `.csv` file. As a table,
@@ -44,7 +44,7 @@ class RunConfig:
         epochs: Passes over the training set. Default 20.
         optimizer: Arguments of `training.optimizer`, with `warmup_epochs`, `backbone_delay_epochs` and
             `decay_every_epochs` in place of numbers of steps. Default: that function's, but for
-            `small_cnn`, which starts from nothing, `backbone_rate` 1e-2 and `clipnorm` 1.0. `clipnorm = 0`
+            `small_cnn`, which starts from scratch, `backbone_rate` 1e-2 and `clipnorm` 1.0. `clipnorm = 0`
             is no clipping.
         unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
         health: Whether `callbacks.Health` watches some 512 training images of whole classes: the columns `health_*` of
@@ -138,7 +138,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """From a mapping, as read from a file.
+        """Return the configuration of a mapping, as read from a file.
 
         Raises:
             ValueError: For a key that does not exist, with the nearest one that does.
@@ -153,7 +153,7 @@ class RunConfig:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "RunConfig":
-        """From a `.toml` or `.json` file; a run's `config.json` will do.
+        """Load a `.toml` or `.json` file; a run's `config.json` will do.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -174,7 +174,7 @@ class RunConfig:
             raise ValueError(f"{path}: {error}") from error
 
     def replace(self, **changes: Any) -> "RunConfig":
-        """A copy with some entries changed.
+        """Return a copy with some entries changed.
 
         Example:
             >>> RunConfig().replace(epochs=5, head="Linear").head
@@ -185,13 +185,13 @@ class RunConfig:
         return type(self).from_dict({**dataclasses.asdict(self), **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Return the entries as plain JSON values."""
         result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return result
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two nested mappings, one line an entry.
+    """Return what differs between two nested mappings, one line an entry.
 
     Example:
         >>> differences({"epochs": 3, "head": {"dim": 64}}, {"epochs": 5, "head": {"dim": 64}})
@@ -208,7 +208,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def _named(field: str, value: Any) -> Part:
-    """A part with a name; `"ProxyAnchor"` means `{"name": "ProxyAnchor"}`."""
+    """Return a part with a name; `"ProxyAnchor"` means `{"name": "ProxyAnchor"}`."""
     if isinstance(value, str) and value:
         return {"name": value}
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

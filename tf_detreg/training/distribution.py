@@ -27,7 +27,7 @@ class Place:
     chief: bool = True
 
     def distribute(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-        """Global batches as this place's replicas consume them, epoch after epoch without end.
+        """Return global batches as this place's replicas consume them, epoch after epoch without end.
 
         Each process draws the same batches and takes its own rows. TensorFlow's automatic sharding would deal whole
         batches to the processes instead, and a global batch would then hold other classes than planned.
@@ -38,7 +38,7 @@ class Place:
 
 
 def open_place(name: str) -> Place:
-    """The place that a configuration names. Call it before anything else runs on TensorFlow.
+    """Return the place that a configuration names. Call it before anything else runs on TensorFlow.
 
     Args:
         name: `""`: TensorFlow's current strategy, which is this process alone unless a scope says otherwise;
@@ -59,7 +59,7 @@ def open_place(name: str) -> Place:
 
 
 def _is_first() -> bool:
-    """Whether `TF_CONFIG` makes this process the chief."""
+    """Return whether `TF_CONFIG` makes this process the chief."""
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         kind, index = config["task"]["type"], int(config["task"]["index"])
@@ -74,7 +74,7 @@ def _is_first() -> bool:
 
 
 def _own_rows(dataset: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
-    """For each global batch, the rows of each replica of this process in turn; uneven where they must be."""
+    """Yield, for each global batch, the rows of each replica of this process in turn; uneven where they must be."""
     replicas = context.num_replicas_in_sync
     local = replicas // context.num_input_pipelines
     first = context.input_pipeline_id * local

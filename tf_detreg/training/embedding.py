@@ -27,7 +27,7 @@ class Embedded(NamedTuple):
 def embed(
     embedder: keras.Model, image_set: "ImageSet", batch_size: int = 128, progress: bool | None = None
 ) -> Embedded:
-    """Embeds every image of a set once, in index order; images that cannot be read are left out.
+    """Embed every image of a set once, in index order; images that cannot be read are left out.
 
     Args:
         embedder: images → embeddings.

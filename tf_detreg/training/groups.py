@@ -74,7 +74,7 @@ class GroupMap(keras.optimizers.OptimizerMap):
         return [self.head] if isinstance(self.head, keras.layers.Layer) else []
 
     def _is_named(self, variable: keras.Variable) -> bool:
-        """Whether a layer on the variable's path has the name that was given for the head."""
+        """Return whether a layer on the variable's path has the name that was given for the head."""
         if isinstance(self.head, keras.layers.Layer) or not self.head:
             return False
         return re.fullmatch(rf"(.*/)?({self.head})(_[^/]*)?/.*", variable.path) is not None

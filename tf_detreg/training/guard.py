@@ -61,11 +61,11 @@ class NaNGuard(keras.callbacks.Callback):
             self._take_snapshot()
 
     def _state(self) -> list[keras.Variable]:
-        """Weights, and the optimizer's averages, which a NaN spoils too."""
+        """Return weights, and the optimizer's averages, which a NaN spoils too."""
         return [*self.model.weights, *self.model.optimizer.variables]
 
     def _take_snapshot(self) -> None:
-        """Keeps the weights if they are good. A NaN in them need not show in the terms: `relu` turns it into 0."""
+        """Keep the weights if they are good. A NaN in them need not show in the terms: `relu` turns it into 0."""
         values = [variable.numpy() for variable in self._state()]
         if all(np.isfinite(value).all() for value in values if tf.as_dtype(value.dtype).is_floating):
             self._good, self._good_at = values, self._seen

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def mean_cosine(embeddings: ArrayLike) -> float:
-    """Mean cosine similarity of different rows: near 0 for a spread-out set, 1 where all embeddings are one point.
+    """Return the mean cosine similarity of different rows: near 0 for a spread-out set, 1 where all are one point.
 
     Args:
         embeddings: `(N, dim)`, N of 2 or more.
@@ -29,7 +29,7 @@ def mean_cosine(embeddings: ArrayLike) -> float:
 
 
 def effective_rank(embeddings: ArrayLike) -> float:
-    """Number of directions that the embeddings really use: `exp(H)`, H the entropy of the covariance's spectrum.
+    """Return how many directions the embeddings use: `exp(H)`, H the entropy of the covariance's spectrum.
 
     Between 1 (a line; also where all points coincide) and the smaller of `N - 1` and `dim`.
 
@@ -76,14 +76,14 @@ def within_between_ratio(labels: ArrayLike, embeddings: ArrayLike) -> float:
 
 
 def active_triplets(labels: ArrayLike, embeddings: ArrayLike, margin: float = 0.2) -> float:
-    """Share of all triplets that a triplet loss still learns from: `d_ap - d_an + margin > 0`, Euclidean distance.
+    """Return the share of triplets that a triplet loss still learns from: `d_ap - d_an + margin > 0`, Euclidean.
 
     Counted by sorting, without an `N³` tensor. Not a number where the labels form no triplet.
 
     Args:
         labels: `(N,)`.
         embeddings: `(N, dim)`.
-        margin: Defaults to `0.2`.
+        margin: Default `0.2`.
 
     Example:
 
@@ -94,16 +94,16 @@ def active_triplets(labels: ArrayLike, embeddings: ArrayLike, margin: float = 0.
     distances = np.sqrt(np.maximum(2 - 2 * z @ z.T, 0))
     active = total = 0
     for anchor, row in enumerate(distances):
-        mates = labels == labels[anchor]
-        negatives = np.sort(row[~mates])
-        mates[anchor] = False
-        active += np.searchsorted(negatives, row[mates] + margin, side="left").sum()
-        total += mates.sum() * len(negatives)
+        positives = labels == labels[anchor]
+        negatives = np.sort(row[~positives])
+        positives[anchor] = False
+        active += np.searchsorted(negatives, row[positives] + margin, side="left").sum()
+        total += positives.sum() * len(negatives)
     return float(active / total) if total else float("nan")
 
 
 def proxies_never_hit(embeddings: ArrayLike, proxies: ArrayLike) -> float:
-    """Share of the proxies that are the nearest proxy of no embedding.
+    """Return the share of the proxies that are the nearest proxy of no embedding.
 
     Args:
         embeddings: `(N, dim)`; N should be well above the number of proxies, or many have no chance.
@@ -125,7 +125,7 @@ OVERLAP = 0.5
 
 
 def advice(measures: dict[str, float]) -> str | None:
-    """What to try, if the measures say that the embeddings have collapsed or died; otherwise `None`.
+    """Return what to try, if the measures say that the embeddings have collapsed or died; otherwise `None`.
 
     A high mean cosine alone is no collapse: what counts is whether classes still differ within the narrow cap that the
     embeddings fill, so `within_between_ratio` has a say.
@@ -154,13 +154,13 @@ def advice(measures: dict[str, float]) -> str | None:
 def measure(
     labels: ArrayLike, embeddings: ArrayLike, proxies: ArrayLike | None = None, margin: float = 0.2
 ) -> dict[str, float]:
-    """All measures of this page, by name.
+    """Return all measures of this page, by name.
 
     Args:
         labels: `(N,)`.
         embeddings: `(N, dim)`.
-        proxies: `(P, dim)`. Defaults to `None`: `proxies_never_hit` is left out.
-        margin: of the triplets. Defaults to `0.2`.
+        proxies: `(P, dim)`. Default `None`: `proxies_never_hit` is left out.
+        margin: of the triplets. Default `0.2`.
 
     Raises:
         ValueError: if there are fewer than two embeddings, or labels do not fit.
@@ -199,11 +199,11 @@ class Health(keras.callbacks.Callback):
     Args:
         images: a sample of the training images, `(N, H, W, 3)`: some hundred are plenty.
         labels: their classes, `(N,)`.
-        prefix: of the names. Defaults to `"health_"`.
-        margin: of the triplets. Defaults to `0.2`.
-        batch_size: Defaults to `128`.
+        prefix: of the names. Default `"health_"`.
+        margin: of the triplets. Default `0.2`.
+        batch_size: Default `128`.
         settle: optimizer steps without warnings at the start: until the moving averages of batch normalisation have
-            caught up, a net from scratch does send all images to nearly one point at inference. Defaults to `300`.
+            caught up, a net from scratch does send all images to nearly one point at inference. Default `300`.
 
     Attributes:
         warned: epochs with a warning, counted from 1.
@@ -245,12 +245,12 @@ class Health(keras.callbacks.Callback):
 
     @classmethod
     def of(cls, image_set: "ImageSet", size: int = 512, seed: int = 0, **options: Any) -> "Health":
-        """A callback that watches some whole classes of a `datasets.ImageSet`.
+        """Return a callback that watches some whole classes of a `datasets.ImageSet`.
 
         Args:
             image_set: the training images.
-            size: number of images, about. Defaults to `512`.
-            seed: of the choice of classes. Defaults to `0`.
+            size: number of images, about. Default `512`.
+            seed: of the choice of classes. Default `0`.
             **options: as for `Health`.
         """
         order = np.random.default_rng(seed).permutation(int(image_set.labels.max()) + 1)
@@ -278,7 +278,7 @@ class Health(keras.callbacks.Callback):
             warnings.warn(f"Epoch {epoch + 1}: {hint}", RuntimeWarning, stacklevel=2)
 
     def measure(self) -> dict[str, float]:
-        """The measures of the model as it is."""
+        """Return the measures of the model as it is."""
         embedder: Any = getattr(self.model, "embedder", self.model)
         steps = range(0, len(self.images), self.batch_size)
         parts = [embedder(self.images[i : i + self.batch_size], training=False) for i in steps]
@@ -289,7 +289,7 @@ class Health(keras.callbacks.Callback):
 
 
 def _unit(vectors: ArrayLike) -> np.ndarray:
-    """Rows of length 1 in float64; zero rows stay."""
+    """Return rows of length 1 in float64; zero rows stay."""
     vectors = np.asarray(vectors, dtype=np.float64)
     result: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return result

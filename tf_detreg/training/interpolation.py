@@ -1,4 +1,4 @@
-"""Feature interpolation: points between a sample and its nearest class mates, where the map should be smooth too."""
+"""Feature interpolation: points between a sample and its nearest positives, where the map should be smooth too."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from tf_detreg.shapes import Shape
 class Interpolation(keras.layers.Layer):
     r"""`z̃_i = z_i + ε·(z_j − z_i)`, with `z_j` one of the nearest neighbors of `z_i` in its own class and batch.
 
-    The mixed points enter the regularity R of a head and never its metric loss. A sample without a class mate in the
+    The mixed points enter the regularity R of a head and never its metric loss. A sample without a positive in the
     batch stays as it is. The paper writes the difference the other way round, but says that the point lies *between*
     the two; so does ours.
 
     Args:
         epsilon: ε in (0, 1]: 0 is the sample, 1 its neighbor. Default 0.4, the best of the paper's grid.
-        neighbors: How many nearest mates `z_j` is drawn from. Default 1: always the nearest.
+        neighbors: How many nearest positives `z_j` is drawn from. Default 1: always the nearest.
         random: If true, ε is drawn for each sample from (0, `epsilon`]. Default false.
         seed: Of the draws.
 
     Call arguments:
         z: `(B, d)`, the samples.
         labels: integers `(B,)`.
-        pool: `(N, d)`, where mates are looked for. Default: `z`.
+        pool: `(N, d)`, where positives are looked for. Default: `z`.
         pool_labels: integers `(N,)`, of the pool.
-        offset: Row of the pool in which the first sample stands, so that no sample is its own mate. Default 0.
+        offset: Row of the pool in which the first sample stands, so that no sample is its own positive. Default 0.
 
     Returns:
         `(B, d)`, the mixed points.
@@ -72,24 +72,24 @@ class Interpolation(keras.layers.Layer):
         offset: Any = 0,
     ) -> tf.Tensor:
         pool, pool_labels = (z, labels) if pool is None else (pool, pool_labels)
-        mate, has_mate = self._mates(z, labels, pool, pool_labels, offset)
+        positive, has_positive = self._positives(z, labels, pool, pool_labels, offset)
         step = self.epsilon * tf.ones_like(z[:, :1])
         if self.random:
             # 1 − U[0, 1) lies in (0, 1].
             step *= 1.0 - keras.random.uniform(tf.shape(step), dtype=z.dtype, seed=self.seed_generator)
-        return tf.where(has_mate[:, None], z + step * (tf.gather(pool, mate) - z), z)
+        return tf.where(has_positive[:, None], z + step * (tf.gather(pool, positive) - z), z)
 
-    def _mates(
+    def _positives(
         self, z: tf.Tensor, labels: tf.Tensor, pool: tf.Tensor, pool_labels: tf.Tensor, offset: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Row of each sample's mate in the pool, and whether there is one. Choosing is not differentiated."""
+        """Return the row of each sample's positive in the pool, and whether there is one, without gradients."""
         z, pool = tf.stop_gradient(z), tf.stop_gradient(pool)
         own = (tf.range(tf.shape(z)[0]) + offset)[:, None] == tf.range(tf.shape(pool)[0])[None, :]
-        mates = (labels[:, None] == pool_labels[None, :]) & ~own
+        positives = (labels[:, None] == pool_labels[None, :]) & ~own
         # |a − b|² less |a|², which orders the pool alike for each row.
         distance = tf.reduce_sum(pool**2, axis=1)[None, :] - 2.0 * tf.matmul(z, pool, transpose_b=True)
-        distance = tf.where(mates, distance, tf.fill(tf.shape(distance), tf.constant(float("inf"), distance.dtype)))
-        count = tf.reduce_sum(tf.cast(mates, tf.int32), axis=1)
+        distance = tf.where(positives, distance, tf.fill(tf.shape(distance), tf.constant(float("inf"), distance.dtype)))
+        count = tf.reduce_sum(tf.cast(positives, tf.int32), axis=1)
         if self.neighbors == 1:
             return tf.argmin(distance, axis=1, output_type=tf.int32), count > 0
         order = tf.argsort(distance, axis=1)

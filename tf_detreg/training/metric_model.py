@@ -131,7 +131,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
     # Training.
 
     def compile(self, optimizer: Any = "adam", *, jit_compile: bool = False, **kwargs: Any) -> None:
-        """Like `keras.Model.compile`, without a loss: the model has its own.
+        """Compile as `keras.Model.compile` does, without a loss: the model has its own.
 
         Args:
             optimizer: See `tf_detreg.training.optimizer` for groups. Default `"adam"`, one rate for all.
@@ -184,7 +184,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def export(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Like `keras.Model.export`, of `embedder`: neither rival nor proxies. See also `tf_detreg.export`."""
+        """Export as `keras.Model.export` does, but the embedder alone. See also `tf_detreg.export`."""
         return self.embedder.export(filepath, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -212,7 +212,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
     def objective(
         self, images: tf.Tensor, labels: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], GlobalBatch]:
-        """The objective of a batch and its terms.
+        """Return the objective of a batch and its terms.
 
         Args:
             images: `(B, H, W, 3)`.
@@ -275,7 +275,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         z: Any,
         embeddings: tf.Tensor,
     ) -> Context:
-        """What the regularizers may look at."""
+        """Return what the regularizers may look at."""
         return Context(
             labels=labels,
             images=images,
@@ -290,7 +290,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         )
 
     def _log(self, objective: tf.Tensor, terms: dict[str, tf.Tensor], batch: GlobalBatch) -> dict[str, tf.Tensor]:
-        """Adds the terms to the epoch's means, each sample with equal weight, and returns the means."""
+        """Add the terms to the epoch's means, each sample with equal weight, and returns the means."""
         weight = tf.cast(batch.local, tf.float32)
         # A share times the size of the global batch, summed over the replicas, is the term times that size.
         scale = tf.cast(batch.total, tf.float32)
@@ -312,7 +312,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         return tuple(self.backbone.inputs[0].shape[1:])
 
     def _scaling_layers(self) -> list[PixelScaling]:
-        """The layers that look at the pixels' range by themselves."""
+        """Return the layers that look at the pixels' range by themselves."""
         return [layer for layer in inner_layers(self.backbone, recursive=True) if isinstance(layer, PixelScaling)]
 
     def _loss_of_rival(self) -> Any:
@@ -324,7 +324,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         return type(self.loss_function).from_config({**config, "name": f"{self.loss_function.name}_rival"})
 
     def _build_parts(self) -> None:
-        """Creates the weights of rival and proxies, so that the model is whole before an optimizer sees it."""
+        """Create the weights of rival and proxies, so that the model is whole before an optimizer sees it."""
         width = int(self.backbone.outputs[0].shape[-1])
         if self.rival is not None and not self.rival.built:
             self.rival.build((None, width))
@@ -394,7 +394,7 @@ def _images_and_labels(data: Any) -> tuple[Any, ...]:
 
 
 def _numbered(names: list[str]) -> list[str]:
-    """The names, later ones of a kind with their number: `a, a_1, a_2`."""
+    """Return the names, later ones of a kind with their number: `a, a_1, a_2`."""
     return [name + (f"_{names[:at].count(name)}" if name in names[:at] else "") for at, name in enumerate(names)]
 
 
@@ -406,7 +406,7 @@ def _through(
     interpolation: Interpolation | None,
     mixing: Any,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One pass of a head: `z`, embeddings and R of this replica's rows; mixed points ride along and enter R only."""
+    """Return `z`, embeddings and R of this replica's rows, from one pass of a head; mixed points enter R only."""
     z = head.project(tf.cast(features, head.compute_dtype), training)
     points = z
     if mixing is not None and interpolation is not None:
@@ -420,19 +420,19 @@ def _through(
 
 
 def _at_least_one_row(images: tf.Tensor, batch: GlobalBatch) -> tf.Tensor:
-    """The images, or a black one where a replica has none: its terms get the weight 0, but must be numbers."""
+    """Return the images, or a black one where a replica has none: its terms get the weight 0, but must be numbers."""
     if batch.replicas == 1:
         return images
     return tf.pad(images, [[0, tf.cast(batch.local == 0, tf.int32)]] + [[0, 0]] * (images.shape.rank - 1))
 
 
 def _rows(values: tf.Tensor, batch: GlobalBatch) -> tf.Tensor:
-    """The rows that `_at_least_one_row` did not add."""
+    """Return the rows that `_at_least_one_row` did not add."""
     return values if batch.replicas == 1 else values[: batch.local]
 
 
 def _loss(loss: Any, labels: tf.Tensor, embeddings: tf.Tensor, training: bool | None) -> tf.Tensor:
-    """A scalar loss. Keras divides a mean reduction by the number of replicas; ours is taken on the whole batch."""
+    """Return a scalar loss: Keras divides a mean by the number of replicas; ours is taken on the whole batch."""
     if isinstance(loss, keras.losses.Loss):
         values = tf.convert_to_tensor(loss.call(labels, embeddings))
         value = tf.reduce_sum(values) if loss.reduction == "sum" else tf.reduce_mean(values)

@@ -54,7 +54,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """The rate of the first group, the heads. Setting it changes the rates of all groups by the same factor.
+        """Return the rate of the first group, the heads. Setting it changes the rates of all groups by the same factor.
 
         Keras' callbacks set it where half precision wraps this optimizer, and the groups themselves elsewhere.
         """
@@ -72,7 +72,7 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
 
     @property
     def has_schedule(self) -> bool:
-        """Whether the rate of any group follows a schedule of its own."""
+        """Return whether the rate of any group follows a schedule of its own."""
         schedule = keras.optimizers.schedules.LearningRateSchedule
         return any(isinstance(inner.get_config()["learning_rate"], dict | schedule) for inner in self.optimizers)
 
@@ -92,12 +92,12 @@ class GroupedOptimizer(keras.optimizers.MultiOptimizer):
             average.assign(variable)
 
     def finalize_variable_values(self, var_list: list[keras.Variable]) -> None:
-        """Puts the averages in place. All of them: the variables that train by now may be fewer than were built."""
+        """Put the averages in place. All of them: the variables that train by now may be fewer than were built."""
         for variable, average in _averages(self):
             variable.assign(average)
 
     def apply(self, grads: list[tf.Tensor], trainable_variables: list[keras.Variable] | None = None) -> None:
-        """Like Keras', but also for a part of the variables: a backbone that is frozen for now may be missing."""
+        """Apply as Keras does, but also to a part of the variables: a backbone frozen for now may be missing."""
         if not self.built:
             self.build(trainable_variables or [])
         parts: dict[int, tuple[Any, list[tf.Tensor], list[keras.Variable]]]
@@ -148,7 +148,7 @@ def optimizer(
     epsilon: float | None = None,
     head: "str | keras.layers.Layer | None" = None,
 ) -> GroupedOptimizer:
-    """An optimizer with a learning rate for each of backbone, heads and proxies.
+    """Return an optimizer with a learning rate for each of backbone, heads and proxies.
 
     A weight belongs to the heads if a head of `tf_detreg.heads`, or `head`, owns it, to the proxies if it is those of a
     loss, and else to the backbone, whatever its layer is called. Other weights of a loss or a regularizer are trained
@@ -239,14 +239,14 @@ def check_callbacks(outer: Any, callbacks: Any) -> None:
 
 
 def inner_optimizers(outer: Any) -> list[Any]:
-    """The optimizers that hold the state: of groups, of a loss-scaling wrapper, or the optimizer itself."""
+    """Return the optimizers that hold the state: of groups, of a loss-scaling wrapper, or the optimizer itself."""
     outer = getattr(outer, "inner_optimizer", outer)
     return list(getattr(outer, "optimizers", [outer]))
 
 
 @contextlib.contextmanager
 def averaged(model: keras.Model) -> Iterator[bool]:
-    """Within the block the model has its averaged weights, if its optimizer keeps an average (`ema=`).
+    """Give the model its averaged weights within the block, if its optimizer keeps an average (`ema=`).
 
     The trained weights come back bit for bit at the end.
 
@@ -269,5 +269,5 @@ def averaged(model: keras.Model) -> Iterator[bool]:
 
 
 def _averages(outer: Any) -> list[tuple[Any, ...]]:
-    """(variable, its moving average) for all that keep one."""
+    """Return (variable, its moving average) for all that keep one."""
     return [pair for inner in inner_optimizers(outer) for pair in moving_averages(inner)]

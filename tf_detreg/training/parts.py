@@ -13,7 +13,7 @@ HEAD_METHODS = ("project", "flow", "regularity", "normalize")
 
 
 def split_embedder(embedder: keras.Model) -> tuple[keras.Model, keras.layers.Layer]:
-    """Takes a Sequential or functional embedder apart: the model up to its head, and the head.
+    """Take a Sequential or functional embedder apart: the model up to its head, and the head.
 
     Args:
         embedder: A built model whose last layer is a head.

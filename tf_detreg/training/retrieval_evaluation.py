@@ -71,7 +71,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
 
     @property
     def names(self) -> list[str]:
-        """Of the entries."""
+        """Return the names of the entries."""
         return [f"{self.prefix}recall@{k}" for k in self.k] + [f"{self.prefix}map@r"]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -79,7 +79,7 @@ class RetrievalEvaluation(keras.callbacks.Callback):
             logs.update(self.measure())
 
     def measure(self) -> dict[str, float]:
-        """The entries for the model as it is."""
+        """Return the entries for the model as it is."""
         with averaged(self.model):
             report = retrieve(getattr(self.model, "embedder", self.model), self.image_set, self.k, self.batch_size)
         found = {f"{self.prefix}recall@{k}": value for k, value in report.recall.items()}
@@ -144,7 +144,7 @@ def final_evaluation(
 def _embedded(
     embedder: keras.Model, image_set: "ImageSet", gallery: "ImageSet | None", batch_size: int = 128
 ) -> tuple[Embedded, dict[str, Any]]:
-    """The queries' embeddings, and those of the gallery as arguments of `retrieval.evaluate`."""
+    """Return the queries' embeddings, and those of the gallery as arguments of `retrieval.evaluate`."""
     found = embed(embedder, image_set, batch_size)
     if gallery is None:
         return found, {}
@@ -153,5 +153,5 @@ def _embedded(
 
 
 def has_pairs(image_set: "ImageSet") -> bool:
-    """Whether any class has two images, without which there is nothing to retrieve."""
+    """Return whether any class has two images, without which there is nothing to retrieve."""
     return bool(len(image_set)) and int(np.bincount(image_set.labels).max()) > 1

@@ -44,12 +44,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the result has been written."""
+        """Return whether the result has been written."""
         return (self.directory / EMBEDDER).is_file()
 
     @functools.cached_property
     def embedder(self) -> keras.Model:
-        """The result, or the best embedder so far while the run has not ended."""
+        """Return the result, or the best embedder so far while the run has not ended."""
         from tf_detreg.models import load
 
         path = self.directory / (EMBEDDER if self.finished else BEST)
@@ -59,13 +59,13 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """A mapping for each epoch."""
+        """Return a mapping for each epoch."""
         path = self.directory / HISTORY
         return from_csv(path) if path.is_file() else []
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """What `evaluation.json` says; empty before the end.
+        """Return what `evaluation.json` says; empty before the end.
 
         Raises:
             ValueError: If the file is damaged.
@@ -117,7 +117,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> Run:
-    """Trains an embedder and leaves a run directory.
+    """Train an embedder and leaves a run directory.
 
     Killed at any moment and called again with `resume=True`, it ends with the weights that an unbroken run would have:
     each epoch leaves the whole state behind, optimizer, random states and the best epoch included, and what an epoch

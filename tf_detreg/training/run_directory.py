@@ -103,8 +103,8 @@ def naming_the_last_checkpoint(directory: pathlib.Path) -> Iterator[None]:
         state = f"Its last whole checkpoint is {saved[-1].name}" if saved else "It has no checkpoint yet"
         raise OSError(
             error.errno,
-            f"The run cannot be written ({error.strerror or error}). {state}; what is there is unharmed. Make room, "
-            "then go on with resume=True (--resume)",
+            f"The run cannot be written ({error.strerror or error}). {state}; what is there is unharmed. Free some "
+            "space, then go on with resume=True (--resume)",
             os.fspath(directory),
         ) from error
 

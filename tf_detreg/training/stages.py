@@ -57,12 +57,12 @@ class Data:
 
     @property
     def holds_features(self) -> bool:
-        """Whether the sets are features already, on which a head trains alone."""
+        """Return whether the sets are features already, on which a head trains alone."""
         return hasattr(self.splits.train, "features")
 
     @functools.cached_property
     def record(self) -> dict[str, dict[str, Any]]:
-        """What `config.json` says of a run."""
+        """Return what `config.json` says of a run."""
         return {"config": self.config.to_dict(), "data": assembly.data_facts(self.splits)}
 
 

@@ -33,7 +33,7 @@ class TableLog(keras.callbacks.Callback):
 
 
 def to_csv(rows: Sequence[Mapping[str, float]]) -> str:
-    """Rows as CSV text; the columns are those of all rows in order of appearance.
+    """Return rows as CSV text; the columns are those of all rows in order of appearance.
 
     Example:
         >>> print(to_csv([{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 2.0, "val_recall@1": 0.5}]), end="")
@@ -50,7 +50,7 @@ def to_csv(rows: Sequence[Mapping[str, float]]) -> str:
 
 
 def from_csv(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a file that `TableLog` wrote; empty cells are left out.
+    """Return the rows of a file that `TableLog` wrote; empty cells are left out.
 
     Raises:
         ValueError: If it holds anything else, with its name.

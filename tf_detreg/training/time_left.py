@@ -16,8 +16,8 @@ class TimeLeft(keras.callbacks.Callback):
     context manager, it also ends where training fails.
 
     Args:
-        title: What is going on. Defaults to `"Training"`.
-        show: False shows nothing. Defaults to None, which shows progress.
+        title: What is going on. Default `"Training"`.
+        show: False shows nothing. Default None, which shows progress.
 
     Example:
         >>> import keras, numpy as np

@@ -37,7 +37,7 @@ class GradualUnfreezing(keras.callbacks.Callback):
         self._share: float | None = None
 
     def share(self, epoch: int) -> float:
-        """Share of the backbone's layers that train in an epoch."""
+        """Return the share of the backbone's layers that train in an epoch."""
         return min(self.stages, max(0, (epoch - self.start) // self.every + 1)) / self.stages
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:

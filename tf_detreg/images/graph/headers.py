@@ -151,7 +151,7 @@ def _scans_end(content: Content, start: tf.Tensor) -> tf.Tensor:
 
 
 def _to_mark(content: Content, at: tf.Tensor) -> tf.Tensor:
-    """How many bytes to pass over to come to the next mark, or as far as one step leads."""
+    """Return how many bytes to pass over to come to the next mark, or as far as one step leads."""
     window = tf.concat([content.bytes[at : at + JUNK], [255]], axis=0)
     found = tf.argmax(tf.cast(window == 255, tf.uint8))
     return tf.where(at + found < content.end, found, JUNK)
@@ -307,12 +307,12 @@ def gif(content: Content) -> Facts:
 
 
 def _colors(flags: tf.Tensor) -> tf.Tensor:
-    """Length of the color table that a byte of flags announces; 0 without one."""
+    """Return length of the color table that a byte of flags announces; 0 without one."""
     return tf.where(flags & 0x80 != 0, tf.bitwise.left_shift(tf.constant(2, tf.int64), flags & 7), 0)
 
 
 def _over_blocks(content: Content, at: tf.Tensor) -> tf.Tensor:
-    """Where a chain of blocks, each behind its length and the last one empty, ends; -1 if it is cut off."""
+    """Return where a chain of blocks, each behind its length and the last one empty, ends; -1 if it is cut off."""
     length = tf.constant(1, tf.int64)
     at, length = tf.while_loop(
         lambda at, length: (length > 0) & (at < content.end),

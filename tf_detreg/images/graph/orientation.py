@@ -61,7 +61,7 @@ def of_exif(text: tf.Tensor) -> tf.Tensor:
 
 
 def _unwritten(text: tf.Tensor) -> tf.Tensor:
-    """Bytes from hexadecimal digits, behind three lines of other text."""
+    """Return bytes from hexadecimal digits, behind three lines of other text."""
     letters = tf.cast(tf.io.decode_raw(tf.strings.join([text, "\n"]), tf.uint8), tf.int32)
     lines = tf.concat([tf.where(letters == 10)[:, 0], tf.fill((3,), tf.size(letters, tf.int64))], axis=0)
     digits = tf.gather(tf.constant(_DIGITS), letters[lines[2] :])

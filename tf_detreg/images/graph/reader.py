@@ -63,7 +63,7 @@ def decode_batch(
 
 @functools.cache
 def _decoder(image_size: tuple[int, int], max_pixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`decode` as a function that is traced once a process, which takes seconds, and called by every graph."""
+    """Return `decode` as a function that is traced once a process, which takes seconds, and called by every graph."""
     result: Callable[[tf.Tensor], tf.Tensor] = tf.function(
         lambda content: decode(content, image_size, max_pixels), input_signature=[tf.TensorSpec((), tf.string)]
     )
@@ -102,7 +102,7 @@ def center_box(seen: tf.Tensor, target: tuple[int, int]) -> tf.Tensor:
 
 
 def _pixels(text: tf.Tensor, form: tf.Tensor, facts: Facts, box: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """uint8 `(h, w, 3)`, on white where transparent; a JPEG perhaps at 1/2, 1/4 or 1/8 of its size."""
+    """Return uint8 `(h, w, 3)`, on white where transparent; a JPEG perhaps at 1/2, 1/4 or 1/8 of its size."""
     content = Content(text)
     size = tf.stack([facts.height, facts.width])
 

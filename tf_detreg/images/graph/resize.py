@@ -23,7 +23,7 @@ def resize(picture: tf.Tensor, box: tf.Tensor, target: tuple[int, int]) -> tf.Te
 
 
 def _shrink(picture: tf.Tensor, low: tf.Tensor, high: tf.Tensor, count: int) -> tf.Tensor:
-    """Resamples the first axis from [low, high) to `count` rows with a triangle filter."""
+    """Resample the first axis from [low, high) to `count` rows with a triangle filter."""
     size = tf.shape(picture)[0]
     # Pillow takes its box as 32-bit floats.
     low, high = tf.cast(low, tf.float32), tf.minimum(tf.cast(high, tf.float32), tf.cast(size, tf.float32))

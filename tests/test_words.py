@@ -1,0 +1,111 @@
+"""The words of docs/glossary.md: what the package, its messages and its pages say, and what they no longer say."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+import tf_detreg
+
+PACKAGE = pathlib.Path(tf_detreg.__file__).parent
+ROOT = PACKAGE.parent
+# Retired word → what to write. Matched without regard to case, in code, comments, messages and pages.
+RETIRED = {
+    r"houses?": "package",
+    r"rooms?": "package, directory or space",
+    r"roads?": "way, or the name of the function",
+    r"crowd(?:s|ed)?": "many, or batch",
+    r"shel(?:f|ves)": "package",
+    r"(?:class.?)?mates?": "positive, or sample of the same class",
+    r"from nothing": "from scratch",
+    r"learns? on": "fine-tune",
+    r"lone": "without positives",
+    r"right answers?": "relevant item",
+    r"neighbour\w*": "neighbor",
+    r"centres?": "center",
+    r"licences?": "license",
+}
+PATTERN = re.compile(rf"(?<!\w)(?:{'|'.join(RETIRED)})(?!\w)", re.IGNORECASE)
+# Where one of them must stand: names of version 0.1 that still work.
+ALLOWED = {
+    "tf_detreg/analysis/__init__.py": {"neighbours"},
+    "tf_detreg/analysis/neighbours.py": {"neighbours"},
+    "tf_detreg/retrieval/matches.py": {"neighbour_recall"},
+    "tf_detreg/export/bundles.py": {"neighbour_recall"},
+    "tf_detreg/export/cards.py": {"licence"},
+    "tf_detreg/cli/publish.py": {"licence"},
+    "tf_detreg/deprecated.py": {"licence", "neighbour_recall"},
+    "tf_detreg/serving/search.py": {"neighbours"},
+}
+ENDINGS = {".py", ".md", ".toml", ".html", ".js", ".css"}
+
+
+def texts():
+    """Every file whose words are held to the glossary: the package, the pages, examples and studies."""
+    for folder in ("tf_detreg", "docs", "examples", "studies", "tools", "benchmarks"):
+        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in ENDINGS and path.is_file())
+    yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"))
+
+
+def retired(text):
+    """The retired words of a text, with their lines."""
+    return [(match[0], text.count("\n", 0, match.start()) + 1) for match in PATTERN.finditer(text)]
+
+
+def test_retired_words_stay_out():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {word!r}"
+        for path in sorted(texts())
+        for word, line in retired(path.read_text(encoding="utf-8"))
+        if word.lower() not in ALLOWED.get(path.relative_to(ROOT).as_posix(), ())
+    ]
+    assert not found, "Retired words (docs/glossary.md says what to write):\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Loads what this room holds.",
+        "a net from nothing",
+        "The backbone learns on.",
+        "a query without a Right Answer",
+        "lone queries",
+        "nearest neighbours",
+        "its class mates",
+        "the shape of the house",
+    ],
+)
+def test_one_that_is_put_back_is_noticed(text):
+    assert len(retired(f"line one\n{text}\n")) == 1 and retired(f"line one\n{text}")[0][1] == 2
+
+
+def test_ordinary_words_are_no_retired_ones():
+    for text in ("alone", "automate", "clone", "mushrooms", "estimates", "center", "learn one thing", "broader"):
+        assert not retired(text)
+
+
+def test_the_allowed_ones_are_still_there():
+    for name, words in ALLOWED.items():
+        said = {word.lower() for word, _ in retired((ROOT / name).read_text(encoding="utf-8"))}
+        assert words <= said, name
+
+
+def test_docstrings_of_functions_begin_with_a_verb():
+    """Ruff (D401, D415) sees most of it; these beginnings it lets pass."""
+    nouns = re.compile(
+        r"(?:The|A|An|What|How|Whether|One|All|Every|Each|Some|Which|Where|Of|From|Like|As|Why)\b|[(`\[0-9]"
+    )
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = (ast.get_docstring(node) or "Return.").partition("\n\n")[0]
+                if nouns.match(first) or not first.endswith((".", ":", "::", "?")):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {first[:70]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_defaults_are_stated_in_one_form():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        assert not re.search(r"\b[Dd]efaults\s+to\b", path.read_text(encoding="utf-8")), f"{path}: write `Default 12.`"
