@@ -27,12 +27,12 @@ class Block:
 
 
 def pages() -> list[pathlib.Path]:
-    """README and every page below docs/, in order."""
+    """Return README and every page below docs/, in order."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: pathlib.Path) -> list[Block]:
-    """The fenced blocks of a page; one whose line before says `<!-- not run: reason -->` carries the reason."""
+    """Return the fenced blocks of a page; one whose line before says `<!-- not run: reason -->` carries the reason."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in FENCE.finditer(text):
@@ -44,7 +44,7 @@ def blocks(page: pathlib.Path) -> list[Block]:
 
 
 def prose(page: pathlib.Path) -> str:
-    """The page without its fenced blocks and comments."""
+    """Return the page without its fenced blocks and comments."""
     return re.sub(r"<!--.*?-->", "", FENCE.sub("", page.read_text(encoding="utf-8")), flags=re.DOTALL)
 
 
