@@ -4,7 +4,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -289,7 +289,7 @@ def _exact(module: tf.Module, k: int) -> Find:
 
 
 def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float) -> tuple[Find, dict[str, Any]]:
-    """Return A ScaNN searcher on the module, visiting as many leaves as the wanted neighbor recall takes."""
+    """Return a ScaNN searcher on the module, visiting as many leaves as the wanted neighbor recall takes."""
     scann_ops = scann_library.operations()
     build = functools.partial(approximate.Tree.build, in_tensorflow=True)
     tuned = approximate.calibrate(
@@ -300,7 +300,7 @@ def _scann(module: tf.Module, gallery: np.ndarray, k: int, wanted: float) -> tup
             f"ScaNN finds {tuned.recall:.3f} of the true neighbors, less than neighbor_recall={wanted}, even when it "
             'visits every leaf. Use engine="exact".'
         )
-    tree = tuned.tree
+    tree = cast(approximate.Tree, tuned.tree)
     module.searcher = tree.searcher.serialize_to_module()
 
     def find(embeddings: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

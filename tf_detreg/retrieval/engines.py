@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from tf_detreg.retrieval import approximate, exact, metrics
 from tf_detreg.retrieval.protocols import Protocol
 from tf_detreg.retrieval.ranking import Block, Vectors, ends_within_a_tie, positive_ranks
 from tf_detreg.retrieval.report import Approximation
+
+if TYPE_CHECKING:
+    from tf_detreg.retrieval.rescoring import Rescoring
+
 
 ENGINES = ("auto", "exact", "scann")
 
@@ -191,7 +196,7 @@ def _error(differences: np.ndarray) -> tuple[float, float, float]:
 
 def _by_tree(
     task: Task,
-    tree: approximate.Tree,
+    tree: "approximate.Tree | Rescoring",
     rows: np.ndarray,
     depth: int,
     dropped: set[str],

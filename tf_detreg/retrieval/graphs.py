@@ -12,7 +12,7 @@ import importlib.metadata
 import pathlib
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, Any]:
         What `load` has to know besides the file; plain JSON.
     """
     folder.mkdir()
-    tuned.tree.graph.save(str(folder / _FILE))  # type: ignore[attr-defined]  # a graph's
+    cast(Graph, tuned.tree).graph.save(str(folder / _FILE))
     return {"usearch": importlib.metadata.version("usearch"), "rescored": tuned.tree.rescored, **tuned.facts()}
 
 

@@ -157,7 +157,7 @@ class RetrievalReport:
         return text
 
     def to_markdown(self) -> str:
-        """Return A Markdown table with a sentence and the notes under it."""
+        """Return a Markdown table with a sentence and the notes under it."""
         lines = ["| metric | % | 95 % interval |", "|---|---:|---:|"]
         lines += [f"| {row['metric']} | {row['%']} | {row['95 % interval']} |" for row in self.rows()]
         lines += ["", self.summary(), *(f"Note: {note}" for note in self.notes)]

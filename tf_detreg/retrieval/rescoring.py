@@ -79,7 +79,8 @@ class Rescoring(abc.ABC):
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
         """Return (Q,) the share of each query's k true neighbors that a search finds."""
-        return (self.search(queries, k, own)[1] >= kth[:, None] - ROUNDING).mean(axis=1)
+        shares: np.ndarray = (self.search(queries, k, own)[1] >= kth[:, None] - ROUNDING).mean(axis=1)
+        return shares
 
     def tune(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray, target: float) -> None:
         """Find the fewest candidates that reach a share of the true neighbors on a sample."""

@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, objec
         OSError: If ScaNN did not write what is expected of it.
     """
     folder.mkdir()
-    tree = tuned.tree
+    tree = cast(approximate.Tree, tuned.tree)
     tree.searcher.serialize(str(folder), relative_path=True)
     for name in (_COPY, _LIST):
         (folder / name).unlink()

@@ -61,7 +61,7 @@ class Gallery:
         return self._thumbnails[item] if 0 <= item < len(self._thumbnails) else None
 
     def picture(self, item: int) -> bytes | None:
-        """Return A JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
+        """Return a JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
         return jpeg(self._pictures[item], FULL_SIDE) if 0 <= item < len(self) else None
 
     def search(self, embeddings: np.ndarray, k: int) -> list[dict[str, Any]]:
