@@ -51,7 +51,7 @@ def search_digits(k: int, picture: pathlib.Path) -> None:
     some = digits.subset(np.arange(0, len(digits), len(digits) // 4)[:4])
     flat = keras.Sequential([keras.Input((*digits.image_size, 3)), keras.layers.Flatten()])
 
-    def embed(pictures: datasets.ImageSet) -> training.embedding.Embedded:
+    def embed(pictures: datasets.ImageSet) -> training.Embedded:
         return training.embed(flat, pictures)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def search_photos(
     gallery = datasets.folder(photos, image_size=size, validation=0.0, test=0.0).train
     asked = datasets.ImageSet([0] * len(queries), ["query"], paths=queries, image_size=size)
 
-    def embed(pictures: datasets.ImageSet) -> training.embedding.Embedded:
+    def embed(pictures: datasets.ImageSet) -> training.Embedded:
         return training.embed(embedder, pictures)
 
     found = embed(asked)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tf_detreg import cli, indexing, item_table
 from tf_detreg.index import Index
-from tf_detreg.training.embedding import embed_parts
+from tf_detreg.retrieval.embedding import embed_parts
 
 COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
@@ -93,11 +93,11 @@ def test_work_that_is_stopped_goes_on(shop, monkeypatch):
     for number in range(7):
         photo(shop.photos / "green" / f"more {number}.png", COLORS["green"], number)
     monkeypatch.setattr(indexing, "_PART", 2)
-    monkeypatch.setattr("tf_detreg.training.embedding.embed_parts", small_parts(stop=3))
+    monkeypatch.setattr("tf_detreg.retrieval.embedding.embed_parts", small_parts(stop=3))
     with pytest.raises(KeyboardInterrupt):
         indexing.add_files(shop.place, [shop.photos])
     assert len(rows(shop)) == 6 + 4
-    monkeypatch.setattr("tf_detreg.training.embedding.embed_parts", small_parts())
+    monkeypatch.setattr("tf_detreg.retrieval.embedding.embed_parts", small_parts())
     done = indexing.add_files(shop.place, [shop.photos])
     assert (done.added, done.known, len(rows(shop))) == (3, 10, 13)
 

@@ -93,7 +93,7 @@ def test_evaluate_across_groups_leaves_those_of_the_querys_own_out(photos, tmp_p
 
 
 def test_evaluate_across_groups_needs_groups(run):
-    with pytest.raises(ValueError, match=r"--cross-group: .* has no groups.*column `group`"):
+    with pytest.raises(ValueError, match=r"`cross_group` must be false, .* has no groups.*column `group`"):
         command("evaluate", run, "--cross-group")
 
 

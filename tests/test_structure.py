@@ -35,11 +35,10 @@ ORDER = [
     *("image_files", "item_table", "indexing", "searching"),
     *("calibrating", "demo", "cli"),
 ]
-# A name that has moved still answers where it was, with a DeprecationWarning. A density embeds the images it is for.
+# A name that has moved still answers where it was, with a DeprecationWarning.
 EXCEPTIONS = {
     ("retrieval/__init__.py", "index"),
     ("experiments/__main__.py", "cli"),
-    ("retrieval/density.py", "training"),
 }
 
 
@@ -76,6 +75,41 @@ def test_every_import_follows_the_order():
 def test_every_package_has_its_turn():
     names = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert names - {"__init__", "__main__"} <= BASE | set(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "files"),
+    [
+        (r"def squared_distances", ["losses/distances.py"]),
+        (r"def smoothness_table", ["analysis/smoothness.py"]),
+        (r"(?i)<!doctype", ["analysis/report.html", "serving/page.html"]),
+        (r"format=\"svg\"", ["analysis/report.py"]),
+        (r"def (is_finite|_?check_(integer|number|positive|rate|choice))\b", ["checks.py"]),
+        (r"Image\.open\(", ["datasets/emoji.py", "images/reference.py"]),  # the former's one file is our own
+        (r"import ctypes", ["exchange.py"]),
+        (r"gc\.freeze|^    +assert |^assert ", []),
+        (r"keras\.src|tensorflow\.python", ["_compat.py"]),
+    ],
+)
+def test_there_is_one_of_it(pattern, files):
+    """What once stood in two places; assertions, which `python -O` leaves out, in none."""
+    sources = [path for path in ROOT.rglob("*") if path.suffix in (".py", ".html")]
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sorted(sources)
+        if re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert found == files
+
+
+def test_no_file_is_long():
+    """One concept a file: what is longer than 400 lines holds two."""
+    long = [
+        f"{path.relative_to(ROOT)}: {count}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    ]
+    assert not long
 
 
 def test_contributing_states_this_order():

@@ -192,7 +192,7 @@ def add_files(
 
 def _in_parts(run: "Run", images: "ImageSet") -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Embed images; yields embeddings and indices of about a thousand at a time."""
-    from tf_detreg.training.embedding import embed_parts
+    from tf_detreg.retrieval.embedding import embed_parts
 
     vectors, indices = [], []
     for some, rows in embed_parts(run.embedder, images, progress=None):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.datasets.trees import picture
 from tests.heads.table import features, jacobian, make
 from tf_detreg import datasets, heads, losses, training
-from tf_detreg.analysis import lipschitz, memory
+from tf_detreg.analysis import lipschitz, memory, samples, secants
 from tf_detreg.analysis.memory import BoundedMap
 
 
@@ -206,17 +206,17 @@ def test_derivatives_that_do_not_fit_are_left_out_with_a_note(caplog, tmp_path):
 def test_a_large_class_is_not_read_whole(monkeypatch):
     labels = np.repeat([0, 1], [5000, 50])
     whole = datasets.ImageSet(labels, ("a", "b"), images=np.zeros((5050, 2, 2, 3), np.uint8))
-    images, labels = lipschitz._take(whole, None, np.random.default_rng(0), 16, "labels", False)
+    images, labels = samples.take(whole, None, np.random.default_rng(0), 16, "labels", False)
     assert len(images) == 32 and set(labels) == {0, 1}
 
 
 def test_pairs_of_many_samples_fit_into_memory():
     labels = np.repeat([5, 1, 3], [40_000, 2, 60_000])
     for kind, (first, second) in zip(
-        (True, False), lipschitz._pairs(labels, 50, np.random.default_rng(0)), strict=True
+        (True, False), secants.pairs_of_rows(labels, 50, np.random.default_rng(0)), strict=True
     ):
         assert len(first) == 50 and np.all((labels[first] == labels[second]) == kind)
-    assert set(lipschitz._rows_of_each_class(np.arange(6) % 3, 4) % 3) == {0, 1}
+    assert set(samples.rows_of_each_class(np.arange(6) % 3, 4) % 3) == {0, 1}
 
 
 def test_secants_of_a_scaling():
@@ -238,7 +238,7 @@ def test_labels_stay_with_their_pictures_when_a_file_cannot_be_read(tmp_path):
             picture(tmp_path / name / f"{number}.png", shade)
     whole = datasets.folder(tmp_path, image_size=4, validation=0.0, test=0.0).train
     (tmp_path / "a" / "0.png").write_text("no picture any more")
-    images, labels = lipschitz._take(whole, None, np.random.default_rng(0), 100, "labels", False)
+    images, labels = samples.take(whole, None, np.random.default_rng(0), 100, "labels", False)
     assert len(images) == len(labels) == 8
     np.testing.assert_array_equal(images[:, 0, 0, 0], 100.0 * labels)
 

@@ -62,8 +62,8 @@ def test_health_columns_reach_the_csv_and_the_page(tmp_path):
     found = margins(tmp_path, "true")
     page = pages.study_page(found, rows_of(found, tmp_path, health=True))
     for column in ("mean cosine", "effective rank", "within between ratio", "warnings", "first warning"):
-        assert f"<td>{column}</td>" in page
-    fallen = next(row for row in page.split("<tr>") if "loss.margin 0.5</td>" in row and "0.10" in row)
+        assert f"<th>{column}</th>" in page
+    fallen = next(row for row in page.split("<tr") if "loss.margin 0.5</td>" in row and "0.10" in row)
     assert "<td>3.00 ± 0.00</td><td>2.00 ± 0.00</td><td>4.00 ± 0.00</td>" in fallen
     assert "health of the embeddings" not in pages.study_section(found, rows_of(found, tmp_path))
 

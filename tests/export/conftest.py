@@ -1,11 +1,10 @@
 """One small trained-looking embedder and its exports, made once for all tests of the package."""
 
-import io
-
 import keras
 import numpy as np
 import pytest
 
+from tests.pictures import encode
 from tf_detreg import export, heads
 
 SIZE = (32, 32)
@@ -54,16 +53,7 @@ def exported(embedder, tmp_path_factory):
     return export.saved_model(embedder, tmp_path_factory.mktemp("models") / "small", class_names=["a", "b"])
 
 
-@pytest.fixture(scope="session")
-def encode():
-    """`encode(image, format, **options)`: the bytes of an image file. Arrays become images first."""
-    from PIL import Image
-
-    def write(image, form="PNG", **options):
-        if isinstance(image, np.ndarray):
-            image = Image.fromarray(image.astype(np.uint8))
-        buffer = io.BytesIO()
-        image.save(buffer, form, **options)
-        return buffer.getvalue()
-
-    return write
+@pytest.fixture(scope="session", name="encode")
+def encode_fixture():
+    """`encode(image, format, **options)`: the bytes of an image file."""
+    return encode

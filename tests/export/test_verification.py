@@ -63,7 +63,7 @@ def test_recall_at_1_has_the_rules_of_evaluate():
 def test_bad_artifacts_are_named(embedder, exported, images, tmp_path):
     (tmp_path / "text.txt").write_text("x")
     for path in (tmp_path / "text.txt", tmp_path):
-        with pytest.raises(ValueError, match="no SavedModel version folder"):
+        with pytest.raises(ValueError, match="SavedModel version folders"):
             export.verify(embedder, path, images)
     with pytest.raises(FileNotFoundError, match=r"`artifacts`: there is no '.*missing\.tflite'"):
         export.verify(embedder, tmp_path / "missing.tflite", images)

@@ -84,7 +84,7 @@ def test_a_table_that_others_wrote_is_read(tmp_path):
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match=r"must fit: received 1 ids, embeddings \(2, 2\)"):  # noqa: SIM117
+    with pytest.raises(ValueError, match=r"must fit; received 1 ids, embeddings \(2, 2\)"):  # noqa: SIM117
         with parquet.writing(tmp_path / "x.parquet", parquet.schema(2)) as write:
             write(["a"], np.eye(2))
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from tf_detreg import recipes
+from tf_detreg import datasets, recipes
 from tf_detreg.training import RunConfig, assembly
 
 
@@ -13,7 +13,7 @@ def test_a_recipe_names_its_source_and_parts_that_exist(name):
     rooms = assembly.parts(config)
     assert {"head", "loss"} <= rooms.keys()
     assert all(isinstance(kind, type) for kind in rooms.values())
-    assert config.data["name"] in assembly.LOADERS or name == "photos"
+    assert config.data["name"] in datasets.LOADERS or name == "photos"
     assert assembly.augmentation(config) is None or isinstance(assembly.augmentation(config), keras.Sequential)
     assert assembly.build_optimizer(config, steps=10).optimizers
 

@@ -159,7 +159,7 @@ def sections(image_set: "ImageSet", embeddings: ArrayLike, k: int = 10, show: in
         hard = neighbors.within(image_set, rows, found.hardest, min(8, found.k)).to_html()
     confused = "<p>No class is taken for another one.</p>"
     if len(found.confused):
-        confused = report.table([_pair(image_set, names, *row) for row in found.confused], plain=True)
+        confused = report.table([_pair(image_set, names, *row) for row in found.confused])
         confused += _strips(image_set, names, found.confused[:, :2])
     hubs = "<p>No item is among the neighbors of unusually many others.</p>"
     if len(found.hubs):

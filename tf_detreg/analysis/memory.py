@@ -82,3 +82,27 @@ def _bytes(tensor: tf.Tensor) -> int:
     for side in tensor.shape:
         count *= 1 if side is None else side
     return int(count * tensor.dtype.size)
+
+
+def forward_map(function: Callable[..., Any], x: tf.Tensor, memory: float) -> BoundedMap:
+    """Return the map alone, which runs on one row at least, whatever the memory: what the model itself needs."""
+    return BoundedMap(lambda x: in_full(function, x), x, memory=memory)
+
+
+def batched(forward: BoundedMap, x: tf.Tensor, tick: Callable[[int], None] = lambda rows: None) -> tf.Tensor:
+    """Return a map's values at all rows, a few at a time; `tick` is called with their number."""
+    found = []
+    for rows in forward.parts(x):
+        found.append(forward(rows))
+        tick(len(rows))
+    return tf.concat(found, axis=0)
+
+
+def in_full(function: Callable[..., tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    """Return the map's values in the precision of its inputs, also where layers compute in half."""
+    return tf.cast(function(x), x.dtype)
+
+
+def flat(x: tf.Tensor) -> tf.Tensor:
+    """Return each row as a vector."""
+    return tf.reshape(x, (tf.shape(x)[0], -1))

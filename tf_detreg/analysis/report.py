@@ -20,7 +20,6 @@ from tf_detreg.files import write_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html")
 
 
@@ -39,23 +38,27 @@ class Section:
     fragment: str
 
 
-def table(rows: Sequence[Mapping[str, object]], plain: bool = False) -> str:
-    """Return an HTML table of the rows; the keys of the first row are the columns.
+def table(rows: Sequence[Mapping[str, object]], best: int | None = None) -> str:
+    """Return an HTML table; the keys of the first row are the columns.
 
     Args:
         rows: One mapping a row. Floats are shown with two decimals.
-        plain: Default False: the last row is the result and stands out.
+        best: Number of the row that stands out. Default None: none does.
 
     Example:
-        >>> table([{"embedding": "trained", "R@1": 93.25}])
+        >>> table([{"embedding": "trained", "R@1": 93.25}], best=0)
         '<div class="scroll"><table><thead><tr><th>embedding</th><th>R@1</th></tr></thead>\
-<tbody><tr><td>trained</td><td>93.25</td></tr></tbody></table></div>'
+<tbody><tr class="best"><td>trained</td><td>93.25</td></tr></tbody></table></div>'
     """
     columns = list(rows[0]) if rows else []
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td>{_cell(row[column])}</td>" for column in columns) + "</tr>" for row in rows)
-    kind = ' class="plain"' if plain else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(
+        ('<tr class="best">' if number == best else "<tr>")
+        + "".join(f"<td>{_cell(row[column])}</td>" for column in columns)
+        + "</tr>"
+        for number, row in enumerate(rows)
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(value: object) -> str:
@@ -88,14 +91,18 @@ def curves(history: Sequence[Mapping[str, float]]) -> str:
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure_svg(figure, "Training curves: " + ", ".join(names))
+    return figure_svg(svg_text(figure), "Training curves: " + ", ".join(names))
 
 
-def figure_svg(figure: "Figure", label: str) -> str:
-    """Return a matplotlib figure as an inline SVG with a text for those who cannot see it."""
+def svg_text(figure: "Figure") -> str:
+    """Return a matplotlib figure as an SVG file, without its date."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def figure_svg(svg: str, label: str) -> str:
+    """Return an SVG file as a part of a page, with a text for those who cannot see it."""
     return f'<figure role="img" aria-label="{html.escape(label)}">{svg[svg.index("<svg") :]}</figure>'
 
 
@@ -105,26 +112,28 @@ def details(summary: str, content: Mapping[str, object]) -> str:
     return f"<details><summary>{html.escape(summary)}</summary><pre>{text}</pre></details>"
 
 
-def write(
-    path: str | os.PathLike[str], title: str, lead: str, sections: Sequence[Section], style: str = ""
-) -> pathlib.Path:
-    """Write the page atomically.
+def page(title: str, lead: str, sections: Sequence[Section], style: str = "") -> str:
+    """Return the whole page.
 
     Args:
-        path: Where the page goes. Missing folders are made.
         title: The heading of the page.
         lead: The sentence under it: what was done, and with what result.
         sections: In order.
         style: CSS that the fragments need. Default none.
-
-    Returns:
-        The path.
     """
     body = "\n".join(
-        f"<section><h2>{html.escape(section.heading)}</h2><p>{html.escape(section.lead)}</p>{section.fragment}</section>"
+        f"<section><h2>{html.escape(section.heading)}</h2>"
+        + (f"<p>{html.escape(section.lead)}</p>" if section.lead else "")
+        + f"{section.fragment}</section>"
         for section in sections
     )
-    page = string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(title), lead=html.escape(lead), sections=body, style=style
     )
-    return write_text(path, page)
+
+
+def write(
+    path: str | os.PathLike[str], title: str, lead: str, sections: Sequence[Section], style: str = ""
+) -> pathlib.Path:
+    """Write `page` atomically, and return its path; missing folders are made."""
+    return write_text(path, page(title, lead, sections, style))

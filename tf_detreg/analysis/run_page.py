@@ -85,14 +85,14 @@ def write(
     lead = f"{len(queries):,} test images of {queries.num_classes:,} classes: each is searched for "
     lead += f"in a gallery of {len(gallery[0]):,}. " if gallery else "among all the others. "
     lead += f"{100 * final.recall[min(final.recall)]:.1f} % find their own class first."
-    recall = report.table(recall_rows(reports))
+    recall = report.table(recall_rows(reports), best=len(reports) - 1)
     if trained_on is not None:
         parts = _by_training(images, embeddings, trained_on, sorted(final.recall))
         lead += " " + sentence(parts.trained, parts.classes)
         shown = recall_rows({PARTS[name]: part for name, part in parts.reports.items()})
         # A small part may lack the higher ranks.
         columns = dict.fromkeys((column for row in shown for column in row), "–")
-        recall += report.table([{**columns, **row} for row in shown], plain=True) if shown else ""
+        recall += report.table([{**columns, **row} for row in shown]) if shown else ""
     drawn = functools.partial(neighbors.within, queries, embeddings[0])
     if gallery:
         lead += " Hard queries, confused classes, hubs and duplicates are those of queries and gallery put together."

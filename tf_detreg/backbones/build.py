@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -219,18 +220,31 @@ def _of_hub(name: str, size: tuple[int, int], weights: str | None, scaling: str 
     )
 
 
+def _small_cnn(size: tuple[int, int], weights: str | None) -> tuple[keras.Model, str]:
+    if weights is not None:
+        raise checks.invalid("weights", "be None for small_cnn, which is trained from scratch", checks.shown(weights))
+    return small_cnn(size, pooling=None), "none"
+
+
+def _efficientnet_lite0(size: tuple[int, int], weights: str | None) -> tuple[keras.Model, str]:
+    from tf_detreg.backbones.efficientnet_lite0 import efficientnet_lite0
+
+    return efficientnet_lite0(size, weights), "lite"
+
+
+NAMED: dict[str, Callable[[tuple[int, int], str | None], tuple[keras.Model, str]]] = {
+    "small_cnn": _small_cnn,
+    "efficientnet_lite0": _efficientnet_lite0,
+}
+"""Backbones of this package: from (height, width) and weights to the model and the name of its pixel scaling."""
+
+
 def _named(name: str, size: tuple[int, int], weights: str | None, scaling: str | None) -> _Body:
     key = name.lower().replace("_", "").replace("-", "")
-    if key == "smallcnn":
-        if weights is not None:
-            raise checks.invalid(
-                "weights", "be None for small_cnn, which is trained from scratch", checks.shown(weights)
-            )
-        return _Body(small_cnn(size, pooling=None), {"mode": "none"})
-    if key == "efficientnetlite0":
-        from tf_detreg.backbones.efficientnet_lite0 import efficientnet_lite0
-
-        return _Body(efficientnet_lite0(size, weights), {"mode": "lite"})
+    for own, build_own in NAMED.items():
+        if own.replace("_", "") == key:
+            model, scaling_of_it = build_own(size, weights)
+            return _Body(model, {"mode": scaling_of_it})
     if name.startswith("cv:"):
         from tf_detreg.backbones.presets import from_preset
 
@@ -243,7 +257,7 @@ def _named(name: str, size: tuple[int, int], weights: str | None, scaling: str |
     # A folder may have any name, so that the names above come first.
     if is_preset(name) or ":" in name or name.startswith((".", "/", "~")):
         return _of_hub(name, size, weights, scaling)
-    known = ["small_cnn", "efficientnet_lite0", *_applications()]
+    known = [*NAMED, *_applications()]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     raise checks.invalid(
         "backbone",

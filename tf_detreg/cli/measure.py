@@ -1,13 +1,13 @@
 """`evaluate`, `analyze`: what a run is worth, and how steep its map is."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tf_detreg.cli.app import Data, Run, command
 
 if TYPE_CHECKING:
-    from tf_detreg.training import Embedded
+    pass
 
 
 @command
@@ -41,61 +41,26 @@ def evaluate(
     """
     import rich
 
-    from tf_detreg import retrieval, training
-    from tf_detreg.demo import embed_held_back, held_back, write_report
-    from tf_detreg.files import write_json
-    from tf_detreg.retrieval import inputs
-    from tf_detreg.retrieval.trained_classes import by_training, is_trained
+    from tf_detreg import training
+    from tf_detreg.analysis.runs import evaluate_run, write_report
+    from tf_detreg.calibrating import open_set_run
+    from tf_detreg.datasets.held_back import held_back
+    from tf_detreg.files import write_json, write_text
 
     done = training.load_run(run, data)
     splits = done.splits()
-    found, *gallery = embed_held_back(done, splits, progress=None)
-    there: dict[str, Any] = {"gallery": gallery[0].embeddings, "gallery_labels": gallery[0].labels} if gallery else {}
-    if cross_group:
-        there |= _groups(splits.train.name, found, *gallery)
-    report = retrieval.evaluate(
-        found.embeddings,
-        found.labels,
-        **there,
-        k=inputs.ranks_within(done.config.k, len(gallery[0].labels) if gallery else len(found.labels) - 1),
-        engine=engine,
-        clusters=clusters,
-    )
-    parts = by_training(
-        found.embeddings,
-        found.labels,
-        is_trained(held_back(splits).class_names, splits.train.class_names),
-        **there,
-        k=done.config.k,
-        engine=engine,
-    )
-    rich.print(report.to_table())
-    typer.echo(parts.note())
+    found = evaluate_run(done, splits, engine=engine, clusters=clusters, cross_group=cross_group)
+    rich.print(found.report.to_table())
+    typer.echo(found.parts.note())
     name = "evaluate-cross-group.json" if cross_group else "evaluate.json"
-    typer.echo(f"Numbers     {write_json(run / name, report.to_dict() | parts.to_dict())}")
+    typer.echo(f"Numbers     {write_json(run / name, found.to_dict())}")
     if open_set:
-        from tf_detreg.calibrating import open_set_run
-        from tf_detreg.files import write_text
-
-        known = open_set_run(done, held_back(splits), found)
+        known = open_set_run(done, held_back(splits), found.embedded[0])
         typer.echo(known.to_markdown())
         typer.echo(f"Open set    {write_text(run / 'open_set.json', known.to_json())}")
     if page and not cross_group:
-        path, _ = write_report(done, splits, [found, *gallery])
+        path, _ = write_report(done, splits, found.embedded)
         typer.echo(f"Report      {path}")
-
-
-def _groups(name: str, found: "Embedded", gallery: "Embedded | None" = None) -> dict[str, Any]:
-    """Return arguments of `retrieval.evaluate` for the protocol cross-group.
-
-    Raises:
-        ValueError: If the data set has no groups.
-    """
-    if found.groups is None or (gallery is not None and gallery.groups is None):
-        raise ValueError(
-            f"--cross-group: {name.removesuffix('/train')} has no groups. A .csv file gives them in a column `group`."
-        )
-    return {"groups": found.groups} | ({} if gallery is None else {"gallery_groups": gallery.groups})
 
 
 @command
@@ -114,28 +79,13 @@ def analyze(
     224 px on two cores the better part of an hour for all 64.
     """
     from tf_detreg import training
-    from tf_detreg.analysis import lipschitz
-    from tf_detreg.demo import held_back
+    from tf_detreg.analysis.runs import analyze_run
     from tf_detreg.files import replacing, write_text
-    from tf_detreg.retrieval.trained_classes import is_trained
 
     done = training.load_run(run, data)
-    splits = done.splits()
-    test = held_back(splits)
-    trained = is_trained(test.class_names, splits.train.class_names)
-    if not trained.all():
-        test = test.subset(~trained[test.labels])
-    else:
+    found, unseen = analyze_run(done, samples=samples, memory=memory)
+    if not unseen:
         typer.echo("Every test class was trained on: `unseen` below are other images of the classes trained on.")
-    found = lipschitz.measure(
-        done.embedder,
-        splits.train,
-        unseen=test,
-        samples=samples,
-        pairs=8 * samples,
-        seed=done.config.seed,
-        memory=memory,
-    )
     typer.echo(found.to_markdown())
     typer.echo(f"Numbers     {write_text(run / 'lipschitz.json', found.to_json())}")
     with replacing(run / "lipschitz.png") as temporary:

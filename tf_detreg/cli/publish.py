@@ -1,14 +1,14 @@
 """`export`, `serve`: from a run to what answers requests."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tf_detreg.cli.app import Data, Exports, Run, command
 
 if TYPE_CHECKING:
-    from tf_detreg.datasets import Splits
+    pass
 
 
 @command
@@ -42,23 +42,9 @@ def export(
 
     from tf_detreg import export as exporting
     from tf_detreg import training
-    from tf_detreg.demo import held_back
 
-    done = training.load_run(run, data)
-    splits = done.splits()
-    test = held_back(splits) if verify else splits.train  # which is then not looked at
-    title = name or run.resolve().name
-    card: dict[str, Any] = {"name": title, "data": _data_of(splits), "recipe": done.config.to_dict()}
-    card |= {**exporting.run_results(run), "license": license}
-    released = exporting.release(
-        done.embedder,
-        to / title,
-        test,
-        formats=formats or None,
-        calibration=splits.train,
-        check=verify,
-        class_names=splits.train.class_names,
-        card=card,
+    released = exporting.export_run(
+        training.load_run(run, data), to, name=name, formats=formats or None, check=verify, card={"license": license}
     )
     if released.verification is not None:
         rich.print(released.verification.to_table())
@@ -101,12 +87,3 @@ def serve(
         allowed_hosts=[*serving.host_names(host), *allow_host] if allow_host else None,
         cors_origins=cors_origin or (),
     )
-
-
-def _data_of(splits: "Splits") -> str:
-    """Return a line for the model card: what was trained on, and what was held back."""
-    parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
-    counts = [
-        f"{len(part):,} images of {part.num_classes:,} classes for {name}" for name, part in parts.items() if len(part)
-    ]
-    return f"{splits.train.name.removesuffix('/train')}: " + ", ".join(counts) + "."

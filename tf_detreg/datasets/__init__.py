@@ -17,7 +17,11 @@ from tf_detreg.datasets.sop import sop
 from tf_detreg.datasets.tfds import tfds
 from tf_detreg.images import RandomCrop, UnreadableImage, decode
 
+LOADERS = ("glyphs", "digits", "emoji", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
+"""What a run's configuration can name as its data."""
+
 __all__ = [
+    "LOADERS",
     "FeatureSet",
     "GallerySplits",
     "ImageSet",

@@ -1,14 +1,15 @@
 """From tables of results to pages: `report.html` of a study, and the Markdown page of all of them."""
 
 import dataclasses
-import html
 import os
 import pathlib
 from typing import Any
 
 from tf_detreg import files
+from tf_detreg.analysis import report as html_report
 from tf_detreg.experiments import plots, table
 from tf_detreg.experiments.data import OFFICIAL
+from tf_detreg.experiments.grids import Grid
 from tf_detreg.experiments.study import Study, flat, read, recipe_of
 from tf_detreg.experiments.trial import HEALTH as MEASURES
 from tf_detreg.files import existing
@@ -25,35 +26,37 @@ SMOOTHNESS = (
 
 HEALTH = tuple(f"health_{name}" for name in (*MEASURES, "warnings", "first_warning", "last_warning"))
 
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse;font-size:13px}"
-    "td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:left}"
-    "svg{max-width:100%;height:auto}"
-)
+CANDIDATES = "All candidates, on the validation classes"
 
 
 def study_section(study: Study, rows: list[dict[str, Any]]) -> str:
     """Return one study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
-    compared = table.compare(study, rows)
-    parts = [f"## {study.title}", study.question, _protocol(study, rows), _results(study, compared)]
-    parts += [_papers(study, compared), _smoothness(compared), _health(compared)]
-    if study.kind == "choice":
-        parts += [_chosen(study, rows), "**All candidates, on the validation classes:**"]
-        candidates = table.compare(*_as_ablation(study, rows))
-        parts += [_results(study, candidates), _smoothness(candidates)]
-    parts.append(_contrasts(study, rows))
+    parts = [f"## {study.title}", study.question, _protocol(study, rows)]
+    for grid in grids_of(study, rows):
+        parts += [f"**{CANDIDATES}:**"] * (grid.heading == CANDIDATES) + [grid.to_markdown()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def study_page(study: Study, rows: list[dict[str, Any]]) -> str:
     """Return one study as a self-contained HTML page with its plots."""
     compared = table.compare(study, rows)
-    body = _html(study_section(study, rows)) + plots.differences(study, compared) + plots.cost(study, compared)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(study.title)}</title>'
-        f"<style>{STYLE}</style><body>{body}</body></html>\n"
-    )
+    drawn = {"Differences": plots.differences(study, compared), "Costs": plots.cost(study, compared)}
+    sections = [
+        html_report.Section("Protocol", _protocol(study, rows).replace("*Protocol*: ", "").replace("`", ""), "")
+    ]
+    sections += [html_report.Section(grid.heading, "", grid.to_html()) for grid in grids_of(study, rows)]
+    sections += [html_report.Section(name, "", html_report.figure_svg(svg, name)) for name, svg in drawn.items()]
+    return html_report.page(study.title, study.question, sections)
+
+
+def grids_of(study: Study, rows: list[dict[str, Any]]) -> list[Grid]:
+    """Return the tables of a study."""
+    compared = table.compare(study, rows)
+    found = [_results(study, compared), _papers(study, compared), _smoothness(compared), _health(compared)]
+    if study.kind == "choice":
+        candidates = table.compare(*_as_ablation(study, rows))
+        found += [_chosen(study, rows), _results(study, candidates, CANDIDATES), _smoothness(candidates)]
+    return [grid for grid in [*found, _contrasts(study, rows)] if grid is not None]
 
 
 def report(
@@ -129,41 +132,40 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
-def _results(study: Study, compared: list[dict[str, Any]]) -> str:
+def _results(study: Study, compared: list[dict[str, Any]], heading: str = "Results") -> Grid:
     main = study.protocol["metric"]
     wanted = [main, "cross_recall@1", *(f"recall@{k}" for k in study.ranks), "map@r", "train_recall@1"]
     columns = [m for m in dict.fromkeys(wanted) if any(m in e["metrics"] for e in compared)]
     to_whom = "" if study.baselines or study.kind == "choice" else " to the family's first"
     head = ["", *columns, f"Δ {main}{to_whom} [t] / [bootstrap]", "training s", "parameters"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    best = max(compared, key=lambda e: e["metrics"][main].mean)
+    rows = []
     for entry in compared:
         m = entry["metrics"]
-        name = f"**{entry['name']}**" if entry is best else entry["name"]
-        cells = [name, *(table.show(m.get(c)) for c in columns)]
+        cells = [entry["name"], *(table.show(m.get(c)) for c in columns)]
         comparable = entry["is_baseline"] or entry["difference"]
         cells.append(table.show_difference(entry["difference"]) if comparable else "")
         cells += [f"{m['seconds'].mean:.0f}", f"{m['parameters'].mean / 1e6:.2f} M"]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
+    best = max(range(len(compared)), key=lambda row: compared[row]["metrics"][main].mean)
     note = "Mean ± standard deviation over splits × seeds, in percent; the best in bold."
-    return "\n".join(lines) + "\n\n" + note
+    return Grid(heading, head, rows, best, note)
 
 
-def _papers(study: Study, compared: list[dict[str, Any]]) -> str:
+def _papers(study: Study, compared: list[dict[str, Any]]) -> Grid | None:
     """Return published figures with what was measured here beside them."""
     if not study.papers:
-        return ""
+        return None
     here = {entry["name"]: entry["metrics"] for entry in compared}
     metrics = [f"recall@{k}" for k in study.ranks if any(f"recall@{k}" in figures for figures in study.papers)]
     head = ["", *(f"{metric}: {who}" for metric in metrics for who in ("published", "here")), "source"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = []
     for figures in study.papers:
         measured = here.get(figures["candidate"], {})
         cells = [figures["candidate"]]
         for metric in metrics:
             cells += [str(figures.get(metric, "")), table.show(measured.get(metric))]
-        lines.append("| " + " | ".join([*cells, figures["source"]]) + " |")
-    return "\n".join(lines)
+        rows.append([*cells, figures["source"]])
+    return Grid("Published figures", head, rows)
 
 
 def _as_ablation(study: Study, rows: list[dict[str, Any]]) -> tuple[Study, list[dict[str, Any]]]:
@@ -171,14 +173,14 @@ def _as_ablation(study: Study, rows: list[dict[str, Any]]) -> tuple[Study, list[
     return dataclasses.replace(study, kind="ablation"), [row for row in rows if row["stage"] == "validation"]
 
 
-def _chosen(study: Study, rows: list[dict[str, Any]]) -> str:
-    lines = ["| family | candidates | chosen on validation, by split |", "|---|---|---|"]
+def _chosen(study: Study, rows: list[dict[str, Any]]) -> Grid:
+    lines = []
     for family, recipes in study.families.items():
         tests = [r for r in rows if r["family"] == family and r["stage"] == "test"]
         by_split = {r["split"]: r["recipe"] for r in tests}
         text = "; ".join(f"{split}: {_settings(recipe, recipes)}" for split, recipe in sorted(by_split.items()))
-        lines.append(f"| {family} | {len(recipes)} | {text} |")
-    return "\n".join(lines)
+        lines.append([family, str(len(recipes)), text])
+    return Grid("What was chosen", ["family", "candidates", "chosen on validation, by split"], lines)
 
 
 def _settings(recipe: dict[str, Any], recipes: tuple[dict[str, Any], ...]) -> str:
@@ -186,62 +188,43 @@ def _settings(recipe: dict[str, Any], recipes: tuple[dict[str, Any], ...]) -> st
     return ", ".join(f"{k} {v}" for k, v in mine.items() if any(o.get(k) != v for o in others)) or "as given"
 
 
-def _contrasts(study: Study, rows: list[dict[str, Any]]) -> str:
+def _contrasts(study: Study, rows: list[dict[str, Any]]) -> Grid | None:
     if not study.protocol["contrasts"]:
-        return ""
+        return None
     wanted = (study.protocol["metric"], "cross_recall@1", "map@r", "train_recall@1", "spectral", "frobenius")
     metrics = [m for m in wanted if any(isinstance(row.get(f"metric.{m}"), float) for row in rows)]
     head = ["same settings, validation classes", "pairs", *metrics]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for one, other in study.protocol["contrasts"]:
         found = [table.contrast(study, rows, one, other, metric) for metric in metrics]
         cells = [f"{one} − {other}", str(found[0].count), *(table.show_difference(f) for f in found)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return Grid("Contrasts", head, lines)
 
 
-def _smoothness(compared: list[dict[str, Any]]) -> str:
+def _smoothness(compared: list[dict[str, Any]]) -> Grid | None:
     columns = [c for c in SMOOTHNESS if any(c in e["metrics"] for e in compared)]
     if not columns:
-        return ""
+        return None
     # L2 normalisation undoes a common scale, so the ratio of the two norms says what is left: unevenness.
     head = ["smoothness of the flow", "spectral / frobenius", *columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = []
     for entry in compared:
         found = {c: entry["metrics"][c].mean for c in columns if c in entry["metrics"]}
         uneven = f"{found['spectral'] / found['frobenius']:.2f}" if "spectral" in found else ""
         cells = [uneven, *(f"{found[c]:.3f}" if c in found else "" for c in columns)]
-        lines.append("| " + " | ".join([entry["name"], *cells]) + " |")
-    return "\n".join(lines)
+        rows.append([entry["name"], *cells])
+    return Grid("Smoothness", head, rows)
 
 
-def _health(compared: list[dict[str, Any]]) -> str:
+def _health(compared: list[dict[str, Any]]) -> Grid | None:
     columns = [c for c in HEALTH if any(c in e["metrics"] for e in compared)]
     if not columns:
-        return ""
+        return None
     head = ["health of the embeddings, last epoch", *(c.removeprefix("health_").replace("_", " ") for c in columns)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for entry in compared:
-        cells = [table.show(entry["metrics"].get(c)) for c in columns]
-        lines.append("| " + " | ".join([entry["name"], *cells]) + " |")
+    rows = [[entry["name"], *(table.show(entry["metrics"].get(c)) for c in columns)] for entry in compared]
     note = (
         "On some 512 training images of whole classes, as `callbacks.Health` sees them: *warnings* is the number of "
         "epochs in which it warned, *first* and *last warning* the first and last of them, where there was one."
     )
-    return "\n".join(lines) + "\n\n" + note
-
-
-def _html(markdown: str) -> str:
-    """Return the little Markdown that `study_section` writes, as HTML."""
-    blocks = []
-    for block in markdown.strip().split("\n\n"):
-        lines = block.splitlines()
-        if lines and lines[0].startswith("|"):
-            cells = [[html.escape(c.strip().strip("*")) for c in line.strip("|").split("|")] for line in lines]
-            rows = ["<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in (cells[0], *cells[2:])]
-            blocks.append("<table>" + "".join(rows) + "</table>")
-        elif block.startswith("## "):
-            blocks.append(f"<h1>{html.escape(block[3:])}</h1>")
-        else:
-            blocks.append(f"<p>{html.escape(block)}</p>")
-    return "".join(blocks)
+    return Grid("Health of the embeddings", head, rows, note=note)

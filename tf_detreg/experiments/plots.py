@@ -1,11 +1,11 @@
 """Pictures of a study, as SVG text."""
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_detreg import extras
+from tf_detreg.analysis.report import svg_text
 from tf_detreg.experiments.study import Study
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def overview(studies: list[tuple[Study, list[dict[str, Any]]]]) -> str:
         axes.set_title(study.title, fontsize=9, loc="left")
         axes.set_xlabel("")
     axes.set_xlabel("R@1 on unseen classes, points above the baseline (diamond)\n" + INTERVALS)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def differences(study: Study, compared: list[dict[str, Any]]) -> str:
     """Draw every candidate's difference to its baseline with intervals; without a baseline, its mean and spread."""
     figure = _figure(1.2 + 0.3 * len(compared))
     _draw(figure.subplots(), study, compared)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _draw(axes: "Axes", study: Study, compared: list[dict[str, Any]]) -> None:
@@ -74,7 +74,7 @@ def cost(study: Study, compared: list[dict[str, Any]]) -> str:
         axes.annotate(entry["name"], (x.mean, y.mean), fontsize=7, xytext=(4, 3), textcoords="offset points")
     axes.set_xlabel("training, seconds on one thread")
     axes.set_ylabel(study.protocol["metric"])
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def _figure(height: float) -> "Figure":
@@ -89,9 +89,3 @@ def _figure(height: float) -> "Figure":
 def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#eeeeee")
-
-
-def _svg(figure: "Figure") -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()

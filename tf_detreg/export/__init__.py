@@ -5,6 +5,7 @@ from tf_detreg.export.cards import model_card, run_results
 from tf_detreg.export.inference import fingerprint
 from tf_detreg.export.lite import litert
 from tf_detreg.export.releasing import Release, release
+from tf_detreg.export.runs import export_run
 from tf_detreg.export.savedmodel import saved_model
 from tf_detreg.export.verification import LIMITS, Limits, Verification, verify
 
@@ -13,6 +14,7 @@ __all__ = [
     "Limits",
     "Release",
     "Verification",
+    "export_run",
     "fingerprint",
     "litert",
     "model_card",

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tf_detreg import deprecated
+from tf_detreg.analysis.smoothness import smoothness_table
 from tf_detreg.export.inference import fingerprint, inference_model
 from tf_detreg.export.verification import Verification
 from tf_detreg.files import read_json
@@ -140,18 +141,6 @@ def recall_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
         trained = about.get("trained_classes")
         known = "" if trained is None else " " + sentence(trained, about["classes"])
         lines += ["", f"{part.capitalize()}: {searched}, {about['protocol']}, {about['engine']} search.{known}"]
-    return "\n".join(lines)
-
-
-def smoothness_table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return Markdown of `lipschitz.json`: how much each part of the embedder stretches, at samples."""
-    rows = list(dict.fromkeys(row for part in summary.values() for row in part))
-    lines = ["| median (largest) | " + " | ".join(summary) + " |", "|---|" + "---:|" * len(summary)]
-    for row in rows:
-        cells = [part.get(row) for part in summary.values()]
-        texts = ["–" if cell is None else f"{cell['median']:.4g} ({cell['max']:.4g})" for cell in cells]
-        lines.append(f"| {row} | " + " | ".join(texts) + " |")
-    lines += ["", "The largest spectral norm at the samples bounds the Lipschitz constant from below."]
     return "\n".join(lines)
 
 

@@ -10,10 +10,11 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import checks
 from tf_detreg.export import publishing
 from tf_detreg.export.cards import model_card
+from tf_detreg.export.formats import WRITERS
 from tf_detreg.export.inference import image_size_of, inference_model, pixels
-from tf_detreg.export.lite import litert
 from tf_detreg.export.savedmodel import saved_model
 from tf_detreg.export.verification import Limits, Verification, verify
 from tf_detreg.progress import ticker
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 
 CALIBRATION_IMAGES = 200
-FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
-EXACT = FORMATS[:2]
-SAVED_MODEL = FORMATS[0]
+SAVED_MODEL = "saved_model"
+EXACT = (SAVED_MODEL, "float32")
+DEFAULT = (*EXACT, "float16", "dynamic", "int8")
 LITE, CARD = "lite", "README.md"
 
 
@@ -100,10 +101,11 @@ def release(
         >>> done.verification.passed, sorted(done.paths)
         (True, ['float32'])
     """
-    required, formats = EXACT if formats is None else formats, FORMATS if formats is None else formats
-    unknown = [name for name in formats if name not in FORMATS]
+    required, formats = EXACT if formats is None else formats, DEFAULT if formats is None else formats
+    known = (SAVED_MODEL, *WRITERS)
+    unknown = [name for name in formats if name not in known]
     if unknown or not formats:
-        raise ValueError(f"`formats` must be some of {FORMATS}; received {unknown or formats}.")
+        raise checks.invalid("formats", f"be some of {', '.join(map(repr, known))}", checks.shown(unknown or formats))
     embedder, directory = inference_model(embedder), pathlib.Path(directory)
     publishing.free_version(directory, version)
     if images is None and (check or ("int8" in formats and calibration is None)):
@@ -118,9 +120,8 @@ def release(
             staged = {SAVED_MODEL: content} if SAVED_MODEL in formats else {}
             tick(len(staged))
             for name in [name for name in formats if name != SAVED_MODEL]:
-                quantize = None if name == "float32" else name
-                path = content / LITE / f"{title}-{name}.tflite"
-                staged[name] = litert(embedder, path, quantize, chosen, class_names=class_names)
+                stem = content / LITE / f"{title}-{name}"
+                staged[name] = WRITERS[name](embedder, stem, chosen, class_names)
                 tick(1)
         verification = None
         if check and images is not None:
@@ -151,11 +152,11 @@ def _content(
 
 def _named(verification: Verification) -> Verification:
     """Return the checks under names that do not depend on where the files lay."""
-    checks = [
+    named = [
         dataclasses.replace(check, name="SavedModel") if check.engine == "tensorflow" else check
         for check in verification.checks
     ]
-    return dataclasses.replace(verification, checks=tuple(checks))
+    return dataclasses.replace(verification, checks=tuple(named))
 
 
 def _within_limits(

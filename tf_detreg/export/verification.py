@@ -294,7 +294,8 @@ def engine_of(path: pathlib.Path) -> str:
     engine = {".tflite": "litert", ".onnx": "onnxruntime"}.get(path.suffix)
     if engine is None or not path.is_file():
         raise ValueError(
-            f"artifacts: {str(path)!r} is no SavedModel version folder (with saved_model.pb), .tflite or .onnx file."
+            f"`artifacts` must be SavedModel version folders (with saved_model.pb), .tflite or .onnx files; received "
+            f"{str(path)!r}."
         )
     return engine
 

@@ -355,8 +355,7 @@ class Index(Catalog):
         if len(self) < approximate.SMALLEST_GALLERY:
             raise ValueError(f"{len(self)} items are too few to be compressed: {approximate.SMALLEST_GALLERY} or more.")
         tuned = self._tuner.compress(layout, k, target, progress)
-        made = tuned.tree
-        assert isinstance(made, codes.Codes)  # what this call made
+        made = checks.instance("layout", tuned.tree, codes.Codes, "one that compresses")
         return Compression(kind, dimensions or self.dimension, made.bytes_an_item, made.rescored, tuned.recall)
 
     def _put(

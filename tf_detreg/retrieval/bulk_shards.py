@@ -67,7 +67,10 @@ class Plan:
                     f"{getattr(self, name)!r}. {advice}"
                 )
         if self.model != there.model:
-            raise ValueError(f"`embedder` must be the one with which {output!r} was begun. Embed into a new folder.")
+            raise ValueError(
+                f"`embedder` must be the one with which {output!r} was begun; received another. Embed into a new "
+                "folder."
+            )
 
 
 def shard_of(path: str, shards: int) -> int:

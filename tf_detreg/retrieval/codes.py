@@ -186,8 +186,7 @@ def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, Any]:
     Returns:
         What `load` has to know besides the files; plain JSON.
     """
-    made = tuned.tree
-    assert isinstance(made, Codes)  # the index names the module by the kind
+    made = checks.instance("tuned", tuned.tree, Codes, "what `compress` made")  # the index names the module by the kind
     folder.mkdir()
     for name, array in zip(_FILES, (made.codes, made.basis, made.scale), strict=True):
         np.save(folder / name, array, allow_pickle=False)

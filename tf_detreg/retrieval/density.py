@@ -73,7 +73,7 @@ class FlowDensity:
         """
         import keras
 
-        from tf_detreg.training import embed
+        from tf_detreg.retrieval.embedding import embed
 
         heads = [layer for layer in embedder.layers if hasattr(layer, "bijector") and hasattr(layer, "flow")]
         if not heads:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,6 @@ from tf_detreg.retrieval.report import Approximation
 if TYPE_CHECKING:
     from tf_detreg.retrieval.rescoring import Rescoring
 
-
-ENGINES = ("auto", "exact", "scann")
 
 _DEEPEST = 1_000  # ranks that ScaNN is asked for, at most
 _TOO_SMALL = 1e11  # multiplications; less than this is done before its cost would be measured
@@ -75,22 +74,34 @@ def run(task: Task, engine: str, target_recall: float) -> Found:
         ValueError: If the engine is unknown or `target_recall` is not a share.
     """
     checks.choice("engine", engine, ENGINES)
-    target_recall = checks.within("target_recall", target_recall, 0, 1, "(]")
-    if engine == "exact":
-        return _exactly(task)
-    budget = np.inf
-    if engine == "auto":
-        budget = _exact_seconds(task)
-        if budget < _NEVER_BELOW or _tree_seconds(task, budget) > _MARGIN * budget:
-            return _exactly(task)
+    return ENGINES[engine](task, checks.within("target_recall", target_recall, 0, 1, "(]"))
+
+
+def exactly(task: Task, target_recall: float) -> Found:
+    """Compute every metric of every query by exact search."""
+    return _exactly(task)
+
+
+def by_scann(task: Task, target_recall: float, budget: float = np.inf) -> Found:
+    """Compute every metric of every query by ScaNN where it is there and fits, and by exact search elsewhere."""
     if (reason := approximate.available() or _unfit(task)) is not None:
         return _exactly(task, reason)
+    return _approximately(task, target_recall, budget)
+
+
+def by_the_quicker(task: Task, target_recall: float) -> Found:
+    """Compute every metric of every query by the engine that is expected to be done first."""
+    budget = _exact_seconds(task)
+    if budget < _NEVER_BELOW or _tree_seconds(task, budget) > _MARGIN * budget:
+        return _exactly(task)
     try:
-        return _approximately(task, target_recall, budget)
+        return by_scann(task, target_recall, budget)
     except approximate.EngineFailed as error:
-        if engine != "auto":
-            raise
         return _exactly(task, f"{error}; exact search answered instead.")
+
+
+ENGINES: dict[str, Callable[[Task, float], Found]] = {"auto": by_the_quicker, "exact": exactly, "scann": by_scann}
+"""What a name of an engine stands for: from what is asked and the least recall to what was found."""
 
 
 def _exactly(task: Task, *notes: str) -> Found:

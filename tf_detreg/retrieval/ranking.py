@@ -86,7 +86,7 @@ class Block:
     def items(self) -> np.ndarray:
         """Return the items (b, K) of lists."""
         if self.listed is None:
-            raise ValueError("`block` must hold lists; it holds a column for every item.")
+            raise ValueError("`block` must hold lists; received a column for every item.")
         return self.listed
 
     def pairs(self, position: np.ndarray, column: np.ndarray) -> np.ndarray:

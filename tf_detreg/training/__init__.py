@@ -1,7 +1,7 @@
 """Training: the model with its objective, optimizer groups, callbacks and resumable runs."""
 
+from tf_detreg.retrieval.embedding import Embedded, embed
 from tf_detreg.training.config import RunConfig
-from tf_detreg.training.embedding import Embedded, embed
 from tf_detreg.training.guard import TrainingDiverged
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel

@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 # and "why does a second linear head help?" in docs/results.md.
 FROM_SCRATCH = {"backbone_rate": 1e-2, "clipnorm": 1.0}
 _BEFORE_THE_FALL = ("warmup", "backbone_delay")
-LOADERS = ("glyphs", "digits", "emoji", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 
 
 def load_splits(config: RunConfig) -> "Splits":
@@ -45,7 +44,7 @@ def load_splits(config: RunConfig) -> "Splits":
 
     options = dict(config.data)
     name = options.pop("name")
-    loader = getattr(datasets, name, None) if name in LOADERS else None
+    loader = getattr(datasets, name, None) if name in datasets.LOADERS else None
     takes = inspect.signature(loader).parameters if loader else {}
     address = next(iter(takes), "path")  # what a loader's first argument is called; in a table, `path` for all
     path = options.pop("path", options.pop(address, None) if address == "directory" else None if loader else name)

@@ -1,6 +1,5 @@
 """The model that trains an embedder: metric loss, determinant regularization, rival head, further regularizers."""
 
-import inspect
 import os
 from collections.abc import Sequence
 from typing import Any, Self
@@ -20,6 +19,17 @@ from tf_detreg.training.fit_input import check_arrays, check_dense, check_shapes
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.optimizers import GroupedOptimizer, check_callbacks
 from tf_detreg.training.parts import check_parts, split_embedder
+from tf_detreg.training.step import (
+    at_least_one_row,
+    images_and_labels,
+    loss_value,
+    miner_draws,
+    numbered,
+    proxies_of,
+    rows_of_replica,
+    through,
+    width_of_proxies,
+)
 
 
 @keras.saving.register_keras_serializable("tf_detreg")
@@ -111,11 +121,11 @@ class MetricModel(BuiltBeforehand, keras.Model):
         self.rival_loss_weight, self.rival_proxies = float(rival_loss_weight), rival_proxies
         self.rival_loss = self._loss_of_rival()
         # A miner is no layer: without this its generator's state would be in no checkpoint.
-        self._draws = [_miner_draws(each) for each in {id(loss): loss, id(self.rival_loss): self.rival_loss}.values()]
+        self._draws = [miner_draws(each) for each in {id(loss): loss, id(self.rival_loss): self.rival_loss}.values()]
         self.interpolation = _interpolation(interpolation)
         self.regularizers = list(regularizers)
         self._build_parts()
-        self._regularizer_terms = _numbered([regularizer.name for regularizer in self.regularizers])
+        self._regularizer_terms = numbered([regularizer.name for regularizer in self.regularizers])
         self._terms = {name: keras.metrics.Mean(name=name) for name in self._term_names()}
         self._pixel_range = PixelRange()
         self._empty_terms = set(self._terms)  # those that no step has filled yet
@@ -188,7 +198,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         return self.embedder.export(filepath, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels = _images_and_labels(data)
+        images, labels = images_and_labels(data)
         check_dense(images, labels)
         if not self._scaling_layers():
             self._pixel_range(images)
@@ -205,7 +215,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         return self._log(objective, terms, batch)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels = _images_and_labels(data)
+        images, labels = images_and_labels(data)
         clear_losses(self)
         return self._log(*self.objective(images, labels, training=False))
 
@@ -237,26 +247,28 @@ class MetricModel(BuiltBeforehand, keras.Model):
                 f"shape {labels.shape}",
             )
         batch = GlobalBatch(tf.shape(images)[0])
-        features = self.backbone(_at_least_one_row(images, batch), training=training)
+        features = self.backbone(at_least_one_row(images, batch), training=training)
         all_labels = batch.gather(labels)
         mixing = (labels, all_labels) if training and self.interpolation is not None else None
 
-        z, embeddings, regularity = _through(self.head, features, batch, training, self.interpolation, mixing)
+        z, embeddings, regularity = through(self.head, features, batch, training, self.interpolation, mixing)
         embeddings = batch.gather(embeddings)
-        terms = {"metric_loss": batch.share(_loss(self.loss_function, all_labels, embeddings, training))}
+        terms = {"metric_loss": batch.share(loss_value(self.loss_function, all_labels, embeddings, training))}
         terms["determinant"] = batch.local_share(regularity)
         objective = terms["metric_loss"] + self.head.penalty * terms["determinant"]
 
         if self.rival is not None:
-            _, others, regularity = _through(self.rival, features, batch, training, self.interpolation, mixing)
+            _, others, regularity = through(self.rival, features, batch, training, self.interpolation, mixing)
             terms["rival_determinant"] = batch.local_share(regularity)
             objective += self.rival.penalty * terms["rival_determinant"]
             if self.rival_loss_weight:
-                terms["rival_loss"] = batch.share(_loss(self.rival_loss, all_labels, batch.gather(others), training))
+                terms["rival_loss"] = batch.share(
+                    loss_value(self.rival_loss, all_labels, batch.gather(others), training)
+                )
                 objective += self.rival_loss_weight * terms["rival_loss"]
 
         if self.regularizers:
-            context = self._context(batch, all_labels, images, _rows(features, batch), z, embeddings)
+            context = self._context(batch, all_labels, images, rows_of_replica(features, batch), z, embeddings)
             for term, regularizer in zip(self._regularizer_terms, self.regularizers, strict=True):
                 terms[term] = batch.share(tf.cast(regularizer.penalty(context), objective.dtype))
                 objective += regularizer.weight * terms[term]
@@ -282,7 +294,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
             features=features,
             z=z,
             embeddings=embeddings,
-            proxies=_proxies(self.loss_function),
+            proxies=proxies_of(self.loss_function),
             proxy_labels=getattr(self.loss_function, "proxy_labels", None),
             head=self.head,
             backbone=self.backbone,
@@ -334,7 +346,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         for loss, dim in ((self.loss_function, self.head.dim), (self.rival_loss, getattr(self.rival, "dim", None))):
             if isinstance(loss, keras.layers.Layer) and not loss.built:
                 loss.build((None,), (None, dim))
-        if self.rival_loss_weight and _width_of_proxies(self.rival_loss) not in (None, self.rival.dim):
+        if self.rival_loss_weight and width_of_proxies(self.rival_loss) not in (None, self.rival.dim):
             raise checks.invalid(
                 "rival",
                 f"have the main head's dim={self.head.dim}, with whose proxies it is compared",
@@ -378,83 +390,6 @@ class MetricModel(BuiltBeforehand, keras.Model):
         ]
         config["interpolation"] = config["interpolation"] or 0.0
         return cls(**config)
-
-
-def _images_and_labels(data: Any) -> tuple[Any, ...]:
-    images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-    if weights is not None:
-        raise checks.invalid(
-            "sample_weight",
-            "be None, as `class_weight`: the losses of MetricModel compare the samples of a batch with each other",
-            "weights",
-            "Draw what matters more often (datasets' batches draw every class equally often), or give a pair loss to "
-            "compile(loss=...) of a plain Keras model, which weights anchors.",
-        )
-    return images, labels
-
-
-def _numbered(names: list[str]) -> list[str]:
-    """Return the names, later ones of a kind with their number: `a, a_1, a_2`."""
-    return [name + (f"_{names[:at].count(name)}" if name in names[:at] else "") for at, name in enumerate(names)]
-
-
-def _through(
-    head: Any,
-    features: tf.Tensor,
-    batch: GlobalBatch,
-    training: bool | None,
-    interpolation: Interpolation | None,
-    mixing: Any,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return `z`, embeddings and R of this replica's rows, from one pass of a head; mixed points enter R only."""
-    z = head.project(tf.cast(features, head.compute_dtype), training)
-    points = z
-    if mixing is not None and interpolation is not None:
-        labels, all_labels = mixing
-        own = _rows(z, batch)
-        mixed = interpolation(own, labels, batch.gather(own), all_labels, offset=batch.offset)
-        points = tf.concat([z, mixed], axis=0)
-    y, log_scales = head.flow(points, training)
-    regularity = tf.cast(head.regularity(log_scales), tf.float32)
-    return _rows(z, batch), _rows(head.normalize(y[: tf.shape(z)[0]]), batch), regularity
-
-
-def _at_least_one_row(images: tf.Tensor, batch: GlobalBatch) -> tf.Tensor:
-    """Return the images, or a black one where a replica has none: its terms get the weight 0, but must be numbers."""
-    if batch.replicas == 1:
-        return images
-    return tf.pad(images, [[0, tf.cast(batch.local == 0, tf.int32)]] + [[0, 0]] * (images.shape.rank - 1))
-
-
-def _rows(values: tf.Tensor, batch: GlobalBatch) -> tf.Tensor:
-    """Return the rows that `_at_least_one_row` did not add."""
-    return values if batch.replicas == 1 else values[: batch.local]
-
-
-def _loss(loss: Any, labels: tf.Tensor, embeddings: tf.Tensor, training: bool | None) -> tf.Tensor:
-    """Return a scalar loss: Keras divides a mean by the number of replicas; ours is taken on the whole batch."""
-    if isinstance(loss, keras.losses.Loss):
-        values = tf.convert_to_tensor(loss.call(labels, embeddings))
-        value = tf.reduce_sum(values) if loss.reduction == "sum" else tf.reduce_mean(values)
-    else:
-        # A cross-batch memory only learns while training.
-        mode = {"training": training} if "training" in inspect.signature(loss.call).parameters else {}
-        value = tf.convert_to_tensor(loss(labels, embeddings, **mode))
-    return tf.cast(value, tf.float32)
-
-
-def _width_of_proxies(loss: Any) -> int | None:
-    proxies = getattr(loss, "proxies", None)
-    return None if proxies is None else int(proxies.shape[-1])
-
-
-def _proxies(loss: Any) -> tf.Tensor | None:
-    proxies = getattr(loss, "proxies", None)
-    return None if proxies is None else tf.convert_to_tensor(proxies)
-
-
-def _miner_draws(loss: Any) -> keras.random.SeedGenerator | None:
-    return getattr(getattr(loss, "miner", None), "draws", None)
 
 
 def _interpolation(given: Any) -> Interpolation | None:

@@ -25,7 +25,7 @@ def moved(config: RunConfig, data: str) -> RunConfig:
         >>> moved(RunConfig(data={"name": "cub", "path": "CUB"}), "/backup/CUB").data
         {'name': 'cub', 'path': '/backup/CUB'}
     """
-    from tf_detreg.training.assembly import LOADERS
+    from tf_detreg.datasets import LOADERS
 
     if not data:
         raise ValueError("`data` must say where the images are; received an empty text.")

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tf_detreg.files import replacing, write_text
-from tf_detreg.training.embedding import embed
+from tf_detreg.retrieval.embedding import embed
 from tf_detreg.training.optimizers import averaged
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 
 from tf_detreg import checks
 from tf_detreg.retrieval import RetrievalReport, evaluate, inputs
+from tf_detreg.retrieval.embedding import Embedded, embed
 from tf_detreg.retrieval.trained_classes import by_training, is_trained
-from tf_detreg.training.embedding import Embedded, embed
 from tf_detreg.training.optimizers import averaged
 
 if TYPE_CHECKING:
