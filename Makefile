@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-beam coverage mutate release-check release lint format bench docs clean help
+.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint format bench docs clean help
 
 help:
 	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
 	@echo "make test       the default tests;  make test-slow: the rest;  make test-beam: bulk embedding on Apache Beam"
 	@echo "make coverage   the default tests, and which lines of the package they run"
 	@echo "make mutate     plant faults in the package and see whether the tests notice -> docs/mutation.md"
+	@echo "make matrix     the default tests on several sets of versions -> docs/compatibility.md"
 	@echo "make release-check  build what is published, compare it with the repository, install and use it"
 	@echo "make lint       ruff: format and lint; mypy: types, strictly;  make format: mend what can be mended"
 	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
@@ -58,6 +59,11 @@ coverage: $(VENV)/.dev
 MUTATE ?= --count 300 --seed 0
 mutate: $(VENV)/.dev
 	$(BIN)/python -m tools.mutation --measure $(MUTATE)
+
+# MATRIX takes the options of `python -m tools.matrix`, such as `newest --chosen`.
+MATRIX ?=
+matrix: $(VENV)/.dev
+	$(BIN)/python -m tools.matrix $(MATRIX)
 
 $(VENV)/.release: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet -c constraints.txt "build>=1.2" "twine>=6.1"

@@ -158,5 +158,5 @@ def test_an_index_brings_its_ids_and_its_model(embedder, expected, tmp_path):
     foreign = retrieval.Index(expected, fingerprint="0123456789abcdef")
     with pytest.raises(ValueError, match="another model"):
         export.retrieval_litert(embedder, foreign, tmp_path / "n.tflite")
-    with pytest.raises(ValueError, match='"exact" or "scann"'):
+    with pytest.raises(ValueError, match="'exact', 'scann'"):
         export.retrieval_saved_model(embedder, index, tmp_path / "m", engine="faiss")
