@@ -216,12 +216,31 @@ def test_an_index_is_exported_to_embedded_databases(shop, tmp_path):
     assert lancedb.connect(str(tmp_path / "lancedb")).open_table("shop").count_rows() == 6
 
 
+def test_an_index_moves_to_a_new_model(shop, monkeypatch, embedder):
+    assert "is of this model already" in command("index", "refresh", shop.place, "--run", shop.run)
+    before = rows(shop)
+    layers = [embedder, keras.layers.Dense(4, use_bias=False), keras.layers.UnitNormalization()]
+    other = types.SimpleNamespace(embedder=keras.Sequential([keras.Input((8, 8, 3)), *layers]), directory="new")
+    monkeypatch.setattr("tf_detreg.training.load_run", lambda directory, data=None: other)
+    query = shop.photos / "red" / "0.png"
+    with pytest.raises(ValueError, match="4 dimensions and the index has 3"):
+        command("search", shop.place, query, "--json")
+    (shop.photos / "blue" / "1.png").rename(shop.photos / "blue" / "1.bak")
+    with pytest.raises(ValueError, match="1 items cannot be embedded again, and 5 that can are too few"):
+        command("index", "refresh", shop.place, "--run", shop.run)
+    assert rows(shop) == before
+    (shop.photos / "blue" / "1.bak").rename(shop.photos / "blue" / "1.png")
+    assert "6 images embedded again: " in command("index", "refresh", shop.place, "--run", shop.run)
+    assert Index.load(shop.place).dimension == 4 and rows(shop) == before
+    said = json.loads(command("search", shop.place, query, "-k", 1, "--json"))
+    assert said["neighbors"][0]["id"] == str(query)
+
+
 def test_help_teaches():
     group = command("index", "--help")
-    assert "shop.index" in group and all(
-        name in group for name in ("build", "add", "remove", "list", "verify", "compact", "export")
-    )
-    for name in ("build", "add", "remove", "list", "verify", "compact", "export"):
+    names = ("build", "add", "remove", "list", "verify", "compact", "compress", "refresh", "export")
+    assert "shop.index" in group and all(name in group for name in names)
+    for name in names:
         assert len(command("index", name, "--help")) > 200
     assert "index" in command("--help") and command("index", code=2)
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_detreg import retrieval
-from tf_detreg.image_files import image_files, item_metadata
+from tf_detreg.image_files import image_files, item_metadata, unlabeled
 from tf_detreg.item_table import Item, read_items
 from tf_detreg.retrieval.decision import decision_of
 
 if TYPE_CHECKING:
     from tf_detreg.datasets import ImageSet
     from tf_detreg.index import Index
+    from tf_detreg.index.refreshing import Refreshed
     from tf_detreg.training import Run
 
 logger = logging.getLogger(__name__)
@@ -188,6 +189,53 @@ def add_files(
             old = index.upsert(vectors, part.ids, part.metadata)
             added, replaced = added + len(rows) - old, replaced + old
     return Added(added, replaced, known, len(listed.ids) - added - replaced + listed.skipped)
+
+
+def refresh_index(
+    place: str | os.PathLike[str], directory: str | os.PathLike[str], limit: float = 0.1
+) -> "Refreshed | None":
+    """Embed the images of an index again by the model of another run, and switch to it in one step.
+
+    Searches go on meanwhile, with the old model. Items whose files are gone or cannot be read are mapped from their old
+    vectors, as `Index.refresh` does, or the refresh is refused. A decision of the new run comes along.
+
+    Args:
+        place: The index's folder.
+        directory: The run.
+        limit: The largest share of the 10 nearest neighbors that mapping may lose. Default 0.1.
+
+    Returns:
+        What was done; None where the index is of this model already.
+
+    Raises:
+        ValueError: If mapping loses more than that, or too few files are left to fit it; nothing is changed then.
+    """
+    from tf_detreg import training
+    from tf_detreg.index import Index
+
+    run = training.load_run(directory)
+    made_by = retrieval.fingerprint(run.embedder)
+    with Index.load(place) as index:
+        if index.fingerprint is not None and retrieval.same_model(index.fingerprint, made_by):
+            return None
+        vectors: dict[str | int, np.ndarray] = {}
+        mark, ids = index.added_since()
+        while ids:  # others may add items while these are embedded
+            files = {id: str(index.metadata(id).get("path", id)) for id in ids if id in index}
+            there = {id: file for id, file in files.items() if os.path.isfile(file)}
+            if there:
+                images = unlabeled(list(there.values()), run.embedder)
+                names = list(there)
+                for some, rows in _in_parts(run, images):
+                    vectors |= {names[row]: vector for row, vector in zip(rows, some, strict=True)}
+            mark, ids = index.added_since(mark)
+        if not vectors:
+            raise ValueError(f"Not one file of the index {str(place)!r} can be read: there is nothing to embed again.")
+        note = {"run": str(pathlib.Path(directory).resolve())}
+        done = index.refresh(np.stack(list(vectors.values())), list(vectors), made_by, limit=limit, note=note)
+        index.decision = decision_of(directory)
+        index.tune(min(10, len(index)))
+    return done
 
 
 def _in_parts(run: "Run", images: "ImageSet") -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -53,6 +53,8 @@ def _index() -> None:
 
     * **index compact** gives space back, **index compress** memory, **index verify** looks for damage;
 
+    * **index refresh shop.index --run NEW** goes to a new model;
+
     * **index export shop.index --to shop.sql** writes it for PostgreSQL, or `.parquet` for anything else.
 
     A change is seen by servers and searches that have the index open. Whatever is killed loses only what it was doing.
@@ -197,6 +199,31 @@ def compress(
             f"{done.bytes_an_item:g} bytes an item in memory in place of {whole}; {100 * done.recall:.2f} % of the "
             f"true neighbors are found, with {done.rescored} candidates a query read from disk: {place}"
         )
+
+
+@_command
+def refresh(
+    place: Place,
+    run: Annotated[pathlib.Path, typer.Option("--run", help="The run with the new model.")],
+    limit: Annotated[
+        float, typer.Option(help="Largest share of neighbors that items may lose whose pictures are gone.")
+    ] = 0.1,
+) -> None:
+    """Move an index to a new model: embed its images again, then switch in one step.
+
+    Searches go on meanwhile with the old model. Items whose pictures are gone are mapped from their old vectors, with a
+    loss that is measured and printed; above `--limit` nothing is changed.
+    """
+    from tf_detreg.indexing import refresh_index
+
+    done = refresh_index(place, run, limit)
+    if done is None:
+        typer.echo(f"{place} is of this model already.")
+        return
+    lost = (
+        "" if done.loss is None else f", {done.mapped} mapped, which loses {100 * done.loss:.1f} % of their neighbors"
+    )
+    typer.echo(f"{done.embedded} images embedded again{lost}: {place}")
 
 
 @_command

@@ -73,9 +73,14 @@ def serve(
         list[str] | None,
         typer.Option(help="An origin whose pages may read answers, such as `https://example.com`; repeat it."),
     ] = None,
+    write_token_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="A file with the token that lets clients change the index (PUT and DELETE /items/ID)."),
+    ] = None,
 ) -> None:
     """Serve a model on this machine: TensorFlow Serving's predict API, REST and gRPC, and a page for searching with
-    pictures."""
+    pictures. Changes of the index, by whomever, are seen without a restart.
+    """
     from tf_detreg import serving
 
     serving.serve(
@@ -86,4 +91,5 @@ def serve(
         grpc_port=grpc_port,
         allowed_hosts=[*serving.host_names(host), *allow_host] if allow_host else None,
         cors_origins=cors_origin or (),
+        write_token=None if write_token_file is None else write_token_file.read_text(encoding="ascii").strip(),
     )

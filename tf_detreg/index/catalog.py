@@ -133,6 +133,21 @@ class Catalog(Exports):
             result: np.ndarray = segments.take(self._store.snapshot().parts, np.asarray([row]))[0]
             return result
 
+    @property
+    def version(self) -> int:
+        """Counts the changes of the index, also those that other processes make."""
+        return self._store.snapshot().version
+
+    def added_since(self, mark: int = 0) -> tuple[int, list[Id]]:
+        """Return a mark of now, and the ids of the items that were added or replaced since another one, in their order.
+
+        Args:
+            mark: What an earlier call returned. Default 0: since the beginning. After `compact` all items count as new.
+        """
+        with self._store.holding():
+            found = self._store.query("SELECT id FROM items WHERE row >= ? ORDER BY row", [mark]) or []
+            return self._store.snapshot().end, [unbound(id) for (id,) in found]
+
     def bytes_on_disk(self) -> int:
         """Return the size of the index's files; 0 in memory."""
         directory = self._store.directory

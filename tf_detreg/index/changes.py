@@ -71,12 +71,23 @@ def merge(change: Change, parts: Sequence[Segment]) -> None:
 
 def compact(change: Change, progress: bool | None = False) -> None:
     """Write all vectors that are left in one piece, with new rows behind the old ones."""
-    state = change.before
     rows = [row for (row,) in change.connection.execute("SELECT row FROM items ORDER BY row")]
+    with ticker("Compacting", len(rows), progress) as tick:
+        rewrite(change, rows, _ticked(segments.live_blocks(change.before.parts), tick))
+
+
+def rewrite(change: Change, rows: Sequence[int], blocks: Iterable[np.ndarray]) -> None:
+    """Put new vectors in the place of all that are there, with new rows behind the old ones.
+
+    Args:
+        change: The change.
+        rows: The rows of all items, ascending.
+        blocks: Their vectors, in pieces, in this order.
+    """
+    state = change.before
     change.drop_segments(state.parts)
     if rows:
-        with ticker("Compacting", len(rows), progress) as tick:
-            change.add_segment(state.end, len(rows), _ticked(segments.live_blocks(state.parts), tick))
+        change.add_segment(state.end, len(rows), blocks)
         pairs = ((state.end + at, row) for at, row in enumerate(rows))
         change.connection.executemany("UPDATE items SET row = ? WHERE row = ?", pairs)
     change.set("end", state.end + len(rows))

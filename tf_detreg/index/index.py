@@ -4,41 +4,23 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from numpy.typing import ArrayLike
 
-from tf_detreg import checks, deprecated
+from tf_detreg import deprecated
 from tf_detreg.files import check_file, replacing
-from tf_detreg.index import changes, searching, segments, trees, version_1
-from tf_detreg.index.catalog import Catalog, Where
+from tf_detreg.index import changes, segments, trees, version_1
+from tf_detreg.index.catalog import Where
 from tf_detreg.index.change import Change
 from tf_detreg.index.filters import parse
 from tf_detreg.index.items import Id, bound, crc_of, metadata_texts, not_there, plain_ids
 from tf_detreg.index.store import FILE, Store
-from tf_detreg.retrieval import approximate, codes, inputs, parquet
+from tf_detreg.index.upkeep import Upkeep
+from tf_detreg.retrieval import inputs, parquet
 from tf_detreg.retrieval.decision import Decision
 
 
-class Compression(NamedTuple):
-    """How an index is compressed.
-
-    Args:
-        kind: `"float16"`, `"int8"` or `"binary"`.
-        dimensions: How many are kept.
-        bytes_an_item: What an item takes in memory; its vector stays on disk.
-        rescored: Candidates that are scored by the vectors on disk.
-        recall: Measured share of the true neighbors that a search finds.
-    """
-
-    kind: str
-    dimensions: int
-    bytes_an_item: float
-    rescored: int
-    recall: float
-
-
-class Index(Catalog):
+class Index(Upkeep):
     """Embeddings with ids and metadata: build, search, change, save, load.
 
     Scores are cosines. An index on disk is a directory: ids and metadata in SQLite, vectors in files that are mapped
@@ -283,80 +265,6 @@ class Index(Catalog):
                 ids, metadata = zip(*(items[int(row)] for row in rows), strict=True)
                 changes.append(change, vectors, ids, metadata, replace=replace)
             changes.merge_small(change)
-
-    def index_field(self, *fields: str) -> None:
-        """Make filters on fields of the metadata quick, for the items that are there and those to come.
-
-        Raises:
-            ValueError: If a name cannot be one.
-        """
-        with self._store.changing() as change:
-            change.index_fields(fields)
-
-    def compact(self, progress: bool | None = None) -> None:
-        """Rewrite the vectors in one piece without those that were removed, and build the tree again if there was one.
-
-        Args:
-            progress: Whether to show progress; None shows it in a terminal.
-        """
-        state = self._store.snapshot()
-        if len(state.parts) == 1 and state.live == state.parts[0].count:
-            return
-        layout = self._tuner.layout(state)
-        with self._store.changing() as change:
-            changes.compact(change, progress)
-        self._tuner.forget()
-        if state.tree is None:
-            return
-        depth = min(int(state.tree["depth"]), len(self))
-        if layout is not None and len(self) >= approximate.SMALLEST_GALLERY:
-            self._tuner.compress(layout, depth, float(state.tree["target"]), progress)
-        elif layout is None and len(self) >= searching.SCANN_FROM:
-            self.tune(depth, progress, trees.engine_of(state.tree))
-
-    def compress(
-        self,
-        kind: str = "int8",
-        dimensions: int | None = None,
-        *,
-        k: int = 10,
-        target: float = 0.99,
-        progress: bool | None = None,
-    ) -> Compression:
-        """Search in a compressed copy of the vectors, so that only candidates are read from disk.
-
-        The copy takes the place of a search tree: it is kept with the index, new items are searched exactly beside it,
-        and `compact` compresses again. It looks at every item, so that it saves memory, not time.
-
-        Args:
-            kind: `"float16"`, `"int8"`, the default, or `"binary"`: 2, 1 or 1/8 bytes a dimension in place of 4; see
-                `retrieval.codes`.
-            dimensions: Project to so many principal axes first. Default: keep all.
-            k: The deepest search that it is meant for. Default 10.
-            target: Share of the true neighbors to find. Default 0.99.
-            progress: Whether to show progress. None, the default, shows it in a terminal.
-
-        Returns:
-            The measured recall and the bytes that an item takes in memory.
-
-        Raises:
-            ValueError: If an argument is out of range, or there are fewer than 1,000 items.
-
-        Example:
-            >>> import numpy as np
-            >>> index = Index(np.random.default_rng(0).standard_normal((2000, 16)))
-            >>> done = index.compress("int8", progress=False)
-            >>> done.bytes_an_item, done.recall >= 0.99
-            (16.0, True)
-        """
-        layout = codes.Layout(kind, dimensions).checked(self.dimension)
-        target = checks.within("target", target, 0, 1, "(]")
-        (k,) = inputs.ranks_at(k, len(self))
-        if len(self) < approximate.SMALLEST_GALLERY:
-            raise ValueError(f"{len(self)} items are too few to be compressed: {approximate.SMALLEST_GALLERY} or more.")
-        tuned = self._tuner.compress(layout, k, target, progress)
-        made = checks.instance("layout", tuned.tree, codes.Codes, "one that compresses")
-        return Compression(kind, dimensions or self.dimension, made.bytes_an_item, made.rescored, tuned.recall)
 
     def _put(
         self,

@@ -58,6 +58,9 @@ class Searcher:
     ) -> Matches | None:
         """Return what is found in the present state; None where a writer has changed it meanwhile."""
         state = self._store.snapshot()
+        width = int(state.facts["dimension"])
+        if queries.shape[1] != width:  # the index went to another model since the queries were checked
+            raise ValueError(f"`queries` have {queries.shape[1]} dimensions and the index has {width}.")
         rows = None
         if kept is not None:
             rows = self._store.rows_where(kept, state.version)

@@ -85,8 +85,17 @@ async def uploaded(headers: Headers, body: bytes) -> bytes:
     Raises:
         BadRequest: If the form is damaged, or does not hold exactly one file.
     """
+    return (await fields_and_file(headers, body))[1]
+
+
+async def fields_and_file(headers: Headers, body: bytes) -> tuple[dict[str, str], bytes]:
+    """Return the texts of a `multipart/form-data` body by name, and its one file; any other body is the file itself.
+
+    Raises:
+        BadRequest: If the form is damaged, or does not hold exactly one file.
+    """
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
-        return body
+        return {}, body
 
     async def once() -> AsyncIterator[bytes]:
         yield body
@@ -101,7 +110,7 @@ async def uploaded(headers: Headers, body: bytes) -> bytes:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if len(files) != 1:
             raise BadRequest("The form must hold exactly one file, such as: curl -F image=@photo.jpg")
-        return await files[0].read()
+        return {name: value for name, value in form.multi_items() if isinstance(value, str)}, await files[0].read()
 
 
 def _refuse_larger(size: int, limit: int) -> None:

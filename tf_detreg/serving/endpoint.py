@@ -36,7 +36,7 @@ def endpoint(function: Answer, name: str, metrics: Metrics, timeout: float) -> A
             async with asyncio.timeout(timeout):
                 response = await function(request)
         except Problem as problem:
-            headers = {"Retry-After": "1"} if problem.code == 503 else None
+            headers = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(problem.code)
             response = JSONResponse({"error": str(problem)}, problem.code, headers)
         except TimeoutError:
             response = JSONResponse({"error": f"Gave up after {timeout:g} seconds."}, 504)

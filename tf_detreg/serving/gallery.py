@@ -2,13 +2,13 @@
 
 import io
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_detreg import checks
 from tf_detreg.files import readable
 from tf_detreg.images import UnreadableImage, reference
 from tf_detreg.images.color import rgb
@@ -23,11 +23,12 @@ FULL_SIDE = 1600  # of a picture in the detail view, in pixels
 
 
 class Gallery:
-    """An index with pictures to show.
+    """An index with pictures to show; what others change in the index is seen by the next request.
 
-    Thumbnails are made once, when the server starts. Later a request names an item by its number alone, and the only
-    files that are read are those that the index names. A large index gets its ScaNN tree at the start too, where it
-    brings none that is tuned for as many neighbors as can be asked for: no request waits for it.
+    Items have numbers, which stay while the server runs: new ones get new numbers. Thumbnails are made when the server
+    starts, and those of new items when they are first asked for. A request names an item by its number alone, and the
+    only files that are read are those that the index names. A large index gets its search tree at the start too, where
+    it brings none that is tuned for as many neighbors as can be asked for: no request waits for it.
 
     Args:
         index: A `index.Index`.
@@ -39,49 +40,103 @@ class Gallery:
         ValueError: If there is not one picture an item.
     """
 
-    def __init__(self, index: Index, pictures: Sequence[Any] | np.ndarray | None = None, side: int = 240) -> None:
-        self.index = index
-        self.ids = index.ids
-        self.fingerprint = index.fingerprint
-        if pictures is None:
-            pictures = [index.metadata(id).get("path") for id in self.ids]
-        elif len(pictures) != len(index):
-            raise checks.invalid("pictures", f"be one an item, {len(index)}", f"{len(pictures)}")
-        self._pictures = pictures
-        index.tune(min(MOST_NEIGHBORS, len(index)))
+    def __init__(
+        self,
+        index: Index,
+        pictures: Sequence[str | os.PathLike[str] | np.ndarray | None] | np.ndarray | None = None,
+        side: int = 240,
+    ):
+        if pictures is not None and len(pictures) != len(index):
+            raise ValueError(f"`pictures` must hold one an item: received {len(pictures)} for {len(index)} items.")
+        self.index, self._side = index, side
+        self._lock = threading.Lock()
+        self._version, self._mark = -1, 0
+        self._ids: list[str | int] = []  # by number
+        self._numbers: dict[str | int, int] = {}
+        self._given: dict[str | int, Any] = {}
+        self._thumbnails: dict[int, bytes | None] = {}
+        self._follow()
+        if pictures is not None:
+            self._given = dict(zip(self._ids, pictures, strict=True))
+        if len(index):
+            index.tune(min(MOST_NEIGHBORS, len(index)))
         with ThreadPoolExecutor() as pool:
-            few = [pictures[item] for item in range(min(len(pictures), MOST_THUMBNAILS))]
-            self._thumbnails = list(pool.map(lambda picture: jpeg(picture, side), few))
+            list(pool.map(self.thumbnail, range(min(len(self._ids), MOST_THUMBNAILS))))
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.index)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Return that of the model that made the index; another one after the index was refreshed."""
+        return self.index.fingerprint
+
+    def _follow(self) -> None:
+        """Take over what has changed since the last request; cheap where nothing has."""
+        version = self.index.version
+        if version == self._version:
+            return
+        with self._lock:
+            mark, ids = self.index.added_since(self._mark)
+            compacted = self._mark > 0 and len(ids) == len(self.index)
+            for id in ids:
+                number = self._numbers.setdefault(id, len(self._ids))
+                if number == len(self._ids):
+                    self._ids.append(id)
+                elif not compacted:
+                    self._thumbnails.pop(number, None)
+                    self._given.pop(id, None)
+            self._mark, self._version = mark, version
+
+    def has(self, item: int) -> bool:
+        """Return whether there is an item of this number."""
+        self._follow()
+        return 0 <= item < len(self._ids) and self._ids[item] in self.index
 
     def thumbnail(self, item: int) -> bytes | None:
         """Return a small JPEG of an item; None where there is no picture."""
-        return self._thumbnails[item] if 0 <= item < len(self._thumbnails) else None
+        if item not in self._thumbnails:
+            if len(self._thumbnails) >= MOST_THUMBNAILS:
+                return None
+            self._thumbnails[item] = jpeg(self._picture(item), self._side)
+        return self._thumbnails[item]
 
     def picture(self, item: int) -> bytes | None:
         """Return a JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
-        return jpeg(self._pictures[item], FULL_SIDE) if 0 <= item < len(self) else None
+        return jpeg(self._picture(item), FULL_SIDE)
+
+    def _picture(self, item: int) -> Any:
+        id = self._ids[item]
+        if id in self._given:
+            return self._given[id]
+        return self.index.metadata(id).get("path") if id in self.index else None
 
     def search(self, embeddings: np.ndarray, k: int) -> list[dict[str, Any]]:
         """Return the k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
-        found = self.index.search(embeddings, k=min(k, len(self)))
-        rows = zip(found.positions[0], found.scores[0], found.metadata[0], strict=True)
-        matches = [{**self._summary(int(item), facts), "score": round(float(score), 4)} for item, score, facts in rows]
+        count = min(k, len(self))
+        if count == 0:
+            return []
+        found = self.index.search(embeddings, k=count, progress=False)
+        self._follow()
+        rows = zip(found.ids[0], found.scores[0], found.metadata[0], strict=True)
+        matches = [
+            {**self._summary(self._numbers[id], facts), "score": round(float(score), 4)}
+            for id, score, facts in rows
+            if id in self._numbers  # not one that was added in this moment
+        ]
         if found.accepted is not None and found.probabilities is not None:
-            for match, accepted, probability in zip(matches, found.accepted[0], found.probabilities[0], strict=True):
+            for match, accepted, probability in zip(matches, found.accepted[0], found.probabilities[0], strict=False):
                 match |= {"accepted": bool(accepted), "probability": round(float(probability), 4)}
         return matches
 
     def neighbors(self, item: int, k: int) -> list[dict[str, Any]]:
         """Return the k nearest items of an item, without itself; one less than `MOST_NEIGHBORS` at most."""
-        found = self.search(self.index.embeddings[item][None], min(k + 1, MOST_NEIGHBORS))
+        found = self.search(self.index.vector(self._ids[item])[None], min(k + 1, MOST_NEIGHBORS))
         return [match for match in found if match["item"] != item][:k]
 
     def facts(self, item: int) -> dict[str, Any]:
         """Return all that is known about an item, ready for JSON."""
-        metadata = self.index.metadata(self.ids[item])
+        metadata = self.index.metadata(self._ids[item])
         others = {
             readable(str(key)): readable(str(value))[:1000]
             for key, value in metadata.items()
@@ -96,13 +151,43 @@ class Gallery:
 
     def samples(self, count: int) -> list[dict[str, Any]]:
         """Return some items with pictures, spread over the gallery."""
-        shown = [item for item, picture in enumerate(self._thumbnails) if picture is not None]
+        self._follow()
+        shown = [item for item, picture in sorted(self._thumbnails.items()) if picture is not None and self.has(item)]
         if len(shown) > count:
             shown = [shown[at * len(shown) // count] for at in range(count)]
-        return [self._summary(item, self.index.metadata(self.ids[item])) for item in shown]
+        return [self._summary(item, self.index.metadata(self._ids[item])) for item in shown]
 
-    def _summary(self, item: int, metadata: dict[str, Any]) -> dict[str, Any]:
-        id, label = self.ids[item], metadata.get("label", metadata.get("class"))
+    def put(self, id: str, embedding: np.ndarray, metadata: Mapping[str, object], fingerprint: str | None) -> bool:
+        """Add an item, or replace that of the same id.
+
+        Returns:
+            Whether one was replaced.
+
+        Raises:
+            ValueError: If JSON cannot hold the metadata, or another model made the index.
+        """
+        return bool(self.index.upsert(embedding[None], [self._known(id)], [metadata], fingerprint))
+
+    def remove(self, id: str) -> bool:
+        """Remove an item; False where there is none of this id."""
+        known = self._known(id)
+        if known not in self.index:
+            return False
+        self.index.remove([known])
+        return True
+
+    def number(self, id: str) -> int:
+        """Return the number of an item."""
+        self._follow()
+        return self._numbers[self._known(id)]
+
+    def _known(self, id: str) -> str | int:
+        """Return an id as the index has it: a text of digits may be an integer there."""
+        is_number = id.isascii() and id.removeprefix("-").isdecimal() and len(id) < 20
+        return int(id) if is_number and id not in self.index and int(id) in self.index else id
+
+    def _summary(self, item: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        id, label = self._ids[item], metadata.get("label", metadata.get("class"))
         path = metadata.get("path", id if isinstance(id, str) else None)
         return {
             "item": item,

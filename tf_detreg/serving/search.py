@@ -18,6 +18,7 @@ from tf_detreg.serving.bodies import body_of, uploaded
 from tf_detreg.serving.gallery import MOST_NEIGHBORS, Gallery
 from tf_detreg.serving.predictor import Predictor
 from tf_detreg.serving.problem import BadRequest, Problem
+from tf_detreg.serving.writes import Writes
 
 HERE = pathlib.Path(__file__).parent
 _CACHED = {"Cache-Control": "private, max-age=3600"}
@@ -37,6 +38,7 @@ class Search:
     def __init__(self, predictor: Predictor, gallery: Gallery | None) -> None:
         self._predictor, self._gallery = predictor, gallery
         self._page, self._policy = _page()
+        self._writes = Writes(predictor, self._searched, self._embedded)
         self._refuse_other_gallery()
 
     def routes(self, wrap: Callable[..., Any]) -> list[Route]:
@@ -49,6 +51,8 @@ class Search:
             Route("/neighbors/{item}", neighbors, methods=["GET"]),
             Route("/neighbours/{item}", neighbors, methods=["GET"]),  # its name in 0.1.0
             Route("/items/{item}", wrap(self.item, "items"), methods=["GET"]),
+            Route("/items/{id:path}", wrap(self._writes.put, "put"), methods=["PUT"]),
+            Route("/items/{id:path}", wrap(self._writes.delete, "delete"), methods=["DELETE"]),
             Route("/thumbnails/{item}", wrap(self.thumbnail, "thumbnails"), methods=["GET"]),
             Route("/pictures/{item}", wrap(self.picture, "pictures"), methods=["GET"]),
         ]
@@ -57,11 +61,17 @@ class Search:
         """Return the nearest items of an image file, which is the body or the one file of a form."""
         gallery, k = self._searched(), _count(request)
         start = time.perf_counter()
-        content = np.empty(1, object)
         async with body_of(request, self._predictor.settings.max_body, self._predictor.bodies) as body:
-            content[0] = await uploaded(request.headers, body)
-            version = self._predictor.model.current
-            outputs = await self._predictor.run(version, "serve_bytes", {"image_bytes": content})
+            embeddings = await self._embedded(await uploaded(request.headers, body))
+        matches = await self._predictor.in_thread(gallery.search, embeddings, k)
+        return JSONResponse({"matches": matches, "milliseconds": _milliseconds(start)})
+
+    async def _embedded(self, content: bytes) -> np.ndarray:
+        """Return the embedding (1, dim) of an image file."""
+        rows = np.empty(1, object)
+        rows[0] = content
+        version = self._predictor.model.current
+        outputs = await self._predictor.run(version, "serve_bytes", {"image_bytes": rows})
         if not outputs["valid"][0]:
             millions = version.facts.get("max_pixels", 64_000_000) // 1_000_000
             raise Problem(
@@ -69,45 +79,54 @@ class Search:
                 "This is not an image that can be read. Use a JPEG, PNG, WebP, GIF or BMP file "
                 f"of at most {millions} megapixels.",
             )
-        matches = await self._predictor.in_thread(gallery.search, outputs["embeddings"], k)
-        return JSONResponse({"matches": matches, "milliseconds": _milliseconds(start)})
+        return outputs["embeddings"]
 
     async def neighbors(self, request: Request) -> Response:
         """Return the nearest items of an item, without itself."""
         gallery, k = self._searched(), _count(request)
-        start, item = time.perf_counter(), _item(request, gallery)
+        start, item = time.perf_counter(), await self._item(request, gallery)
         matches = await self._predictor.in_thread(gallery.neighbors, item, k)
-        facts = gallery.facts(item)
+        facts = await self._predictor.in_thread(gallery.facts, item)
         return JSONResponse({"item": facts, "matches": matches, "milliseconds": _milliseconds(start)})
 
     async def item(self, request: Request) -> Response:
         """Return all that is known about an item."""
         gallery = self._shown()
-        return JSONResponse(gallery.facts(_item(request, gallery)))
+        item = await self._item(request, gallery)
+        return JSONResponse(await self._predictor.in_thread(gallery.facts, item))
 
     async def thumbnail(self, request: Request) -> Response:
         """Return a small picture of an item."""
         gallery = self._shown()
-        return _jpeg(gallery.thumbnail(_item(request, gallery)))
+        item = await self._item(request, gallery)
+        return _jpeg(await self._predictor.in_thread(gallery.thumbnail, item))
 
     async def picture(self, request: Request) -> Response:
         """Return a large picture of an item."""
         gallery = self._shown()
-        return _jpeg(await self._predictor.in_thread(gallery.picture, _item(request, gallery)))
+        item = await self._item(request, gallery)
+        return _jpeg(await self._predictor.in_thread(gallery.picture, item))
 
     async def about(self, request: Request) -> Response:
         """Return what the page says of itself, and where it starts."""
         version, gallery = self._predictor.model.current, self._gallery
         about = {"model": self._predictor.model.name, "version": version.number}
         about["max_body"] = self._predictor.settings.max_body
-        about["items"] = len(gallery) if gallery else 0
-        about["samples"] = gallery.samples(12) if gallery else []
+        about["items"] = len(gallery) if gallery is not None else 0
+        about["samples"] = await self._predictor.in_thread(gallery.samples, 12) if gallery is not None else []
         return JSONResponse(about)
 
     async def show_page(self, request: Request) -> Response:
         """Return the page itself, which loads nothing from elsewhere."""
         headers = {"Content-Security-Policy": self._policy, "Referrer-Policy": "no-referrer"}
         return Response(self._page, media_type="text/html", headers=headers)
+
+    async def _item(self, request: Request, gallery: Gallery) -> int:
+        """Return the number of an item from the path."""
+        text = request.path_params["item"]
+        if not re.fullmatch("[0-9]{1,12}", text) or not await self._predictor.in_thread(gallery.has, int(text)):
+            raise Problem(404, f"There is no such item. There are {len(gallery)}, numbered from 0.")
+        return int(text)
 
     def _shown(self) -> Gallery:
         if self._gallery is None:
@@ -152,14 +171,6 @@ def _jpeg(content: bytes | None) -> Response:
     if content is None:
         raise Problem(404, "There is no picture of this item.")
     return Response(content, media_type="image/jpeg", headers=_CACHED)
-
-
-def _item(request: Request, gallery: Gallery) -> int:
-    """Return the number of an item from the path."""
-    text = request.path_params["item"]
-    if not re.fullmatch("[0-9]{1,12}", text) or int(text) >= len(gallery):
-        raise Problem(404, f"There is no such item. There are {len(gallery)}, numbered from 0.")
-    return int(text)
 
 
 def _count(request: Request) -> int:

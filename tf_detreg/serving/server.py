@@ -33,6 +33,7 @@ def serve(
     cors_origins: Sequence[str] = (),
     max_body: int = 32_000_000,
     timeout: float = 30.0,
+    write_token: str | None = None,
 ) -> None:
     """Serve an exported model until interrupted: TensorFlow Serving's predict API and a visual search page.
 
@@ -54,6 +55,8 @@ def serve(
         cors_origins: Origins whose pages may read the answers, as in `Settings`. Default none.
         max_body: Bytes of a request. Default 32 MB.
         timeout: Seconds until a request is given up. Default 30.
+        write_token: Lets clients that send it change the index with `PUT` and `DELETE /items/ID`, as in `Settings`.
+            Default None: nobody can.
 
     Raises:
         ValueError: If the folder holds no model, or the index was made by another one.
@@ -78,6 +81,7 @@ def serve(
         timeout=timeout,
         allowed_hosts=host_names(host) if allowed_hosts is None else allowed_hosts,
         cors_origins=cors_origins,
+        write_token=write_token,
     )
     grpc_address = _grpc_address(host, grpc_port)
     model = ModelDirectory(directory, name)

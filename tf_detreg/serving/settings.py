@@ -1,10 +1,12 @@
 """Limits of the server: what a stranger may send, how much of it, and how slowly."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from tf_detreg import checks
 
+_TOKEN = re.compile(r"[!-~]{16,1000}")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -32,6 +34,8 @@ class Settings:
             letting its own name resolve to this machine (DNS rebinding). Default: the loopback names.
         cors_origins: Origins such as `"https://example.com"` whose pages may read the answers; `"*"` for all. Default
             none.
+        write_token: What a client has to send as `Authorization: Bearer TOKEN` to change the index, at least 16 visible
+            ASCII characters. Default None: nobody can.
 
     Raises:
         ValueError: If a limit is not positive, or `max_bodies` is less than `max_body`.
@@ -56,10 +60,15 @@ class Settings:
     max_connections: int = 512
     allowed_hosts: Sequence[str] = LOOPBACK
     cors_origins: Sequence[str] = ()
+    write_token: str | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if field.name == "write_token":
+                if value is not None and not (isinstance(value, str) and _TOKEN.fullmatch(value)):
+                    raise ValueError("`write_token` must be at least 16 visible ASCII characters, without spaces.")
+                continue
             if isinstance(field.default, tuple):
                 if isinstance(value, str) or not all(isinstance(name, str) for name in value):
                     raise ValueError(f"`{field.name}` must be a list of names; received {value!r}.")
