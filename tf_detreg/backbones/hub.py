@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -118,15 +119,13 @@ def load(name: str, size: Size | None = None, weights: str | None = None) -> Loa
     if weights not in (None, "preset", "imagenet", "random"):
         raise checks.invalid("weights", f"be None, 'preset' or 'random' for {name}", checks.shown(weights))
     found = _source(name)
-    about = _describe(found)
+    _announce(found)
     config = _config(found)
     if "registered_name" in config:
         whole = type_name(config)
         seen = families.vision_class(whole)
         if seen is not None and size is not None:
             families.check_size(name, seen, families.vision_config(whole, config["config"]), size)
-    if found.remote:
-        logger.info("%s, from %s unless it is in the cache.", about, found.site)
     if weights != "random":
         found.require_weights(config)
     with one_sentence(found):
@@ -145,6 +144,7 @@ def image_size(name: str) -> Size | None:
     Only its small files are read, or downloaded.
     """
     found = _source(name)
+    _announce(found)
     config = _config(found)
     converter = _converter(found, config)
     size = getattr(converter, "image_size", None)
@@ -200,6 +200,17 @@ def _describe(found: Source) -> Preset:
     metadata = {} if found.remote else found.json("metadata.json") or {}
     seen = (families.vision_class(type_name(config)) if known and config is not None else None) or ""
     return Preset(found.name, seen, metadata.get("parameter_count"))
+
+
+def _announce(found: Source) -> None:
+    """Log the size of a preset before any of its files is downloaded."""
+    if found.remote:
+        _log_once(f"{_describe(found)}, from {found.site} unless it is in the cache.")
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+    logger.info("%s", text)
 
 
 def _config(found: Source) -> dict[str, Any]:

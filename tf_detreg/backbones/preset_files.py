@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
@@ -134,6 +135,8 @@ def one_sentence(preset: Source) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         if preset.remote and _is_network(error):
+            host = re.search(r"host='([^']+)'", str(error))
+            reason = f"no connection to {host[1]}" if host else reason
             raise ConnectionError(
                 f"{preset.name} must be downloaded from {preset.site}, which failed ({reason}). Without a network take "
                 "a folder that `save_to_preset` wrote: hub:FOLDER."

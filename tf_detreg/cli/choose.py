@@ -38,7 +38,7 @@ def backbones(
     Each backbone stays as it is: it turns the photos of the validation classes (a fifth of the training classes) into
     features, and R@1 says how often a photo's nearest neighbor is of its class, MAP@R how well all its neighbors are
     ranked, with intervals over classes: backbones whose intervals overlap much are not told apart by so few classes.
-    Fine-tuning adds most to what is low here, but the order mostly stays. Beside them: images a second of the model on
+    Fine-tuning raises the numbers and may turn the order of close ones. Beside them: images a second of the model on
     this machine, parameters, and the size of its weights in 8 bits, for phones.
 
     Features are kept: asked again, or by `train --features` with the same backbone, they are read from the cache. What

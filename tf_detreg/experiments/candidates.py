@@ -148,15 +148,19 @@ class Comparison:
 
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
+        beside: dict[str, Any] = {"ha": "center", "textcoords": "offset points"}
         for one in self.candidates:
             low, high = one.best.recall_interval
             cost = 1e3 / one.images_per_second
             axes.plot((cost, cost), (100 * low, 100 * high), color="#9ecae1", lw=2, zorder=1)
             axes.scatter(cost, 100 * one.best.recall, 20 + 2 * one.parameters / 1e6, color="#08519c", zorder=2)
             label = f"{pathlib.PurePath(one.name).name} {_size_text(one.image_size)}"
-            axes.annotate(label, (cost, 100 * one.best.recall), (6, 4), textcoords="offset points", fontsize=8)
+            axes.annotate(label, (cost, 100 * one.best.recall), (0, 9), fontsize=8, **beside)
         axes.set_xscale("log")
-        axes.margins(x=0.25, y=0.1)
+        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            ticks("{x:g}")
+        axes.margins(x=0.25, y=0.15)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 104))
         axes.set_xlabel("milliseconds an image on this machine (area: parameters)")
         head = f"linear head, {self.epochs} epochs" if self.epochs else "frozen features"
         axes.set_ylabel(f"R@1 on {self.classes} validation classes, % ({head})")
