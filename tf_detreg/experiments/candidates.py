@@ -145,6 +145,7 @@ class Comparison:
         """Draw R@1 with its interval against milliseconds an image; the area of a point is the number of parameters."""
         with extras.needed("The plot"):
             from matplotlib.figure import Figure
+            from matplotlib.ticker import LogLocator
 
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         axes = figure.subplots()
@@ -155,10 +156,11 @@ class Comparison:
             axes.plot((cost, cost), (100 * low, 100 * high), color="#9ecae1", lw=2, zorder=1)
             axes.scatter(cost, 100 * one.best.recall, 20 + 2 * one.parameters / 1e6, color="#08519c", zorder=2)
             label = f"{pathlib.PurePath(one.name).name} {_size_text(one.image_size)}"
-            axes.annotate(label, (cost, 100 * one.best.recall), (0, 9), fontsize=8, **beside)
+            axes.annotate(label, (cost, 100 * high), (0, 5), fontsize=8, **beside)
         axes.set_xscale("log")
-        for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            ticks("{x:g}")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.margins(x=0.25, y=0.15)
         axes.set_ylim(top=min(axes.get_ylim()[1], 104))
         axes.set_xlabel("milliseconds an image on this machine (area: parameters)")
