@@ -13,6 +13,11 @@ from tf_detreg import analysis, datasets, deprecated, export, index, regularizer
 ARGUMENTS = [
     *((loader, "path", "directory") for loader in (datasets.cub, datasets.cars, datasets.sop, datasets.in_shop)),
     (datasets.folder, "path", "directory"),
+    *(
+        (made, "path", "directory")
+        for made in (index.Index.load.__func__, index.Index.create.__func__, index.Index.save)
+    ),
+    (index.Index.check_directory, "path", "directory"),
     (datasets.tfds, "data_dir", "directory"),
     (datasets.cache_features, "folder", "directory"),
     (regularizers.SentenceEncoder.__init__, "folder", "directory"),

@@ -29,11 +29,11 @@ class Catalog(Exports):
         self._tuner = Tuner(store)
         self._decider = decisions.Decider(store, searching.Searcher(store, self._tuner))
 
-    def verify(self, progress: bool | None = False) -> None:
+    def verify(self, progress: bool | None = None) -> None:
         """Read everything once and compare it with its checksums.
 
         Args:
-            progress: Whether to show progress; None shows it in a terminal. Default False.
+            progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
         Raises:
             ValueError: If something is damaged.

@@ -26,7 +26,7 @@ class Exports:
         *,
         model: str | None = None,
         where: Mapping[str, object] | str | None = None,
-        progress: bool | None = False,
+        progress: bool | None = None,
     ) -> pathlib.Path:
         """Write the items to a Parquet file: `id`, `vector` and a column a field of the metadata.
 
@@ -34,7 +34,7 @@ class Exports:
             path: The file.
             model: The model's name, for the file's schema. Default: unknown.
             where: Only items that this filter keeps; see `search`. Default: all.
-            progress: Whether to show progress; None shows it in a terminal. Default False.
+            progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
         Returns:
             The path. `retrieval.parquet` says how the table is laid out, and reads it; so does `Index.from_parquet`.
@@ -80,7 +80,7 @@ class Exports:
         table: str = "items",
         *,
         where: Mapping[str, object] | str | None = None,
-        progress: bool | None = False,
+        progress: bool | None = None,
     ) -> pathlib.Path:
         """Write a file of SQL that makes a table of the items in PostgreSQL with pgvector.
 
@@ -91,7 +91,7 @@ class Exports:
             path: The file.
             table: The table's name, perhaps with its schema's. Default `"items"`.
             where: Only items that this filter keeps. Default: all.
-            progress: Whether to show progress; None shows it in a terminal. Default False.
+            progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
         Returns:
             The path.
@@ -108,7 +108,7 @@ class Exports:
         collection: str = "items",
         *,
         where: Mapping[str, object] | str | None = None,
-        progress: bool | None = False,
+        progress: bool | None = None,
     ) -> int:
         """Make a collection of the items in Qdrant, with `id` and `metadata` as the payload of each point.
 
@@ -116,7 +116,7 @@ class Exports:
             client: A `qdrant_client.QdrantClient`, of a server or of its embedded mode.
             collection: Its name, which must be free. Default `"items"`.
             where: Only items that this filter keeps. Default: all.
-            progress: Whether to show progress; None shows it in a terminal. Default False.
+            progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
         Returns:
             How many points were written.

@@ -65,23 +65,26 @@ class Index(Upkeep):
             changes.append(change, vectors, ids, metadata, replace=False)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], dimension: int, fingerprint: str | None = None) -> "Index":
+    @deprecated.renamed_arguments(path="directory")
+    def create(cls, directory: str | os.PathLike[str], dimension: int, fingerprint: str | None = None) -> "Index":
         """Make an empty index on disk, to be filled by `add` in parts of any size.
 
         Args:
-            path: A directory that does not exist yet, or is empty.
+            directory: A directory that does not exist yet, or is empty.
             dimension: Of the vectors.
             fingerprint: Of the model. Default: unknown.
 
         Raises:
-            ValueError: If `path` exists and is not empty, or `dimension` is not a positive integer.
+            ValueError: If `directory` exists and is not empty, or `dimension` is not a positive integer.
             OSError: If it cannot be written.
         """
         if isinstance(dimension, bool) or not isinstance(dimension, int) or dimension < 1:
             raise ValueError(f"`dimension` must be a positive integer; received {dimension!r}.")
-        path = pathlib.Path(path)
+        path = pathlib.Path(directory)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(f"`path`={str(path)!r} exists and is not empty. Choose another directory, or remove it.")
+            raise ValueError(
+                f"`directory`={str(path)!r} exists and is not empty. Choose another directory, or remove it."
+            )
         index = cls.__new__(cls)
         index._use(Store(path, dimension))
         with index._store.changing() as change:
@@ -89,19 +92,20 @@ class Index(Upkeep):
         return index
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, verify: bool = False) -> "Index":
+    @deprecated.renamed_arguments(path="directory")
+    def load(cls, directory: str | os.PathLike[str], *, verify: bool = False) -> "Index":
         """Open an index on disk. What is changed afterwards is changed on disk.
 
         An index of version 0.1 is read into memory instead; `save` writes it in today's form.
 
         Args:
-            path: The directory.
+            directory: The directory.
             verify: Whether to read all of it once, as the method `verify` does. Default False.
 
         Raises:
             ValueError: If it is not an index, is damaged, or was written by a newer version.
         """
-        path = pathlib.Path(path)
+        path = pathlib.Path(directory)
         if not (path / FILE).is_file() and (path / version_1.MANIFEST).is_file():
             old = version_1.read(path)
             return cls(old.vectors, old.ids, old.metadata, old.fingerprint)
@@ -126,21 +130,22 @@ class Index(Upkeep):
         found = parquet.read(path)
         return cls(found.embeddings, found.ids, found.metadata, found.fingerprint)
 
-    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+    @deprecated.renamed_arguments(path="directory")
+    def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
         """Write the index to a directory; a reader finds the old one or the new one, whole.
 
         Args:
-            path: The directory. An index that is there is replaced; anything else is refused. The directory of the
+            directory: The directory. An index that is there is replaced; anything else is refused. The directory of the
                 index itself holds every change already.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: If `path` exists and is not an index.
+            ValueError: If `directory` exists and is not an index.
             OSError: If it cannot be written.
         """
-        path = pathlib.Path(path)
+        path = pathlib.Path(directory)
         if self._store.directory is not None and path.exists() and path.samefile(self._store.directory):
             return path
         self.check_directory(path)
@@ -155,19 +160,20 @@ class Index(Upkeep):
     check_place = deprecated.RenamedAttribute("check_directory")
 
     @staticmethod
-    def check_directory(path: str | os.PathLike[str]) -> None:
+    @deprecated.renamed_arguments(path="directory")
+    def check_directory(directory: str | os.PathLike[str]) -> None:
         """Raise now, before hours of embedding, what `save` would raise in the end.
 
         Raises:
-            ValueError: If `path` exists and is not an index.
+            ValueError: If `directory` exists and is not an index.
             OSError: If nothing can be written there.
         """
-        path = pathlib.Path(path)
+        path = pathlib.Path(directory)
         if any((path / name).is_file() for name in (FILE, version_1.MANIFEST)):
             return
         if path.exists():
             raise ValueError(
-                f"`path`={str(path)!r} exists and is not an index. Choose another directory, or remove it."
+                f"`directory`={str(path)!r} exists and is not an index. Choose another directory, or remove it."
             )
         check_file(path)
 

@@ -61,7 +61,7 @@ class Store:
             return connected("file::memory:")
         file = self.directory / FILE
         if not create and not file.is_file():
-            existing(self.directory, "path", "`tf-detreg index RUN IMAGES/ --to INDEX` makes an index.")
+            existing(self.directory, "directory", "`tf-detreg index RUN IMAGES/ --to INDEX` makes an index.")
             raise ValueError(
                 f"`path`={str(self.directory)!r} is not an index: it holds no {FILE}. Make one with "
                 "Index(…).save(path), or with `tf-detreg index RUN IMAGES/ --to INDEX`."

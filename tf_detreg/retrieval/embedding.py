@@ -62,7 +62,7 @@ def embed(
 
 
 def embed_parts(
-    embedder: keras.Model, image_set: "ImageSet", batch_size: int = 128, progress: bool | None = False
+    embedder: keras.Model, image_set: "ImageSet", batch_size: int = 128, progress: bool | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Embed the images of a set once, in index order, a batch at a time: no more than that is in memory.
 
@@ -70,7 +70,7 @@ def embed_parts(
         embedder: images → embeddings.
         image_set: `datasets.ImageSet`.
         batch_size: Default 128.
-        progress: Whether to show progress; None shows it in a terminal. Default False.
+        progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
     Yields:
         Embeddings `(n, dim)` float32, and the index of the image of each; those that cannot be read are left out.
