@@ -121,6 +121,14 @@ def test_owns_weights_and_inner_layers(hook):
         assert {"a", "b", inner.name} <= {layer.name for layer in _compat.inner_layers(outer, recursive=True)}
 
 
+def test_own_trainable_variables(hook):
+    with hook:
+        outer = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        assert _compat.own_trainable_variables(outer) == []
+        outer.layers[0].trainable = False
+        assert [v.name for v in _compat.own_trainable_variables(outer.layers[0])] == ["kernel", "bias"]
+
+
 def test_takes_training(hook):
     with hook:
         assert _compat.takes_training(keras.layers.Dropout(0.5)) and not _compat.takes_training(keras.layers.ReLU())

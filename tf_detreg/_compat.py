@@ -60,6 +60,15 @@ def owns_weights(layer: keras.layers.Layer) -> bool:
     return bool(layer._trainable_variables or layer._non_trainable_variables)
 
 
+def own_trainable_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Return the weights that a layer made trainable when it was built, without those of the layers inside it.
+
+    Private: `Layer._trainable_variables`. The public `trainable` of a layer holds for the layers inside it, too, and
+    `trainable_variables` lists theirs.
+    """
+    return list(layer._trainable_variables)
+
+
 def inner_layers(layer: keras.layers.Layer, recursive: bool = False) -> Iterator[keras.layers.Layer]:
     """Yield the layers inside a layer, in order.
 

@@ -1,5 +1,6 @@
 """Keras callbacks for training embeddings. They work with `MetricModel` and with plain Keras models alike."""
 
+from tf_detreg.training.averaging import WeightAveraging
 from tf_detreg.training.guard import NaNGuard, TrainingDiverged
 from tf_detreg.training.health import Health
 from tf_detreg.training.projector import EmbeddingProjector
@@ -17,4 +18,5 @@ __all__ = [
     "TableLog",
     "TimeLeft",
     "TrainingDiverged",
+    "WeightAveraging",
 ]

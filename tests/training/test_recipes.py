@@ -13,7 +13,7 @@ def test_a_recipe_names_its_source_and_parts_that_exist(name):
     rooms = assembly.parts(config)
     assert {"head", "loss"} <= rooms.keys()
     assert all(isinstance(kind, type) for kind in rooms.values())
-    assert config.data["name"] in datasets.LOADERS or name == "photos"
+    assert config.data["name"] in datasets.LOADERS or name.startswith("photos")
     assert assembly.augmentation(config) is None or isinstance(assembly.augmentation(config), keras.Sequential)
     assert assembly.build_optimizer(config, steps=10).optimizers
 
@@ -66,3 +66,23 @@ def test_a_backbone_from_nothing_learns_faster_than_one_that_is_tuned_and_with_c
     assert settings() == (1e-2, 1.0)
     assert settings(optimizer={"backbone_rate": 3e-3, "clipnorm": None}) == (3e-3, None)
     assert settings(backbone="efficientnet_lite0") == (1e-4, None)
+
+
+def test_recipes_for_photos_train_the_head_first_and_state_their_cost():
+    for name in ("photos", "photos-vit"):
+        options = recipes.load(name).optimizer
+        assert options["backbone_delay_epochs"] and options["warmup_epochs"] and options["clipnorm"]
+    assert recipes.load("photos-linear").features
+    assert all(recipes.describe(name).cost for name in recipes.names() if name.startswith("photos"))
+
+
+def test_fewer_epochs_leave_some_to_learn_in():
+    """`--epochs 1` shortens what a recipe of thirty epochs begins with."""
+    from tf_detreg.cli.train import _shortened
+
+    config = recipes.load("photos")
+    assert _shortened(config.optimizer, 30) == config.optimizer
+    for epochs in (1, 2):
+        short = config.replace(epochs=epochs, optimizer=_shortened(config.optimizer, epochs))
+        for steps in (1, 2, 3, 7):
+            assert assembly.build_optimizer(short, steps).optimizers

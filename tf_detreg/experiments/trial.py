@@ -15,6 +15,7 @@ from tf_detreg.datasets import Splits
 from tf_detreg.experiments import data
 from tf_detreg.inference import any_batch
 from tf_detreg.retrieval import inputs
+from tf_detreg.training.averaging import Averaging, WeightAveraging
 from tf_detreg.training.health import Health
 from tf_detreg.training.parts import split_embedder
 
@@ -70,13 +71,25 @@ def _passing(
     """Train in memory; return the embedder, the last log, the epochs with a warning, and the seconds of `fit`."""
     parts = training.assemble(config, splits)
     start = time.perf_counter()
-    history = parts.fit(verbose=0).history
+    history = parts.fit(_averages(config), verbose=0).history
     seconds = time.perf_counter() - start
     last = {name: values[-1] for name, values in history.items()}
     if not np.isfinite(last["loss"]):
         raise ValueError(f"training diverged: loss {last['loss']} with {config.to_dict()}.")
     warned = [epoch for each in parts.callbacks if isinstance(each, Health) for epoch in each.warned]
     return parts.model.embedder, last, warned, seconds
+
+
+def _averages(config: training.RunConfig) -> list[keras.callbacks.Callback]:
+    """Return what averages the weights as the configuration says, which has to leave nothing to choose."""
+    made = Averaging.of(config)
+    if made is None:
+        return []
+    if len(made.shares) > 1:
+        raise ValueError(
+            f"a trial takes one of the `shares` of averaging; received {made.shares!r}. Put them in a grid."
+        )
+    return [WeightAveraging(made.last, made.shares[0] if made.shares else 1.0)]
 
 
 def _kept(

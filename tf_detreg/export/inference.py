@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from tf_detreg import checks
+from tf_detreg.backbones.lora import merge_lora
 from tf_detreg.retrieval.identity import fingerprint
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ TRAINING_ONLY = ("proxies", "rival")
 
 def inference_model(model: keras.Model) -> keras.Model:
     """Return the plain inference model of `model`, built and free of everything that only training needs.
+
+    Low-rank factors (LoRA) are merged into the weights of a copy.
 
     Args:
         model: An embedder, or a `MetricModel` (then its `.embedder` is taken).
@@ -54,7 +57,7 @@ def inference_model(model: keras.Model) -> keras.Model:
             "`MetricModel.embedder`; of a plain "
             "model with a Dueling head, `MetricModel(model, loss).embedder` is the part to export."
         )
-    return embedder
+    return merge_lora(embedder)
 
 
 def image_size_of(embedder: keras.Model, image_size: int | tuple[int, int] | None = None) -> tuple[int, int]:

@@ -28,6 +28,7 @@ class Recipe:
         source: Where its numbers come from.
         differences: What differs from the source, and why; empty if nothing does.
         config: The run.
+        cost: What it takes, in a sentence; empty where that has not been measured.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Recipe:
     source: str
     differences: str
     config: RunConfig
+    cost: str = ""
 
 
 def names() -> list[str]:
@@ -109,7 +111,8 @@ def describe(name: str) -> Recipe:
         raise ValueError(f"There is no recipe {name!r}. {hint}There are: {', '.join(names())}.")
     values = _read(name)
     about = values.pop("recipe")
-    return Recipe(name, about["title"], about["source"], about.get("differences", ""), RunConfig.from_dict(values))
+    words = about["title"], about["source"], about.get("differences", "")
+    return Recipe(name, *words, RunConfig.from_dict(values), about.get("cost", ""))
 
 
 def _read(name: str) -> dict[str, Any]:

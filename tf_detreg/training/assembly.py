@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # behind, and at the rate it wants unclipped gradients throw it back: see "End to end: does the learning rate decide?"
 # and "why does a second linear head help?" in docs/results.md.
 FROM_SCRATCH = {"backbone_rate": 1e-2, "clipnorm": 1.0}
+# What `backbones.build` takes to freeze parts of any backbone, small_cnn too.
+_LIMITS = ("trainable", "freeze_batch_norm", "freeze_until", "lora_rank")
 _BEFORE_THE_FALL = ("warmup", "backbone_delay")
 
 
@@ -132,7 +134,8 @@ def build_backbone(config: RunConfig, image_size: tuple[int, int]) -> keras.Mode
     if str(options.get("weights", "")).endswith(".npz"):
         options["weights"] = str(find_data(options["weights"]))
     if name == "small_cnn":
-        return backbones.small_cnn(square, **options)
+        limits = {key: options.pop(key) for key in _LIMITS if key in options}
+        return backbones.restrict(backbones.small_cnn(square, **options), **limits)
     return backbones.build(name, square, **options)
 
 
@@ -169,7 +172,11 @@ def build_model(config: RunConfig, train: "ImageSet", embedder: keras.Model, ste
         interpolation=Interpolation(**config.interpolation) if config.interpolation is not None else 0.0,
         regularizers=[_make("regularizers", regularizers, part, **_texts(part, train)) for part in config.regularizers],
     )
-    model.compile(build_optimizer(config, steps), steps_per_execution=min(config.steps_per_execution, max(steps, 1)))
+    model.compile(
+        build_optimizer(config, steps),
+        jit_compile=config.jit_compile,
+        steps_per_execution=min(config.steps_per_execution, max(steps, 1)),
+    )
     return model
 
 

@@ -28,7 +28,8 @@ class RunConfig:
         crop: Arguments of `datasets.RandomCrop`, for sets of files. Default: none.
         augment: Keras preprocessing layers, as tables, applied in this order. Default: none.
         backbone: Of `tf_detreg.backbones`, by function (`small_cnn`, the default) or by a name that `backbones.build`
-            knows, such as `hub:dinov2_small` or the folder of a keras-hub preset.
+            knows, such as `hub:dinov2_small` or the folder of a keras-hub preset. Any of them takes `trainable`,
+            `freeze_batch_norm`, `freeze_until` and `lora_rank`.
         features: Whether the backbone stays as it is: its features are computed once, kept on disk, and the head is
             trained on them, in seconds. There is no augmentation then. Default false.
         head: Of `tf_detreg.heads`. Default: `{name = "RealNVP", dim = 128, penalty = 10.0}`.
@@ -46,6 +47,9 @@ class RunConfig:
             `decay_every_epochs` in place of numbers of steps. Default: that function's, but for
             `small_cnn`, which starts from scratch, `backbone_rate` 1e-2 and `clipnorm` 1.0. `clipnorm = 0`
             is no clipping.
+        averaging: `last` and `shares` of `training.averaging.Averaging`: averages of weights that are tried at the end.
+            The best of them and of the best epoch, by `monitor` on the validation classes, is the result. Default:
+            none.
         unfreezing: Arguments of `callbacks.GradualUnfreezing`. Default: none.
         health: Whether `callbacks.Health` watches some 512 training images of whole classes: the columns `health_*` of
             `history.csv`, and warnings of a collapse. Default false.
@@ -59,6 +63,10 @@ class RunConfig:
             unbroken one to the bit. Default true.
         steps_per_execution: Batches in one call of the compiled step: fewer returns to Python, which small heads gain
             by; the weights are the same. Default 1.
+        jit_compile: Whether XLA compiles the step: on a GPU it may pay after a first step of a minute, on CPUs seldom.
+            The numbers differ in their last digits. Default false.
+        prefetch_to_device: Batches that are copied to the GPU ahead of the step that takes them; without a GPU to the
+            CPU's memory. The weights are the same. Default 0: copied when they are taken.
         precision: Keras dtype policy, such as `"mixed_bfloat16"`. Heads stay in float32. Default `"float32"`.
         strategy: `""` (default: this process), `"mirrored"` or `"multiworker"`.
 
@@ -86,6 +94,7 @@ class RunConfig:
     images: int = 4
     epochs: int = 20
     optimizer: Part = dataclasses.field(default_factory=dict)
+    averaging: Part | None = None
     unfreezing: Part | None = None
     health: bool = False
     monitor: str = "recall@1"
@@ -95,6 +104,8 @@ class RunConfig:
     seed: int = 0
     deterministic: bool = True
     steps_per_execution: int = 1
+    jit_compile: bool = False
+    prefetch_to_device: int = 0
     precision: str = "float32"
     strategy: str = ""
 
@@ -106,7 +117,7 @@ class RunConfig:
                 raise checks.invalid(field, "be a list", checks.shown(getattr(self, field)))
         for field in ("augment", "regularizers"):
             self._set(field, tuple(_named(field, part) for part in getattr(self, field)))
-        for field in ("crop", "rival", "interpolation", "unfreezing"):
+        for field in ("crop", "rival", "interpolation", "averaging", "unfreezing"):
             value = getattr(self, field)
             if value is not None and not isinstance(value, dict):
                 raise checks.invalid(field, "be a table, or left out", checks.shown(value))
@@ -121,15 +132,21 @@ class RunConfig:
             "patience": 0,
             "evaluate_every": 1,
             "steps_per_execution": 1,
+            "prefetch_to_device": 0,
         }
         for field, least in least_of.items():
             self._set(field, checks.integer(field, getattr(self, field), least))
         if not self.k or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.k):
             raise checks.invalid("k", "be a list of whole numbers, 1 or more", checks.shown(list(self.k)))
-        for field in ("features", "health", "deterministic"):
+        for field in ("features", "health", "deterministic", "jit_compile"):
             checks.flag(field, getattr(self, field))
         if self.features and (self.crop is not None or self.augment or self.unfreezing is not None):
             raise checks.invalid("features", "be false with crop, augment or unfreezing, being computed once", "true")
+        adapted = [name for name in ("lora_rank", "freeze_until") if self.backbone.get(name) is not None]
+        if self.features and adapted:
+            raise checks.invalid(
+                "features", f"be false with {' and '.join(adapted)} of backbone, being of a backbone as it is", "true"
+            )
         checks.choice("strategy", self.strategy, ("", "mirrored", "multiworker"))
         checks.choice("monitor", self.monitor, [*(f"recall@{k}" for k in self.k), "map@r"])
 

@@ -26,14 +26,19 @@ class Place:
     strategy: tf.distribute.Strategy
     chief: bool = True
 
-    def distribute(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def distribute(self, dataset: tf.data.Dataset, prefetch: int = 0) -> tf.data.Dataset:
         """Return global batches as this place's replicas consume them, epoch after epoch without end.
+
+        Args:
+            dataset: Of global batches.
+            prefetch: Batches that are copied to the one device ahead of their step. Default 0; several devices get
+                theirs ahead anyway.
 
         Each process draws the same batches and takes its own rows. TensorFlow's automatic sharding would deal whole
         batches to the processes instead, and a global batch would then hold other classes than planned.
         """
         if self.strategy.num_replicas_in_sync == 1:
-            return dataset
+            return _on_device(dataset, prefetch) if prefetch else dataset
         return self.strategy.distribute_datasets_from_function(lambda context: _own_rows(dataset, context))
 
 
@@ -56,6 +61,16 @@ def open_place(name: str) -> Place:
         first = _is_first()
         return Place(tf.distribute.MultiWorkerMirroredStrategy(), first)
     raise checks.invalid("strategy", f"be {checks.listed(STRATEGIES)}", checks.shown(name))
+
+
+def _on_device(dataset: tf.data.Dataset, count: int) -> tf.data.Dataset:
+    """Return a dataset whose batches are copied to the first GPU, or else the CPU, ahead of their use."""
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    ahead = dataset.apply(tf.data.experimental.prefetch_to_device(devices[0].name, count))
+    # TensorFlow does not know how long such a dataset is. Keras asks it, and warns at the end of an epoch if it is told
+    # nothing.
+    ahead.cardinality = dataset.cardinality
+    return ahead
 
 
 def _is_first() -> bool:

@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 import keras
+import tensorflow as tf
 
 from tf_detreg import weight_groups
+from tf_detreg.backbones.blocks import layer_factors
+from tf_detreg.training.schedules import ScaledSchedule
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ class GroupMap(keras.optimizers.OptimizerMap):
         super().__init__(default_optimizer, optimizer_map)
         self.head = head
         self._groups: dict[int, str] = {}
+        self._blocks: dict[int, keras.optimizers.Optimizer] = {}
 
     @classmethod
     def of(cls, optimizers: keras.optimizers.OptimizerMap) -> "GroupMap":
@@ -47,9 +51,32 @@ class GroupMap(keras.optimizers.OptimizerMap):
         if group != "proxies" and self._is_named(variable):
             group = "head"
         if group == "backbone":
-            return self.default_optimizer
-        # A map of an older version, or of the user's own making, has patterns.
-        return by_name[group] if group in by_name else super().__call__(variable)
+            found = self.default_optimizer
+        else:
+            # A map of an older version, or of the user's own making, has patterns.
+            found = by_name[group] if group in by_name else super().__call__(variable)
+        return self._blocks.get(id(variable), found) if found is self.default_optimizer else found
+
+    def split_blocks(self, variables: Iterable[keras.Variable], decay: float) -> None:
+        """Give each block of the backbone an optimizer: the default one's copy at a rate that `decay` lowers.
+
+        Args:
+            variables: That the optimizer is built on, in the order of their layers.
+            decay: Factor of the rate from one block to the one below it.
+        """
+        backbone = [variable for variable in variables if self(variable) is self.default_optimizer]
+        factors = layer_factors([variable.path for variable in backbone], decay)
+        made = {1.0: self.default_optimizer}
+        # Plain Keras builds its optimizer inside the first step's graph, where no rate can be read.
+        with tf.init_scope():
+            for factor in dict.fromkeys(factors):
+                if factor not in made:
+                    made[factor] = _slower(self.default_optimizer, factor, f"{self.default_optimizer.name}_{len(made)}")
+        self._blocks = {id(v): made[factor] for v, factor in zip(backbone, factors, strict=True)}
+
+    def group(self, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+        """Return the optimizer that stands for an optimizer's group: the backbone's for those of its blocks."""
+        return self.default_optimizer if any(optimizer is each for each in self._blocks.values()) else optimizer
 
     def take_parts(self, model: Any) -> None:
         """Take the groups from the parts of a `MetricModel`: heads, losses and regularizers; all else is backbone."""
@@ -90,3 +117,14 @@ class GroupMap(keras.optimizers.OptimizerMap):
         made.head = config.get("head")
         result: Self = made
         return result
+
+
+def _slower(optimizer: keras.optimizers.Optimizer, factor: float, name: str) -> keras.optimizers.Optimizer:
+    """Return a copy of an optimizer at a part of its rate."""
+    config = optimizer.get_config()
+    rate = config["learning_rate"]
+    if isinstance(rate, dict):
+        rate = ScaledSchedule(keras.optimizers.schedules.deserialize(rate), factor)
+    else:
+        rate *= factor
+    return type(optimizer).from_config({**config, "name": name, "learning_rate": rate})

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tf_detreg.backbones import has_lora, merge_lora, save_adapter
 from tf_detreg.files import replacing
 from tf_detreg.training import checkpoint
 from tf_detreg.training.config import RunConfig
 from tf_detreg.training.optimizers import averaged
 from tf_detreg.training.retrieval_evaluation import RetrievalEvaluation, has_pairs
-from tf_detreg.training.run_directory import BEST, CHECKPOINTS, HISTORY, naming_the_last_checkpoint
+from tf_detreg.training.run_directory import ADAPTER, BEST, CHECKPOINTS, HISTORY, naming_the_last_checkpoint
 from tf_detreg.training.table_log import TableLog
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Keeper(keras.callbacks.Callback):
         embedder: What is saved, images → unit vectors, also where the head alone is trained.
         validation: The image or feature set that the best epoch is chosen on.
         notes: What the last checkpoint says of the epochs before, or `FIRST_NOTES`.
-        writes: Whether this process writes the run.
+        writes: Whether this process writes the run. Default true.
+        checkpoints: How many of the newest are kept. Default 2.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class Keeper(keras.callbacks.Callback):
         validation: "ImageSet | None",
         notes: dict[str, Any],
         writes: bool = True,
+        checkpoints: int = 2,
     ) -> None:
         super().__init__()
         self.directory, self.config, self.embedder, self.notes, self.writes = directory, config, embedder, notes, writes
-        self.monitor = f"val_{config.monitor}"
+        self.monitor, self.checkpoints = f"val_{config.monitor}", checkpoints
         self.evaluation = None
         if validation is not None and has_pairs(validation):
             self.evaluation = RetrievalEvaluation(validation, k=config.k, every=config.evaluate_every)
@@ -67,14 +70,20 @@ class Keeper(keras.callbacks.Callback):
                 self.table.on_epoch_end(epoch, logs)
                 notes = {**self.notes, "rows": self.table.rows}
                 notes.pop("epoch")
-                checkpoint.save(self.model, self.directory / CHECKPOINTS, epoch + 1, notes)
+                checkpoint.save(self.model, self.directory / CHECKPOINTS, epoch + 1, notes, self.checkpoints)
         if self.patience_is_over():
             self.model.stop_training = True
 
     def save_embedder(self) -> None:
-        """Write the embedder as the best one, with averaged weights where the optimizer keeps an average."""
-        with averaged(self.model), replacing(self.directory / BEST) as temporary:
-            self.embedder.save(temporary)
+        """Write the embedder as the best one, with averaged weights where the optimizer keeps an average.
+
+        Low-rank factors are merged into its weights; a file of their own holds them, too.
+        """
+        with averaged(self.model):
+            if has_lora(self.embedder):
+                save_adapter(self.embedder, self.directory / ADAPTER)
+            with replacing(self.directory / BEST) as temporary:
+                merge_lora(self.embedder).save(temporary)
 
     def _keep_best(self, logs: dict[str, float] | None) -> None:
         # Without an evaluation the last epoch is the best.

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_detreg import checks
 from tf_detreg._compat import BuiltBeforehand, between_machines, clear_losses, inner_layers, loss_tracker
+from tf_detreg.backbones.lora import merge_lora
 from tf_detreg.backbones.pixel_range import PixelRange
 from tf_detreg.backbones.scaling import PixelScaling
 from tf_detreg.losses.n_pairs_multilabel import NPairsMultilabel
@@ -17,7 +18,7 @@ from tf_detreg.replicas import GlobalBatch
 from tf_detreg.shapes import Shape
 from tf_detreg.training.fit_input import check_arrays, check_dense, check_shapes, class_numbers, plain_errors
 from tf_detreg.training.interpolation import Interpolation
-from tf_detreg.training.optimizers import GroupedOptimizer, check_callbacks
+from tf_detreg.training.optimizers import NOTHING_TRAINS, GroupedOptimizer, check_callbacks
 from tf_detreg.training.parts import check_parts, split_embedder
 from tf_detreg.training.step import (
     at_least_one_row,
@@ -175,8 +176,10 @@ class MetricModel(BuiltBeforehand, keras.Model):
         """Train like `keras.Model.fit`, without its warning that `shuffle=True` leaves a dataset as it is.
 
         Raises:
-            ValueError: If a callback sets learning rates that follow a schedule.
+            ValueError: If a callback sets learning rates that follow a schedule, or every weight is frozen.
         """
+        if not self.trainable_variables:
+            raise ValueError(NOTHING_TRAINS)
         check_callbacks(self.optimizer, kwargs.get("callbacks"))
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)
@@ -194,8 +197,11 @@ class MetricModel(BuiltBeforehand, keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def export(self, filepath: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Export as `keras.Model.export` does, but the embedder alone. See also `tf_detreg.export`."""
-        return self.embedder.export(filepath, *args, **kwargs)
+        """Export as `keras.Model.export` does, but the embedder alone, low-rank factors merged.
+
+        See also `tf_detreg.export`.
+        """
+        return merge_lora(self.embedder).export(filepath, *args, **kwargs)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         images, labels = images_and_labels(data)

@@ -3,6 +3,8 @@
 config.json      the configuration, the data's fingerprint, versions
 checkpoints/     the whole state after the last epochs
 best.keras       the embedder of the best epoch so far
+adapter.npz      with LoRA, what of the best epoch was trained
+averaged.keras   with `averaging`, the best average of weights; averaging.json has all of them
 embedder.keras   the result: the best embedder, once the run has ended
 history.csv      every logged quantity, one row an epoch
 evaluation.json  retrieval on the validation and test classes

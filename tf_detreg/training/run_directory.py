@@ -10,11 +10,12 @@ from typing import Any
 from tf_detreg.files import read_json, replacing, write_json
 from tf_detreg.training import checkpoint
 from tf_detreg.training.claim import LOCK
-from tf_detreg.training.config import differences
+from tf_detreg.training.config import RunConfig, differences
 from tf_detreg.workspaces import MARK, clean
 
 CONFIG, CHECKPOINTS, BEST, EMBEDDER = "config.json", "checkpoints", "best.keras", "embedder.keras"
-HISTORY, EVALUATION = "history.csv", "evaluation.json"
+HISTORY, EVALUATION, ADAPTER = "history.csv", "evaluation.json", "adapter.npz"
+AVERAGED, AVERAGING = "averaged.keras", "averaging.json"
 _PROBE = ".writable"
 _PARTS = ("validation", "test")
 _REPORT = {
@@ -77,7 +78,8 @@ def compare(directory: pathlib.Path, record: dict[str, dict[str, Any]], writes: 
         if not isinstance(theirs.get(table), dict):
             raise ValueError(f"{path} is damaged: it has no table {table!r}. Choose another directory.")
     facts = differences(theirs["data"], record["data"], "data: ")
-    old, new = dict(theirs["config"]), dict(record["config"])
+    # A run of an older version lacks the entries that have been added since.
+    old, new = {**RunConfig().to_dict(), **theirs["config"]}, dict(record["config"])
     where = old.get("data"), new["data"]
     if not facts:
         # The same images, wherever they are by now.

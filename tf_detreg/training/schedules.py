@@ -1,7 +1,7 @@
 """How a learning rate rises and falls over a run."""
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -79,3 +79,35 @@ class WarmUpDecay(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         names = ("rate", "steps", "warmup", "decay", "delay", "every", "factor", "name")
         return {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("tf_detreg")
+class ScaledSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """`factor · schedule(step)`: the schedule of a block that learns more slowly than those above it.
+
+    Args:
+        schedule: Any `keras.optimizers.schedules.LearningRateSchedule`.
+        factor: What its rates are multiplied by.
+
+    Example:
+        >>> schedule = ScaledSchedule(WarmUpDecay(1.0, steps=10), 0.5)
+        >>> [round(float(schedule(t)), 2) for t in (0, 5)]
+        [0.5, 0.25]
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, factor: float) -> None:
+        super().__init__()
+        self.schedule, self.factor = schedule, float(factor)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        return self.factor * self.schedule(step)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "factor": self.factor}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        schedule = config["schedule"]
+        if isinstance(schedule, dict):
+            schedule = keras.optimizers.schedules.deserialize(schedule)
+        return cls(schedule, config["factor"])

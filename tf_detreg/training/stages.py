@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_detreg._compat import disable_op_determinism, is_op_determinism_enabled
 from tf_detreg.files import replacing, write_json
-from tf_detreg.training import assembly, checkpoint
+from tf_detreg.training import assembly, averaging, checkpoint
 from tf_detreg.training.config import RunConfig
 from tf_detreg.training.distribution import Place
 from tf_detreg.training.guard import NaNGuard, TrainingDiverged
@@ -22,6 +22,7 @@ from tf_detreg.training.keeper import FIRST_NOTES, Keeper
 from tf_detreg.training.metric_model import MetricModel
 from tf_detreg.training.retrieval_evaluation import final_evaluation, has_pairs
 from tf_detreg.training.run_directory import (
+    AVERAGED,
     BEST,
     CHECKPOINTS,
     CONFIG,
@@ -163,7 +164,7 @@ class Assembled:
         config, place = self.data.config, self.data.place
         with settings(config):
             return self.model.fit(
-                place.distribute(self.batches(first_epoch=first_epoch)),
+                place.distribute(self.batches(first_epoch=first_epoch), config.prefetch_to_device),
                 epochs=config.epochs,
                 initial_epoch=first_epoch,
                 steps_per_epoch=self.steps if place.strategy.num_replicas_in_sync > 1 else None,
@@ -187,6 +188,7 @@ def build_model(embedder: Embedder) -> Assembled:
         steps = int(batches().cardinality())
         model = assembly.build_model(config, train, embedder.trained, steps)
         model.optimizer.build(model.trainable_variables)
+    averaging.Averaging.of(config)
     callbacks: list[keras.callbacks.Callback] = []
     if config.unfreezing is not None:
         callbacks.append(GradualUnfreezing(**config.unfreezing))
@@ -197,7 +199,7 @@ def build_model(embedder: Embedder) -> Assembled:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A training that has ended; `best.keras` is written.
+    """A training that has ended; `best.keras` is written, and with `averaging` `averaged.keras`.
 
     Attributes:
         data: See `Embedder`.
@@ -223,16 +225,22 @@ def fit(
     """
     model, data = assembled.model, assembled.data
     config, place = data.config, data.place
+    averages = averaging.check(config, data.splits.validation)
+    # What training begins with, also of a run that is resumed.
+    pretrained = averaging.plain_weights(assembled) if averages is not None else []
     saved = checkpoint.checkpoints(directory / CHECKPOINTS)
     notes = checkpoint.restore(model, saved[-1]) if saved else FIRST_NOTES
     guard = NaNGuard()
     embedder = assembled.embedder if config.features else model.embedder
-    keeper = Keeper(directory, config, embedder, data.splits.validation, notes, place.chief)
+    keeper = Keeper(directory, config, embedder, data.splits.validation, notes, place.chief, averaging.keep(config))
     if not keeper.patience_is_over():
         assembled.fit([guard, keeper, *callbacks], verbose, notes["epoch"])
     if place.chief and not (directory / BEST).is_file():
         with naming_the_last_checkpoint(directory):
             keeper.save_embedder()
+    if place.chief and averages is not None and guard.reason is None:
+        with naming_the_last_checkpoint(directory):
+            averaging.choose(assembled, averages, directory, pretrained)
     return Fitted(data, directory, guard.reason)
 
 
@@ -263,7 +271,7 @@ def evaluate(data: Data, embedder: keras.Model, directory: pathlib.Path) -> None
 
 
 def finish(fitted: Fitted) -> None:
-    """Write the evaluation of the best epoch, and the result last: its presence says that the run is finished.
+    """Write the evaluation of the best epoch or average, and the result last: it says that the run is finished.
 
     Raises:
         TrainingDiverged: If the training did; the result is written all the same.
@@ -273,7 +281,8 @@ def finish(fitted: Fitted) -> None:
     if not fitted.data.place.chief:
         return
     with naming_the_last_checkpoint(fitted.directory):
-        best = fitted.directory / BEST
+        averages = fitted.data.config.averaging is not None and fitted.diverged is None
+        best = fitted.directory / (AVERAGED if averages else BEST)
         evaluate(fitted.data, load(best), fitted.directory)
         with replacing(fitted.directory / EMBEDDER) as temporary:
             shutil.copyfile(best, temporary)
