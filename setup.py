@@ -14,12 +14,12 @@ HERE = pathlib.Path(__file__).parent
 REPOSITORY = os.environ.get("TF_DETREG_REPOSITORY", "").rstrip("/")
 
 
-def absolute(text: str, version: str) -> str:
-    """Return Markdown whose relative links lead to the files of the version, as a package index needs them."""
+def absolute(text: str, address: str, tag: str) -> str:
+    """Return Markdown whose relative links lead into the repository at a tag, as a package index needs them."""
 
     def link(found: re.Match[str]) -> str:
         kind = "raw" if found[1] else "blob"
-        return f"{found[1]}[{found[2]}]({REPOSITORY}/{kind}/v{version}/{found[3]})"
+        return f"{found[1]}[{found[2]}]({address}/{kind}/{tag}/{found[3]})"
 
     return re.sub(r"(!?)\[([^\]]*)\]\((?!\w+:|#)([^)\s]+)\)", link, text)
 
@@ -40,7 +40,7 @@ def main() -> None:
         version = tomllib.load(file)["project"]["version"]
     readme = (HERE / "README.md").read_text(encoding="utf-8")
     setup(
-        long_description=absolute(readme, version) if REPOSITORY else readme,
+        long_description=absolute(readme, REPOSITORY, f"v{version}") if REPOSITORY else readme,
         long_description_content_type="text/markdown",
         project_urls=addresses(version) if REPOSITORY else {},
     )

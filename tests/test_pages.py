@@ -163,17 +163,5 @@ def test_every_link_leads_somewhere():
     assert not wrong
 
 
-def test_the_readme_is_made_fit_for_a_package_index(tmp_path):
-    from tools.package_readme import absolute
-
-    text = absolute((ROOT / "README.md").read_text(encoding="utf-8"), "https://forge.example/o/tf_detreg", "v1")
-    links = [match[1] or match[2] for match in LINK.finditer(text)]
-    assert len(links) > 20 and all(re.match(r"https?:", link) for link in links)
-    assert "https://forge.example/o/tf_detreg/raw/v1/docs/pictures/neighbors.png" in links
-    for link in links:
-        path = link.removeprefix("https://forge.example/o/tf_detreg/").split("/", 2)[2].partition("#")[0]
-        assert (ROOT / path).exists()
-
-
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import pathlib
+import re
 import tarfile
 import zipfile
 
@@ -25,13 +26,19 @@ def setup(monkeypatch):
 
 def test_links_are_absolute_where_a_package_index_shows_them(setup):
     text = "[page](docs/x.md#a) ![picture](docs/x.svg) [web](https://example.org) [here](#here) `[a](b)`"
-    assert setup.absolute(text, "1.2.3") == (
+    assert setup.absolute(text, "https://example.com/us/it", "v1.2.3") == (
         "[page](https://example.com/us/it/blob/v1.2.3/docs/x.md#a) "
         "![picture](https://example.com/us/it/raw/v1.2.3/docs/x.svg) [web](https://example.org) [here](#here) "
         "`[a](https://example.com/us/it/blob/v1.2.3/b)`"
     )
-    readme = setup.absolute((ROOT / "README.md").read_text(encoding="utf-8"), "1.2.3")
-    assert "](docs/" not in readme and "/blob/v1.2.3/docs/" in readme
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", setup.absolute(readme, "https://forge.example/o/it", "v1"))
+    assert len(links) > 20 and all(re.match(r"https?:|#", link) for link in links)
+    inside = [link for link in links if link.startswith("https://forge.example/o/it/")]
+    assert "https://forge.example/o/it/raw/v1/docs/pictures/neighbors.png" in inside
+    for link in inside:
+        path = link.removeprefix("https://forge.example/o/it/").split("/", 2)[2].partition("#")[0]
+        assert (ROOT / path).exists(), link
     assert all(address.startswith("https://example.com/us/it") for address in setup.addresses("1.2.3").values())
 
 
