@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint format bench docs clean help
+.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint format bench docs site notebooks clean help
 
 help:
 	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
@@ -16,6 +16,8 @@ help:
 	@echo "make lint       ruff: format and lint; mypy: types, strictly;  make format: mend what can be mended"
 	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
 	@echo "make docs       write the pages that are generated from docstrings"
+	@echo "make site       build the documentation's site, strictly -> build/site/index.html"
+	@echo "make notebooks  turn the tutorials into notebooks -> build/notebooks"
 
 # One stamp a set of extras: an environment is made once, and again when its requirements change.
 $(VENV)/.core: pyproject.toml constraints.txt
@@ -92,6 +94,20 @@ bench: $(VENV)/.bench
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate_losses.py
+
+# The site reads the source without importing it, so its environment holds no TensorFlow.
+SITE := .venv-site
+$(SITE)/.ready: pyproject.toml constraints-docs.txt
+	test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet -r constraints-docs.txt
+	touch $@
+
+site: $(SITE)/.ready
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(SITE)/bin/python -m mkdocs build --quiet
+
+notebooks: $(SITE)/.ready
+	mkdir -p build/notebooks
+	for page in docs/tutorials/[!R]*.md; do $(SITE)/bin/python -m jupytext --quiet --to ipynb --output build/notebooks/$$(basename $$page .md).ipynb $$page || exit 1; done
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

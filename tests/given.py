@@ -32,11 +32,19 @@ _found = training.embed(_run.embedder, _run.splits().test)
 dr.index.Index(_found.embeddings, fingerprint=retrieval.fingerprint(_run.embedder)).save("galleries/characters")
 """
 DECISIONS = """
-paths = [f"{n:04}.png" for n in range(len(labels))]
-same = "\\n".join(f"{i:04}.png\\t{j:04}.png\\t{int(labels[i] == labels[j])}" for i, j in zip(range(60), range(60, 120)))
-validation_embeddings, validation_labels = training.embed(embedder, validation).embeddings, validation.labels
-pathlib.Path("pairs.txt").write_text(same + "\\n")
-test_embeddings, test_labels = embeddings, labels
+_seen = {}
+paths = []
+for _label in labels:
+    _seen[_label] = _seen.get(_label, 0) + 1
+    paths.append(f"{_label}/{_label}_{_seen[_label]:04}.jpg")
+_a, _b = list(_seen)[:2]
+_lines = [f"{_a}\\t{n}\\t{n + 1}" for n in range(1, 21)] + [f"{_a}\\t{n}\\t{_b}\\t{n}" for n in range(1, 21)]
+pathlib.Path("pairs.txt").write_text("\\n".join(["1\\t20", *_lines]) + "\\n")
+def _classes(seed):
+    draw = np.random.default_rng(seed).normal
+    rows = np.repeat(draw(size=(150, 8)), 10, axis=0) + draw(size=(1500, 8)) / 8
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.repeat(np.arange(150), 10)
+(validation_embeddings, validation_labels), (test_embeddings, test_labels) = _classes(0), _classes(1)
 """
 REGULARIZERS = """
 embedder = small_embedder(heads.RealNVP(128, depth=2, hidden=8))
@@ -59,9 +67,6 @@ for _label in range(40):
     for _n in range(2):
         keras.utils.save_img(_folder / f"{_n}.png", _random.uniform(0, 255, (8, 8, 3)))
 """
-SCALING = """
-batches = train.batches(4, 4).take(2)
-"""
 # By the page's name.
 GIVEN = {
     "heads.md": COMMON + SMALL + "labels = train.labels[:32]\n",
@@ -69,7 +74,6 @@ GIVEN = {
     "decisions.md": COMMON + SMALL + DECISIONS,
     "mobile.md": COMMON + RUN + INDEX,
     "serving.md": COMMON + RUN + INDEX + "run = _run\n",
-    "scaling.md": COMMON + SMALL + SCALING,
     "data.md": COMMON + PHOTOGRAPHS,
     "retrieval.md": COMMON + SMALL + RETRIEVAL,
 }
