@@ -153,6 +153,17 @@ def test_loss_tracker(hook):
         assert {key: float(value) for key, value in model.get_metrics_result().items()} == {"loss": 3.0}
 
 
+def test_in_compiled_loss(hook):
+    with hook:
+        seen = []
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", loss=lambda y, x: seen.append(_compat.in_compiled_loss()) or tf.reduce_sum(x))
+        model.fit(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+        model.evaluate(np.ones((2, 2)), np.ones((2, 1)), verbose=0)
+        assert seen and all(seen)
+        assert not _compat.in_compiled_loss()
+
+
 def test_optimizer_for_and_optimized(hook):
     with hook:
         one, two = keras.optimizers.SGD(), keras.optimizers.Adam()

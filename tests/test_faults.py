@@ -1,6 +1,7 @@
 """Every writer, with a fault at each of its system calls and killed at random: old or new is there, whole, always."""
 
 import contextlib
+import dataclasses
 import errno
 import os
 import pathlib
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -181,13 +183,11 @@ class _Variable:
 
 
 def test_a_run_has_its_newest_or_the_last_checkpoint_after_any_fault(tmp_path):
-    from types import SimpleNamespace
-
     from tf_detreg.training import checkpoint
 
     def model_of(number):
-        optimizer = SimpleNamespace(variables=[_Variable(-number)])
-        return SimpleNamespace(variables=[_Variable(number)], metrics=[], optimizer=optimizer)
+        optimizer = types.SimpleNamespace(variables=[_Variable(-number)])
+        return types.SimpleNamespace(variables=[_Variable(number)], metrics=[], optimizer=optimizer)
 
     def read():
         model = model_of(-1)
@@ -217,6 +217,159 @@ def test_an_export_is_there_whole_or_not_at_all_after_any_fault(tmp_path):
 
     assert every_fault(write, newest) >= 200
     assert all(path.name.isdecimal() for path in tmp_path.iterdir())
+
+
+class _Pictures:
+    """Rows of a set in batches of two, of which one row cannot be read."""
+
+    name, groups, class_names, count = "rows", None, ("a",), 5
+
+    def __init__(self, rows):
+        self.rows, self.labels = rows, np.zeros(self.count, np.int32)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def subset(self, rows):
+        return _Pictures(rows)
+
+    def indexed(self, batch_size):
+        import tensorflow as tf
+
+        readable = [(at, row) for at, row in enumerate(self.rows) if row != 3]
+        for start in range(0, len(readable), batch_size):
+            places, rows = zip(*readable[start : start + batch_size], strict=True)
+            yield tf.constant(rows, tf.float32)[:, None], tf.constant(places)
+
+
+def test_features_are_right_or_computed_again_after_any_fault(tmp_path, monkeypatch):
+    """The one writer that fills its file in place: what its notes call done must be right, always."""
+    import tensorflow as tf
+
+    from tf_detreg.datasets import feature_cache
+
+    def features(numbers):
+        return tf.concat([numbers, 10 * numbers, -numbers], axis=1)
+
+    monkeypatch.setattr(feature_cache, "_SECONDS_BETWEEN_NOTES", -1.0)
+    monkeypatch.setattr(feature_cache, "_fingerprint", lambda backbone, data: "features")
+    monkeypatch.setattr("tf_detreg.inference.traced", lambda backbone: backbone.compute)
+    backbone = types.SimpleNamespace(name="net", output_shape=(None, 3), compute=features)
+    folder, wanted = tmp_path / "cache", features(np.arange(5.0, dtype=np.float32)[:, None]).numpy()
+
+    def compute():
+        return feature_cache.cache_features(backbone, _Pictures(np.arange(5)), folder, 2, 0.5, progress=False)
+
+    def stop(self, file, done, note=feature_cache._Store.note):
+        note(self, file, done)
+        if done > 1:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(feature_cache._Store, "note", stop)
+        compute()
+    half = folder.rename(tmp_path / "half")
+
+    def begin():
+        shutil.rmtree(folder, ignore_errors=True)
+        if event == "c_return":
+            shutil.copytree(half, folder)
+
+    done = 0
+    for event in ("c_call", "c_return"):  # before a call, from nothing on; after it, from the half on
+        begin()
+        with _Fault(None, event=event) as counted:
+            compute()
+        for at in range(1, counted.count + 1):
+            for error in (KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")):
+                begin()
+                with contextlib.suppress(KeyboardInterrupt, OSError), _Fault(at, error, event):
+                    compute()
+                left = feature_cache._Store(folder / "features", 5, 3)
+                if left.done:
+                    kept = np.flatnonzero(left.written)
+                    np.testing.assert_array_equal(left.open()[kept], wanted[kept])
+                found = compute()
+                assert found.rows.tolist() == [0, 1, 2, 4], (at, error, event)
+                np.testing.assert_array_equal(found.features[found.rows], wanted[found.rows])
+                done += 1
+    assert done >= 200
+    nothing_left(folder / "features", {"features.f32", "progress.json"})
+
+
+def test_a_release_of_several_formats_is_there_whole_or_not_at_all_after_any_fault(tmp_path, monkeypatch):
+    """The real `release` around writers of small files: one format is left out, as where it loses too much."""
+    from tf_detreg.export import releasing
+
+    number = [0]
+
+    def saved_model(embedder, directory, version, **options):
+        def fill(path):
+            folder_of(number[0])(path)
+            (path / "saved_model.pb").write_text("graph")
+
+        return publishing.publish(directory, version, fill)
+
+    def litert(embedder, path, *options, **named):
+        with files.replacing(path) as temporary:
+            temporary.write_text(f"{number[0]} {path.stem}")
+        return path
+
+    def verify(embedder, paths, *options, **named):
+        checks = [_Check(path.name, passed="int8" not in path.name) for path in paths]
+        return types.SimpleNamespace(checks=checks)
+
+    for name, stub in {
+        "saved_model": saved_model,
+        "litert": litert,
+        "verify": verify,
+        "inference_model": lambda embedder: embedder,
+        "image_size_of": lambda embedder: (4, 4),
+        "_spread": lambda images, size: images,
+        "_named": lambda verification: verification,
+        "model_card": lambda *options, **named: f"{number[0]} card",
+    }.items():
+        monkeypatch.setattr(releasing, name, stub)
+
+    def write(count):
+        number[0] = count
+        releasing.release(None, tmp_path, np.zeros((2, 4, 4, 3)), progress=False)
+
+    def newest():
+        present = publishing.versions(tmp_path)
+        assert present == list(range(1, len(present) + 1))
+        for version in present[-2:]:
+            folder = tmp_path / str(version)
+            assert publishing.check_version(folder)
+            names = {f"{tmp_path.name}-{form}.tflite" for form in ("float32", "float16", "dynamic")}
+            nothing_left(folder / "lite", names)
+            texts = [path.read_text() for path in (folder / "lite").iterdir()] + [(folder / "README.md").read_text()]
+            assert {int(text.split()[0]) for text in texts} == {number_of(folder)}
+        return len(present) - 1
+
+    assert every_fault(write, newest) >= 200
+    assert all(path.name.isdecimal() for path in tmp_path.iterdir())
+
+
+@dataclasses.dataclass
+class _Check:
+    name: str
+    passed: bool
+
+
+def test_a_decision_is_old_or_new_after_any_fault(tmp_path):
+    """Of a run (`decision.json`), as a new calibration replaces it."""
+    from tests.retrieval.test_decisions import classes_of
+    from tf_detreg.retrieval import Decision, calibrate
+
+    decision = calibrate(*classes_of(20), target=0.05, resamples=10)
+    target = tmp_path / "decision.json"
+
+    def write(number):
+        dataclasses.replace(decision, threshold=number / 10_000).save(target)
+
+    assert every_fault(write, lambda: round(10_000 * Decision.load(target).threshold)) >= 200
+    nothing_left(tmp_path, {"decision.json"})
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked writers")

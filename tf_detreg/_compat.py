@@ -103,6 +103,15 @@ def takes_training(layer: keras.layers.Layer) -> bool:
     return result
 
 
+def in_compiled_loss() -> bool:
+    """Return whether Keras calls a loss that was given to `compile(loss=…)`.
+
+    Private: the name `compile_loss` of the scope in which Keras does so. A layer in the place of a loss is called as
+    any function, and nothing public tells it that no optimizer knows of its weights.
+    """
+    return any(scope.startswith("compile_loss") for scope in tf.get_current_name_scope().split("/"))
+
+
 def clear_losses(layer: keras.layers.Layer) -> None:
     """Forget what layers added to `losses` in earlier calls.
 

@@ -48,7 +48,7 @@ def workspace(parent: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             if lock is not None:
-                os.close(lock)
+                _release(lock)
 
 
 @contextlib.contextmanager
@@ -69,6 +69,15 @@ def alone_in(folder: pathlib.Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a disk without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        _release(descriptor)
+
+
+def _release(descriptor: int) -> None:
+    """Close a descriptor, and give its lock back first: a Ctrl-C between the two must not keep it for ever."""
+    try:
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
@@ -127,7 +136,7 @@ def _held(folder: pathlib.Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(descriptor)
+        _release(descriptor)
 
 
 def _lock(folder: pathlib.Path) -> int | None:

@@ -16,10 +16,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.retrieval.test_decisions import classes_of
+from tf_detreg import retrieval
 from tf_detreg.index import Index
 
 IDS = st.one_of(st.integers(0, 12), st.sampled_from(["a", "b", "1", "\udcff", "é"]))
 VECTOR = st.integers(0, 63).map(lambda seed: unit(np.random.default_rng(seed).standard_normal(4)))
+DECISION = retrieval.calibrate(*classes_of(20), target=0.05, resamples=10)
 FACTS = st.fixed_dictionaries({}, optional={"n": st.integers(0, 3), "label": st.sampled_from(["x", "y"])})
 ITEMS = st.dictionaries(IDS, st.tuples(VECTOR, FACTS), min_size=1, max_size=6)
 
@@ -193,10 +196,10 @@ def test_a_killed_writer_loses_only_what_it_was_writing_and_readers_see_whole_st
     assert files == {part.file for part in last._store.snapshot().parts}, "what the killed ones left is gone"
 
 
-def rows_of(path: pathlib.Path) -> dict:
-    """What an index on disk holds, checked."""
+def held_by(path: pathlib.Path) -> tuple[dict, object]:
+    """What an index on disk holds, checked: its rows and its decision."""
     with Index.load(path, verify=True) as index:
-        return {row["id"]: (row, index.embeddings[at].tobytes()) for at, row in enumerate(index.rows())}
+        return {row["id"]: (row, index.embeddings[at].tobytes()) for at, row in enumerate(index.rows())}, index.decision
 
 
 @pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["I/O", "Ctrl-C"])
@@ -208,8 +211,9 @@ def rows_of(path: pathlib.Path) -> dict:
         lambda index: index.remove([3]),
         lambda index: index.compact(),
         lambda index: Index(np.eye(4)).save(index._store.directory),
+        lambda index: setattr(index, "decision", DECISION),
     ],
-    ids=["add", "upsert", "remove", "compact", "save over it"],
+    ids=["add", "upsert", "remove", "compact", "save over it", "decision"],
 )
 def test_a_fault_at_any_system_call_of_a_change_loses_nothing(tmp_path, monkeypatch, act, failure):
     """The change is tried with a fault at its first system call, its second, … until one goes through."""
@@ -220,7 +224,7 @@ def test_a_fault_at_any_system_call_of_a_change_loses_nothing(tmp_path, monkeypa
     shutil.copytree(tmp_path / "before", tmp_path / "after")
     with Index.load(tmp_path / "after") as index:
         act(index)
-    states = [rows_of(tmp_path / name) for name in ("before", "after")]
+    states = [held_by(tmp_path / name) for name in ("before", "after")]
     for at in itertools.count():
         path = shutil.copytree(tmp_path / "before", tmp_path / str(at))
         calls = itertools.count()
@@ -242,7 +246,7 @@ def test_a_fault_at_any_system_call_of_a_change_loses_nothing(tmp_path, monkeypa
             with contextlib.suppress(type(failure)):
                 act(index)
             reached = next(calls) > at
-        assert rows_of(path) in states
+        assert held_by(path) in states
         if not reached:
             break
-    assert at >= 1 and rows_of(path) == states[1]
+    assert at >= 1 and held_by(path) == states[1]

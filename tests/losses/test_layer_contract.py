@@ -73,12 +73,39 @@ def test_computes_in_float32_whatever_the_policy(row, policy):
 
 @every_layer
 def test_compile_refuses_it_and_says_where_it_belongs(row):
-    """Keras would take any function, hand it labels as floats, and leave its weights as they are."""
+    """Keras would take any function, hand it labels as floats, and leave its weights as they are; one-hot rows too."""
     labels, x = row.batch()
+    refuse_in_compile(row.build("float32"), x, labels)
+    refuse_in_compile(row.build("float32"), x, keras.utils.to_categorical(labels))
+
+
+def refuse_in_compile(loss, x, labels, **options):
     model = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM)])
-    model.compile("sgd", loss=row.build("float32"))
-    with pytest.raises(ValueError, match=r"training\.MetricModel"):
+    model.compile("sgd", loss=loss, **options)
+    with pytest.raises(ValueError, match=r"owns weights.*training\.MetricModel"):
         model.fit(x, labels, verbose=0)
+
+
+def test_compile_refuses_it_inside_a_function_and_eagerly():
+    (labels, x), loss = LAYERS[0].batch(), LAYERS[0].build("float32")
+    refuse_in_compile(lambda labels, embeddings: loss(labels, embeddings), x, np.eye(labels.max() + 1)[labels])
+    refuse_in_compile(loss, x, np.eye(labels.max() + 1)[labels], run_eagerly=True)
+
+
+def test_a_model_that_holds_it_trains_it_in_its_compute_loss():
+    class Model(keras.Sequential):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return self.proxies(y, y_pred)
+
+    row = LAYERS[0]
+    labels, x = row.batch()
+    model = Model([keras.Input((DIM,)), keras.layers.Dense(DIM)])
+    model.proxies = row.build("float32")
+    before = [weight.numpy() for weight in model.trainable_variables]
+    model.compile("sgd")
+    model.fit(x, labels, verbose=0)
+    for old, weight in zip(before, model.trainable_variables, strict=True):
+        assert np.any(weight.numpy() != old), weight.path
 
 
 def saved_model(row) -> keras.Model:

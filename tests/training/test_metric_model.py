@@ -420,6 +420,10 @@ def test_float64_stays_float64_with_every_part():
         (lambda: MetricModel(two_outputs(), PullTogether()), "1 inputs and 2 outputs"),
         (lambda: MetricModel(two_inputs(), PullTogether()), "2 inputs and 1 outputs"),
         (lambda: MetricModel(embedder(flow()), PullTogether()).compile(loss="mse"), "loss"),
+        (
+            lambda: MetricModel(embedder(flow()), PullTogether()).compile("adam", losses.ProxyAnchor(4)),
+            "`loss` must be given",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(make, message):

@@ -29,7 +29,7 @@ def spectral_norm(
         iterations: Default 20.
         seed: Of the first directions. Default 0.
         tick: Called with the number of rows after each iteration on them.
-        memory: Gigabytes that a step may take, by which rows run side by side. Default 0.75.
+        memory: Gigabytes that a step may take, by which rows run side by side. Default 0.6.
 
     Returns:
         `(n,)`; `(0,)` if the memory is too small for one row.
@@ -101,7 +101,7 @@ def singular_values(
     Args:
         function: The map, of `(B, …)` to `(B, outputs)` for any B.
         x: `(n, …)` the points.
-        memory: Gigabytes that a step may take, without the Jacobian of one row itself. Default 0.75.
+        memory: Gigabytes that a step may take, without the Jacobian of one row itself. Default 0.6.
         tick: Called with the number of rows of Jacobians after each step.
 
     Returns:

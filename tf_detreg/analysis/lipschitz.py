@@ -163,7 +163,7 @@ def measure(
         progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
         memory: Gigabytes that a step of derivatives may take; the images take a quarter of it at most, twice with
             `unseen`. Fewer of large ones are then read, and numbers whose derivatives at one point need more are left
-            out, with a note in the log. Default 0.75.
+            out, with a note in the log. Default 0.6.
 
     Returns:
         A `LipschitzReport`.

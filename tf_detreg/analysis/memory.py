@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-MEMORY = 0.75  # gigabytes
+MEMORY = 0.6  # gigabytes
 MOST = 256  # rows of a step, so that progress is seen
 _GIGA = 2**30
 
@@ -21,7 +21,7 @@ class BoundedMap:
     Args:
         function: Takes tensors `(B, …)`, any B, and returns tensors `(B, …)`. Its trace is kept.
         *examples: Tensors that show shapes and types of the arguments, of any number of rows.
-        memory: Gigabytes that a step may take. Default 0.75.
+        memory: Gigabytes that a step may take. Default 0.6.
 
     Attributes:
         needs: Gigabytes that one row takes.

@@ -109,7 +109,7 @@ def analyze_run(
         run: Of `training.train` or `training.load_run`.
         splits: Its data, if loaded already. Default: they are loaded.
         samples: Points at which Jacobians are measured. Default 64.
-        memory: Gigabytes that a step may take. Default 0.75.
+        memory: Gigabytes that a step may take. Default 0.6.
 
     Returns:
         The report, and whether the other classes are new: false where every test class was trained on, whose images

@@ -70,7 +70,7 @@ def analyze(
     data: Data = None,
     memory: Annotated[
         float, typer.Option(help="Gigabytes that a step may take, beside the model and half of that for images.")
-    ] = 0.75,
+    ] = 0.6,
 ) -> None:
     """Measure how much a run's map stretches, on seen and unseen classes: a table, `lipschitz.json` and a plot.
 

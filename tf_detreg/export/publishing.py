@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_detreg import checks, manifests
 from tf_detreg.files import move_new, sync, sync_entry
-from tf_detreg.workspaces import alone_in, workspace
+from tf_detreg.workspaces import alone_in, clean, workspace
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -64,6 +64,8 @@ def publish(
 
 def seal(content: pathlib.Path) -> None:
     """Write `manifest.json`: size and SHA-256 of every file of a version, and of the manifest itself."""
+    for folder in (content, *(path for path in content.rglob("*") if path.is_dir())):
+        clean(folder)  # what an error while it was being removed has left there
     names = [file.relative_to(content).as_posix() for file in content.rglob("*") if file.is_file()]
     files = manifests.describe(content, [name for name in names if name != MANIFEST])
     manifest = manifests.sealed({"format": _FORMAT, "files": files})

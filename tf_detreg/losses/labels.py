@@ -38,9 +38,7 @@ def check_labels(labels: Any, embeddings: tf.Tensor, num_classes: int | None = N
     if not labels.dtype.is_integer:
         raise ValueError(
             f"`labels` must be integers (class numbers); received dtype {labels.dtype.name}. "
-            "Convert them with labels.astype('int32'). "
-            "(A loss that owns weights belongs in training.MetricModel(embedder, loss): compile(loss=...) hands it "
-            "floats, and would not train it.)"
+            "Convert them with labels.astype('int32')."
         )
     return _in_range(_one_per_row(labels, embeddings), num_classes)
 

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_detreg import weight_groups
+from tf_detreg._compat import in_compiled_loss
 from tf_detreg.losses.labels import as_embeddings, as_labels, refuse_swapped
 from tf_detreg.losses.options import described
 
@@ -21,6 +22,9 @@ class LossLayer(keras.layers.Layer):
     Call arguments:
         labels: integers, one for each embedding.
         embeddings: `(B, dim)`, any float type.
+
+    Raises:
+        ValueError: if Keras calls it as `compile(loss=...)`, where its weights would stay as they are.
     """
 
     def __init__(self, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True) -> None:
@@ -28,6 +32,12 @@ class LossLayer(keras.layers.Layer):
         weight_groups.register(self)
 
     def __call__(self, labels: Any, embeddings: Any, **kwargs: Any) -> tf.Tensor:
+        if in_compiled_loss():
+            raise ValueError(
+                f"{type(self).__name__} owns weights, which compile(loss=...) would not train: give it to "
+                "training.MetricModel(embedder, loss), or call it in the `compute_loss` of a model that holds it as an "
+                "attribute."
+            )
         # Keras would take a list for several inputs, and builds from the shapes of tensors alone.
         if not any(isinstance(values, keras.KerasTensor) for values in (labels, embeddings)):
             labels, embeddings = as_labels(labels), as_embeddings(embeddings)

@@ -61,8 +61,10 @@ def _locked(directory: pathlib.Path) -> Iterator[None]:
     finally:
         if file is not None:
             # Removed while it is still held: who opened it meanwhile sees that it is gone.
-            path.unlink(missing_ok=True)
-            os.close(file)
+            try:
+                path.unlink(missing_ok=True)
+            finally:
+                os.close(file)
 
 
 def _lock(path: pathlib.Path) -> int:

@@ -141,22 +141,23 @@ class MetricModel(BuiltBeforehand, keras.Model):
 
     # Training.
 
-    def compile(self, optimizer: Any = "adam", *, jit_compile: bool = False, **kwargs: Any) -> None:
+    def compile(self, optimizer: Any = "adam", loss: None = None, *, jit_compile: bool = False, **kwargs: Any) -> None:
         """Compile as `keras.Model.compile` does, without a loss: the model has its own.
 
         Args:
             optimizer: See `tf_detreg.training.optimizer` for groups. Default `"adam"`, one rate for all.
+            loss: None alone, which Keras hands over when it loads a model.
             jit_compile: XLA. Default false: on CPUs it costs 6–21 s at the first step and does not always pay.
             **kwargs: The other arguments of `keras.Model.compile`.
 
         Raises:
             ValueError: If a `loss` or `metrics` are given.
         """
-        if kwargs.get("loss") is not None:
+        if loss is not None:
             raise checks.invalid(
                 "loss",
                 "be given to MetricModel(embedder, loss), which trains its proxies",
-                f"{kwargs['loss']!r} in compile()",
+                f"{loss!r} in compile()",
             )
         if kwargs.get("metrics") or kwargs.get("weighted_metrics"):
             raise checks.invalid(
