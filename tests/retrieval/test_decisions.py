@@ -155,6 +155,25 @@ def test_probabilities_rise_with_the_score_and_are_calibrated(method):
     assert sum(weight for _, _, weight in decision.test.reliability) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+def test_few_classes_promise_nothing_that_they_do_not_keep(count):
+    """Half of two classes is one, without a second that it could be taken for: every threshold kept the target."""
+    points, classes = classes_of(count, images=240 // count, seed=2)
+    point = retrieval.calibrate(points, classes, target=0.1, bound="point", resamples=100)
+    assert point.fitted.false_accepts <= 0.1 and max(point.interval) > 0
+    if count < 4:
+        with pytest.raises(ValueError, match=rf"`labels` must hold 4 classes or more .* received {count}\. `bound`"):
+            retrieval.calibrate(points, classes, target=0.1)
+        return
+    upper = retrieval.calibrate(points, classes, target=0.1, confidence=0.05, resamples=100)
+    assert upper.fitted.false_accepts <= 0.1 and upper.threshold >= point.threshold
+
+
+def test_a_share_of_false_accepts_is_at_most_all():
+    decision = retrieval.calibrate(*classes_of(20), target=1.0, resamples=200)
+    assert decision.interval[1] == 1
+
+
 def test_the_share_of_unknown_queries_moves_the_probabilities():
     points, classes = classes_of(40)
     few, many = (
@@ -178,7 +197,11 @@ def test_a_decision_survives_json(tmp_path):
     assert "at most 5 %" in decision.summary() and "On other classes: 30 classes" in decision.to_markdown()
     assert decision.plot_reliability(tmp_path / "r.png").axes
     content = json.loads(path.read_text())
-    for change in ({"format": 9}, {"scores": []}, {"scores": [1, 0]}, {"threshold": None}, {"fitted": 3}, {"more": 1}):
+    for change in (
+        *({"format": 9}, {"scores": []}, {"scores": [1, 0]}, {"threshold": None}, {"fitted": 3}, {"more": 1}),
+        *({"threshold": True}, {"target": 7}, {"probabilities": [5.0] * len(decision.scores)}, {"score": 3}),
+        {"fingerprint": 5},
+    ):
         path.write_text(json.dumps(content | change))
         with pytest.raises(ValueError, match="no decision that tf_detreg wrote"):
             retrieval.Decision.load(path)
@@ -198,6 +221,12 @@ def test_a_decision_survives_json(tmp_path):
         ({"score": "best"}, "`score` must be one of"),
         ({"score": "density"}, "needs `density`"),
         ({"bound": "lower"}, "`bound` must be one of"),
+        ({"seed": -1}, "`seed` must be a whole number"),
+        ({"test": np.ones((3, 16))}, r"`test` must be \(embeddings, labels\); received ndarray"),
+        (
+            {"test": (np.ones((3, 4)), [0, 0, 1])},
+            r"`test` must hold vectors of 16 dimensions, .* received shape \(3, 4\)",
+        ),
         ({"method": "linear"}, "`method` must be one of"),
         ({"unknown_share": 1}, "`unknown_share`"),
         ({"confidence": 2}, "`confidence`"),

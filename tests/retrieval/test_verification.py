@@ -132,6 +132,11 @@ def test_lfws_list_with_folds(tmp_path):
     assert listed.same.tolist() == [True, True, False, False] * 2 and listed.folds.tolist() == [0] * 4 + [1] * 4
     report = retrieval.verification(np.eye(2)[[0, 0, 0, 1, 1, 1]], pairs=listed, fars=[1], resamples=5)
     assert report.accuracy == (1.0, 0.0) and report.auc == 1.0
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as some editors begin a file
+    assert retrieval.read_pairs(file, names).first.tolist() == listed.first.tolist()
+    file.write_bytes(b"1\t1\nBj\xf6rn\t1\t2\n")
+    with pytest.raises(ValueError, match="is no text in UTF-8"):
+        retrieval.read_pairs(file, names)
     broken = {
         "announces": "2\t3\n" + "\n".join(lines[1:]),
         "line 1": "x",

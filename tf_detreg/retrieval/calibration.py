@@ -28,6 +28,7 @@ _ISOTONIC_FROM = 1_000  # records; below, a step function follows the noise
 _KNOTS = 48
 _BINS = 10
 _FEW_CLASSES = 20
+_LEAST_CLASSES = 4  # of which half are two, as many as a false accept needs
 
 
 def calibrate(
@@ -78,8 +79,8 @@ def calibrate(
         A `Decision`.
 
     Raises:
-        ValueError: If vectors or labels do not fit, there are too few queries for the target, or no threshold reaches
-            it.
+        ValueError: If vectors or labels do not fit, there are too few queries or classes for the target, or no
+            threshold reaches it.
 
     Example:
         >>> points = np.repeat(np.eye(30), 40, axis=0) + 0.1 * np.random.default_rng(0).standard_normal((1200, 30))
@@ -96,8 +97,12 @@ def calibrate(
     )
     _refuse_options(bound, method, unknown_share)
     resamples = checks.integer("resamples", resamples, 1)
+    seed = checks.integer("seed", seed, 0)
     unit, classes, names = trials.checked(embeddings, labels)
     _refuse_few(len(unit), target)
+    _refuse_few_classes(len(names), bound)
+    if test is not None:
+        _check_test(test, unit.shape[1])
     neighbors, folds = checks.integer("neighbors", neighbors, 1), checks.integer("folds", folds, 2)
     done = trials.run(unit, classes, (score,), neighbors, density, folds, seed)
     if not (done.has_positive & done.right).any():
@@ -105,8 +110,10 @@ def calibrate(
             "No query finds its class: every class has one image, or the model finds nothing. Nothing to fit."
         )
     count = len(names)
-    drawn = draws(count, max(count // 2, 1), resamples, seed)
-    threshold = lowest_threshold(done, score, target, drawn if bound == "upper" else np.ones((1, count)), confidence)
+    drawn = draws(count, max(count // 2, 2), resamples, seed)
+    threshold = lowest_threshold(done, score, target, np.ones((1, count)), confidence)
+    if bound == "upper":
+        threshold = max(threshold, lowest_threshold(done, score, target, drawn, confidence))
     knots = _probabilities(done, score, unknown_share, method)
     known = done.known[score][done.has_positive]
     notes = (
@@ -192,11 +199,30 @@ def enough_images(images: int, target: float) -> bool:
 
 def _refuse_few(queries: int, target: float) -> None:
     if not enough_images(queries, target):
+        stated = f"{LEAST_ERRORS / queries:.2g} or more" if queries >= LEAST_ERRORS else "nothing"
         raise ValueError(
             f"`target`={target:g} needs at least {int(np.ceil(LEAST_ERRORS / target)):,} images (ten false accepts); "
             f"there "
-            f"are {queries:,}, from which {LEAST_ERRORS / queries:.2g} or more can be stated."
+            f"are {queries:,}, from which {stated} can be stated."
         )
+
+
+def _refuse_few_classes(count: int, bound: str) -> None:
+    if bound == "upper" and 1 < count < _LEAST_CLASSES:
+        raise checks.invalid(
+            "labels",
+            f"hold {_LEAST_CLASSES} classes or more to say anything about others (`bound`='upper')",
+            f"{count}",
+            "`bound`='point' keeps the target on the classes given.",
+        )
+
+
+def _check_test(test: object, dim: int) -> None:
+    if not isinstance(test, tuple | list) or len(test) != 2:
+        raise checks.invalid("test", "be (embeddings, labels)", type(test).__name__)
+    shape = np.shape(test[0])
+    if len(shape) == 2 and shape[1] != dim:
+        raise checks.invalid("test", f"hold vectors of {dim} dimensions, as `embeddings` do", f"shape {shape}")
 
 
 def lowest_threshold(done: trials.Trials, score: str, target: float, drawn: np.ndarray, confidence: float) -> float:
@@ -261,7 +287,8 @@ def shares(done: trials.Trials, accepted: np.ndarray, drawn: np.ndarray) -> np.n
     """
     sizes = np.bincount(done.classes, minlength=drawn.shape[1])
     pairs, counts = np.unique(np.stack([done.classes, done.confused])[:, accepted], axis=1, return_counts=True)
-    return np.asarray((drawn[:, pairs[0]] * drawn[:, pairs[1]]) @ counts / np.maximum(drawn @ sizes, 1e-12))
+    found = (drawn[:, pairs[0]] * drawn[:, pairs[1]]) @ counts / np.maximum(drawn @ sizes, 1e-12)
+    return np.minimum(found, 1.0)  # a product of weights may count a query more often than there are queries
 
 
 def _measure(

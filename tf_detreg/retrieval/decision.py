@@ -150,8 +150,12 @@ class Decision:
             known["test"] = None if known["test"] is None else _measurement(known["test"])
             found = cls(**{name: _frozen(value) for name, value in known.items()})
             numbers = [found.threshold, found.target, *found.scores, *found.probabilities]
-            if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers) or not found.scores:
+            if not all(type(x) in (int, float) and math.isfinite(x) for x in numbers) or not found.scores:
                 raise ValueError("a number is missing")
+            if not all(0 <= x <= 1 for x in (found.target, *found.probabilities)):
+                raise ValueError("a probability lies outside of 0..1")
+            if not all(isinstance(x, str) for x in (found.score, found.fingerprint or "")):
+                raise ValueError("a name is missing")
             if len(found.scores) != len(found.probabilities) or np.any(np.diff(found.scores) <= 0):
                 raise ValueError("its probabilities do not fit its scores")
         except (KeyError, TypeError, AttributeError, ValueError) as error:

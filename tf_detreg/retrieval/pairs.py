@@ -144,9 +144,11 @@ def read_pairs(path: str | os.PathLike[str], names: Sequence[str]) -> Pairs:
         ([0, 0], [1, 2], [True, False])
     """
     rows = {pathlib.PurePath(name).stem: row for row, name in enumerate(names)}
-    lines = (
-        existing(path, "path", "Give a list of pairs as LFW's `pairs.txt`.").read_text(encoding="utf-8").splitlines()
-    )
+    file = existing(path, "path", "Give a list of pairs as LFW's `pairs.txt`.")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is no text in UTF-8 ({error}): expected a list of pairs as LFW's.") from None
     try:
         folds, size = [int(number) for number in (["1", *lines[0].split()])[-2:]]
     except (IndexError, ValueError):
