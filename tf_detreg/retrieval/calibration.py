@@ -288,7 +288,9 @@ def shares(done: trials.Trials, accepted: np.ndarray, drawn: np.ndarray) -> np.n
     sizes = np.bincount(done.classes, minlength=drawn.shape[1])
     pairs, counts = np.unique(np.stack([done.classes, done.confused])[:, accepted], axis=1, return_counts=True)
     found = (drawn[:, pairs[0]] * drawn[:, pairs[1]]) @ counts / np.maximum(drawn @ sizes, 1e-12)
-    return np.minimum(found, 1.0)  # a product of weights may count a query more often than there are queries
+    return np.asarray(
+        np.minimum(found, 1.0)
+    )  # a product of weights may count a query more often than there are queries
 
 
 def _measure(
