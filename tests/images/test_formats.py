@@ -13,7 +13,7 @@ from PIL import Image
 from tests.images.readers import graphs
 from tf_detreg import datasets
 from tf_detreg.images import MAX_PIXELS, UnreadableImage, formats
-from tf_detreg.images.reference import problem
+from tf_detreg.images.reference import declared_pixels, problem
 from tf_detreg.images.training import header_of
 from tf_detreg.serving.gallery import jpeg
 
@@ -122,6 +122,24 @@ def test_a_tile_larger_than_the_image_counts():
     content = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     with pytest.raises(UnreadableImage, match="65536 × 65536"):
         datasets.decode(content, 8)
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize(("size", "read"), [(200_000, True), (1_000_000, False), (60_000_000, False)])
+def test_a_profile_is_not_unpacked_beyond_a_megabyte(tmp_path, size, read):
+    """A hundred kilobytes in a picture of 8 × 8 pixels took a gigabyte in the graph."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "PNG")
+    plain = buffer.getvalue()
+    text = b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n%8d\n" % size + b"00" * (size // 2 + 30_000))
+    path = tmp_path / "x.png"
+    path.write_bytes(plain[:33] + png_chunk(b"zTXt", text) + plain[33:])
+    found = {name: read(path) for name, read in readers().items() if name in ("reference", "graph", "thumbnail")}
+    assert set(found.values()) == {read}, found
+    assert (declared_pixels(path.read_bytes()) > 0) is read
 
 
 def test_what_cannot_be_opened_is_named_with_its_reason(tmp_path, monkeypatch):

@@ -29,7 +29,8 @@ PREFIX = b"Exif\0\0"
 # Bytes of an integer by its TIFF type: BYTE, SHORT, LONG and their signed kin.
 INTEGER_BYTES = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4}
 RAW_PROFILES = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
-LONGEST_PROFILE = 1 << 17  # bytes of a text chunk: what it unpacks to must stay small
+LONGEST_PROFILE = 1 << 17  # bytes of a text chunk; a longer one does not count
+MOST_UNPACKED = 1 << 20  # bytes of what it unpacks to: a thousand times its own size is possible, and no profile
 
 # The orientations after which a stored image is shown from right to left, and from bottom to top; those from 5 on are
 # transposed before.
@@ -75,14 +76,22 @@ def of_raw_profile(chunk: bytes, compressed: bool) -> int:
         compressed: Whether the text is compressed (zTXt).
 
     Raises:
-        UnreadableImage: If the text cannot be unpacked.
+        UnreadableImage: If the text cannot be unpacked, or not into a megabyte.
     """
-    try:
-        text = zlib.decompress(chunk[1:]) if compressed else chunk
-    except zlib.error as error:
-        raise UnreadableImage(f"its profile cannot be unpacked: {error}") from error
+    text = _unpacked(chunk[1:]) if compressed else chunk
     digits = re.sub(rb"[^0-9a-fA-F]", b"", b"".join(text.split(b"\n")[3:]))
     return of_exif(bytes.fromhex(digits[: len(digits) // 2 * 2].decode()))
+
+
+def _unpacked(packed: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(packed, MOST_UNPACKED + 1)
+    except zlib.error as error:
+        raise UnreadableImage(f"its profile cannot be unpacked: {error}") from error
+    if len(text) > MOST_UNPACKED or not unpacker.eof:
+        raise UnreadableImage(f"its profile is cut off, or unpacks to more than {MOST_UNPACKED:,} bytes")
+    return text
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:

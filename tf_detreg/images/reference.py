@@ -187,7 +187,7 @@ def _reasons(source: Source) -> Iterator[None]:
 @contextlib.contextmanager
 def _open(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, headers.Header]]:
     """Yield a Pillow image that is not decoded yet, and its header."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     content = source if isinstance(source, bytes) else _content(os.fspath(source))
     form = format_of(content[:16])
@@ -200,7 +200,11 @@ def _open(source: Source, max_pixels: int) -> Iterator[tuple[Image.Image, header
             lzw.check_codes(content, header.pixels)
         check_pixels(header.width, header.height, max_pixels)
         content = header.content or content
-    with Image.open(io.BytesIO(content), formats=[name for name in known if name == form]) as image:
+    try:
+        opened = Image.open(io.BytesIO(content), formats=[name for name in known if name == form])
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"a damaged {form}, or one of a kind that is not read here") from None
+    with opened as image:
         header = header or _pillows_header(image, max_pixels)
         if image.size != (header.width, header.height):
             raise UnreadableImage(f"declares {header.width} × {header.height} pixels and {image.size} as well")

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tf_detreg.images.graph.binary import Content, big, little, same, text_of
 from tf_detreg.images.graph.headers import Facts
-from tf_detreg.images.orientation import INTEGER_BYTES, MIRRORED, PREFIX, TAG, UPSIDE_DOWN
+from tf_detreg.images.orientation import INTEGER_BYTES, MIRRORED, MOST_UNPACKED, PREFIX, TAG, UPSIDE_DOWN
 
 _SIZES = [INTEGER_BYTES.get(kind, 0) for kind in range(16)]
 _DIGITS = [int(chr(i), 16) if chr(i) in "0123456789abcdefABCDEF" else -1 for i in range(256)]
@@ -16,7 +16,9 @@ def orientation_of(content: Content, facts: Facts) -> tf.Tensor:
     def profile() -> tf.Tensor:
         text = content.part(facts.profile + facts.packed, facts.profile_end)  # one byte says how it is packed
         text = tf.cond(facts.packed > 0, lambda: tf.io.decode_compressed(text, "ZLIB"), lambda: text)
-        return of_exif(_unwritten(text))
+        short = tf.strings.length(text) <= MOST_UNPACKED
+        with tf.control_dependencies([tf.debugging.Assert(short, ["its profile unpacks to too many bytes"])]):
+            return of_exif(_unwritten(tf.identity(text)))
 
     def exif() -> tf.Tensor:
         return of_exif(content.part(facts.exif, facts.exif_end))
