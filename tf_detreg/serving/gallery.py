@@ -47,7 +47,7 @@ class Gallery:
         side: int = 240,
     ):
         if pictures is not None and len(pictures) != len(index):
-            raise ValueError(f"`pictures` must hold one an item: received {len(pictures)} for {len(index)} items.")
+            raise ValueError(f"`pictures` must hold one an item, {len(index)}; received {len(pictures)}.")
         self.index, self._side = index, side
         self._lock = threading.Lock()
         self._version, self._mark = -1, 0

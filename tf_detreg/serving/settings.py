@@ -67,7 +67,11 @@ class Settings:
             value = getattr(self, field.name)
             if field.name == "write_token":
                 if value is not None and not (isinstance(value, str) and _TOKEN.fullmatch(value)):
-                    raise ValueError("`write_token` must be at least 16 visible ASCII characters, without spaces.")
+                    raise checks.invalid(
+                        "write_token",
+                        "be at least 16 visible ASCII characters, without spaces",
+                        "another, which is not shown here",
+                    )
                 continue
             if isinstance(field.default, tuple):
                 if isinstance(value, str) or not all(isinstance(name, str) for name in value):
