@@ -81,6 +81,9 @@ def check_tf_detreg(words):
 
 def check_python(words):
     """The script or module is there, and has the options."""
+    if words[0] == "-c":
+        compile(words[1], "command", "exec")
+        return
     if words[0] == "-m":
         spec = importlib.util.find_spec(words[1])
         assert spec is not None, words[1]
