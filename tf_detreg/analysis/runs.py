@@ -13,6 +13,7 @@ from tf_detreg.analysis.memory import MEMORY
 from tf_detreg.datasets import Splits
 from tf_detreg.datasets.held_back import held_back, measured_on
 from tf_detreg.retrieval import RetrievalReport, inputs
+from tf_detreg.retrieval.engines import ENGINES
 from tf_detreg.retrieval.trained_classes import TrainedClasses, by_training, is_trained
 from tf_detreg.training.assembly import build_embedder
 
@@ -57,14 +58,8 @@ def evaluate_run(
 
     Raises:
         ValueError: If there is nothing to measure on, or no groups for `cross_group`.
-
-    Example:
-        >>> import tempfile
-        >>> config = training.RunConfig.from_dict({"data": "digits", "classes": 4, "epochs": 1, "k": [1]})
-        >>> run = training.train(config, tempfile.mkdtemp() + "/run", verbose=0)
-        >>> sorted(evaluate_run(run, progress=False).report.recall)
-        [1]
     """
+    checks.choice("engine", engine, ENGINES)  # before the work
     splits = run.splits() if splits is None else splits
     sets = measured_on(splits)
     embedded = tuple(training.embed(run.embedder, part, progress=progress) for part in sets)

@@ -1,6 +1,6 @@
 """`evaluate`, `analyze`: what a run is worth, and how steep its map is."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def evaluate(
     run: Run,
     engine: Annotated[
-        Literal["auto", "exact", "scann"], typer.Option(help="How to search; `scann` reports its own error.")
+        str, typer.Option(help="How to search: `auto`, `exact`, or `scann`, which reports its own error.")
     ] = "auto",
     clusters: Annotated[bool, typer.Option("--clusters", help="Add NMI, AMI and F1 of a k-means clustering.")] = False,
     page: Annotated[bool, typer.Option(help="Write the run's report.html.")] = True,

@@ -8,6 +8,11 @@ def held_back(splits: Splits) -> ImageSet:
 
     Raises:
         ValueError: If it has neither.
+
+    Example:
+        >>> from tf_detreg import datasets
+        >>> len(held_back(datasets.digits()))
+        359
     """
     part = splits.test if len(splits.test) else splits.validation
     if not len(part):
