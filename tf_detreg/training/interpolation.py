@@ -109,3 +109,10 @@ class Interpolation(keras.layers.Layer):
             "random": self.random,
             "seed": self.seed,
         }
+
+
+def as_interpolation(given: Any) -> Interpolation | None:
+    """Return a layer that interpolates, from one or from its epsilon; None for 0."""
+    if isinstance(given, Interpolation) or not given:
+        return given or None
+    return Interpolation(epsilon=given)

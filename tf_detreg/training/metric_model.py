@@ -17,7 +17,7 @@ from tf_detreg.regularizers.base import Context
 from tf_detreg.replicas import GlobalBatch
 from tf_detreg.shapes import Shape
 from tf_detreg.training.fit_input import check_arrays, check_dense, check_shapes, class_numbers, plain_errors
-from tf_detreg.training.interpolation import Interpolation
+from tf_detreg.training.interpolation import Interpolation, as_interpolation
 from tf_detreg.training.optimizers import NOTHING_TRAINS, GroupedOptimizer, check_callbacks
 from tf_detreg.training.parts import check_parts, split_embedder
 from tf_detreg.training.step import (
@@ -123,7 +123,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         self.rival_loss = self._loss_of_rival()
         # A miner is no layer: without this its generator's state would be in no checkpoint.
         self._draws = [miner_draws(each) for each in {id(loss): loss, id(self.rival_loss): self.rival_loss}.values()]
-        self.interpolation = _interpolation(interpolation)
+        self.interpolation = as_interpolation(interpolation)
         self.regularizers = list(regularizers)
         self._build_parts()
         self._regularizer_terms = numbered([regularizer.name for regularizer in self.regularizers])
@@ -397,9 +397,3 @@ class MetricModel(BuiltBeforehand, keras.Model):
         ]
         config["interpolation"] = config["interpolation"] or 0.0
         return cls(**config)
-
-
-def _interpolation(given: Any) -> Interpolation | None:
-    if isinstance(given, Interpolation) or not given:
-        return given or None
-    return Interpolation(epsilon=given)
