@@ -62,7 +62,7 @@ def mapped(old: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """Return unit rows (n, e) of old vectors (n, d) by a map (d, e)."""
     rows = old @ turn
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return np.asarray(rows / np.maximum(lengths, np.finfo(np.float32).tiny))
 
 
 def loss_of_map(old: np.ndarray, new: np.ndarray, k: int) -> float:
