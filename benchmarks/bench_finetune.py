@@ -225,7 +225,7 @@ def torch_side(options) -> None:
             value = loss(embed(images), torch.from_numpy(labels))
             value.backward()
             optimizer.step()
-            return float(value)
+            return float(value.detach())
 
         net.train()
         return net, embed, step
