@@ -10,6 +10,7 @@ import argparse
 import pathlib
 import shutil
 import sys
+from typing import Any
 
 from tf_detreg.files import read_json, write_json
 from tools.matrix import page, running
@@ -34,18 +35,21 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.sets) - set(CELLS):
         parser.error(f"`sets` must be of {', '.join(CELLS)}; received {', '.join(sorted(unknown))}.")
-    results = read_json(RESULTS) if RESULTS.exists() else {}
     failed = []
     for name in () if options.page else options.sets or CELLS:
         found = _run(name, options)
         print(f"{name}: {found['passed']} passed, {found['skipped']} skipped, {found['failed']} failed", flush=True)
         failed += [name] if found["failed"] or not found["passed"] else []
-        results[name] = found
         if not options.dry:
-            write_json(RESULTS, results)
+            write_json(RESULTS, {**_results(), name: found})
     if not options.dry:
-        PAGE.write_text(page.filled(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+        PAGE.write_text(page.filled(PAGE.read_text(encoding="utf-8"), _results()), encoding="utf-8")
     sys.exit(f"Tests failed on: {', '.join(failed)}." if failed else 0)
+
+
+def _results() -> dict[str, Any]:
+    """Return what was run before, read anew, since another run may have written meanwhile."""
+    return read_json(RESULTS) if RESULTS.exists() else {}
 
 
 def _run(name: str, options: argparse.Namespace) -> dict[str, object]:

@@ -15,7 +15,7 @@ def table(results: Mapping[str, Mapping]) -> str:
     for name, cell in CELLS.items():
         found = results.get(name)
         if found is None:
-            lines.append(f"| {cell.title} (`{name}`)" + " | " * len(_SHOWN) + " | **not run** | | | | |")
+            lines.append(f"| {cell.title} (`{name}`)" + " | " * len(_SHOWN) + " | not run by this command | | | | |")
             continue
         versions = [found["versions"].get(shown) or "–" for shown in _SHOWN]
         what = ", ".join(f"`{test.removeprefix('tests/')}`" for test in found["tests"]) or "the whole default suite"
