@@ -75,6 +75,11 @@ ONLY_THERE = (
     "TupletMargin",
     "VICReg",
 )
+FIELD = (
+    "A sample of the green class is moved around the circle; each arrow shows where gradient descent on this loss",
+    "moves it from there.",
+    "Dots are the other samples of the batch, triangles the proxies (`python docs/gradient_fields.py`).",
+)
 BASES = ("PairLoss", "ProxyLoss")
 WHERE_TO_BEGIN = (
     "**Where to begin.** In the [studies](../results.md) `MultiSimilarity` and `ProxyAnchor` (with α = 16 rather",
@@ -101,6 +106,23 @@ def all_losses() -> dict[str, type]:
 def page_name(name: str) -> str:
     """The file of a loss's page."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower() + ".md"
+
+
+def picture_name(name: str) -> str:
+    """The file of a loss's picture, which `docs/gradient_fields.py` draws."""
+    return page_name(name).replace(".md", ".png")
+
+
+def picture(name: str) -> list[str]:
+    """Lines that show a loss's gradient field, where there is a picture of it."""
+    if not (FOLDER.parent / "pictures" / "losses" / picture_name(name)).is_file():
+        return []
+    return [
+        "",
+        f"![Where gradient descent moves a sample on the circle](../pictures/losses/{picture_name(name)})",
+        "",
+        *FIELD,
+    ]
 
 
 def split(docstring: str) -> tuple[str, dict[str, str]]:
@@ -130,6 +152,7 @@ def page(name: str, loss: type) -> str:
     paragraphs = re.sub(r"^(Paper settings|Other code):", r"**\1.**", summary, flags=re.MULTILINE)
     paragraphs = paragraphs.replace("\n**Other code.**", "\n\n**Other code.**")
     lines = [f"# {name}", "", paragraphs, "", "```python", f"tf_detreg.losses.{name}{signature}", "```"]
+    lines += picture(name)
     for title in ("Args", "Call arguments", "Raises"):
         if title in sections:
             lines += ["", f"## {title}", "", *items(sections[title])]
