@@ -168,3 +168,9 @@ def test_every_link_leads_somewhere():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    named = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    there = {str(page.relative_to(ROOT / "docs")) for page in pages()[1:] if page.parent.name != "losses"}
+    assert there <= named
