@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tf_detreg import checks
+from tf_detreg.backbones.efficientnet_lite0 import DROP_CONNECT
 from tf_detreg.backbones.foreign import ForeignBackbone
 
 _RATE = "drop_connect_rate"
@@ -29,6 +30,13 @@ def with_drop_path(backbone: keras.layers.Layer, rate: float) -> keras.layers.La
     rate = checks.within("drop_path", rate, 0, 1, "[)")
     body = backbone.body if isinstance(backbone, ForeignBackbone) else backbone
     config = body.get_config() if isinstance(body, keras.Model) else {}
+    if body.name == "efficientnet_lite0" and "layers" in config:
+        for layer in config["layers"]:
+            if layer["class_name"] == "Dropout":
+                layer["config"]["rate"] *= rate / DROP_CONNECT
+        made = type(body).from_config(config)
+        made.set_weights(body.get_weights())
+        return made
     if _RATE not in config:
         raise checks.invalid(
             "drop_path",

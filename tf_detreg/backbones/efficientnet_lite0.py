@@ -21,7 +21,7 @@ _STAGES = (
     (5, 4, 192, 6, 2),
     (3, 1, 320, 6, 1),
 )
-_DROP_CONNECT = 0.2
+DROP_CONNECT = 0.2  # rate of drop path at the last block
 
 
 def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | None = None) -> keras.Model:
@@ -45,7 +45,7 @@ def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | 
     for stage, (kernel, repeats, filters, expansion, strides) in enumerate(_STAGES, start=1):
         for repeat in range(repeats):
             name = f"block{stage}{chr(ord('a') + repeat)}_"
-            drop = _DROP_CONNECT * done / blocks
+            drop = DROP_CONNECT * done / blocks
             x = _block(x, kernel, filters, expansion, strides if repeat == 0 else 1, drop, name)
             done += 1
     body = keras.Model(inputs, _convolution(x, 1280, 1, "top_"), name="efficientnet_lite0")
