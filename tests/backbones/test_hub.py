@@ -12,7 +12,7 @@ import pytest
 
 from tests.backbones import hub_presets
 from tests.backbones.hub_presets import OFFSET, SCALE, SIZE
-from tf_detreg import backbones
+from tf_detreg import backbones, load
 from tf_detreg.backbones.positions import interpolate
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("keras_hub") is None, reason="needs keras-hub")
@@ -335,3 +335,10 @@ def test_what_is_downloaded_is_announced_with_its_size(presets, monkeypatch, cap
 def test_without_keras_hub_one_sentence_says_so(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "keras_hub", None)
     assert "tf-detreg[hub]" in sentence("hub:dinov2_small", kind=ImportError)
+
+
+def test_a_saved_model_says_what_it_needs(presets, tmp_path, monkeypatch):
+    backbones.build(str(presets["vit"][0])).save(tmp_path / "vit.keras")
+    monkeypatch.setitem(__import__("sys").modules, "keras_hub", None)
+    with pytest.raises(ImportError, match=r"keras-hub, which is not installed: pip install 'tf-detreg\[hub\]'"):
+        load(tmp_path / "vit.keras")
