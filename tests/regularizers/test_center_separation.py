@@ -266,8 +266,8 @@ def test_configuration_survives(make, formula):
         (lambda: r.PowerMean("2"), "power"),
         (lambda: r.RegularFace(max_rows=0), "max_rows"),
         (lambda: r.RegularFace(max_rows=2.5), "max_rows"),
-        (lambda: r.RegularFace("much"), "weight .* received 'much'"),
-        (lambda: r.RegularFace(float("nan")), "weight .* received nan"),
+        (lambda: r.RegularFace("much"), "`weight` .* received 'much'"),
+        (lambda: r.RegularFace(float("nan")), "`weight` .* received nan"),
     ],
 )
 def test_wrong_arguments_are_named(make, name):

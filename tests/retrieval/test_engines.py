@@ -99,6 +99,20 @@ def test_listed_ranks_follow_the_policy_of_exact_search(grouped):
     np.testing.assert_array_equal(listed.relevant, true.relevant)
 
 
+@pytest.mark.parametrize("copied", [0, exact._COPIED_BYTES])  # multiplied by NumPy where it lies, or by TensorFlow
+@pytest.mark.parametrize("share", [0.1, 0.99])
+def test_what_is_left_out_is_not_found(copied, share, monkeypatch):
+    monkeypatch.setattr(exact, "_COPIED_BYTES", copied)
+    rng = np.random.default_rng(0)
+    gallery, queries = rng.normal(size=(2000, 8)).astype(np.float32), rng.normal(size=(30, 8)).astype(np.float32)
+    left_out = rng.random(2000) < share
+    kept = np.flatnonzero(~left_out)
+    ids, scores = exact.search(queries, gallery, 5, left_out=left_out, progress=False)
+    wanted, best = exact.search(queries, gallery[kept], 5, progress=False)
+    np.testing.assert_array_equal(ids, kept[wanted])
+    np.testing.assert_allclose(scores, best, rtol=1e-6)
+
+
 def test_auto_takes_exact_search_for_small_galleries(clustered):
     assert retrieval.evaluate(*clustered, k=1, metrics="recall").engine == "exact"
 

@@ -12,7 +12,7 @@ Trials = Annotated[
     pathlib.Path, typer.Option("--output", help="The folder of finished trials; they are not run again.")
 ]
 Jobs = Annotated[int, typer.Option(help="Processes, each on one thread; 0: this one, on all its devices.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="The small version, in seconds.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="The small version, in half a minute or so.")]
 
 
 @command

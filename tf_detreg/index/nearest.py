@@ -33,26 +33,29 @@ def exactly(
         rows: Row numbers to look at. Default: all items.
         progress: Whether to show a progress bar; None shows it in a terminal. Default False.
     """
-    if rows is not None:
-        chunks: Iterable[tuple[np.ndarray, np.ndarray]] = (
-            (some, segments.take(parts, some)) for some in np.array_split(rows, max(1, -(-len(rows) // segments.BLOCK)))
-        )
-    else:
-        chunks = _chunks(parts)
     best: Found | None = None
-    for some, vectors in chunks:
-        if len(some):
-            places, scores = exact.search(queries, vectors, min(k, len(some)), progress=progress)
-            best = merged([found for found in (best, Found(some[places], scores)) if found is not None], k)
+    for places, vectors, removed in _pieces(parts, rows):
+        count = len(vectors) if removed is None else int(np.count_nonzero(~removed))
+        if count:
+            ids, scores = exact.search(queries, vectors, min(k, count), progress=progress, left_out=removed)
+            best = merged([found for found in (best, Found(places[ids], scores)) if found is not None], k)
     if best is None:
         return Found(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
     return best
 
 
-def _chunks(parts: Sequence[Segment]) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    for part in parts:
-        whole = part.removed is None or not part.removed.any()
-        yield from segments.live_blocks([part], size=part.count if whole else segments.BLOCK)
+def _pieces(
+    parts: Sequence[Segment], rows: np.ndarray | None
+) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+    """Yield row numbers, vectors and which of them were removed: given rows by blocks, else segments as they lie.
+
+    A segment is not copied where some of it was removed: that takes much longer than to compare the removed rows, too.
+    """
+    if rows is None:
+        yield from ((np.arange(part.start, part.end), part.vectors, part.removed) for part in parts)
+    else:
+        for some in np.array_split(rows, max(1, -(-len(rows) // segments.BLOCK))):
+            yield some, segments.take(parts, some), None
 
 
 def merged(found: Sequence[Found], k: int) -> Found:

@@ -166,6 +166,7 @@ def search(
     k: int,
     own: np.ndarray | None = None,
     progress: bool | None = None,
+    left_out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest items of each query.
 
@@ -175,16 +176,22 @@ def search(
         k: How many.
         own: (Q,) the item that each query is and must not find, or None, the default.
         progress: Whether to show a progress bar; None shows it in a terminal.
+        left_out: (N,) True where an item is not to be found; at least k are to be. Default: all are.
 
     Returns:
         ids (Q, k) int64 and scores (Q, k) float32, best first; equal scores by index.
     """
     scores = Scores(gallery)
+    hidden = np.empty(0, np.int64) if left_out is None else np.flatnonzero(left_out)
     ids = np.empty((len(queries), k), np.int64)
     best = np.empty((len(queries), k), np.float32)
 
     def task(block: np.ndarray) -> None:
-        columns, values = top(scores(queries[block]), k + (own is not None))
+        found = scores(queries[block])
+        if len(hidden):
+            found = found if found.flags.writeable else found.copy()
+            found[:, hidden] = -np.inf
+        columns, values = top(found, k + (own is not None))
         if own is not None:  # where ties pushed the query's own item out of the list, the last one goes
             others = columns != own[block][:, None]
             others[others.all(axis=1), -1] = False
