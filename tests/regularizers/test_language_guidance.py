@@ -146,7 +146,7 @@ def test_configuration_and_texts_survive(texts, tmp_path):
         ({"texts": np.zeros(3)}, "texts"),
         ({"texts": np.full((2, 2), np.nan)}, "texts"),
         ({"texts": np.eye(2), "divergence": "sideways"}, "divergence"),
-        ({"texts": np.eye(2), "on": "moon"}, "on must"),
+        ({"texts": np.eye(2), "on": "moon"}, "`on` must"),
         ({"texts": np.eye(2), "temperature": 0}, "temperature"),
     ],
 )

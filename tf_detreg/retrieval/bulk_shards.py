@@ -78,7 +78,7 @@ def shard_of(path: str, shards: int) -> int:
 
     Example:
         >>> shard_of("gs://shop/mug.jpg", 16)
-        2
+        13
     """
     return zlib.crc32(path.encode("utf-8", "surrogateescape")) % shards
 
