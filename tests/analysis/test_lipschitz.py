@@ -12,7 +12,7 @@ import tensorflow as tf
 from tests.datasets.trees import picture
 from tests.heads.table import features, jacobian, make
 from tf_detreg import datasets, heads, losses, training
-from tf_detreg.analysis import lipschitz, memory, samples, secants
+from tf_detreg.analysis import jacobians, lipschitz, memory, samples, secants
 from tf_detreg.analysis.memory import BoundedMap
 
 
@@ -120,7 +120,8 @@ def test_many_samples_are_measured_in_parts_that_a_bar_counts(monkeypatch):
         yield done.append
         bars.setdefault(title, []).append((total, sum(done), len(done), show))
 
-    monkeypatch.setattr(lipschitz, "ticker", ticker)
+    for module in (lipschitz, jacobians, secants, samples):
+        monkeypatch.setattr(module, "ticker", ticker)
     images = np.random.default_rng(0).uniform(0, 255, (300, 4, 4, 3)).astype("float32")
     labels = np.arange(300) % 4
     whole = datasets.ImageSet(labels, tuple("abcd"), images=images.astype("uint8"))
@@ -182,14 +183,15 @@ def test_every_step_of_a_measurement_fits_into_the_memory(monkeypatch):
             self.most = max(self.most, len(rows[0]))
             return super().__call__(*rows)
 
-    monkeypatch.setattr(lipschitz, "BoundedMap", Watched)
+    for module in (memory, jacobians):
+        monkeypatch.setattr(module, "BoundedMap", Watched)
     net = keras.Sequential([keras.Input((32, 32, 3)), a_deep_net(32), heads.Linear(4)])
     images = np.random.default_rng(0).uniform(0, 255, (40, 32, 32, 3)).astype("float32")
-    memory = 2 * 20 * 32 * 32 * 8 * 4 / 2**30
-    report = lipschitz.measure(net, images, np.arange(40) % 4, iterations=2, probes=2, pairs=30, memory=memory)
-    assert len(made) > 8 and all(bound.most * bound.needs <= memory for bound, memory in made)
+    limit = 2 * 20 * 32 * 32 * 8 * 4 / 2**30
+    report = lipschitz.measure(net, images, np.arange(40) % 4, iterations=2, probes=2, pairs=30, memory=limit)
+    assert len(made) > 8 and all(bound.most * bound.needs <= given for bound, given in made)
     # The images themselves take a quarter at most: 26 of 40 here.
-    assert len(report.parts["embedder"].spectral) == memory * 2**28 // (32 * 32 * 3 * 4)
+    assert len(report.parts["embedder"].spectral) == limit * 2**28 // (32 * 32 * 3 * 4)
 
 
 def test_derivatives_that_do_not_fit_are_left_out_with_a_note(caplog, tmp_path):
