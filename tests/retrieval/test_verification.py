@@ -157,7 +157,7 @@ def test_lfws_list_with_folds(tmp_path):
         ({"labels": None}, "`labels` is missing"),
         ({"groups": [0] * 6}, "or one group"),
         ({"embeddings": np.full((6, 2), np.nan)}, "NaN or infinity"),
-        ({"fars": [0.0]}, "`fars` must be a number above 0"),
+        ({"fars": [0.0]}, r"`fars` must be a number in \(0, 1\]"),
         ({"max_pairs": 0}, "`max_pairs`"),
     ],
 )
