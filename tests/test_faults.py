@@ -310,7 +310,8 @@ def test_a_release_of_several_formats_is_there_whole_or_not_at_all_after_any_fau
 
         return publishing.publish(directory, version, fill)
 
-    def litert(embedder, path, *options, **named):
+    def lite(embedder, stem, *options):
+        path = stem.with_name(f"{stem.name}.tflite")
         with files.replacing(path) as temporary:
             temporary.write_text(f"{number[0]} {path.stem}")
         return path
@@ -320,9 +321,9 @@ def test_a_release_of_several_formats_is_there_whole_or_not_at_all_after_any_fau
         return types.SimpleNamespace(checks=checks)
 
     for name, stub in {
-        "FORMATS": ("saved_model", "float32", "int8"),
+        "DEFAULT": ("saved_model", "float32", "int8"),
+        "WRITERS": {"float32": lite, "int8": lite},
         "saved_model": saved_model,
-        "litert": litert,
         "verify": verify,
         "inference_model": lambda embedder: embedder,
         "image_size_of": lambda embedder: (4, 4),
