@@ -31,12 +31,12 @@ def run(host: str, port: int, model: str, contents: list[bytes], clients: int, s
             turn += 1
         connection.close()
 
-    async def clients() -> None:
+    async def together() -> None:
         await asyncio.gather(*(client(number) for number in range(clients)))
 
     began = time.monotonic()
     end = began + seconds
-    asyncio.run(clients())
+    asyncio.run(together())
     taken = time.monotonic() - began
     latencies.sort()
     return {

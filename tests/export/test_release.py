@@ -91,7 +91,7 @@ def test_a_number_is_never_given_twice(embedder, images, tmp_path):
     assert done.paths["float32"].read_bytes() == before
     assert publishing.publish(directory, None, write_text("c")).name == "9"
     assert publishing.versions(directory) == [1, 3, 4, 9]  # what TensorFlow Serving sees
-    with pytest.raises(ValueError, match="next free one is 9; received 8"):
+    with pytest.raises(ValueError, match="next free one is 10; received 8"):
         publishing.publish(directory, 8, write_text("d"))
 
 

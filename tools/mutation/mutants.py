@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import itertools
 import pathlib
 import random
 from collections.abc import Iterator
@@ -91,6 +92,11 @@ def mutants(path: str, source: str) -> list[Mutant]:
     Annotations, docstrings, messages of exceptions and the entries of `__all__` are left alone: no test should
     depend on them.
     """
+    return [mutant for mutant in _edited(path, source) if _compiles(mutant, source)]
+
+
+def _edited(path: str, source: str) -> list[Mutant]:
+    """List the faults, those that do not compile among them: to try that takes most of the time."""
     tree = ast.parse(source)
     starts = [0]
     for line in source.splitlines(keepends=True):
@@ -104,9 +110,7 @@ def mutants(path: str, source: str) -> list[Mutant]:
     for node in _live_nodes(tree):
         for kind, (first, last), text in _edits(node, source, offset):
             found.append(Mutant(path, source.count("\n", 0, first) + 1, kind, first, last, text))
-    return [
-        mutant for mutant in sorted(set(found), key=lambda m: (m.start, m.end, m.text)) if _compiles(mutant, source)
-    ]
+    return sorted(set(found), key=lambda m: (m.start, m.end, m.text))
 
 
 def sample(root: pathlib.Path, count: int, seed: int, only: str = "") -> list[Mutant]:
@@ -121,17 +125,19 @@ def sample(root: pathlib.Path, count: int, seed: int, only: str = "") -> list[Mu
     Returns:
         The faults, in the order of the draw.
     """
-    packages: dict[str, list[Mutant]] = {}
+    packages: dict[str, list[tuple[Mutant, str]]] = {}
     for file in sorted((root / "tf_detreg").rglob("*.py")):
         path = file.relative_to(root).as_posix()
         if only and not (package_of(path) == only or path.startswith(only)):
             continue
-        packages.setdefault(package_of(path), []).extend(mutants(path, file.read_text(encoding="utf-8")))
+        source = file.read_text(encoding="utf-8")
+        packages.setdefault(package_of(path), []).extend((mutant, source) for mutant in _edited(path, source))
     total = sum(map(len, packages.values()))
     chosen = []
     for name, present in sorted(packages.items()):
         share = max(min(10, count), round(count * len(present) / max(total, 1)))
-        chosen += random.Random(f"{seed} {name}").sample(present, min(share, len(present)))
+        order = random.Random(f"{seed} {name}").sample(present, len(present))
+        chosen += itertools.islice((mutant for mutant, source in order if _compiles(mutant, source)), share)
     random.Random(seed).shuffle(chosen)
     return chosen
 
