@@ -35,7 +35,12 @@ for name in names:
         if importlib.util.find_spec("openvino"):
             import openvino
             core = openvino.Core()
-            run = core.compile_model(core.read_model(str(version)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            try:
+                read = core.read_model(str(version))
+            except RuntimeError as error:
+                assert name == "swin" and "XlaDynamicUpdateSlice" in str(error), error
+                continue
+            run = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             compare(name, "OpenVINO", run(images)[0])
     for path in (folder / name).glob("*.tflite"):
         from ai_edge_litert.interpreter import Interpreter
@@ -94,7 +99,9 @@ def export_all(folder, name, model, images):
 
 def check(least, names):
     for name in names:
-        assert least[f"{name} SavedModel"] > 0.99999 < least[f"{name} OpenVINO"], least
+        assert least[f"{name} SavedModel"] > 0.99999, least
+        if name != "swin":  # keras-hub shifts its windows by an operation that OpenVINO does not know
+            assert least[f"{name} OpenVINO"] > 0.99999, least
         for precision in ("float32", "float16", "dynamic", "int8"):
             # Rounded activations cost DINO more than its limit; docs/backbones.md says to take "dynamic".
             limit = 0.9 if name.startswith("dino") and precision == "int8" else LIMITS[precision].cosine
