@@ -6,11 +6,11 @@ import json
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from tests.backbones import hub_presets
 from tests.backbones.hub_presets import SIZE
+from tests.pictures import color_photos
 from tf_detreg import backbones, cli, training
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("keras_hub") is None, reason="needs keras-hub")
@@ -26,15 +26,7 @@ def preset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("photos")
-    for label in range(10):
-        (folder / f"class {label}").mkdir()
-        color = rng.integers(0, 256, 3)
-        for number in range(4):
-            pixels = np.clip(color + rng.normal(0, 12, (40, 48, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"class {label}" / f"{number}.png")
-    return folder
+    return color_photos(tmp_path_factory.mktemp("photos"), 40, 48)
 
 
 def train(*arguments):

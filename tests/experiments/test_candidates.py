@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.pictures import color_photos
 from tf_detreg import cli, retrieval
 from tf_detreg.experiments import candidates
 from tf_detreg.training import RunConfig, assembly
@@ -18,16 +19,7 @@ SIZE = 16
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Ten classes of four pictures, each class a color."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("photos")
-    for label in range(10):
-        (folder / f"class {label}").mkdir()
-        color = rng.integers(0, 256, 3)
-        for number in range(4):
-            pixels = np.clip(color + rng.normal(0, 12, (20, 24, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"class {label}" / f"{number}.png")
-    return folder
+    return color_photos(tmp_path_factory.mktemp("photos"), 20, 24)
 
 
 @pytest.fixture(scope="module", autouse=True)

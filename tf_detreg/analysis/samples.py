@@ -1,6 +1,6 @@
 """The points at which a map is measured."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,9 +10,6 @@ from tf_detreg import checks
 from tf_detreg.analysis.memory import MEMORY
 from tf_detreg.analysis.neighbors import _height_width
 from tf_detreg.progress import ticker
-
-if TYPE_CHECKING:
-    pass
 
 
 def take(

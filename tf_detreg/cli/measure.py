@@ -1,13 +1,10 @@
 """`evaluate`, `analyze`: what a run is worth, and how steep its map is."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tf_detreg.cli.app import Data, Run, command
-
-if TYPE_CHECKING:
-    pass
 
 
 @command

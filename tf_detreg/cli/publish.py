@@ -1,14 +1,11 @@
 """`export`, `serve`: from a run to what answers requests."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tf_detreg.cli.app import Data, Exports, Run, command
-
-if TYPE_CHECKING:
-    pass
 
 
 @command

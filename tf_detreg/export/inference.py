@@ -1,6 +1,6 @@
 """What may be exported: a plain embedder, nothing of its training."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,10 +8,6 @@ import numpy as np
 from tf_detreg import checks
 from tf_detreg.backbones.lora import merge_lora
 from tf_detreg.retrieval.identity import fingerprint
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["fingerprint", "image_size_of", "inference_model", "pixels"]
 
