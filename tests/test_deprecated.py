@@ -18,6 +18,7 @@ ARGUMENTS = [
         for made in (index.Index.load.__func__, index.Index.create.__func__, index.Index.save)
     ),
     (index.Index.check_directory, "path", "directory"),
+    (datasets.csv, "root", "directory"),
     (datasets.tfds, "data_dir", "directory"),
     (datasets.cache_features, "folder", "directory"),
     (regularizers.SentenceEncoder.__init__, "folder", "directory"),

@@ -304,6 +304,71 @@ def test_cost_counts_epochs_times_images_of_every_trial(tiny):
     assert cost.estimate(found).images > 10_000
 
 
+CURVE = (
+    TEXT.replace('"tiny"', '"curve"').replace("smoothness = true", "retrain = false")
+    + """
+[curve]
+"train_classes, epochs" = [[2, 2], [4, 1]]
+"""
+)
+
+
+def test_a_curve_goes_from_its_file_to_one_table_and_page(tmp_path, quick):
+    path = tmp_path / "curve.toml"
+    path.write_text(CURVE, encoding="utf-8")
+    page = ablation.ablate(path, tmp_path / "out", jobs=0, log=silent)
+    assert {(job["protocol"]["train_classes"], job["config"]["epochs"]) for job in quick} == {(2, 2), (4, 1)}
+    found = study.read(path)
+    rows = table.read(tmp_path / "results" / "curve.csv", found)
+    assert {row["study"] for row in rows} == {"curve-2", "curve-4"} and len(rows) == 2 * (8 + 8)
+    assert "<svg" in page.read_text()
+    text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
+    assert "| recall@1 at `train_classes` | 2 | 4 |" in text and "![Tiny](curve.svg)" in text
+    # The best linear candidate has dropout 0.2, and the flow is 1 above it but for that.
+    lines = [line for line in text.splitlines() if line.startswith("| flow")]
+    assert lines[0] == "| flow | 51.50 ± 0.58 | 51.50 ± 0.58 |"
+    assert lines[1].count("+0.80 [+0.80, +0.80]") == 2
+    assert "was trained again on the train classes and tested once" in text
+    assert (tmp_path / "curve.svg").read_text().count("<path") > 10
+    assert cost.estimate(found, count=lambda *trial: 10).images == 10 * 16 * (2 + 1)
+
+
+def test_a_curve_that_lacks_a_point_is_told(tmp_path, quick):
+    path = tmp_path / "curve.toml"
+    path.write_text(CURVE, encoding="utf-8")
+    ablation.ablate(path, tmp_path / "out", jobs=0, log=silent)
+    path.write_text(CURVE.replace("[4, 1]", "[4, 1], [5, 1]"))
+    with pytest.raises(ValueError, match=r"lacks \['flow', 'linear'\]"):
+        pages.report(tmp_path, tmp_path / "results.md")
+
+
+def test_train_classes_are_the_first_of_a_split_and_test_classes_stay(monkeypatch):
+    protocol = {**study.PROTOCOL, "test": 0.4}
+    few = {**protocol, "train_classes": 2}
+    train, unseen, _ = data.parts(RunConfig(data="digits"), few, 0, "validation")
+    whole, same, _ = data.parts(RunConfig(data="digits"), protocol, 0, "validation")
+    assert train.class_names == whole.class_names[:2] and unseen.class_names == same.class_names
+    trained, tested, _ = data.parts(RunConfig(data="digits"), {**few, "retrain": False}, 0, "test")
+    assert trained.class_names == train.class_names
+    assert tested.class_names == data.parts(RunConfig(data="digits"), protocol, 0, "test")[1].class_names
+    again, _, _ = data.parts(RunConfig(data="digits"), few, 0, "test")
+    assert set(again.class_names) == {*train.class_names, *unseen.class_names}
+    with pytest.raises(ValueError, match=r"`train_classes` must be at most the 4 train classes.*received 5"):
+        data.parts(RunConfig(data="digits"), {**few, "train_classes": 5}, 0, "validation")
+
+
+def test_what_a_protocol_has_had_only_later_changes_no_key_at_its_default(tiny, monkeypatch):
+    found = study.read(tiny)
+    recipe = found.families["linear"][0]
+    key = runner.describe(found, "test", recipe, 0, 0)["key"]
+    monkeypatch.setattr(runner, "_ADDED", {})  # As before there were any.
+    assert runner.describe(found, "test", recipe, 0, 0)["key"] == key
+    monkeypatch.undo()
+    for name, value in (("train_classes", 2), ("retrain", False)):
+        changed = dataclasses.replace(found, protocol={**found.protocol, name: value})
+        assert runner.describe(changed, "test", recipe, 0, 0)["key"] != key
+
+
 OLD = sorted((ROOT / "studies" / "results").glob("*.csv"))
 
 
@@ -312,7 +377,8 @@ def test_tables_of_version_0_1_belong_to_their_studies(path):
     """Every row of every table is one of its study's candidates, and every candidate has rows."""
     found = study.read(ROOT / "studies" / f"{path.stem}.toml")
     rows = table.read(path, found)
-    known = {study.signature(recipe): family for family, recipes in found.families.items() for recipe in recipes}
+    points = found.points.values() or [found]
+    known = {study.signature(r): family for point in points for family, rs in point.families.items() for r in rs}
     assert {study.signature(row["recipe"]) for row in rows} == set(known)
     assert all(known[study.signature(row["recipe"])] == row["family"] or found.kind == "ablation" for row in rows)
 

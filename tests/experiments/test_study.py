@@ -106,3 +106,41 @@ def test_the_studies_of_the_repository_are_readable(path, smoke):
         counts = {len(recipes) for recipes in found.families.values()}
         assert len(counts) == 1, f"families are tuned with different budgets: {counts}"
         assert found.baselines
+
+
+CURVE = """
+[run]
+data = "digits"
+epochs = 3
+[protocol]
+test = 0.4
+retrain = false
+[curve]
+"train_classes, epochs" = [[2, 9], [4, 5]]
+[families.linear]
+head = "Linear"
+"""
+
+
+def test_a_curve_is_a_study_at_each_value_of_its_axis(tmp_path):
+    found = study.read(write(tmp_path, CURVE))
+    assert found.axis == "train_classes" and list(found.points) == [2, 4]
+    for value, epochs in ((2, 9), (4, 5)):
+        point = found.points[value]
+        assert point.name == f"{found.name}-{value}" and not point.points
+        assert point.protocol["train_classes"] == value and not point.protocol["retrain"]
+        assert [recipe["epochs"] for recipe in point.families["linear"]] == [epochs]
+    assert found.families == found.points[2].families
+
+
+@pytest.mark.parametrize(
+    "curve", ["", '"train_classes" = []', "train_classes = 3", "train_classes = [2]\nimages_per_class = [2]"]
+)
+def test_a_curve_has_one_axis_with_values(tmp_path, curve):
+    text = CURVE.replace('"train_classes, epochs" = [[2, 9], [4, 5]]', curve)
+    path = write(tmp_path, text)
+    if not curve:
+        assert not study.read(path).points
+        return
+    with pytest.raises(ValueError, match=r"`curve` must have one entry.*received"):
+        study.read(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_detreg import deprecated
 from tf_detreg.datasets.folder import report_counts
 from tf_detreg.datasets.image_set import ImageSet, Size, Splits, split_by_class
 from tf_detreg.datasets.names import normal_names, report_cases
@@ -29,10 +30,11 @@ _SPLITS |= {"test": "test", "testing": "test"}
 _MISSING = "missing"
 
 
+@deprecated.renamed_arguments(root="directory")
 def csv(
     path: str | os.PathLike[str],
     image_size: Size = 224,
-    root: str | os.PathLike[str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
     validation: float = 0.2,
     test: float = 0.3,
     seed: int = 0,
@@ -45,7 +47,7 @@ def csv(
     Args:
         path: the CSV file, UTF-8.
         image_size: side or (height, width) at which pictures are decoded. Default 224.
-        root: folder that relative paths start from; the CSV file's own by default.
+        directory: folder that relative paths start from; the CSV file's own by default.
         validation: share of the classes for validation, where no `split` column says it. Default 0.2.
         test: share of the classes for testing, likewise. Default 0.3.
         seed: of the deal. Default 0.
@@ -63,14 +65,14 @@ def csv(
     """
     path = existing(path, "path", "Give a CSV file with the columns `path` and `label`.")
     rows = _rows(path)
-    base = pathlib.Path(root) if root is not None else path.parent
+    base = pathlib.Path(directory) if directory is not None else path.parent
     bad = sift((os.path.join(base, row["path"]) for row in rows), str(path), _problem)
     missing = [file for file, reason in bad.items() if reason == _MISSING]
     if len(missing) > max_missing * len(rows):
         first = "\n  ".join(missing[:5])
         raise FileNotFoundError(
             f"{path} lists {len(missing)} files of {len(rows)} not there, more than max_missing={max_missing:.1%}. "
-            f"Relative paths start from {base}; set `root` if that is wrong. The first missing:\n  {first}"
+            f"Relative paths start from {base}; set `directory` if that is wrong. The first missing:\n  {first}"
         )
     rows = [row for row in rows if os.path.join(base, row["path"]) not in bad]
     if not rows:

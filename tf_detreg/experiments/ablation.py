@@ -47,7 +47,7 @@ def ablate(
     if smoke:
         study = shrink(study, keep_data=data is not None)
     output = pathlib.Path(output)
-    rows = runner.run(study, output, jobs, log)
+    rows = [row for part in study.points.values() or [study] for row in runner.run(part, output, jobs, log)]
     results = output / "results" if smoke or backbone else study.path.parent / "results"
     table.write(table.tidy(rows), results / f"{study.name}.csv")
     rows = table.read(results / f"{study.name}.csv", study)
@@ -84,5 +84,6 @@ def adapt(study: Study, data: str | None = None, backbone: str | None = None, st
         return (config if strategy is None else config.replace(strategy=strategy)).to_dict()
 
     families = {family: tuple(map(change, recipes)) for family, recipes in study.families.items()}
+    points = {value: adapt(point, data, backbone, strategy) for value, point in study.points.items()}
     suffix = "" if backbone is None else "-" + backbone.replace(":", "-").replace("/", "-")
-    return dataclasses.replace(study, name=study.name + suffix, families=families)
+    return dataclasses.replace(study, name=study.name + suffix, families=families, points=points)

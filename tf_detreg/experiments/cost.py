@@ -58,6 +58,9 @@ def estimate(
         9 trials, 0.4 million images: 1 hours of one device at 100 images a second
     """
     count = count or _images_of
+    if study.points:
+        parts = [estimate(point, images_per_second, count) for point in study.points.values()]
+        return Cost(sum(part.trials for part in parts), sum(part.images for part in parts), images_per_second)
     jobs = runner.jobs_of(study, "test" if study.kind == "table" else "validation")
     if study.kind == "choice":
         # Which candidate is chosen is not known yet: the first stands for it.

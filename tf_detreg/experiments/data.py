@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.training import RunConfig, assembly
 
 OFFICIAL = "official"
@@ -21,7 +22,8 @@ def parts(config: RunConfig, protocol: Mapping[str, Any], split: int, stage: str
         config: Of the trial.
         protocol: Of the study, see `experiments.study.PROTOCOL`.
         split: Number of the deal.
-        stage: `"validation"`, or `"test"`, where train and validation classes are trained on.
+        stage: `"validation"`, or `"test"`, where validation classes are trained on too, unless `retrain` is
+            false.
 
     Returns:
         Image or feature sets, with labels from 0.
@@ -35,10 +37,11 @@ def parts(config: RunConfig, protocol: Mapping[str, Any], split: int, stage: str
     train, validation, tested = deal(
         min(limit, known.num_classes), protocol["validation"], share, split, protocol["train_share"]
     )
+    train = _first(train, protocol["train_classes"])
     if stage == "validation":
         learned, unseen, gallery = train, known.select_classes(validation), None
     else:
-        learned = np.concatenate([validation, train])
+        learned = np.concatenate([validation, train]) if protocol["retrain"] else train
         unseen = known.select_classes(tested) if test is None else test
     return _thin(known.select_classes(learned), protocol["images_per_class"]), unseen, gallery
 
@@ -122,6 +125,13 @@ def deal(num_classes: int, validation: float, test: float, seed: int, share: flo
             f"{num_classes} classes with validation={validation} and test={test} leave fewer than 2 classes in a part."
         )
     return train, rest[:n_validation], order[:n_test]
+
+
+def _first(train: np.ndarray, count: int) -> np.ndarray:
+    """Return the first `count` train classes; 0: all."""
+    if count > len(train):
+        raise checks.invalid("train_classes", f"be at most the {len(train)} train classes of a split", str(count))
+    return train[:count] if count else train
 
 
 def _thin(train: Any, most: int) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_detreg import files
 from tf_detreg.analysis import report as html_report
-from tf_detreg.experiments import plots, table
+from tf_detreg.experiments import curves, plots, table
 from tf_detreg.experiments.data import OFFICIAL
 from tf_detreg.experiments.grids import Grid
 from tf_detreg.experiments.study import Study, flat, read, recipe_of
@@ -29,9 +29,16 @@ HEALTH = tuple(f"health_{name}" for name in (*MEASURES, "warnings", "first_warni
 CANDIDATES = "All candidates, on the validation classes"
 
 
-def study_section(study: Study, rows: list[dict[str, Any]]) -> str:
-    """Return one study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers."""
-    parts = [f"## {study.title}", study.question, _protocol(study, rows)]
+def study_section(study: Study, rows: list[dict[str, Any]], picture: str = "") -> str:
+    """Return one study as Markdown: question, protocol, results, what was chosen, Lipschitz numbers.
+
+    Args:
+        study: As read.
+        rows: Its table.
+        picture: Name of the file of its plot. Default: it is not shown.
+    """
+    parts = [f"## {study.title}", study.question, f"![{study.title}]({picture})" if picture else ""]
+    parts.append(_protocol(study, rows))
     for grid in grids_of(study, rows):
         parts += [f"**{CANDIDATES}:**"] * (grid.heading == CANDIDATES) + [grid.to_markdown()]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -39,8 +46,11 @@ def study_section(study: Study, rows: list[dict[str, Any]]) -> str:
 
 def study_page(study: Study, rows: list[dict[str, Any]]) -> str:
     """Return one study as a self-contained HTML page with its plots."""
-    compared = table.compare(study, rows)
-    drawn = {"Differences": plots.differences(study, compared), "Costs": plots.cost(study, compared)}
+    if study.points:
+        drawn = {"Curve": plots.curve(study, curves.compare(study, rows))}
+    else:
+        compared = table.compare(study, rows)
+        drawn = {"Differences": plots.differences(study, compared), "Costs": plots.cost(study, compared)}
     sections = [
         html_report.Section("Protocol", _protocol(study, rows).replace("*Protocol*: ", "").replace("`", ""), "")
     ]
@@ -51,6 +61,9 @@ def study_page(study: Study, rows: list[dict[str, Any]]) -> str:
 
 def grids_of(study: Study, rows: list[dict[str, Any]]) -> list[Grid]:
     """Return the tables of a study."""
+    if study.points:
+        chosen = [_chosen_at_points(study, rows)] if study.kind == "choice" else []
+        return [*curves.grids(study, curves.compare(study, rows)), *chosen]
     compared = table.compare(study, rows)
     found = [_results(study, compared), _papers(study, compared), _smoothness(compared), _health(compared)]
     if study.kind == "choice":
@@ -86,22 +99,33 @@ def report(
     done = {s.name: _rows(s, p) for s in found if (p := folder / "results" / f"{s.name}.csv").is_file()}
     introduction = folder / "conclusions.md"
     parts = [introduction.read_text(encoding="utf-8").rstrip() if introduction.is_file() else "# Results"]
-    parts += [study_section(study, done[study.name]) for study in found if study.name in done]
+    for study in (study for study in found if study.name in done):
+        parts.append(study_section(study, done[study.name], _picture(study, done[study.name], pathlib.Path(output))))
     waiting = [s for s in found if s.name not in done]
     if waiting:
         lines = [f"| {s.title} | {s.question} | `tf-detreg ablate {s.path.as_posix()}` |" for s in waiting]
         parts.append("## Not run yet\n\n| study | question | command |\n|---|---|---|\n" + "\n".join(lines))
     tested = [
-        (s, table.compare(s, done[s.name])) for s in found if s.kind == "choice" and s.headline and s.name in done
+        (s, table.compare(s, done[s.name]))
+        for s in found
+        if s.kind == "choice" and s.headline and not s.points and s.name in done
     ]
     if picture and tested:
         files.write_text(picture, plots.overview(tested))
     return files.write_text(output, "\n\n".join(parts) + "\n")
 
 
+def _picture(study: Study, rows: list[dict[str, Any]], page: pathlib.Path) -> str:
+    """Draw a curve beside the page and return the file's name; other studies have none."""
+    if not study.points:
+        return ""
+    return files.write_text(page.with_name(f"{study.name}.svg"), plots.curve(study, curves.compare(study, rows))).name
+
+
 def _rows(study: Study, path: pathlib.Path) -> list[dict[str, Any]]:
     rows = table.read(path, study)
-    missing = sorted(set(study.families) - {row["family"] for row in rows})
+    parts = curves.at_points(study, rows).values() if study.points else [rows]
+    missing = sorted({family for part in parts for family in set(study.families) - {row["family"] for row in part}})
     if missing:
         raise ValueError(f"{path} lacks {missing} of {study.path}. Run `tf-detreg ablate {study.path}` again.")
     return rows
@@ -115,8 +139,8 @@ def _protocol(study: Study, rows: list[dict[str, Any]]) -> str:
     what = {
         "ablation": "every candidate on the validation classes; no test class was looked at",
         "choice": "in each split and family the candidate best on validation classes "
-        f"(seeds {p['choice_seeds']}, the table's candidates) was trained again on train and validation classes and "
-        "tested once",
+        f"(seeds {p['choice_seeds']}, the table's candidates) was trained again on "
+        f"{'train and validation classes' if p['retrain'] else 'the train classes'} and tested once",
         "table": "every candidate was trained on train and validation classes and measured on the test classes, as "
         "papers do; nothing was chosen by it",
     }[study.kind]
@@ -181,6 +205,14 @@ def _chosen(study: Study, rows: list[dict[str, Any]]) -> Grid:
         text = "; ".join(f"{split}: {_settings(recipe, recipes)}" for split, recipe in sorted(by_split.items()))
         lines.append([family, str(len(recipes)), text])
     return Grid("What was chosen", ["family", "candidates", "chosen on validation, by split"], lines)
+
+
+def _chosen_at_points(study: Study, rows: list[dict[str, Any]]) -> Grid:
+    """Return what was chosen, a column for each point of a curve."""
+    parts = curves.at_points(study, rows)
+    columns = [[line[-1] for line in _chosen(point, parts[v]).rows] for v, point in study.points.items()]
+    lines = [[family, *texts] for family, *texts in zip(study.families, *columns, strict=True)]
+    return Grid("What was chosen", [f"chosen on validation, by split, at `{study.axis}`", *map(str, parts)], lines)
 
 
 def _settings(recipe: dict[str, Any], recipes: tuple[dict[str, Any], ...]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 
 from tf_detreg import extras
 from tf_detreg.analysis.report import svg_text
+from tf_detreg.experiments import curves
 from tf_detreg.experiments.study import Study
 
 if TYPE_CHECKING:
@@ -61,6 +62,32 @@ def _draw(axes: "Axes", study: Study, compared: list[dict[str, Any]]) -> None:
     _plain(axes)
     what = f"{study.protocol['metric']} on unseen classes"
     axes.set_xlabel(f"{what}{', points above the baseline' if reference else ''}\n{INTERVALS}")
+
+
+def curve(study: Study, compared: "curves.Compared") -> str:
+    """Return what is compared over the points of a curve, with the standard deviation.
+
+    Args:
+        study: The curve.
+        compared: What `curves.compare` makes of its table.
+    """
+    figure = _figure(4.5)
+    axes = figure.subplots()
+    _plain(axes)
+    metric = study.protocol["metric"]
+    for name in curves.names(compared):
+        there = {value: entries[name]["metrics"][metric] for value, entries in compared.items() if name in entries}
+        spread = [found.deviation if found.count > 1 else 0.0 for found in there.values()]
+        axes.errorbar(
+            list(there), [found.mean for found in there.values()], yerr=spread, fmt="o-", ms=4, capsize=2, label=name
+        )
+    axes.set_xscale("log")
+    axes.set_xticks(list(compared), list(map(str, compared)))
+    axes.minorticks_off()
+    axes.set_xlabel(study.axis.replace("_", " "))
+    axes.set_ylabel(f"{metric} on unseen classes")
+    axes.legend(fontsize=8, frameon=False)
+    return svg_text(figure)
 
 
 def cost(study: Study, compared: list[dict[str, Any]]) -> str:

@@ -21,6 +21,8 @@ ONE_THREAD = "1 thread"
 # replaced before it holds many.
 TRIALS_A_WORKER = 20
 _PARTS = ("validation", "test", "max_classes", "train_share", "images_per_class", "smoothness", "directories")
+# Entries that a protocol has had only since trials were written without them: no part of a key at their defaults.
+_ADDED = {"train_classes": 0, "retrain": True}
 
 
 def jobs_of(study: Study, stage: str) -> list[dict[str, Any]]:
@@ -38,9 +40,16 @@ def jobs_of(study: Study, stage: str) -> list[dict[str, Any]]:
 
 def describe(study: Study, stage: str, config: dict[str, Any], split: int, seed: int) -> dict[str, Any]:
     """Return one trial; its key names everything that its numbers depend on, and nothing else."""
-    protocol = {name: study.protocol[name] for name in _PARTS}
+    protocol = {name: study.protocol[name] for name in (*_PARTS, *_ADDED)}
     job = {"stage": stage, "split": split, "seed": seed, "config": config, "protocol": protocol}
-    identity = {**job, "config": recipe_of(config), "data": _by_name_and_size(config["data"]), "format": FORMAT}
+    counted = {name: value for name, value in protocol.items() if name not in _ADDED or value != _ADDED[name]}
+    identity = {
+        **job,
+        "protocol": counted,
+        "config": recipe_of(config),
+        "data": _by_name_and_size(config["data"]),
+        "format": FORMAT,
+    }
     return {**job, "recipe_hash": digest(recipe_of(config)), "key": digest(identity)}
 
 

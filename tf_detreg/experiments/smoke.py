@@ -23,13 +23,24 @@ def shrink(study: Study, keep_data: bool = False, every: bool = False) -> Study:
         A study of another name, with the last candidate of each family, and one that differs from it in more than
         numbers, unless `every`. A choice has the last alone, so that there is one number of candidates for all.
     """
+    if study.points:
+        values = list(study.points)
+        ends = {value: shrink(study.points[value], keep_data, every) for value in (values[0], values[-1])}
+        return dataclasses.replace(next(iter(ends.values())), name=f"{study.name}-smoke", points=ends, axis=study.axis)
     families = {}
     for family, recipes in study.families.items():
         kept = [recipe for recipe in recipes[:-1] if _but_for_numbers(recipe) != _but_for_numbers(recipes[-1])][:1]
         kept = recipes[-1:] if study.kind == "choice" else (*kept, recipes[-1])
         kept = recipes if every else kept
         families[family] = tuple(_small(recipe, keep_data) for recipe in kept)
-    protocol = {"splits": [0], "seeds": [0], "choice_seeds": [0], "train_share": 1.0, "max_classes": 0}
+    protocol = {
+        "splits": [0],
+        "seeds": [0],
+        "choice_seeds": [0],
+        "train_share": 1.0,
+        "train_classes": 0,
+        "max_classes": 0,
+    }
     protocol |= {"images_per_class": 4, "directories": False}
     if not keep_data:
         protocol |= {"test": 0.4, "validation": 1 / 3}

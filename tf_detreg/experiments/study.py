@@ -31,6 +31,8 @@ PROTOCOL = {
     "contrasts": [],
     "max_classes": 0,
     "train_share": 1.0,
+    "train_classes": 0,
+    "retrain": True,
     "images_per_class": 0,
     "smoothness": False,
     "directories": False,
@@ -61,6 +63,8 @@ class Study:
         papers: Published figures: `candidate`, the label or family that they belong to, `source`, and metrics by name.
         headline: Whether the overview picture shows the study.
         path: The file.
+        points: Of a curve: its studies, by the value of `axis`. The curve itself is its first point under another name.
+        axis: What the points differ in, such as `train_classes`.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Study:
     papers: tuple[dict[str, Any], ...]
     headline: bool
     path: pathlib.Path
+    points: Mapping[Any, "Study"] = dataclasses.field(default_factory=dict)
+    axis: str = ""
 
     @property
     def baselines(self) -> tuple[str, ...]:
@@ -102,6 +108,41 @@ def read(path: str | os.PathLike[str], smoke: bool = False) -> Study:
     """
     path = pathlib.Path(path)
     content = _content(path)
+    study = _study(content, path)
+    curve = content.get("curve", {})
+    if curve:
+        axis, changed = _points(content, curve, path)
+        points = {value: dataclasses.replace(_study(c, path), name=f"{study.name}-{value}") for value, c in changed}
+        study = dataclasses.replace(next(iter(points.values())), name=study.name, points=points, axis=axis)
+    if smoke:
+        from tf_detreg.experiments.smoke import shrink
+
+        return shrink(study)
+    return study
+
+
+def _points(
+    content: dict[str, Any], curve: dict[str, Any], path: pathlib.Path
+) -> tuple[str, list[tuple[str | float, dict[str, Any]]]]:
+    """Return what a curve goes over, and for each of its values the content of the file at that point."""
+    if len(curve) != 1 or not all(isinstance(values, list) and values for values in curve.values()):
+        raise checks.invalid(
+            "curve", "have one entry, a name and the list of its values", checks.shown(curve), f"It stands in {path}."
+        )
+    names, values = next(iter(curve.items()))
+    axis, *others = names.split(", ")
+    found = []
+    for value in values:
+        each = [value] if not others else value
+        changed = copy.deepcopy(content)
+        for name, setting in zip((axis, *others), each, strict=True):
+            put(changed.setdefault("protocol" if name in PROTOCOL else "run", {}), name, setting)
+        found.append((each[0], changed))
+    return axis, found
+
+
+def _study(content: dict[str, Any], path: pathlib.Path) -> Study:
+    """Return the study of a file's content, without its curve."""
     kind = content.get("kind", "ablation")
     if kind not in KINDS:
         raise ValueError(f"`kind` must be {checks.listed(KINDS)}; received {kind!r} in {path}.")
@@ -120,7 +161,7 @@ def read(path: str | os.PathLike[str], smoke: bool = False) -> Study:
         if missing:
             raise ValueError(f"`{key}` names {missing}, which are not families of {path}: {sorted(families)}.")
     name = content.get("name", path.stem)
-    study = Study(
+    return Study(
         name=name,
         kind=kind,
         title=content.get("title", name),
@@ -131,11 +172,6 @@ def read(path: str | os.PathLike[str], smoke: bool = False) -> Study:
         headline=content.get("headline", True),
         path=path,
     )
-    if smoke:
-        from tf_detreg.experiments.smoke import shrink
-
-        return shrink(study)
-    return study
 
 
 def candidates(base: Mapping[str, Any], family: Mapping[str, Any], budget: int = 0) -> Iterator[dict[str, Any]]:
@@ -244,7 +280,7 @@ def _content(path: pathlib.Path) -> dict[str, Any]:
             f"{path} is a study of version 0.1: its [data] and [recipe] are one table [run] now, the entries of a "
             "training.RunConfig, and --smoke needs no table. docs/studies.md shows both forms side by side."
         )
-    known = {"name", "kind", "title", "question", "headline", "run", "protocol", "families", "papers"}
+    known = {"name", "kind", "title", "question", "headline", "run", "protocol", "families", "papers", "curve"}
     _no_others(content, known, str(path))
     return content
 
