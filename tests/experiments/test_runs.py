@@ -5,6 +5,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -293,6 +294,19 @@ def test_workers_of_a_pool_do_the_same_as_this_process(tiny, tmp_path):
     job = runner.describe(found, "validation", found.families["linear"][0], 0, 0)
     here, there = (runner.complete([job], tmp_path / str(jobs), jobs, silent)[0]["metrics"] for jobs in (0, 1))
     assert here["recall@1"] == pytest.approx(there["recall@1"], abs=1.0)
+
+
+def test_workers_of_a_pool_are_replaced_however_many_trials_wait():
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(runner.in_pool(abs, range(-7, 0), 2, 2)), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_an_error_in_a_pool_ends_it():
+    with pytest.raises(TypeError, match="bad operand"):
+        list(runner.in_pool(abs, [1, "two", 3], 1, 10))
 
 
 def test_cost_counts_epochs_times_images_of_every_trial(tiny):

@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import datetime
+import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -135,16 +137,41 @@ def _lines(missing: list[dict[str, Any]], folder: pathlib.Path, jobs: int) -> It
     if jobs == 0:
         yield from (_trial(job, str(folder)) for job in missing)
         return
-    spawn = multiprocessing.get_context("spawn")
+    yield from in_pool(functools.partial(_trial, folder=str(folder)), missing, jobs, TRIALS_A_WORKER, _one_thread)
+
+
+def in_pool(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    jobs: int,
+    per_worker: int,
+    initializer: Callable[[], None] | None = None,
+) -> Iterator[Any]:
+    """Call a function on each item in processes that are replaced after some calls, and yield results as they come.
+
+    No more items are handed over than there are processes: Python 3.11 to 3.13 do not replace a process that has ended
+    while the pool counts waiting items as idle processes, and then wait forever.
+
+    Args:
+        function: Of one item; both must be picklable.
+        items: What it is called on.
+        jobs: Processes.
+        per_worker: Calls after which a process is replaced.
+        initializer: Called first in each process. Default: nothing is.
+
+    Raises:
+        Exception: What the function raises; items that are not begun are dropped.
+    """
+    waiting = iter(items)
     with concurrent.futures.ProcessPoolExecutor(
-        jobs, mp_context=spawn, initializer=_one_thread, max_tasks_per_child=TRIALS_A_WORKER
+        jobs, multiprocessing.get_context("spawn"), initializer, max_tasks_per_child=per_worker
     ) as pool:
-        futures = [pool.submit(_trial, job, str(folder)) for job in missing]
-        try:
-            yield from (future.result() for future in concurrent.futures.as_completed(futures))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        running = {pool.submit(function, item) for item in itertools.islice(waiting, jobs)}
+        while running:
+            done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+                running |= {pool.submit(function, item) for item in itertools.islice(waiting, 1)}
 
 
 def _one_thread() -> None:
