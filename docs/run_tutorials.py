@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def main() -> None:
+    from tests.given import GIVEN
     from tools.pages import blocks
 
     for page in sorted((ROOT / "docs" / "tutorials").glob("*.md")):
@@ -25,10 +26,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             names: dict[str, object] = {"__name__": "page"}
+            exec(compile(GIVEN.get(page.name, ""), f"given for {page.name}", "exec"), names)
             for block in blocks(page):
                 if block.language == "python" and not block.not_run:
                     exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
-            for picture in pathlib.Path(folder).glob("*.png"):
+            for picture in [*pathlib.Path(folder).glob("*.png"), *pathlib.Path(folder).glob("*.gif")]:
                 shutil.copy(picture, ROOT / "docs" / "pictures" / picture.name)
                 print(f"{picture.name}: {picture.stat().st_size / 1000:.0f} kB")
             os.chdir(ROOT)

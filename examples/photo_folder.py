@@ -37,7 +37,10 @@ def view(photo: Image.Image, x: float, y: float, rng: np.random.Generator) -> Im
     """One view of the place at (x, y)."""
     half = SIDE / 2 * rng.uniform(0.75, 1.25)
     x, y = (np.clip(at + rng.uniform(-12, 12), half, size - half) for at, size in zip((x, y), photo.size, strict=True))
-    turned = photo.rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, center=(x, y))
+    # Only what the view can reach is turned: the whole photograph would take ten times as long.
+    left, top = int(x) - SIDE, int(y) - SIDE
+    near, x, y = photo.crop((left, top, left + 2 * SIDE, top + 2 * SIDE)), x - left, y - top
+    turned = near.rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, center=(x, y))
     cut = turned.resize((SIDE, SIDE), box=(x - half, y - half, x + half, y + half))
     if rng.random() < 0.5:
         cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

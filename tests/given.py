@@ -1,5 +1,9 @@
 """What the code of a page takes as given: an embedder, embeddings, a small run of the demo."""
 
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+
 COMMON = """
 import keras, numpy as np, pathlib, tensorflow as tf
 import tf_detreg as dr
@@ -67,6 +71,13 @@ for _label in range(40):
     for _n in range(2):
         keras.utils.save_img(_folder / f"{_n}.png", _random.uniform(0, 255, (8, 8, 3)))
 """
+# What the script that a page names writes into the folder that it names.
+SCRIPT = """
+import pathlib, runpy
+import tests.given
+runpy.run_path(str(tests.given.ROOT / "examples" / {script!r}))["write"](*{arguments})
+"""
+VIEWS = SCRIPT.format(script="photo_folder.py", arguments='(pathlib.Path("PHOTOS"), 4, 0)')
 # By the page's name.
 GIVEN = {
     "heads.md": COMMON + SMALL + "labels = train.labels[:32]\n",
@@ -76,4 +87,11 @@ GIVEN = {
     "serving.md": COMMON + RUN + INDEX + "run = _run\n",
     "data.md": COMMON + PHOTOGRAPHS,
     "retrieval.md": COMMON + SMALL + RETRIEVAL,
+    "your_photos.md": VIEWS,
+    "choosing_a_backbone.md": VIEWS,
+    "duplicates.md": SCRIPT.format(script="photo_folder.py", arguments='(pathlib.Path("PHOTOS"), 1, 0)'),
+    "shop.md": SCRIPT.format(script="draw_sets.py", arguments='("shop", pathlib.Path("SHOP"), 100, 5)'),
+    "faces.md": SCRIPT.format(script="draw_sets.py", arguments='("faces", pathlib.Path("FACES"), 100, 5)'),
+    "logos.md": SCRIPT.format(script="draw_sets.py", arguments='("logos", pathlib.Path("LOGOS"), 80, 6)'),
+    "parts.md": SCRIPT.format(script="draw_sets.py", arguments='("parts", pathlib.Path("PARTS"), 90, 3)'),
 }
