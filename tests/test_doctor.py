@@ -6,8 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from tf_detreg import cli
-from tf_detreg.cli import doctor
+from tf_detreg import cli, doctor
 
 GOOD = {"tensorflow": "2.20.0", "tf-keras": "2.20.1", "scann": "1.4.2", "keras": "3.15.0"}
 

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from tf_detreg import extras
+from tf_detreg import __main__, extras
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -205,6 +205,11 @@ index.save(f"{folder}/index")
 assert dr.index.Index.load(f"{folder}/index").search(vectors[:2], k=1).ids[0][0] == "0"
 path = dr.export.saved_model(embedder, f"{folder}/saved")
 assert (path / "saved_model.pb").is_file()
+sys.argv = ["tf-detreg", "demo"]
+from tf_detreg import __main__, demo
+whole = demo.demo
+demo.demo = lambda run, exports: whole(f"{folder}/{run}", f"{folder}/{exports}", epochs=1, evaluate_every=1)
+__main__.main()
 loaded = [name for name in sys.modules if name.partition(".")[0] in hidden]
 assert not loaded, loaded
 print("the core is enough")
@@ -218,6 +223,35 @@ def test_the_core_trains_evaluates_searches_and_exports_alone(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "The head RealNVP needs tf-keras, which is not installed: pip install 'tf-detreg[flows]'" in done.stdout
     assert "the core is enough" in done.stdout
+    parts = "characters of many fonts", "the flow", "the threshold", "the .tflite files", "pip install 'tf-detreg[all]'"
+    assert all(part in done.stderr for part in parts), done.stderr[-3000:]
+    assert "after training" in done.stdout and "SavedModel" in done.stdout and "LiteRT" not in done.stdout
+    assert (tmp_path / "saved_models" / "demo" / "1" / "saved_model.pb").is_file()
+    assert not (tmp_path / "runs" / "demo" / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", __main__.WITHOUT)
+def test_demo_and_doctor_run_without_the_command_line(hide, monkeypatch, name):
+    for loaded in [module for module in sys.modules if module.startswith("tf_detreg.cli")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    hide("typer", "rich")
+    ran = []
+    monkeypatch.setattr(importlib.import_module(f"tf_detreg.{name}"), "main", lambda: ran.append(name))
+    monkeypatch.setattr(sys, "argv", ["tf-detreg", name])
+    __main__.main()
+    assert ran == [name]
+    monkeypatch.setattr(sys, "argv", ["tf-detreg", name, "--epochs"])
+    with pytest.raises(SystemExit, match=r"tf-detreg\[cli\].*`tf-detreg demo` and `tf-detreg doctor` run without it"):
+        __main__.main()
+    assert ran == [name]
+
+
+def test_doctor_says_that_the_command_line_is_missing(hide, monkeypatch, capsys):
+    from tf_detreg import doctor
+
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "typer" else "2.20.0")
+    doctor.main()
+    assert "typer                      not installed    (the command line: `tf-detreg[cli]`)" in capsys.readouterr().out
 
 
 def test_example():

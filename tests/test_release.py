@@ -4,12 +4,15 @@ import importlib.util
 import io
 import pathlib
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
 
 import pytest
 
-from tools.release import building, contents
+from tools.release import __main__ as command
+from tools.release import building, contents, tagging
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -82,3 +85,87 @@ def test_what_an_archive_lacks_is_named(tmp_path):
     tracked = ["tf_detreg/a.py", "tf_detreg/page.html", "tests/x.py"]
     assert contents.wrong_in_wheel(wheel, tracked) == ["lacks tf_detreg/page.html", "holds tests/x.py"]
     assert contents.metadata(wheel) == "x"
+
+
+ADDRESS = "https://example.com/us/it"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A repository of its own, ready to be tagged, which the command takes for the project."""
+    root = tmp_path / "project"
+    (root / "tf_detreg").mkdir(parents=True)
+    (root / "pyproject.toml").write_text('[project]\nname = "it"\nversion = "1.2.3"\n')
+    (root / "tf_detreg" / "__init__.py").write_text('__version__ = "1.2.3"\n')
+    (root / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 1.2.3\n")
+    (root / "CHANGELOG.md").write_text("# Changelog\n\n## 1.2.3 (2026-01-02)\n\n- New.\n\n## 1.2.2 (2025-01-02)\n")
+    git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.com"]
+    for key, value in (("AUTHOR_NAME", "A"), ("AUTHOR_EMAIL", "a@example.com")):
+        monkeypatch.setenv(f"GIT_{key}", value)
+        monkeypatch.setenv(f"GIT_{key.replace('AUTHOR', 'COMMITTER')}", value)
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "All"]):
+        subprocess.run([*git, *arguments], cwd=root, check=True)
+    monkeypatch.setattr(command, "ROOT", root)
+    return root
+
+
+def commit(root, name, text):
+    (root / name).write_text(text)
+    building.git(root, "commit", "-q", "-a", "-m", f"Change {name}")
+
+
+def test_a_commit_that_is_ready_is_tagged_once(project, monkeypatch, capsys):
+    built = []
+    monkeypatch.setattr(
+        building, "build", lambda root, *_: built.append(root) or [project / "a.tar.gz", project / "a.whl"]
+    )
+    monkeypatch.setattr(command, "check_archives", lambda *_: built.append("checked"))
+    monkeypatch.setattr(command, "check_installed", lambda *_: built.append("installed"))
+    monkeypatch.setattr(sys, "argv", ["release", "tag", "--repository", ADDRESS + "/"])
+    command.main()
+    assert built == [project, "checked", "installed"]
+    assert building.git(project, "tag", "--list") == "v1.2.3"
+    assert building.git(project, "cat-file", "-t", "v1.2.3") == "tag"  # with a message, not a mere name
+    assert building.git(project, "rev-parse", "v1.2.3^{commit}") == building.git(project, "rev-parse", "HEAD")
+    assert f"git push origin v1.2.3; twine upload {project / 'a.tar.gz'}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"^v1\.2\.3 is tagged already\.$"):
+        command.main()
+    assert len(built) == 3  # nothing was built for it
+
+
+def test_a_check_that_fails_leaves_no_tag(project, monkeypatch):
+    monkeypatch.setattr(building, "build", lambda *_: [project / "a.tar.gz", project / "a.whl"])
+    monkeypatch.setattr(command, "check_archives", lambda *_: sys.exit("a.whl lacks a.py."))
+    monkeypatch.setattr(sys, "argv", ["release", "tag", "--repository", ADDRESS])
+    with pytest.raises(SystemExit, match="lacks"):
+        command.main()
+    assert building.git(project, "tag", "--list") == ""
+
+
+def test_a_commit_that_is_not_ready_is_refused_with_every_reason(project):
+    assert tagging.refusals(project, ADDRESS) == []
+    assert tagging.refusals(project, "") == ["A release needs --repository, the https address that its links lead to."]
+    (project / "new.py").write_text("")
+    assert tagging.refusals(project, ADDRESS) == ["There are uncommitted changes."]
+    (project / "new.py").unlink()
+    commit(project, "CITATION.cff", "cff-version: 1.2.0\nversion: 1.2.2\n")
+    commit(project, "tf_detreg/__init__.py", "")
+    assert tagging.refusals(project, ADDRESS) == [
+        "pyproject.toml says 1.2.3, and tf_detreg/__init__.py no version.",
+        "pyproject.toml says 1.2.3, and CITATION.cff 1.2.2.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "## 1.2.3 (unreleased)\n",
+        "## 1.2.2 (2025-01-02)\n",
+        "## 1.2.4 (unreleased)\n\n## 1.2.3 (2026-01-02)\n",
+        "## 1x2.3 (2026-01-02)\n",
+        "",
+    ],
+)
+def test_the_changelog_begins_with_the_version_and_its_day(project, changes):
+    commit(project, "CHANGELOG.md", f"# Changelog\n\n{changes}")
+    assert tagging.refusals(project, ADDRESS) == ["CHANGELOG.md must begin with the heading '## 1.2.3 (YYYY-MM-DD)'."]

@@ -33,7 +33,7 @@ ORDER = [
     *("images", "heads", "losses", "miners", "regularizers", "datasets", "backbones", "text", "retrieval", "training"),
     *("_layers", "callbacks", "recipes", "index", "analysis", "export", "serving", "experiments"),
     *("image_files", "item_table", "indexing", "searching"),
-    *("calibrating", "demo", "cli"),
+    *("loading", "calibrating", "doctor", "demo", "cli"),
 ]
 # A name that has moved still answers where it was, with a DeprecationWarning.
 EXCEPTIONS = {

@@ -6,6 +6,7 @@ The core needs TensorFlow, Keras, NumPy and Pillow alone. Everything else is imp
 
 import contextlib
 import dataclasses
+import importlib.util
 from collections.abc import Iterator
 
 
@@ -61,6 +62,16 @@ PACKAGES = {
     "qdrant_client": Package("qdrant-client", "databases"),
     "apache_beam": Package("apache-beam", "beam"),
 }
+
+
+def missing(*modules: str) -> tuple[str, ...]:
+    """Return those of some modules that are not installed; none is imported.
+
+    Example:
+        >>> missing("json", "no_such_module")
+        ('no_such_module',)
+    """
+    return tuple(name for name in modules if importlib.util.find_spec(name) is None)
 
 
 @contextlib.contextmanager

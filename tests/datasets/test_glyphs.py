@@ -97,7 +97,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(few_faces, caplog):
 
 def test_characters_without_a_drawing_are_left_out(few_faces):
     font = glyph_module._font("cmr10", 20)
-    assert glyph_module._mask(font, glyph_module._MISSING).size >= 0
+    assert glyph_module.mask(font, glyph_module._MISSING).size >= 0
     drawings = glyph_module._drawings()
     assert all(set(face) <= set(map(chr, range(128))) for face in drawings)
 

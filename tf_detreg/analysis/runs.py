@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tf_detreg import checks, retrieval, training
 from tf_detreg.analysis import lipschitz, run_page
@@ -127,10 +128,10 @@ def analyze_run(
     return report, not trained.all()
 
 
-def write_report(
+def compare_run(
     run: training.Run, splits: Splits | None = None, embedded: Sequence[training.Embedded] | None = None
-) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
-    """Evaluate a run beside raw pixels and the untrained embedder, and write its `report.html`.
+) -> tuple[list[Any], list[np.ndarray], dict[str, RetrievalReport]]:
+    """Evaluate a run beside raw pixels and the untrained embedder.
 
     Args:
         run: Of `training.train` or `training.load_run`.
@@ -138,7 +139,7 @@ def write_report(
         embedded: `RunEvaluation.embedded`, if there already. Default: the images are embedded.
 
     Returns:
-        The page, and the reports by embedding.
+        The sets of images that it was measured on, their embeddings after training, and the reports by embedding.
     """
     splits = run.splits() if splits is None else splits
     sets = measured_on(splits)
@@ -153,7 +154,24 @@ def write_report(
         "before training": [training.embed(untrained, part).embeddings for part in shown],
         "after training": final,
     }
-    reports = run_page.compare(embeddings, [part.labels for part in shown], run.config.k)
+    return shown, final, run_page.compare(embeddings, [part.labels for part in shown], run.config.k)
+
+
+def write_report(
+    run: training.Run, splits: Splits | None = None, embedded: Sequence[training.Embedded] | None = None
+) -> tuple[pathlib.Path, dict[str, RetrievalReport]]:
+    """Evaluate a run beside raw pixels and the untrained embedder, and write its `report.html`.
+
+    Args:
+        run: Of `training.train` or `training.load_run`.
+        splits: Its data, if loaded already. Default: they are loaded.
+        embedded: `RunEvaluation.embedded`, if there already. Default: the images are embedded.
+
+    Returns:
+        The page, and the reports by embedding.
+    """
+    splits = run.splits() if splits is None else splits
+    shown, final, reports = compare_run(run, splits, embedded)
     page = run_page.write(
         run.directory / "report.html",
         f"{run.directory.resolve().name}: {shown[0].name}",

@@ -1,15 +1,14 @@
 """The application itself, and what its commands share: options, progress, tables."""
 
-import contextlib
 import functools
-import importlib
 import pathlib
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 import typer
+
+from tf_detreg.loading import load_tensorflow
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -36,26 +35,6 @@ def with_tensorflow(function: Callable[..., None]) -> Callable[..., None]:
         function(*arguments, **options)
 
     return loaded
-
-
-def load_tensorflow() -> None:
-    """Load TensorFlow and our layers, with a line on a terminal: it takes seconds.
-
-    There is nothing to tidy up meanwhile: Ctrl-C ends the process, without a traceback.
-    """
-    if "tf_detreg._layers" in sys.modules:
-        return
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        if sys.stderr.isatty():
-            print("Loading TensorFlow …", file=sys.stderr, flush=True)
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        importlib.import_module("tf_detreg._layers")
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _version(asked: bool) -> None:

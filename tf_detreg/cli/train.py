@@ -23,16 +23,14 @@ def demo(
     """Train, evaluate, export and show an embedder of characters, on 2 cores in minutes.
 
     The characters that are evaluated never occur in training. Nothing is downloaded: the fonts inside matplotlib draw.
+    What needs a package that is not installed is left out, with a line that says so.
     """
     from tf_detreg.analysis.run_page import recall_rows
     from tf_detreg.demo import demo as show
 
     result = show(run, to, seed=seed, epochs=epochs, verbose=verbose())
     print_table("Retrieval among characters never seen in training, in %", recall_rows(result.reports))
-    typer.echo(f"SavedModel  {result.saved_model}    (the folder above it is what TensorFlow Serving reads)")
-    for path in result.lite:
-        typer.echo(f"LiteRT      {path}")
-    typer.echo(f"Report      {result.report}    (open it in a browser)")
+    typer.echo("\n".join(result.lines()))
     typer.echo(f"Next: tf-detreg search {run} PICTURE.png    (a picture of noise has no match)")
 
 

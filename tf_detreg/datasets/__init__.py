@@ -13,11 +13,12 @@ from tf_detreg.datasets.folder import folder
 from tf_detreg.datasets.glyphs import glyphs
 from tf_detreg.datasets.image_set import ImageSet, Splits, hold_out, split_by_class
 from tf_detreg.datasets.in_shop import GallerySplits, in_shop
+from tf_detreg.datasets.letters import letters
 from tf_detreg.datasets.sop import sop
 from tf_detreg.datasets.tfds import tfds
 from tf_detreg.images import RandomCrop, UnreadableImage, decode
 
-LOADERS = ("glyphs", "digits", "emoji", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
+LOADERS = ("glyphs", "letters", "digits", "emoji", "cub", "cars", "sop", "in_shop", "folder", "csv", "tfds")
 """What a run's configuration can name as its data."""
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "glyphs",
     "hold_out",
     "in_shop",
+    "letters",
     "sop",
     "split_by_class",
     "tfds",

@@ -15,6 +15,7 @@ import numpy as np
 
 from tf_detreg import checks, extras
 from tf_detreg.datasets.cache import cache_folder
+from tf_detreg.datasets.drawing import draw, mask
 from tf_detreg.datasets.image_set import ImageSet, Splits, split_by_class
 from tf_detreg.files import replacing
 
@@ -118,7 +119,7 @@ def _draw_all(size: int, seed: int) -> ImageSet:
             for label, chars in enumerate(classes)
             if chars & drawings[face].keys()
         ]
-        rows.append(_draw_face(name, [char for _, char in members], size, rng))
+        rows.append(draw(_font(name, size), [char for _, char in members], size, rng))
         labels += [label for label, _ in members]
         groups += [family] * len(members)
     labels, groups, pixels = np.asarray(labels), np.asarray(groups), np.concatenate(rows)
@@ -137,10 +138,10 @@ def _drawings() -> list[dict[str, np.ndarray]]:
     drawn = []
     for (name, _), chars in zip(FACES, available, strict=True):
         font = _font(name, _COMPARED_EM)
-        missing = _mask(font, _MISSING)
-        masks = {char: _mask(font, char) for char in sorted(chars) if counts[char] >= MIN_FACES}
+        missing = mask(font, _MISSING)
+        inks = {char: mask(font, char) for char in sorted(chars) if counts[char] >= MIN_FACES}
         drawn.append(
-            {char: _centered(mask) for char, mask in masks.items() if mask.any() and not np.array_equal(mask, missing)}
+            {char: _centered(ink) for char, ink in inks.items() if ink.any() and not np.array_equal(ink, missing)}
         )
     return drawn
 
@@ -193,7 +194,7 @@ def _alike(face: dict[str, np.ndarray]) -> Iterator[tuple[str, str]]:
             yield chars[start + i], chars[start + j]
 
 
-# --- drawing ---------------------------------------------------------------------------------------------------------
+# --- fonts -----------------------------------------------------------------------------------------------------------
 
 
 def _font_file(name: str) -> str:
@@ -210,50 +211,10 @@ def _font(name: str, size: int) -> Any:
     return ImageFont.truetype(_font_file(name), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _mask(font: Any, char: str) -> np.ndarray:
-    mask = font.getmask(char)
-    return np.frombuffer(bytes(mask), np.uint8).reshape(mask.size[::-1])
-
-
-def _centered(mask: np.ndarray) -> np.ndarray:
+def _centered(ink: np.ndarray) -> np.ndarray:
     box = np.zeros((_COMPARED_BOX, _COMPARED_BOX), np.float32)
-    mask = mask[:_COMPARED_BOX, :_COMPARED_BOX]
-    top, left = ((_COMPARED_BOX - side) // 2 for side in mask.shape)
+    ink = ink[:_COMPARED_BOX, :_COMPARED_BOX]
+    top, left = ((_COMPARED_BOX - side) // 2 for side in ink.shape)
     # Sixteen shades: sums of their products are whole numbers below 2**24, exact in float32 on every machine.
-    box[top : top + mask.shape[0], left : left + mask.shape[1]] = mask >> 4
+    box[top : top + ink.shape[0], left : left + ink.shape[1]] = ink >> 4
     return box
-
-
-def _draw_face(name: str, chars: list[str], size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return uint8 (len(chars), size, size): dark on light, at random position, size, angle, slant and contrast."""
-    from PIL import Image
-
-    font = _font(name, size)
-    masks = [_mask(font, char) for char in chars]
-    maps = _placements(np.array([mask.shape for mask in masks]), size, rng).tolist()
-    ink = np.empty((len(chars), size, size), np.float32)
-    for row, (mask, placement) in enumerate(zip(masks, maps, strict=True)):
-        bordered = Image.new("L", (mask.shape[1] + 2, mask.shape[0] + 2))
-        bordered.paste(Image.fromarray(mask), (1, 1))
-        # Placed at twice the size and then halved, which smooths it.
-        canvas = bordered.transform((2 * size, 2 * size), Image.Transform.AFFINE, placement, Image.Resampling.BILINEAR)
-        ink[row] = np.asarray(canvas.reduce(2))
-    dark, light = (rng.uniform(*span, (len(chars), 1, 1)).astype(np.float32) for span in ((0, 70), (180, 255)))
-    ink = light + (dark - light) * (ink / 255) + 6 * rng.standard_normal(ink.shape, np.float32)
-    return np.clip(np.rint(ink), 0, 255).astype(np.uint8)
-
-
-def _placements(shapes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return affine maps (n, 6) from the doubled canvas to glyphs of `shapes` (n, 2) with a border of one pixel."""
-    n = len(shapes)
-    angle, slant = np.radians(rng.uniform(-12, 12, n)), rng.uniform(-0.12, 0.12, n)
-    # A wide or tall glyph is made to fit; the others keep their size relative to each other.
-    fit = np.minimum(1.3, 1.6 * size / shapes.max(1))
-    zoom = fit[:, None] * np.exp(rng.uniform(np.log(0.8), np.log(1.15), (n, 2)))
-    center = size + rng.uniform(-0.1, 0.1, (n, 2)) * 2 * size
-    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], 1).reshape(n, 2, 2)
-    shear = np.zeros((n, 2, 2)) + np.eye(2)
-    shear[:, 0, 1] = slant
-    inverse = np.linalg.inv(turn @ shear * zoom[:, None, :])
-    offset = shapes[:, ::-1] / 2 + 1 - (inverse @ center[..., None])[..., 0]
-    return np.concatenate([inverse, offset[..., None]], axis=2).reshape(n, 6)

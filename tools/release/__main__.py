@@ -14,9 +14,8 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 
-from tools.release import building, contents, installing
+from tools.release import building, contents, installing, tagging
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -34,8 +33,8 @@ def main() -> None:
     parser.add_argument("--no-install", action="store_true", help="check the archives alone")
     options = parser.parse_args()
     repository = _origin() if options.repository is None else options.repository.rstrip("/")
-    if options.what == "tag":
-        _ready(repository)
+    if options.what == "tag" and (against := tagging.refusals(ROOT, repository)):
+        sys.exit("\n".join(against))
     with tempfile.TemporaryDirectory() as work:
         made = building.build(ROOT, ROOT / "dist", pathlib.Path(work) / "first", repository)
         if options.what != "build":
@@ -44,14 +43,8 @@ def main() -> None:
                 check_installed(made[1], pathlib.Path(work), options)
     print(*made, sep="\n")
     if options.what == "tag":
-        building.git(ROOT, "tag", "-a", f"v{version()}", "-m", f"tf_detreg {version()}")
-        print(f"v{version()} is tagged. Then: git push origin v{version()}; twine upload dist/*")
-
-
-def version() -> str:
-    """Return the version in pyproject.toml."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        return tomllib.load(file)["project"]["version"]
+        name = tagging.tag(ROOT)
+        print(f"{name} is tagged. Then: git push origin {name}; twine upload {' '.join(map(str, made))}")
 
 
 def check_archives(made: list[pathlib.Path], work: pathlib.Path, repository: str) -> None:
@@ -83,7 +76,7 @@ def check_installed(wheel: pathlib.Path, work: pathlib.Path, options: argparse.N
             if extras:
                 installing.try_all(commands, demo=not options.no_demo)
             else:
-                installing.try_core(commands)
+                installing.try_core(commands, demo=not options.no_demo)
 
 
 def _origin() -> str:
@@ -91,19 +84,6 @@ def _origin() -> str:
     done = subprocess.run(["git", "remote", "get-url", "origin"], cwd=ROOT, capture_output=True, text=True)
     address = re.sub(r"^git@([^:]+):", r"https://\1/", done.stdout.strip()).removesuffix(".git")
     return address if address.startswith("https://") else ""
-
-
-def _ready(repository: str) -> None:
-    """Stop where a tag would be wrong."""
-    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    if not re.search(rf"^## {re.escape(version())} \(\d{{4}}-\d\d-\d\d\)$", changes, re.MULTILINE):
-        sys.exit(f"CHANGELOG.md has no heading '## {version()} (YYYY-MM-DD)'.")
-    if building.git(ROOT, "status", "--porcelain"):
-        sys.exit("There are uncommitted changes.")
-    if building.git(ROOT, "tag", "--list", f"v{version()}"):
-        sys.exit(f"v{version()} is tagged already.")
-    if not repository:
-        sys.exit("A release needs --repository, the https address that its links lead to.")
 
 
 if __name__ == "__main__":

@@ -47,13 +47,15 @@ def install(
     return folder / "bin"
 
 
-def try_core(commands: pathlib.Path) -> None:
+def try_core(commands: pathlib.Path, demo: bool) -> None:
     """Train, save, evaluate and export without any extra; the command says which one it needs."""
     with tempfile.TemporaryDirectory() as folder:
         _run([commands / "python", "-c", CORE], folder)
         refused = subprocess.run([commands / "tf-detreg", "--version"], cwd=folder, capture_output=True, text=True)
-    if not refused.returncode or "pip install 'tf-detreg[cli]'" not in refused.stderr:
-        raise SystemExit(f"tf-detreg without the extra cli said: {refused.stderr}")
+        if not refused.returncode or "pip install 'tf-detreg[cli]'" not in refused.stderr:
+            raise SystemExit(f"tf-detreg without the extra cli said: {refused.stderr}")
+        for name in ("doctor", *(["demo"] if demo else [])):
+            _run([commands / "tf-detreg", name], folder)
 
 
 def try_all(commands: pathlib.Path, demo: bool) -> None:
