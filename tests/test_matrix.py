@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import sys
 import tomllib
 
 from tf_detreg.files import read_json
@@ -39,6 +40,21 @@ def test_tests_are_counted(tmp_path):
     report = tmp_path / "report.xml"
     report.write_text('<testsuites><testsuite tests="9" skipped="2" failures="1" errors="1"/></testsuites>')
     assert running.counts(report) == {"passed": 5, "skipped": 2, "failed": 2}
+
+
+def test_the_checkout_that_is_named_is_tested(tmp_path):
+    """Whatever tf_detreg the environment has installed; here that is this one."""
+    for name in ("one", "other"):
+        folder = tmp_path / name
+        (folder / "tf_detreg").mkdir(parents=True)
+        (folder / "tf_detreg" / "__init__.py").write_text(f"name = {name!r}")
+        code = "import tf_detreg; assert tf_detreg.name == sys.argv[1]"
+        text = f"import subprocess, sys\ndef test():\n    subprocess.run([sys.executable, '-c', 'import sys; {code}', "
+        (folder / "test_it.py").write_text(f"{text}'one'], check=True, cwd='/')")
+    counted = [
+        running.run(tmp_path / name, pathlib.Path(sys.executable), ("test_it.py",), 1) for name in ("one", "other")
+    ]
+    assert [(found["passed"], found["failed"]) for found in counted] == [(1, 0), (0, 1)]
 
 
 def test_every_set_names_what_is_there():

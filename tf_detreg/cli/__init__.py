@@ -15,9 +15,10 @@ from tf_detreg.cli import search  # isort: skip
 from tf_detreg.cli import catalog  # isort: skip
 from tf_detreg.cli import studies  # isort: skip
 from tf_detreg.cli import doctor  # isort: skip
-from tf_detreg.cli.app import app, load_tensorflow
+from tf_detreg.cli.app import app
 from tf_detreg.cli.output import steady_output
 from tf_detreg.cli.trouble import explain, show_log
+from tf_detreg.loading import load_tensorflow
 
 __all__ = [
     "app",

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -64,11 +65,13 @@ def run(root: pathlib.Path, python: pathlib.Path, tests: tuple[str, ...], proces
     Returns:
         The versions, what was run, how many tests passed, were skipped and failed, and the day.
     """
+    # Whatever checkout an environment was made with, it is this one that is tested, in processes that tests start, too.
+    environment = {**os.environ, "PYTHONPATH": str(root)}
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / "report.xml"
         spread = ["-n", str(processes), "--dist", "loadfile"] if processes > 1 else []
         command = [python, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *spread, *tests]
-        subprocess.run(command, cwd=root)
+        subprocess.run(command, cwd=root, env=environment)
         counted = counts(report)
     return {"versions": versions(python), "tests": list(tests), **counted, "day": datetime.date.today().isoformat()}
 
