@@ -75,6 +75,23 @@ def test_an_archive_does_not_tell_when_and_by_whom_it_was_made(tmp_path):
         assert archive.extractfile("it-1/a.py").read() == b"it-1/a.py"
 
 
+def test_the_source_distribution_takes_every_file_of_the_repository():
+    """Of the package setuptools sees to itself; `python -m tools.release check` compares what was really built."""
+    try:
+        tracked = building.tracked(ROOT)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not in a clone")
+    rules = [line.split() for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()]
+    folders = {"tf_detreg", *(name for rule in rules if rule[:1] == ["graft"] for name in rule[1:])}
+    patterns = ["pyproject.toml", "setup.py", *(name for rule in rules if rule[:1] == ["include"] for name in rule[1:])]
+    left = [
+        name
+        for name in tracked
+        if name.partition("/")[0] not in folders and not any(pathlib.PurePath(name).match(each) for each in patterns)
+    ]
+    assert left == []
+
+
 def test_what_an_archive_lacks_is_named(tmp_path):
     source = packed(tmp_path / "it.tar.gz", ["it-1/tf_detreg/a.py", "it-1/README.md"], 0)
     assert contents.missing_in_source(source, ["tf_detreg/a.py", "README.md", "tests/x.py"]) == ["tests/x.py"]
