@@ -83,7 +83,12 @@ def test_the_source_distribution_takes_every_file_of_the_repository():
         pytest.skip("not in a clone")
     rules = [line.split() for line in (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()]
     folders = {"tf_detreg", *(name for rule in rules if rule[:1] == ["graft"] for name in rule[1:])}
-    patterns = ["pyproject.toml", "setup.py", *(name for rule in rules if rule[:1] == ["include"] for name in rule[1:])]
+    patterns = [
+        "MANIFEST.in",
+        "pyproject.toml",
+        "setup.py",
+        *(name for rule in rules if rule[:1] == ["include"] for name in rule[1:]),
+    ]
     left = [
         name
         for name in tracked
