@@ -1,11 +1,12 @@
 """The tool that plants faults: its edits, its draw, and its verdicts."""
 
+import json
 import pathlib
 
 import pytest
 
-from tools.mutation import report, worker
-from tools.mutation.mutants import mutants, sample
+from tools.mutation import report, selection, worker
+from tools.mutation.mutants import Mutant, mutants, sample
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = '''"""Says max(1, 2)."""
@@ -74,6 +75,33 @@ def test_a_fault_is_killed_survives_or_times_out(tmp_path, monkeypatch):
     assert worker.run(["test_it.py::test_good"], 60) == "survived"
     assert worker.run(["test_it.py::test_good", "test_it.py::test_bad"], 60) == "killed"
     assert worker.run(["test_it.py::test_slow"], 3) == "timeout"
+
+
+def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
+    import coverage
+
+    data = coverage.CoverageData(str(tmp_path / "coverage.sqlite"))
+    path = str(tmp_path / "tf_detreg" / "images" / "graph.py")
+    for context, lines in (("", [1]), ("tests/x.py::far|run", [2, 3]), ("tests/images/a.py::near|run", [2])):
+        data.set_context(context)
+        data.add_lines({path: lines})
+    data.write()
+    seconds = {
+        "tests/x.py::far": 1.0,
+        "tests/images/a.py::near": 2.0,
+        "tests/images/b.py::slow": 90.0,
+        "tests/y.py::z": 0,
+    }
+    (tmp_path / "durations.json").write_text(json.dumps({**seconds, "tests/images/b.py::other": 3.0}))
+
+    def chosen(name, line, budget=60.0):
+        mutant = Mutant(f"tf_detreg/images/{name}", line, 0, 1, "", "number")
+        return [t.partition("::")[2] for t in selection.Selection(tmp_path, tmp_path, budget).tests(mutant)]
+
+    assert chosen("graph.py", 2) == ["near", "far"] and chosen("graph.py", 2, budget=0.5) == ["near"]
+    assert chosen("graph.py", 3) == ["far"]
+    assert chosen("graph.py", 7) == ["far", "near", "other"]  # A line that AutoGraph runs in translation.
+    assert chosen("unknown.py", 1, budget=200.0) == ["near", "other", "slow"]
 
 
 def test_the_page_lists_what_was_not_noticed_and_the_rate_decides():

@@ -1,5 +1,6 @@
 """Which tests can notice a fault: those that run its line, the quickest first."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -27,20 +28,28 @@ class Selection:
         self.data.read()
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """List the tests to run: of the line, or where only an import runs it, of the file."""
+        """List the tests to run: those that run the line.
+
+        Where none does, those of the file come first and then all that mirror the package. Such a line is run by the
+        import, or AutoGraph runs a translation of it, which coverage does not see.
+        """
         lines = self.data.contexts_by_lineno(str(self.root / mutant.path))
-        covering = self._known(lines.get(mutant.line, ()))
-        if not covering:
-            covering = self._known(context for contexts in lines.values() for context in contexts)
         mirrored = f"tests/{package_of(mutant.path)}/"
-        ordered = sorted(covering, key=lambda test: (not test.startswith(mirrored), self.seconds[test], test))
-        chosen, spent = [], 0.0
-        for test in ordered:
-            spent += self.seconds[test]
-            if chosen and spent > self.budget:
-                break
-            chosen.append(test)
-        return chosen
+        covering = self._known(lines.get(mutant.line, ()))
+        if covering:
+            return self._within_budget(sorted(covering, key=lambda t: (not t.startswith(mirrored), self.seconds[t], t)))
+        of_file = self._known(context for contexts in lines.values() for context in contexts)
+        others = {test for test in self.seconds if test.startswith(mirrored)}
+        return self._within_budget(sorted(of_file | others, key=lambda t: (t not in of_file, self.seconds[t], t)))
+
+    def _within_budget(self, tests: list[str]) -> list[str]:
+        """Keep the first test, and those after it that together take no longer than the budget."""
+        spent = itertools.accumulate(self.seconds[test] for test in tests)
+        return [
+            test
+            for number, (test, total) in enumerate(zip(tests, spent, strict=True))
+            if not number or total <= self.budget
+        ]
 
     def _known(self, contexts) -> set[str]:
         """Names of tests, from coverage's contexts such as `tests/a.py::test_b|run`."""
