@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from tools.mutation import report, selection, worker
+from tools.mutation import outcomes, report, selection, worker
 from tools.mutation.mutants import Mutant, mutants, sample
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -102,6 +102,27 @@ def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
     assert chosen("graph.py", 3) == ["far"]
     assert chosen("graph.py", 7) == ["far", "near", "other"]  # A line that AutoGraph runs in translation.
     assert chosen("unknown.py", 1, budget=200.0) == ["near", "other", "slow"]
+    present = ["tests/x.py::far", "tests/images/a.py::new", "tests/heads/a.py::new_too"]
+    mutant = Mutant("tf_detreg/images/graph.py", 2, 0, 1, "", "number")
+    assert selection.Selection(tmp_path, tmp_path, 60.0, present).tests(mutant) == [present[1], present[0]]
+
+
+def test_what_was_not_noticed_is_found_again_where_its_line_has_moved(tmp_path):
+    (tmp_path / "tf_detreg").mkdir()
+    file = tmp_path / "tf_detreg" / "a.py"
+    file.write_text("a = 1\nb = a + 2\nc = a < b\n")
+    first, added, third = (
+        next(m for m in mutants("tf_detreg/a.py", file.read_text()) if m.line == n) for n in (1, 2, 3)
+    )
+    outcomes.write(tmp_path / "o.json", tmp_path, {first: "killed", added: "survived", third: "covered by no test"})
+    file.write_text("# A comment.\na = 1\n\nb = a + 2\nc = a <= b\n")
+    found = outcomes.read(tmp_path / "o.json", tmp_path)
+    assert [(m.line, m.kind, outcome) for m, outcome in found.items()] == [
+        (1, first.kind, "killed"),
+        (4, added.kind, "survived"),
+    ]
+    (moved,) = (m for m, outcome in found.items() if outcome == "survived")
+    assert moved.apply(file.read_text()).splitlines()[3] == added.apply("a = 1\nb = a + 2\n").splitlines()[1]
 
 
 def test_the_page_lists_what_was_not_noticed_and_the_rate_decides():

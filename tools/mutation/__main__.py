@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 
+from tools.mutation import outcomes as kept
 from tools.mutation import report, selection
 from tools.mutation.mutants import Mutant, sample
 
@@ -76,10 +77,12 @@ def main() -> int:
     data = ROOT / "build" / "mutation"
     if options.measure or not (data / "durations.json").is_file():
         selection.measure(ROOT, data)
-    chosen = selection.Selection(ROOT, data, options.budget)
-    planted = sample(ROOT, options.count, options.seed, options.only)
+    chosen = selection.Selection(ROOT, data, options.budget, selection.collected(ROOT) if options.again else ())
+    outcomes = kept.read(data / "outcomes.json", ROOT) if options.again else {}
+    planted = [mutant for mutant, outcome in outcomes.items() if outcome not in kept.NOTICED]
+    planted = planted if options.again else sample(ROOT, options.count, options.seed, options.only)
     print(f"{len(planted)} faults, {options.workers} processes", flush=True)
-    began, outcomes = time.monotonic(), {}
+    began, judged = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as directory:
         idle: queue.Queue[Worker] = queue.Queue()
         workers = [Worker(pathlib.Path(directory) / str(number)) for number in range(options.workers)]
@@ -98,12 +101,14 @@ def main() -> int:
             for done in concurrent.futures.as_completed(running):
                 mutant = running[done]
                 outcomes[mutant] = done.result()
-                left = (time.monotonic() - began) / len(outcomes) * (len(planted) - len(outcomes))
+                judged += 1
+                left = (time.monotonic() - began) / judged * (len(planted) - judged)
                 place, total = f"{mutant.path}:{mutant.line}", len(planted)
-                print(f"{len(outcomes)}/{total} {outcomes[mutant]} {place} {mutant.kind}", flush=True)
+                print(f"{judged}/{total} {outcomes[mutant]} {place} {mutant.kind}", flush=True)
                 print(f"    {left / 60:.0f} min left", flush=True)
         for worker in workers:
             worker.close()
+    kept.write(data / "outcomes.json", ROOT, outcomes)
     page = report.page(ROOT, outcomes, options.seed)
     (options.to or ROOT / "docs" / "mutation.md").write_text(page, encoding="utf-8")
     print(page.split("\n## ")[0])
@@ -118,6 +123,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for one fault (default 60)")
     parser.add_argument("--measure", action="store_true", help="measure again which test covers which line")
+    parser.add_argument(
+        "--again", action="store_true", help="plant what the last run's tests did not notice, once more"
+    )
     parser.add_argument("--to", type=pathlib.Path, help="the page to write (default docs/mutation.md)")
     return parser.parse_args()
 

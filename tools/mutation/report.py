@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Mapping
 
 from tools.mutation.mutants import Mutant, package_of
+from tools.mutation.outcomes import NOTICED
 
 OVERALL, EACH = 0.90, 0.85
-_NOTICED = ("killed", "timeout")
 
 
 def passed(outcomes: Mapping[Mutant, str]) -> bool:
@@ -32,7 +32,7 @@ def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seed: int) -> str:
         lines.append(f"| `{name}` | {total} | {noticed} | {100 * noticed / total:.0f} |")
     lines += ["", "## Not noticed", ""]
     for mutant, outcome in sorted(outcomes.items(), key=lambda item: (item[0].path, item[0].line)):
-        if outcome not in _NOTICED:
+        if outcome not in NOTICED:
             source = (root / mutant.path).read_text(encoding="utf-8")
             old = " ".join(source[mutant.start : mutant.end].split())
             new = " ".join(mutant.text.split())
@@ -41,12 +41,12 @@ def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seed: int) -> str:
 
 
 def _rate(outcomes: Mapping[Mutant, str]) -> float:
-    return sum(outcome in _NOTICED for outcome in outcomes.values()) / max(len(outcomes), 1)
+    return sum(outcome in NOTICED for outcome in outcomes.values()) / max(len(outcomes), 1)
 
 
 def _by_package(outcomes: Mapping[Mutant, str]) -> dict[str, tuple[int, int]]:
     total, noticed = collections.Counter(), collections.Counter()
     for mutant, outcome in outcomes.items():
         total[package_of(mutant.path)] += 1
-        noticed[package_of(mutant.path)] += outcome in _NOTICED
+        noticed[package_of(mutant.path)] += outcome in NOTICED
     return {name: (noticed[name], total[name]) for name in total}
