@@ -97,6 +97,7 @@ CASES = [
     ("matplotlib", of("datasets.glyphs", "_fingerprint")),
     ("matplotlib", of("datasets.glyphs", "_font_file", "DejaVuSans")),
     ("sklearn", of("datasets", "digits")),
+    ("sklearn", of("analysis.embedding_map", "views", np.arange(80.0).reshape(40, 2))),
     ("sklearn", of("retrieval.clustering", "scores", POINTS, CLASSES)),
     *(("sklearn", calibrated(method)) for method in ("isotonic", "logistic")),
     ("scipy", of("experiments.statistics", "interval", {(0, 0): 1.0, (0, 1): 2.0})),

@@ -7,26 +7,10 @@ import re
 import pytest
 
 import tf_detreg
+from tools.words import retired
 
 PACKAGE = pathlib.Path(tf_detreg.__file__).parent
 ROOT = PACKAGE.parent
-# Retired word → what to write. Matched without regard to case, in code, comments, messages and pages.
-RETIRED = {
-    r"houses?": "package",
-    r"rooms?": "package, directory or space",
-    r"roads?": "way, or the name of the function",
-    r"crowd(?:s|ed)?": "many, or batch",
-    r"shel(?:f|ves)": "package",
-    r"(?:class.?)?mates?": "positive, or sample of the same class",
-    r"from nothing": "from scratch",
-    r"learns? on": "fine-tune",
-    r"lone": "without positives",
-    r"right answers?": "relevant item",
-    r"neighbour\w*": "neighbor",
-    r"centres?": "center",
-    r"licences?": "license",
-}
-PATTERN = re.compile(rf"(?<!\w)(?:{'|'.join(RETIRED)})(?!\w)", re.IGNORECASE)
 # Where one of them must stand: names of version 0.1 that still work.
 ALLOWED = {
     "tf_detreg/analysis/__init__.py": {"neighbours"},
@@ -38,19 +22,15 @@ ALLOWED = {
     "tf_detreg/deprecated.py": {"licence", "neighbour_recall"},
     "tf_detreg/serving/search.py": {"neighbours"},
 }
+LIST = ROOT / "tools" / "words.py"
 ENDINGS = {".py", ".md", ".toml", ".html", ".js", ".css"}
 
 
 def texts():
     """Every file whose words are held to the glossary: the package, the pages, examples and studies."""
     for folder in ("tf_detreg", "docs", "examples", "studies", "tools", "benchmarks"):
-        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in ENDINGS and path.is_file())
+        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in ENDINGS and path != LIST)
     yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"))
-
-
-def retired(text):
-    """The retired words of a text, with their lines."""
-    return [(match[0], text.count("\n", 0, match.start()) + 1) for match in PATTERN.finditer(text)]
 
 
 def test_retired_words_stay_out():

@@ -2,34 +2,23 @@
 
 import dataclasses
 import os
-import shutil
 
 import numpy as np
 import pytest
 
+from tests import browsers
+from tests.browsers import until
 from tests.serving.conftest import listening, png
 from tf_detreg import retrieval
 from tf_detreg.index import Index
 
-webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="selenium is not installed: the page's browser test cannot run"
-)
-BROWSER, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no chromium with chromedriver here: apt-get install chromium chromium-driver"
-)
+pytestmark = browsers.needed
 
 
 @pytest.fixture(scope="module")
 def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with browsers.opened() as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -42,13 +31,6 @@ def photo(pictures, tmp_path):
 
 def find(browser, selector):
     return browser.find_elements("css selector", selector)
-
-
-def until(browser, condition):
-    """What `condition` returns once it is true."""
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    return WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 def opened(browser, address, width=1100, height=800):

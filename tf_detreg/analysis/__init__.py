@@ -11,7 +11,7 @@ from tf_detreg import deprecated
 if TYPE_CHECKING:
     from tf_detreg.analysis.runs import RunEvaluation, analyze_run, evaluate_run, write_report
 
-_MODULES = ("inspect", "lipschitz", "neighbors", "report", "run_page")
+_MODULES = ("class_recall", "embedding_map", "inspect", "lipschitz", "neighbors", "report", "run_page")
 
 __all__ = ["RunEvaluation", "analyze_run", "evaluate_run", "write_report", *_MODULES]
 

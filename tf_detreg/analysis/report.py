@@ -1,10 +1,13 @@
 """One HTML page about a run: one file, no network, nothing to install for its reader.
 
 The page is put together from sections, each a heading, a sentence that says how to read what follows, and a fragment of
-HTML. The functions below make the fragments; `write` joins them and puts the file in place atomically.
+HTML. The functions below make the fragments; `write` joins them and puts the file in place atomically. A policy
+inside the page (Content-Security-Policy) lets the browser load nothing from elsewhere, and run the page's one script.
 """
 
+import base64
 import dataclasses
+import hashlib
 import html
 import io
 import json
@@ -112,7 +115,7 @@ def details(summary: str, content: Mapping[str, object]) -> str:
     return f"<details><summary>{html.escape(summary)}</summary><pre>{text}</pre></details>"
 
 
-def page(title: str, lead: str, sections: Sequence[Section], style: str = "") -> str:
+def page(title: str, lead: str, sections: Sequence[Section], style: str = "", script: str = "") -> str:
     """Return the whole page.
 
     Args:
@@ -120,6 +123,7 @@ def page(title: str, lead: str, sections: Sequence[Section], style: str = "") ->
         lead: The sentence under it: what was done, and with what result.
         sections: In order.
         style: CSS that the fragments need. Default none.
+        script: JavaScript that the fragments need, at the end of the page. Default none.
     """
     body = "\n".join(
         f"<section><h2>{html.escape(section.heading)}</h2>"
@@ -128,12 +132,37 @@ def page(title: str, lead: str, sections: Sequence[Section], style: str = "") ->
         for section in sections
     )
     return string.Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=html.escape(title), lead=html.escape(lead), sections=body, style=style
+        title=html.escape(title),
+        lead=html.escape(lead),
+        sections=body,
+        style=style,
+        script=f"<script>{script}</script>" if script else "",
+        policy=policy(script),
     )
 
 
+def policy(script: str) -> str:
+    """Return the Content-Security-Policy of a page: pictures inside it, its style, and no script but this one."""
+    rules = [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        rules.append(f"script-src 'sha256-{digest}'")
+    return "; ".join(rules)
+
+
 def write(
-    path: str | os.PathLike[str], title: str, lead: str, sections: Sequence[Section], style: str = ""
+    path: str | os.PathLike[str],
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    style: str = "",
+    script: str = "",
 ) -> pathlib.Path:
     """Write `page` atomically, and return its path; missing folders are made."""
-    return write_text(path, page(title, lead, sections, style))
+    return write_text(path, page(title, lead, sections, style, script))

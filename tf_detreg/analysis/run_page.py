@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_detreg.analysis import inspect, neighbors, report
+from tf_detreg.analysis import class_recall, embedding_map, inspect, neighbors, report
 from tf_detreg.retrieval import RetrievalReport, evaluate, inputs
 from tf_detreg.retrieval.trained_classes import PARTS, TrainedClasses, by_training, is_trained, sentence
 
@@ -76,7 +76,7 @@ def write(
         reports: Of `compare`; the last one is the trained model's.
         history: A mapping an epoch.
         config: The run's configuration, shown folded.
-        seed: Of the choice of queries to show. Default 0.
+        seed: Of the choice of queries, and of images on the map. Default 0.
         trained_on: Names of the classes that were trained on. Default: not known, and nothing is said of it.
     """
     final = list(reports.values())[-1]
@@ -99,6 +99,7 @@ def write(
         drawn = functools.partial(
             neighbors.across, queries, embeddings[0], gallery=gallery[0], gallery_embeddings=embeddings[1]
         )
+    together, rows = _together(*images), np.concatenate(embeddings)
     sections = [
         report.Section(
             "Recall on the test images",
@@ -106,6 +107,8 @@ def write(
             recall,
         ),
         report.Section("Training", "Every logged quantity after each epoch.", report.curves(history)),
+        embedding_map.section(together, rows, seed),
+        class_recall.section(class_recall.by_class(final.per_query, queries.labels, queries.class_names)),
         report.Section(
             "Neighbors",
             "Queries drawn at random. Blue: the query; green: its class; red and dashed: another one.",
@@ -116,10 +119,11 @@ def write(
             "Queries whose nearest neighbor is wrong, drawn at random.",
             drawn(queries=wrong).to_html() if len(wrong) else "<p>No query is wrong.</p>",
         ),
-        *inspect.sections(_together(*images), np.concatenate(embeddings)),
+        *inspect.sections(together, rows),
         report.Section("How to repeat it", "The configuration of the run.", report.details("config", config)),
     ]
-    return report.write(path, title, lead, sections, neighbors.STYLE)
+    style = neighbors.STYLE + embedding_map.STYLE + class_recall.STYLE
+    return report.write(path, title, lead, sections, style, embedding_map.SCRIPT)
 
 
 def _by_training(
