@@ -184,7 +184,7 @@ def section(image_set: "ImageSet", embeddings: ArrayLike, seed: int = 0) -> repo
     drawn = f"All {total:,} images."
     if len(rows) < total:
         drawn = (
-            f"{len(rows):,} of {total:,} images, of {len(np.unique(labels)):,} of {classes:,} classes, drawn at random. "
+            f"{len(rows):,} of {total:,} images, of {len(np.unique(labels)):,} of {classes:,} classes, at random. "
             "Without all others it looks easier than the search is."
         )
     kept = " and ".join(f"{view.name} {100 * view.kept:.0f} %" for view in found)
