@@ -68,7 +68,7 @@ def by_class(
     known = per_query["relevant"] > 0
     queries = np.bincount(labels[known], minlength=len(class_names))
     hits = np.bincount(labels[known & (per_query["first_rank"] == 1)], minlength=len(class_names))
-    found = [ClassRecall(str(class_names[c]), int(queries[c]), int(hits[c])) for c in np.flatnonzero(queries)]
+    found = [ClassRecall(str(class_names[c]), int(queries[c]), int(hits[c])) for c in np.flatnonzero(queries).tolist()]
     return tuple(sorted(found, key=lambda one: (one.recall, -one.queries)))
 
 
