@@ -38,7 +38,7 @@ demo: $(VENV)/.core
 	$(BIN)/tf-detreg demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -n 2
@@ -56,7 +56,7 @@ test-beam: $(BEAM)/.ready
 # Below this share of lines the command fails; the page of planted faults says more than the share does.
 FLOOR := 90
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=tf_detreg --cov-report=term:skip-covered --cov-fail-under=$(FLOOR)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=tf_detreg --cov-report=term:skip-covered --cov-fail-under=$(FLOOR)
 
 MUTATE ?= --count 300 --seed 0
 mutate: $(VENV)/.dev

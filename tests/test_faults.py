@@ -5,18 +5,16 @@ import dataclasses
 import errno
 import os
 import pathlib
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 import types
 
 import numpy as np
 import pytest
 
+from tests.killed_writers import folder_of, number_of, write_folder
 from tf_detreg import files, workspaces
 from tf_detreg.datasets import ImageSet
 from tf_detreg.datasets.glyphs import _read as read_glyphs
@@ -87,31 +85,13 @@ def nothing_left(folder: pathlib.Path, names: set[str]):
     assert {path.name for path in folder.iterdir()} == names
 
 
-def folder_of(number: int):
-    def write(path):
-        path.mkdir()
-        for name in ("a", "b", "c"):
-            (path / name).write_text(f"{number} {name}")
-
-    return write
-
-
-def number_of(path: pathlib.Path) -> int:
-    found = {name: (path / name).read_text().split() for name in ("a", "b", "c")}
-    assert all(words[1] == name for name, words in found.items())
-    (number,) = {words[0] for words in found.values()}
-    return int(number)
-
-
 @pytest.mark.parametrize("swaps", [True, False], ids=["exchange", "two renames"])
 def test_a_folder_is_old_or_new_after_any_fault(tmp_path, monkeypatch, swaps):
     if not swaps:
         monkeypatch.setattr(files, "exchange", lambda first, second: False)
     target = tmp_path / "folder"
 
-    assert (
-        every_fault(lambda number: _write_folder(target, number), lambda: files.read_folder(target, number_of)) >= 200
-    )
+    assert every_fault(lambda number: write_folder(target, number), lambda: files.read_folder(target, number_of)) >= 200
     nothing_left(tmp_path, {"folder"})
 
 
@@ -375,48 +355,24 @@ def test_a_decision_is_old_or_new_after_any_fault(tmp_path):
     assert done >= 200
 
 
+# The package without its `__init__`, which loads TensorFlow.
+ALONE = """
+import os, runpy, sys, types
+package = sys.modules["tf_detreg"] = types.ModuleType("tf_detreg")
+package.__path__ = [os.path.dirname(sys.argv.pop(1))]
+runpy.run_module("tests.killed_writers", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked writers")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("swaps", [True, False], ids=["exchange", "two renames"])
-def test_killed_writers_lose_nothing_and_no_load_fails(tmp_path, monkeypatch, swaps):
-    """Two writers of one folder, killed again and again while it is read in a loop."""
-    if not swaps:
-        monkeypatch.setattr(files, "exchange", lambda first, second: False)
-    target, rng = tmp_path / "folder", random.Random(0)
-    _write_folder(target, 0)
-    loads = 0
-    for turn in range(25):
-        writers = [_endless_writer(target, 2 * turn + writer) for writer in range(2)]
-        try:
-            end = time.monotonic() + rng.uniform(0.01, 0.06)
-            while time.monotonic() < end:
-                files.read_folder(target, number_of)
-                loads += 1
-        finally:
-            for writer in writers:
-                os.kill(writer, signal.SIGKILL)
-                os.waitpid(writer, 0)
-        files.read_folder(target, number_of)
-    assert loads >= 25
-    _write_folder(target, 1)
+@pytest.mark.parametrize("swaps", ["exchange", "renames"])
+def test_killed_writers_lose_nothing_and_no_load_fails(tmp_path, swaps):
+    """In a process without TensorFlow, which is quickly forked, as this one is not."""
+    command = [sys.executable, "-c", ALONE, files.__file__, str(tmp_path / "folder"), swaps]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 25
     nothing_left(tmp_path, {"folder"})
-
-
-def _write_folder(target: pathlib.Path, number: int):
-    with files.replacing(target) as temporary:
-        folder_of(number)(temporary)
-
-
-def _endless_writer(target: pathlib.Path, seed: int) -> int:
-    process = os.fork()
-    if process:
-        return process
-    try:
-        for number in range(1000 * seed, 1000 * seed + 1000):
-            with contextlib.suppress(OSError):
-                _write_folder(target, number)
-    finally:
-        os._exit(0)
 
 
 def test_a_living_writers_workspace_stays_and_a_dead_ones_goes(tmp_path):

@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 from tools.mutation import outcomes, report, selection, worker
-from tools.mutation.mutants import Mutant, mutants, sample
+from tools.mutation.judged import Judged
+from tools.mutation.mutants import Mutant, _edited, mutants, sample
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = '''"""Says max(1, 2)."""
@@ -63,7 +64,8 @@ def test_the_draw_follows_from_the_seed_and_reaches_every_package():
     drawn = sample(ROOT, 60, seed=1)
     assert drawn == sample(ROOT, 60, seed=1) != sample(ROOT, 60, seed=2)
     packages = {file.parent.name for file in (ROOT / "tf_detreg").glob("*/__init__.py")}
-    reached = {name for name, (_, total) in report._by_package(dict.fromkeys(drawn, "killed")).items() if total >= 5}
+    counted = report._by_package(dict.fromkeys(drawn, "killed"), Judged(ROOT))
+    reached = {name for name, (_, total, _) in counted.items() if total >= 5}
     assert not packages - reached - {"recipes"}
 
 
@@ -125,11 +127,40 @@ def test_what_was_not_noticed_is_found_again_where_its_line_has_moved(tmp_path):
     assert moved.apply(file.read_text()).splitlines()[3] == added.apply("a = 1\nb = a + 2\n").splitlines()[1]
 
 
-def test_the_page_lists_what_was_not_noticed_and_the_rate_decides():
-    first, second, *rest = mutants("tf_detreg/files.py", (ROOT / "tf_detreg" / "files.py").read_text(encoding="utf-8"))
-    outcomes = {first: "survived", second: "killed", **dict.fromkeys(rest, "killed")}
-    page = report.page(ROOT, outcomes, seed=3)
-    assert f"`{first.path}:{first.line}`" in page.split("## Not noticed")[1]
-    assert page.split("## Not noticed")[1].count("- `") == 1
-    assert report.passed(dict.fromkeys(outcomes, "killed"))
-    assert not report.passed(dict.fromkeys(outcomes, "survived"))
+def test_the_page_lists_what_was_not_noticed_and_the_rate_decides(tmp_path):
+    first, second, third, *rest = mutants("tf_detreg/files.py", (ROOT / "tf_detreg/files.py").read_text("utf-8"))
+    outcomes = {first: "survived", second: "killed", third: "covered by no test", **dict.fromkeys(rest, "killed")}
+    (tmp_path / "none.toml").touch()
+    none = Judged(ROOT, tmp_path / "none.toml")
+    (tmp_path / "one.toml").write_text(none.entry(third, "it is 'the same'"), encoding="utf-8")
+    one = Judged(ROOT, tmp_path / "one.toml")
+    page = report.page(ROOT, outcomes, 3, one)
+    not_noticed, same = page.split("## Not noticed")[1].split("## Change nothing")
+    assert not_noticed.count("- `") == 1 and f"`{first.path}:{first.line}`" in not_noticed
+    assert same.count("- `") == 1 and same.rstrip().endswith(": it is 'the same'")
+    assert "**100.0 %**" not in page and "| 1 |" in page
+    assert "**100.0 %**" in report.page(ROOT, {**outcomes, first: "killed"}, 3, one)
+    assert report.passed(dict.fromkeys(outcomes, "killed"), none)
+    assert not report.passed(dict.fromkeys(outcomes, "survived"), one)
+    # What was judged to change nothing, and was noticed all the same, counts.
+    assert report._by_package({third: "killed"}, one) == {"tf_detreg": (1, 1, 0)}
+
+
+def test_a_judgment_outlives_a_move_of_its_line_and_nothing_else(tmp_path):
+    (tmp_path / "m.py").write_text("a = 1 if b < c else 2\n")
+    mutant = next(m for m in mutants("m.py", (tmp_path / "m.py").read_text()) if m.kind == "comparison")
+    (tmp_path / "none.toml").touch()
+    (tmp_path / "judged.toml").write_text(Judged(tmp_path, tmp_path / "none.toml").entry(mutant, "why"))
+    judged = Judged(tmp_path, tmp_path / "judged.toml")
+    for text, reason in (("x = 0\nif x:\n    a = 1 if b < c else 2\n", "why"), ("a = 1 if c < b else 2\n", None)):
+        (tmp_path / "m.py").write_text(text)
+        moved = next(m for m in mutants("m.py", text) if m.kind == "comparison")
+        assert judged.reason(moved) == reason
+
+
+def test_what_was_judged_is_still_there_and_says_why():
+    judged, found = Judged(ROOT), set()
+    for path in {key[0] for key in judged.reasons}:
+        found |= {judged.key(mutant) for mutant in _edited(path, (ROOT / path).read_text(encoding="utf-8"))}
+    assert judged.reasons.keys() <= found
+    assert all(len(reason) > 20 for reason in judged.reasons.values())

@@ -69,7 +69,7 @@ def run(root: pathlib.Path, python: pathlib.Path, tests: tuple[str, ...], proces
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / "report.xml"
-        spread = ["-n", str(processes), "--dist", "loadfile"] if processes > 1 else []
+        spread = ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"] if processes > 1 else []
         command = [python, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *spread, *tests]
         subprocess.run(command, cwd=root, env=environment)
         counted = counts(report)

@@ -14,6 +14,7 @@ import time
 
 from tools.mutation import outcomes as kept
 from tools.mutation import report, selection
+from tools.mutation.judged import Judged
 from tools.mutation.mutants import Mutant, sample
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -109,10 +110,11 @@ def main() -> int:
         for worker in workers:
             worker.close()
     kept.write(data / "outcomes.json", ROOT, outcomes)
-    page = report.page(ROOT, outcomes, options.seed)
+    known = Judged(ROOT)
+    page = report.page(ROOT, outcomes, options.seed, known)
     (options.to or ROOT / "docs" / "mutation.md").write_text(page, encoding="utf-8")
     print(page.split("\n## ")[0])
-    return 0 if report.passed(outcomes) or options.only else 1
+    return 0 if report.passed(outcomes, known) or options.only else 1
 
 
 def _options() -> argparse.Namespace:

@@ -4,49 +4,78 @@ import collections
 import pathlib
 from collections.abc import Mapping
 
+from tools.mutation.judged import Judged
 from tools.mutation.mutants import Mutant, package_of
 from tools.mutation.outcomes import NOTICED
 
 OVERALL, EACH = 0.90, 0.85
 
 
-def passed(outcomes: Mapping[Mutant, str]) -> bool:
+def passed(outcomes: Mapping[Mutant, str], judged: Judged) -> bool:
     """Return whether enough faults were noticed, over all and in each package."""
-    rates = [noticed / total for noticed, total in _by_package(outcomes).values()]
-    return _rate(outcomes) >= OVERALL and all(rate >= EACH for rate in rates)
+    rates = [noticed / total for noticed, total, _ in _by_package(outcomes, judged).values() if total]
+    return _rate(outcomes, judged) >= OVERALL and all(rate >= EACH for rate in rates)
 
 
-def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seed: int) -> str:
+def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seed: int, judged: Judged) -> str:
     """Write the report as Markdown."""
+    packages = _by_package(outcomes, judged)
+    equivalent = {
+        mutant: judged.reason(mutant) for mutant, what in outcomes.items() if _counts_not(mutant, what, judged)
+    }
     lines = [
         "# Planted faults",
         "",
         f"`make mutate` planted {len(outcomes)} faults (seed {seed}), one at a time, each in one line of the package,",
         "and ran the tests that cover the line.",
-        f"The tests noticed **{100 * _rate(outcomes):.1f} %** (wanted: {OVERALL:.0%} in all, {EACH:.0%} in each one).",
+        f"The tests noticed **{100 * _rate(outcomes, judged):.1f} %** of those that change what the package does",
+        f"(wanted: {OVERALL:.0%} in all, {EACH:.0%} in each package). {len(equivalent)} change nothing that can be",
+        "seen; they are not counted, and are listed with the reason.",
         "",
-        "| package | faults | noticed | % |",
-        "|---|---|---|---|",
+        "| package | faults | noticed | % | change nothing |",
+        "|---|---|---|---|---|",
     ]
-    for name, (noticed, total) in sorted(_by_package(outcomes).items()):
-        lines.append(f"| `{name}` | {total} | {noticed} | {100 * noticed / total:.0f} |")
+    for name, (noticed, total, same) in sorted(packages.items()):
+        lines.append(f"| `{name}` | {total} | {noticed} | {100 * noticed / max(total, 1):.0f} | {same} |")
     lines += ["", "## Not noticed", ""]
-    for mutant, outcome in sorted(outcomes.items(), key=lambda item: (item[0].path, item[0].line)):
-        if outcome not in NOTICED:
-            source = (root / mutant.path).read_text(encoding="utf-8")
-            old = " ".join(source[mutant.start : mutant.end].split())
-            new = " ".join(mutant.text.split())
-            lines.append(f"- `{mutant.path}:{mutant.line}` {mutant.kind} ({outcome}): `{old:.90}` → `{new:.90}`")
+    for mutant, outcome in _in_order(outcomes):
+        if outcome not in NOTICED and mutant not in equivalent:
+            lines.append(f"- {_shown(root, mutant)} ({outcome})")
+    lines += ["", "## Change nothing", ""]
+    for mutant, _ in _in_order(outcomes):
+        if mutant in equivalent:
+            lines.append(f"- {_shown(root, mutant)}: {equivalent[mutant]}")
     return "\n".join(lines) + "\n"
 
 
-def _rate(outcomes: Mapping[Mutant, str]) -> float:
-    return sum(outcome in NOTICED for outcome in outcomes.values()) / max(len(outcomes), 1)
+def _in_order(outcomes: Mapping[Mutant, str]) -> list[tuple[Mutant, str]]:
+    return sorted(outcomes.items(), key=lambda item: (item[0].path, item[0].start))
 
 
-def _by_package(outcomes: Mapping[Mutant, str]) -> dict[str, tuple[int, int]]:
-    total, noticed = collections.Counter(), collections.Counter()
+def _shown(root: pathlib.Path, mutant: Mutant) -> str:
+    source = (root / mutant.path).read_text(encoding="utf-8")
+    old = " ".join(source[mutant.start : mutant.end].split())
+    new = " ".join(mutant.text.split())
+    return f"`{mutant.path}:{mutant.line}` {mutant.kind}: `{old:.90}` → `{new:.90}`"
+
+
+def _counts_not(mutant: Mutant, outcome: str, judged: Judged) -> bool:
+    """Return whether a fault is left out of the count: it was not noticed, and was judged to change nothing."""
+    return outcome not in NOTICED and judged.reason(mutant) is not None
+
+
+def _rate(outcomes: Mapping[Mutant, str], judged: Judged) -> float:
+    packages = _by_package(outcomes, judged).values()
+    return sum(noticed for noticed, _, _ in packages) / max(sum(total for _, total, _ in packages), 1)
+
+
+def _by_package(outcomes: Mapping[Mutant, str], judged: Judged) -> dict[str, tuple[int, int, int]]:
+    """Return by package: faults noticed, faults that change something, and those that change nothing."""
+    total, noticed, same = collections.Counter(), collections.Counter(), collections.Counter()
     for mutant, outcome in outcomes.items():
-        total[package_of(mutant.path)] += 1
-        noticed[package_of(mutant.path)] += outcome in NOTICED
-    return {name: (noticed[name], total[name]) for name in total}
+        name = package_of(mutant.path)
+        left_out = _counts_not(mutant, outcome, judged)
+        total[name] += not left_out
+        same[name] += left_out
+        noticed[name] += outcome in NOTICED
+    return {name: (noticed[name], total[name], same[name]) for name in total}

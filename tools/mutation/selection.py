@@ -99,7 +99,8 @@ def measure(root: pathlib.Path, directory: pathlib.Path) -> None:
         "TEST_DURATIONS": str(directory / "durations.json"),
         "PYTHONPATH": str(root),
     }
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "tools.mutation.durations"]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    command += ["-p", "tools.mutation.durations"]
     command += ["--cov=tf_detreg", "--cov-context=test", "--cov-report="]
     status = subprocess.run(command, cwd=root, env=environment).returncode
     if status not in (0, 1):

@@ -1,0 +1,54 @@
+"""What holds for all tests."""
+
+import sys
+
+import pytest
+
+# Files that take longest, which go first: a long one at the end would leave the other processes without work.
+LONGEST = (
+    "tests/test_cli.py",
+    "tests/test_pages.py",
+    "tests/backbones/test_hub_chain.py",
+    "tests/losses/test_every_loss.py",
+    "tests/export/test_release.py",
+    "tests/export/test_integers.py",
+    "tests/test_readme.py",
+    "tests/training/test_fine_tuning.py",
+    "tests/export/test_savedmodel.py",
+    "tests/training/test_run.py",
+    "tests/export/test_lite.py",
+    "tests/training/test_resume.py",
+    "tests/test_extras.py",
+    "tests/test_demo.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    rank = {path: number for number, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_xla_unless_asked_for():
+    """Let `jit_compile="auto"` of Keras mean no.
+
+    XLA takes seconds for each model that a test compiles, fits once and forgets, or calls `predict` of. What XLA makes
+    of losses, heads, miners and training steps is tested where `jit_compile=True` is said.
+    """
+    if "keras" not in sys.modules:
+        yield
+        return
+    import keras
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: False)
+        yield
+
+
+@pytest.fixture
+def eager():
+    """Let a test's steps run without tracing: see `tests.eager`."""
+    from tests.eager import eagerly
+
+    with eagerly():
+        yield
