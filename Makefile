@@ -58,9 +58,9 @@ FLOOR := 90
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=tf_detreg --cov-report=term:skip-covered --cov-fail-under=$(FLOOR)
 
-MUTATE ?= --count 300 --seed 0
+MUTATE ?= --measure --count 300 --seed 0
 mutate: $(VENV)/.dev
-	$(BIN)/python -m tools.mutation --measure $(MUTATE)
+	$(BIN)/python -m tools.mutation $(MUTATE)
 
 # MATRIX takes the options of `python -m tools.matrix`, such as `newest --chosen`.
 MATRIX ?=

@@ -54,6 +54,11 @@ def test_text_that_no_test_should_depend_on_is_left_alone():
     assert {m.line for m in mutants("m.py", SOURCE)} == {6, 8, 9, 11}
 
 
+def test_imports_for_type_checkers_are_left_alone():
+    assert not mutants("m.py", "if TYPE_CHECKING:\n    from a import b\n")
+    assert mutants("m.py", "if CHECKING:\n    from a import b\n")
+
+
 def test_offsets_count_characters_where_the_text_is_no_ascii():
     source = 'x = "λ·R"; y = "ö" if 1 > 2 else 3.5\n'
     changed = {m.apply(source) for m in mutants("m.py", source) if m.kind == "comparison"}

@@ -154,10 +154,12 @@ def package_of(path: str) -> str:
 
 
 def _live_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those of annotations, exceptions' messages and `__all__`."""
+    """All nodes but those of annotations, what stands under `if TYPE_CHECKING`, exceptions' messages and `__all__`."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
+        if _is_for_types(node):
+            continue
         yield node
         if isinstance(node, ast.Raise) or _is_all(node):
             continue
@@ -167,6 +169,11 @@ def _live_nodes(tree: ast.AST) -> Iterator[ast.AST]:
             waiting += [
                 child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)
             ]
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    """Return whether a node is an `if TYPE_CHECKING`, whose imports no program runs."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _is_all(node: ast.AST) -> bool:
