@@ -250,3 +250,29 @@ def test_a_fault_at_any_system_call_of_a_change_loses_nothing(tmp_path, monkeypa
         if not reached:
             break
     assert at >= 1 and held_by(path) == states[1]
+
+
+def test_a_change_of_many_items_writes_its_pages_once(tmp_path):
+    """With SQLite's two megabytes, a page was written and read again for every row of an index that lies elsewhere."""
+    count = 40_000
+    index = Index.create(tmp_path / "i", 2)
+    index.index_field("mixed")
+    turned = np.random.default_rng(0).permutation(count).tolist()
+    index.add(np.tile([0.6, 0.8], (count, 1)), metadata=[{"mixed": f"{at:040}"} for at in turned])
+    (before,) = index._store.query("PRAGMA cache_size")[0]
+    waiting = tmp_path / "i" / "items.sqlite-wal"
+    index._store.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    with index._store.changing() as change:
+        change.remove(range(0, count, 10))
+        assert waiting.stat().st_size == 0
+    assert index._store.query("PRAGMA cache_size")[0] == (before,)
+    assert len(index) == index.count() == 36_000
+    index.verify()
+
+
+def test_what_is_counted_once_is_counted_again_after_a_change():
+    index = Index(np.eye(6))
+    index.remove([1, 4])
+    assert len(index) == 4 and index.search(np.eye(6)[[0, 2, 5]], 1).positions.ravel().tolist() == [0, 1, 3]
+    index.remove([0])
+    assert len(index) == 3 and index.search(np.eye(6)[[2, 5]], 1).positions.ravel().tolist() == [0, 2]

@@ -91,16 +91,16 @@ def by_tree(
     Returns:
         What was found; None where the tree listed too few items that are allowed.
     """
-    allowed = np.ones(base.count, bool) if base.removed is None else ~base.removed
+    allowed, count = base.kept, base.live
     if rows is not None:
-        kept = np.zeros(base.count, bool)
         low, high = np.searchsorted(rows, [base.start, base.end])
-        kept[rows[low:high] - base.start] = True
-        allowed &= kept
+        allowed = np.zeros(base.count, bool)
+        allowed[rows[low:high] - base.start] = True
+        allowed &= base.kept
+        count = int(np.count_nonzero(allowed))
     others = [part for part in parts if part.number != base.number]
     outside = None if rows is None else rows[(rows < base.start) | (rows >= base.end)]
     rest = exactly(others, queries, k, outside)
-    count = int(allowed.sum())
     wanted = min(k, count)
     if wanted == 0:
         return rest

@@ -6,6 +6,7 @@ marks its row; the row itself goes when the index is compacted.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import pathlib
@@ -43,10 +44,21 @@ class Segment:
     removed: np.ndarray | None
     vectors: np.ndarray
 
-    @property
+    @functools.cached_property
     def live(self) -> int:
         """Return how many items are still there."""
-        return self.count - (0 if self.removed is None else int(self.removed.sum()))
+        return self.count - (0 if self.removed is None else int(np.count_nonzero(self.removed)))
+
+    @functools.cached_property
+    def kept(self) -> np.ndarray:
+        """Return (count,) True where an item is still there."""
+        return np.ones(self.count, bool) if self.removed is None else ~self.removed
+
+    @functools.cached_property
+    def gaps(self) -> np.ndarray:
+        """Return (count,) how many rows up to each one were removed."""
+        removed = np.zeros(self.count, bool) if self.removed is None else self.removed
+        return np.cumsum(removed, dtype=np.int32 if self.count < 2**31 else np.int64)
 
     @property
     def end(self) -> int:
@@ -186,8 +198,7 @@ def positions(parts: Sequence[Segment], rows: np.ndarray) -> np.ndarray:
     which = np.searchsorted([part.end for part in parts], rows, side="right")
     found: np.ndarray = before[which] + rows - np.asarray([part.start for part in parts])[which]
     for number in np.unique(which):
-        removed = parts[number].removed
-        if removed is not None:
+        if parts[number].removed is not None:
             inside = which == number
-            found[inside] -= np.cumsum(removed)[rows[inside] - parts[number].start]
+            found[inside] -= parts[number].gaps[rows[inside] - parts[number].start]
     return found

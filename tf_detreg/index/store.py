@@ -13,7 +13,7 @@ import numpy as np
 from tf_detreg.files import existing
 from tf_detreg.index import segments
 from tf_detreg.index.change import Change
-from tf_detreg.index.connection import connected, transaction
+from tf_detreg.index.connection import connected, transaction, wide_cache
 from tf_detreg.index.filters import Filter
 from tf_detreg.index.items import Id, crc_of, unbound
 from tf_detreg.index.segments import Segment
@@ -184,7 +184,7 @@ class Store:
             TimeoutError: If another process keeps changing the index.
             OSError: If it cannot be written.
         """
-        with self.reading() as connection, transaction(connection, "IMMEDIATE"):
+        with self.reading() as connection, wide_cache(connection), transaction(connection, "IMMEDIATE"):
             before = self.snapshot_within(connection)
             if self.directory is not None:
                 segments.drop_unknown(self.directory, {part.file for part in before.parts})

@@ -10,9 +10,11 @@ be copied is multiplied by NumPy where it lies, also when that is a file mapped 
 
 import concurrent.futures
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +27,8 @@ from tf_detreg.retrieval.ranking import Block, Vectors, positive_ranks
 _SCORES_BYTES = 160 << 20  # of all blocks in flight; a block may meet its predecessor, not yet freed
 _TRANSPOSED_BYTES = 128 << 20  # galleries up to here are copied transposed: the product is faster, the copy small
 _COPIED_BYTES = 256 << 20  # galleries up to here are copied into TensorFlow; larger ones NumPy reads where they are
+_COPIED_FOR_FEW = 8 << 20  # galleries above are not copied for a few queries
+_FEW = 16  # queries
 _MOST_QUERIES = 512
 
 
@@ -33,11 +37,16 @@ class Scores:
 
     Args:
         gallery: (N, dim) float32 unit rows.
+        few: Whether only a few queries will come: then a large gallery is not copied, which would take longer than to
+            compare it with them. Default False.
     """
 
-    def __init__(self, gallery: np.ndarray) -> None:
+    def __init__(self, gallery: np.ndarray, few: bool = False) -> None:
         self._transposed = gallery.nbytes <= _TRANSPOSED_BYTES
         self._gallery, self._device = None, "/CPU:0"
+        self._rows: np.ndarray | None = gallery
+        if few and gallery.nbytes > _COPIED_FOR_FEW:
+            return
         if tf.config.list_physical_devices("GPU"):
             with contextlib.suppress(tf.errors.ResourceExhaustedError):
                 self._copy(gallery, "/GPU:0")
@@ -52,7 +61,7 @@ class Scores:
 
     def __call__(self, queries: np.ndarray) -> np.ndarray:
         """Return a read-only (b, N) of (b, dim): NumPy looks into TensorFlow's memory, as a copy costs as much."""
-        if self._gallery is None:
+        if self._rows is not None:
             result: np.ndarray = np.matmul(queries, self._rows.T)
             return result
         with tf.device(self._device):
@@ -89,12 +98,25 @@ class _Settled:
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
     """Return a switch to one BLAS thread; one that does nothing, which costs time alone, without threadpoolctl."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
+    controller = _blas()
+    if controller is None:
         return contextlib.nullcontext()
-    limits: contextlib.AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    limits: contextlib.AbstractContextManager[object] = controller.limit(limits=1, user_api="blas")
     return limits
+
+
+@functools.cache
+def _blas() -> Any:
+    """Return what sets the threads of the BLAS libraries; None without threadpoolctl.
+
+    Looking for them means to read the list of everything that the process has mapped, which takes longer than a search
+    of a thousand items. NumPy's is there from the beginning, so that one look is enough.
+    """
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
 
 
 settled = _Settled()
@@ -115,6 +137,11 @@ def block_size(gallery_size: int, largest_class: int = 0) -> int:
 def in_blocks(count: int, size: int, task: Callable[[np.ndarray], object], title: str, progress: bool | None) -> None:
     """Call `task(rows)` for all blocks of 0..count-1 on all cores; the first error stops the rest."""
     blocks = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+    if len(blocks) == 1:  # starting threads takes longer than a short search
+        with ticker(title, count, progress) as tick, settled:
+            task(blocks[0])
+            tick(count)
+        return
     pool = concurrent.futures.ThreadPoolExecutor(workers())
     with ticker(title, count, progress) as tick, settled, pool:
         futures = {pool.submit(task, rows): len(rows) for rows in blocks}
@@ -181,7 +208,7 @@ def search(
     Returns:
         ids (Q, k) int64 and scores (Q, k) float32, best first; equal scores by index.
     """
-    scores = Scores(gallery)
+    scores = Scores(gallery, len(queries) <= _FEW)
     hidden = np.empty(0, np.int64) if left_out is None else np.flatnonzero(left_out)
     ids = np.empty((len(queries), k), np.int64)
     best = np.empty((len(queries), k), np.float32)
