@@ -13,6 +13,12 @@ def scann() -> None:
         pytest.skip("ScaNN is not installed", allow_module_level=True)
 
 
+def usearch() -> None:
+    """Skip where usearch is not installed."""
+    if importlib.util.find_spec("usearch") is None:
+        pytest.skip("usearch is not installed")
+
+
 def scann_operations() -> None:
     """Skip where ScaNN's TensorFlow operations cannot be loaded."""
     try:

@@ -28,13 +28,22 @@ def share(found, true):
     return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.ids, true.ids, strict=True)])
 
 
-def both(index, queries, k=5, **more):
-    return index.search(queries, k, progress=False, **more), index.search(queries, k, engine="exact", **more)
+def both(index, queries, k=5, asked="auto", **more):
+    return index.search(queries, k, progress=False, engine=asked, **more), index.search(
+        queries, k, engine="exact", **more
+    )
 
 
 @pytest.fixture
 def queries(large):
     return large.embeddings[::20] + 0.1 * np.random.default_rng(2).standard_normal((150, 32))
+
+
+@pytest.fixture
+def queries_of():
+    points = clustered()[::20]
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return points + 0.1 * np.random.default_rng(2).standard_normal((150, 32))
 
 
 def test_usearch_answers_where_scann_is_not_installed(large, queries, tmp_path, monkeypatch):
@@ -66,7 +75,7 @@ def test_a_deeper_search_builds_deeper(large, queries):
     assert large._store.snapshot().tree["depth"] == 40
 
 
-@pytest.mark.parametrize("harm", ["flip", "version"])
+@pytest.mark.parametrize("harm", ["flip", "newer", "older"])
 def test_a_graph_that_cannot_be_used_is_refused_or_built_again(large, queries, tmp_path, harm, monkeypatch):
     pytest.importorskip("usearch")
     large.tune(progress=False)
@@ -79,10 +88,16 @@ def test_a_graph_that_cannot_be_used_is_refused_or_built_again(large, queries, t
         with pytest.raises(ValueError, match="does not match its checksum"):
             Index.load(place).search(queries, 3)
         return
-    monkeypatch.setattr(graphs.importlib.metadata, "version", lambda name: "0")
+    version = {"newer": "99.10", "older": "0.9"}[harm]
+    monkeypatch.setattr(graphs.importlib.metadata, "version", lambda name: version)
     loaded = Index.load(place)
     assert loaded._tuner.present(loaded._store.snapshot()) is None
-    assert loaded.search(queries, 3, progress=False).engine == "usearch"
+    found = loaded.search(queries, 3, progress=False)
+    if harm == "newer":  # built again, once, for all
+        assert found.engine == "usearch" and Index.load(place)._store.snapshot().tree["usearch"] == version
+    else:  # who has the newer version keeps it
+        assert found.engine == "exact" and "0.9 is installed" in found.notice and file.exists()
+        assert Index.load(place)._store.snapshot().tree == large._store.snapshot().tree | loaded._store.snapshot().tree
 
 
 def broken(monkeypatch, how):
@@ -125,10 +140,10 @@ def test_the_faster_of_two_engines_is_taken(monkeypatch):
         pytest.skip("ScaNN is not installed")
     index = Index(clustered())
     (base,) = index._store.snapshot().parts
-    assert sorted(trees.fastest(base, 10, ["scann", "usearch"], False)) == ["scann", "usearch"]
+    assert sorted(trees.fastest(base, 10, ["scann", "usearch"])) == ["scann", "usearch"]
     monkeypatch.setattr(approximate, "TRIALS_FROM", 2000)
     for order in (["usearch", "scann"], ["scann", "usearch"]):
-        monkeypatch.setattr(trees, "fastest", lambda base, depth, names, progress, order=order: order)
+        monkeypatch.setattr(trees, "fastest", lambda base, depth, names, order=order: order)
         monkeypatch.setattr(approximate, "LAYOUTS", approximate.LAYOUTS[:1])
         assert trees.build(base, 10, False)[0] == order[0]
     monkeypatch.setattr(searching, "SCANN_FROM", 2000)
@@ -171,6 +186,120 @@ def test_a_compressed_index_changes_and_is_compressed_again(large, queries, tmp_
     loaded.verify()
 
 
+def files_of(place):
+    return {file: file.read_bytes() for file in sorted((place / "trees").glob("*/*"))}
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """An index on disk with the tree that ScaNN made on another machine, and a switch that hides ScaNN."""
+    if (reason := approximate.available()) is not None:
+        pytest.skip(reason)
+    monkeypatch.setattr(searching, "SCANN_FROM", 2000)
+    index = Index(clustered(), metadata=[{"even": i % 2 == 0} for i in range(3000)])
+    assert index.tune(engine="scann", progress=False) >= 0.98
+    place = index.save(tmp_path / "i")
+    return place, lambda: monkeypatch.setattr(approximate, "available", lambda: "ScaNN cannot be loaded (test).")
+
+
+@pytest.mark.parametrize("kind", ["scann", "product"])
+def test_a_search_leaves_a_searcher_that_others_use(kept, queries_of, kind, monkeypatch):
+    """It built a graph in the tree's place, on disk."""
+    place, _ = kept
+    if kind == "product":
+        Index.load(place).compress("product", progress=False)
+    true = Index.load(place).search(queries_of, 5, engine="exact")
+    before, facts = files_of(place), Index.load(place)._store.snapshot().tree
+    with monkeypatch.context() as patched:
+        patched.setattr(approximate, "available", lambda: "ScaNN cannot be loaded (test).")
+        with Index.load(place) as index:
+            for _ in range(2):
+                found = index.search(queries_of, 5, progress=False)
+                assert found.engine == "exact" and found.ids == true.ids
+                assert "was left as it is. ScaNN cannot be loaded (test). Exact search" in found.notice
+                assert "`Index.tune` puts" in found.notice
+            index.add(np.eye(32)[:1], ["new"])
+            assert index.search(np.eye(32)[0], 1, progress=False).ids == [["new"]]
+            index.remove(["new"])
+            index.verify()
+        assert files_of(place) == before and Index.load(place)._store.snapshot().tree == facts
+    found = Index.load(place).search(queries_of, 5, progress=False)
+    assert found.engine == kind and found.notice is None and share(found, true) >= 0.97
+
+
+def test_tune_replaces_it_and_says_so(kept, queries_of, caplog):
+    pytest.importorskip("usearch")
+    place, hide = kept
+    hide()
+    assert Index.load(place).tune(progress=False) >= 0.98
+    assert "searcher of ScaNN was replaced by one of usearch" in caplog.text
+    assert Index.load(place).search(queries_of, 5, progress=False).engine == "usearch"
+    assert [file.name for file in files_of(place)] == ["graph.usearch"]
+
+
+def test_asking_for_another_engine_builds_it_for_this_process_alone(kept, queries_of, monkeypatch):
+    pytest.importorskip("usearch")
+    place, _ = kept
+    before = files_of(place)
+    index = Index.load(place)
+    found, true = both(index, queries_of, asked="usearch")
+    assert found.engine == "usearch" and share(found, true) >= 0.97 and files_of(place) == before
+    monkeypatch.setattr(approximate, "calibrate", lambda *_, **__: pytest.fail("it was built again"))
+    index.remove(where="even = true")
+    index.add(np.eye(32)[:1], ["new"])
+    found, true = both(index, queries_of, asked="usearch")
+    assert found.engine == "usearch" and share(found, true) >= 0.97
+    assert index.search(queries_of, 5).engine == "scann"
+
+
+def test_a_search_where_nothing_can_be_written_keeps_its_tree_in_memory(large, queries, tmp_path, monkeypatch, caplog):
+    """A volume that cannot be written to failed the search."""
+    pytest.importorskip("usearch")
+    index = Index.load(large.save(tmp_path / "i"))
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(trees, "save", refuse)
+    found, true = both(index, queries)
+    assert found.engine == "usearch" and share(found, true) >= 0.97
+    assert "cannot be kept with the index" in caplog.text and "this process alone" in caplog.text
+    monkeypatch.setattr(approximate, "calibrate", lambda *_, **__: pytest.fail("it was built again"))
+    assert index.search(queries, 5).ids == found.ids
+    assert index._store.snapshot().tree is None
+
+
+def test_product_quantization_keeps_codes_alone_in_memory(kept, queries_of):
+    place, hide = kept
+    index = Index.load(place)
+    done = index.compress("product", progress=False)
+    # 32 dimensions in 16 codes of 4 bits, 4 bytes for the leaf, 55 centers of 32 floats.
+    assert done.bytes_an_item == pytest.approx(8 + 4 + 55 * 128 / 3000) and done.recall >= 0.98
+    loaded = Index.load(place, verify=True)
+    names = {file.name: len(content) for file, content in files_of(place).items()}
+    assert names["hashed_dataset.npy"] <= 3000 * 16 + 200 and not {"dataset.npy"} & set(names)
+    for some in (index, loaded):
+        found, true = both(some, queries_of)
+        assert found.engine == "product" and found.neighbor_recall == done.recall and share(found, true) >= 0.97
+        np.testing.assert_allclose(found.scores[:, 0], true.scores[:, 0], atol=2e-6)
+    searcher = loaded._tuner.present(loaded._store.snapshot()).tree
+    assert isinstance(searcher.gallery, np.memmap)
+    own = np.arange(20)
+    ids, scores = searcher.search(np.asarray(searcher.gallery[:20]), 5, own)
+    assert not (ids == own[:, None]).any() and (np.diff(scores) <= 0).all()
+    loaded.add(np.eye(32)[:1], ["new"])
+    loaded.remove(where="even = true")
+    found, true = both(loaded, queries_of)
+    assert found.engine == "product" and share(found, true) >= 0.96
+    assert loaded.search(np.eye(32)[0], 1).ids == [["new"]]
+    loaded.compact(progress=False)
+    assert both(loaded, queries_of)[0].engine == "product"
+    assert "bytes an item" in loaded.describe()["search"]
+    hide()
+    with pytest.raises(ImportError, match="`kind`='product' is ScaNN's"):
+        loaded.compress("product")
+
+
 def test_compression_by_hand():
     vectors = np.asarray([[0.6, -0.8], [1.0, 0.0], [-0.6, 0.8]], np.float32)
     made = codes.Codes.build(vectors, 1, codes.Layout("int8"))
@@ -203,6 +332,7 @@ def test_own_items_are_not_found_and_short_lists_are_filled():
         (("int4",), "`kind` must be one of"),
         (("int8", 0), "`dimensions` must be a whole number from 1 to 32"),
         (("int8", 33), "received 33"),
+        (("product", 16), "`dimensions` must be None"),
     ],
 )
 def test_what_cannot_be_compressed_is_told(large, arguments, message):

@@ -8,10 +8,21 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
+import threadpoolctl
 
 from tests import needs
 from tf_detreg import retrieval
-from tf_detreg.retrieval import approximate, engines, exact, metrics, protocols, ranking, scann_library
+from tf_detreg.retrieval import (
+    approximate,
+    choosing,
+    engines,
+    exact,
+    graphs,
+    metrics,
+    protocols,
+    ranking,
+    scann_library,
+)
 
 needs.scann()
 
@@ -113,20 +124,110 @@ def test_what_is_left_out_is_not_found(copied, share, monkeypatch):
     np.testing.assert_allclose(scores, best, rtol=1e-6)
 
 
+def test_a_few_queries_start_no_threads_and_copy_no_gallery(monkeypatch):
+    """Threads, a look for BLAS libraries and a copy took 20 times as long as to compare a hundred items."""
+    rng = np.random.default_rng(0)
+    gallery, queries = rng.normal(size=(3000, 8)).astype(np.float32), rng.normal(size=(20, 8)).astype(np.float32)
+    wanted = exact.search(queries, gallery, 5, progress=False)
+    monkeypatch.setattr(exact.concurrent.futures, "ThreadPoolExecutor", lambda *_: pytest.fail("a thread was started"))
+    looks = []
+    find = threadpoolctl.ThreadpoolController._load_libraries
+    monkeypatch.setattr(
+        threadpoolctl.ThreadpoolController, "_load_libraries", lambda self: looks.append(1) or find(self)
+    )
+    monkeypatch.setattr(exact, "_COPIED_FOR_FEW", 1000)
+    copies = []
+    copy = exact.Scores._copy
+    monkeypatch.setattr(exact.Scores, "_copy", lambda self, *given: copies.append(1) or copy(self, *given))
+    exact._blas.cache_clear()
+    for start in range(0, 20, 4):
+        ids, scores = exact.search(queries[start : start + 4], gallery, 5, progress=False)
+        np.testing.assert_array_equal(ids, wanted[0][start : start + 4])
+        np.testing.assert_allclose(scores, wanted[1][start : start + 4], rtol=1e-5)
+    assert len(looks) == 1 and not copies
+    np.testing.assert_array_equal(exact.search(queries, gallery, 5, progress=False)[0], wanted[0])
+    assert len(looks) == 1 and len(copies) == 1
+
+
 def test_auto_takes_exact_search_for_small_galleries(clustered):
     assert retrieval.evaluate(*clustered, k=1, metrics="recall").engine == "exact"
 
 
 def test_auto_takes_scann_when_exact_search_is_measured_to_be_slow(clustered, monkeypatch):
     monkeypatch.setattr(engines, "_exact_seconds", lambda task: 10_000.0)
-    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 100.0)
+    monkeypatch.setattr(engines, "_expected_seconds", lambda *_: {"usearch": 200.0, "scann": 100.0})
     assert retrieval.evaluate(*clustered, k=1, metrics="recall").engine == "scann"
+
+
+@pytest.mark.parametrize("metrics", ["all", "recall"])
+def test_usearch_evaluates_as_exact_search_does(clustered, both, metrics):
+    needs.usearch()
+    found = retrieval.evaluate(*clustered, engine="usearch", k=(1, 10), metrics=metrics)
+    near = found.approximation
+    assert found.engine == "usearch" and near.recall >= 0.99 and "nodes looked at" in near.settings
+    for name in set(found.metrics) & set(both["exact"].metrics):
+        assert found.metrics[name] == pytest.approx(both["exact"].metrics[name], abs=0.01), name
+    assert "usearch found 9" in found.summary() and "ScaNN" not in found.to_markdown()
+
+
+@pytest.mark.parametrize("usable", [["scann"], ["usearch"], ["usearch", "scann"], []])
+def test_auto_takes_what_is_installed_and_expected_to_be_done_first(clustered, monkeypatch, usable):
+    """Both are tried on a part, and what each took there is carried on to the whole."""
+    tried = []
+
+    def trials(part, k, names, target):
+        tried.append(names)
+        return {name: choosing.Trial(*{"scann": (1.0, 1e-3), "usearch": (1.0, 1e-4)}[name]) for name in names}
+
+    monkeypatch.setattr(choosing, "usable", lambda engine="auto": usable)
+    monkeypatch.setattr(choosing, "trials", trials)
+    monkeypatch.setattr(choosing, "reasons", lambda engine="auto": "none is installed")
+    monkeypatch.setattr(approximate, "SAMPLE", 100)
+    monkeypatch.setattr(engines, "_exact_seconds", lambda task: 10_000.0)
+    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 100.0 + seconds / 20)
+    task = engines.Task(
+        clustered[0], clustered[0], protocols.choose(clustered[1], None, None, None), (1,), "all", 0, False
+    )
+    expected = engines._expected_seconds(task, 10_000.0, 0.99)
+    assert sorted(expected) == sorted(usable)
+    if len(usable) == 2:  # all of the gallery is in the part: nothing is carried on
+        assert expected["scann"] == pytest.approx(100.0 + 3000 * 1e-3)
+        assert expected["usearch"] == pytest.approx(1.0 + 200 * 10_000 / 3000 + 3000 * 1e-4)
+    assert tried == ([usable] if "usearch" in usable else [])
+    report = retrieval.evaluate(*clustered, k=1, metrics="recall")
+    assert report.engine == (["scann"] if "scann" in usable else [*usable, "exact"])[0]
+    assert ("none is installed" in report.notes) == (not usable)
+
+
+@pytest.mark.parametrize("hidden", ["scann", "usearch"])
+def test_evaluation_says_what_is_not_installed(clustered, monkeypatch, hidden):
+    module = approximate if hidden == "scann" else graphs
+    monkeypatch.setattr(module, "available", lambda: f"{hidden} is hidden")
+    report = retrieval.evaluate(*clustered, engine=hidden, k=1, metrics="recall")
+    assert report.engine == "exact" and report.notes == (f"{hidden} is hidden",)
+    monkeypatch.setattr(engines, "_exact_seconds", lambda task: 10_000.0)
+    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 100.0)
+    monkeypatch.setattr(approximate, "SAMPLE", 100)
+    other = {"scann": "usearch", "usearch": "scann"}[hidden]
+    assert retrieval.evaluate(*clustered, k=1, metrics="recall").engine == other
+
+
+def test_trials_measure_each_engine_and_pass_over_one_that_fails(clustered, monkeypatch):
+    needs.usearch()
+    found = choosing.trials(clustered[0], 10, choosing.ENGINES, 0.99)
+    assert all(trial.build > 0 and trial.query > 0 for trial in found.values()) and len(found) == 2
+
+    def fail(*_, **__):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setattr(graphs.Graph, "build", fail)
+    assert list(choosing.trials(clustered[0], 10, choosing.ENGINES, 0.99)) == ["scann"]
 
 
 def test_auto_returns_to_exact_search_when_the_tuned_tree_is_slower(clustered, monkeypatch):
     monkeypatch.setattr(engines, "_NEVER_BELOW", 0.0)
     monkeypatch.setattr(engines, "_exact_seconds", lambda task: 1e-9)
-    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 0.0)
+    monkeypatch.setattr(engines, "_expected_seconds", lambda *_: {"scann": 0.0})
     report = retrieval.evaluate(*clustered, k=1, metrics="recall")
     assert report.engine == "exact"
     assert any("would have taken" in note for note in report.notes)
@@ -190,7 +291,7 @@ def test_auto_never_raises_because_scann_fails(clustered, monkeypatch, broken):
         raise RuntimeError("a bug of ScaNN")
 
     monkeypatch.setattr(engines, "_exact_seconds", lambda task: 10_000.0)
-    monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 100.0)
+    monkeypatch.setattr(engines, "_expected_seconds", lambda *_: {"usearch": 200.0, "scann": 100.0})
     library = scann_library.searchers()
     monkeypatch.setattr(library if broken == "builder" else library.ScannSearcher, broken, fail)
     report = retrieval.evaluate(*clustered, k=1, metrics="recall")

@@ -178,7 +178,8 @@ def compact(place: Place) -> None:
 def compress(
     place: Place,
     kind: Annotated[
-        Literal["float16", "int8", "binary"], typer.Option(help="2, 1 or 1/8 bytes a dimension, in place of 4.")
+        Literal["float16", "int8", "binary", "product"],
+        typer.Option(help="2, 1, 1/8 or (by ScaNN, in a search tree) 1/4 bytes a dimension, in place of 4."),
     ] = "int8",
     dimensions: Annotated[
         int | None, typer.Option(min=1, help="Project to so many principal axes first. Default: keep all.")

@@ -11,7 +11,8 @@ from tf_detreg.cli.app import Data, Run, command
 def evaluate(
     run: Run,
     engine: Annotated[
-        str, typer.Option(help="How to search: `auto`, `exact`, or `scann`, which reports its own error.")
+        str,
+        typer.Option(help="How to search: `auto`, `exact`, or `scann` or `usearch`, which report their own error."),
     ] = "auto",
     clusters: Annotated[bool, typer.Option("--clusters", help="Add NMI, AMI and F1 of a k-means clustering.")] = False,
     page: Annotated[bool, typer.Option(help="Write the run's report.html.")] = True,

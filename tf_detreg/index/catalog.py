@@ -280,7 +280,7 @@ class Catalog(Exports):
         if state.live < searching.SCANN_FROM:
             return None
         try:
-            return self._tuner.ready(state, k, progress, engine)[0].recall
+            return self._tuner.ready(state, k, progress, engine, replace=True).tuned.recall
         except trees.NoEngine:
             return None
 

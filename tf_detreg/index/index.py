@@ -297,7 +297,8 @@ class Index(Upkeep):
         if len(state.parts) == 1 and state.live == state.parts[0].count:
             tuned = other._tuner.present(state)
             if tuned is not None and state.tree is not None:
-                self._tuner.keep(trees.engine_of(state.tree), tuned, state.tree.get("target"))
+                engine, layout = trees.engine_of(state.tree), other._tuner.layout(state)
+                self._tuner.keep(engine, tuned, layout=layout, target=state.tree.get("target"))
 
 
 def _rows_of(change: Change, ids: list[Id]) -> list[int]:

@@ -97,13 +97,13 @@ class Searcher:
             notice = _no_tree(state.live, loose)
             if notice is None:
                 try:
-                    tuned, base, state = self._tuner.ready(state, k, progress, engine)
+                    ready = self._tuner.ready(state, k, progress, engine)
                 except trees.NoEngine as error:
                     return state, nearest.exactly(state.parts, queries, k, rows, progress), "exact", 1.0, str(error)
-                found = nearest.by_tree(tuned.tree, state.parts, base, queries, k, rows, progress)
+                state = ready.state
+                found = nearest.by_tree(ready.tuned.tree, state.parts, ready.base, queries, k, rows, progress)
                 if found is not None:
-                    name = trees.engine_of(state.tree or {})
-                    return state, found, name, self._tuner.recall(state, tuned, base), None
+                    return state, found, ready.engine, self._tuner.recall(state, ready), None
                 notice = "The search tree listed too few of the items that may be found; exact search answered instead."
         return state, nearest.exactly(state.parts, queries, k, rows, progress), "exact", 1.0, notice
 

@@ -1,12 +1,14 @@
 """The searcher of an index: over one segment, in a folder of its own, with checksums.
 
 It is a ScaNN tree, a graph of usearch, or compressed vectors: each is tuned against exact search and knows its recall.
+A searcher that is kept may be of use to other machines than this one: what reads the index never takes it away.
 """
 
+import importlib.metadata
 import logging
 import pathlib
+import re
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,29 +17,24 @@ import numpy as np
 from tf_detreg import manifests
 from tf_detreg.index import segments
 from tf_detreg.index.segments import Segment
-from tf_detreg.retrieval import approximate, codes, graphs, saved_tree
+from tf_detreg.retrieval import approximate, choosing, codes, graphs, product, saved_tree
+from tf_detreg.retrieval.report import named
 
 logger = logging.getLogger(__name__)
 FOLDER = "trees"
-ENGINES = ("scann", "usearch")
+ENGINES = choosing.ENGINES
 TARGET = 0.99  # share of the true neighbors that searchers are tuned to find
 _LACKING = 0.02  # below the recall that is asked for: then a searcher is of no use
-_TRIAL = 20_000  # items on which two engines are compared
-_FORMS: dict[str, Any] = {"scann": saved_tree, "usearch": graphs} | dict.fromkeys(codes.KINDS, codes)
+_FORMS: dict[str, Any] = dict.fromkeys(codes.KINDS, codes) | {
+    "scann": saved_tree,
+    "usearch": graphs,
+    product.KIND: product,
+}
+_NEEDS = {"scann": "scann", "usearch": "usearch", product.KIND: "scann"}
 
 
 class NoEngine(Exception):
     """No engine could build a searcher; the text says why."""
-
-
-def available(engine: str) -> str | None:
-    """Return why an engine cannot be used here; None when it can."""
-    return {"scann": approximate.available, "usearch": graphs.available}[engine]()
-
-
-def usable(engine: str = "auto") -> list[str]:
-    """Return the engines that may build a searcher, the one to prefer first."""
-    return [name for name in ENGINES if engine in ("auto", name) and available(name) is None]
 
 
 def sample(base: Segment, count: int = 2 * approximate.SAMPLE) -> tuple[np.ndarray, np.ndarray]:
@@ -67,12 +64,12 @@ def build(
     Raises:
         NoEngine: If none is installed and works.
     """
-    names, reasons = usable(engine), []
+    names, reasons = choosing.usable(engine), []
     if len(names) > 1 and base.count >= approximate.TRIALS_FROM:
-        names = fastest(base, depth, names, progress)
+        names = fastest(base, depth, names)
     for name in names:
         try:
-            tuned = _calibrated(base, depth, progress, _builder(name, progress))
+            tuned = _calibrated(base, depth, progress, choosing.builder(name, progress))
             if tuned.recall >= TARGET - _LACKING:
                 return name, tuned
             reasons.append(f"{name} finds {100 * tuned.recall:.1f} % of the true neighbors")
@@ -82,26 +79,23 @@ def build(
             reasons.append(f"{name} failed ({type(error).__name__}: {error})")
         logger.warning("%s; another engine answers.", reasons[-1])
     if not names:
-        reasons = [build_reasons(engine)]
+        reasons = [choosing.reasons(engine)]
     raise NoEngine("; ".join(reasons))
-
-
-def build_reasons(engine: str) -> str:
-    """Return why no engine can build a searcher."""
-    return "; ".join(filter(None, (available(name) for name in ENGINES if engine in ("auto", name))))
 
 
 def compress(
     base: Segment, depth: int, layout: codes.Layout, target: float, progress: bool | None = None
 ) -> approximate.Calibrated:
-    """Compress a segment and tune the search in it; arguments as for `build`, and the share of neighbors to find."""
-    return _calibrated(base, depth, progress, lambda gallery, k, _: codes.Codes.build(gallery, k, layout), target)
+    """Compress a segment and tune the search in it; arguments as for `build`, and the share of neighbors to find.
 
-
-def _builder(engine: str, progress: bool | None) -> Callable[..., Any] | None:
-    if engine == "scann":
-        return None
-    return lambda gallery, k, _: graphs.Graph.build(gallery, k, progress=progress)
+    Raises:
+        ImportError: If product quantization is asked for and ScaNN cannot be used.
+    """
+    if layout.kind != product.KIND:
+        return _calibrated(base, depth, progress, lambda gallery, k, _: codes.Codes.build(gallery, k, layout), target)
+    if (reason := approximate.available()) is not None:
+        raise ImportError(f"`kind`={layout.kind!r} is ScaNN's. {reason}")
+    return _calibrated(base, depth, progress, lambda gallery, k, _: product.Product.compressed(gallery, k), target)
 
 
 def _calibrated(
@@ -112,31 +106,14 @@ def _calibrated(
     return approximate.calibrate(queries, base.vectors, depth, rows, target, progress=progress, build=builder)
 
 
-def fastest(base: Segment, depth: int, names: Sequence[str], progress: bool | None = None) -> list[str]:
+def fastest(base: Segment, depth: int, names: Sequence[str]) -> list[str]:
     """Return engines, that first which answered queries soonest on a part of the segment.
 
     Each is tuned to the same recall. One that fails is left out.
     """
-    _, vectors = sample(base, _TRIAL)
-    queries = vectors[:: max(1, len(vectors) // approximate.SAMPLE)]
-    k = min(depth, len(vectors) - 1)
-    kth = approximate.truth(queries, vectors, k, None, False)
-    seconds = {}
-    for name in names:
-        try:
-            tree: Any = approximate.Tree if name == "scann" else graphs.Graph
-            made = tree.build(vectors, k, approximate.LAYOUTS[0])
-            made.tune(queries, k, None, kth, TARGET)
-            times = []
-            for _ in range(3):
-                began = time.perf_counter()
-                made.search(queries, k)
-                times.append(time.perf_counter() - began)
-            seconds[name] = min(times)
-        except Exception as error:  # optional, as above
-            logger.warning("%s failed (%s: %s).", name, type(error).__name__, error)
-    logger.info("Engines on %d items: %s", len(vectors), ", ".join(f"{n} {s:.2f} s" for n, s in seconds.items()))
-    return sorted(seconds, key=lambda name: seconds[name])
+    _, vectors = sample(base, choosing.PART)
+    found = choosing.trials(vectors, depth, names, TARGET)
+    return sorted(found, key=lambda name: found[name].query)
 
 
 def save(directory: pathlib.Path, base: Segment, engine: str, tuned: approximate.Calibrated) -> dict[str, Any]:
@@ -175,6 +152,30 @@ def load(directory: pathlib.Path, base: Segment, facts: Mapping[str, Any]) -> ap
 def engine_of(facts: Mapping[str, Any]) -> str:
     """Return the engine or kind of a searcher."""
     return str(facts.get("engine", "scann"))
+
+
+def refusal(facts: Mapping[str, Any]) -> str | None:
+    """Return why a kept searcher cannot be used here though other machines may use it; None where it can be.
+
+    One that an older version of its engine wrote is no such case: it is built again, for all.
+    """
+    needed = _NEEDS.get(engine_of(facts))
+    if needed is None:
+        return None
+    reason = choosing.available(needed)
+    if reason is None:
+        written, here = str(facts.get(needed, "0")), importlib.metadata.version(needed)
+        if _number(written) <= _number(here):
+            return None
+        reason = f"{named(needed)} {written} wrote it and {here} is installed."
+    return (
+        f"The index keeps a searcher of {named(needed)}, which was left as it is. {reason} Exact search answered; "
+        "`Index.tune` puts a search tree in its place that works here."
+    )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def _form(directory: pathlib.Path, facts: Mapping[str, Any]) -> Any:

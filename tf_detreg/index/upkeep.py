@@ -17,7 +17,7 @@ class Compression(NamedTuple):
     """How an index is compressed.
 
     Args:
-        kind: `"float16"`, `"int8"` or `"binary"`.
+        kind: `"float16"`, `"int8"`, `"binary"` or `"product"`.
         dimensions: How many are kept.
         bytes_an_item: What an item takes in memory; its vector stays on disk.
         rescored: Candidates that are scored by the vectors on disk.
@@ -114,12 +114,13 @@ class Upkeep(Catalog):
         """Search in a compressed copy of the vectors, so that only candidates are read from disk.
 
         The copy takes the place of a search tree: it is kept with the index, new items are searched exactly beside it,
-        and `compact` compresses again. It looks at every item, so that it saves memory, not time.
+        and `compact` compresses again. All but `"product"` look at every item, so that they save memory, not time.
 
         Args:
             kind: `"float16"`, `"int8"`, the default, or `"binary"`: 2, 1 or 1/8 bytes a dimension in place of 4; see
-                `retrieval.codes`.
-            dimensions: Project to so many principal axes first. Default: keep all.
+                `retrieval.codes`. Or `"product"`, ScaNN's product quantization in the leaves of a tree: 1/4 byte a
+                dimension and 4 for the leaf; see `retrieval.product`.
+            dimensions: Project to so many principal axes first; not for `"product"`. Default: keep all.
             k: The deepest search that it is meant for. Default 10.
             target: Share of the true neighbors to find. Default 0.99.
             progress: Whether to show progress. None, the default, shows it in a terminal.
@@ -129,6 +130,7 @@ class Upkeep(Catalog):
 
         Raises:
             ValueError: If an argument is out of range, or there are fewer than 1,000 items.
+            ImportError: If `kind` is `"product"` and ScaNN cannot be used.
 
         Example:
             >>> import numpy as np
@@ -144,5 +146,5 @@ class Upkeep(Catalog):
         if len(self) < approximate.SMALLEST_GALLERY:
             raise ValueError(f"{len(self)} items are too few to be compressed: {approximate.SMALLEST_GALLERY} or more.")
         tuned = self._tuner.compress(layout, k, target, progress)
-        made = checks.instance("layout", tuned.tree, codes.Codes, "one that compresses")
-        return Compression(kind, dimensions or self.dimension, made.bytes_an_item, made.rescored, tuned.recall)
+        size = float((self._store.snapshot().tree or {})["bytes"])
+        return Compression(kind, dimensions or self.dimension, size, tuned.tree.rescored, tuned.recall)

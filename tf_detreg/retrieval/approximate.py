@@ -54,18 +54,18 @@ LAYOUTS = (Layout(), Layout(soar=True), Layout(dims=4), Layout(dims=4, soar=True
 
 
 class EngineFailed(RuntimeError):
-    """ScaNN failed while it built a tree or searched one."""
+    """The library of an approximate engine failed while it built a searcher or searched one."""
 
 
 @contextlib.contextmanager
-def _scann() -> Iterator[None]:
-    """Tell an error of ScaNN's library from one of ours."""
+def errors_of(name: str) -> Iterator[None]:
+    """Tell an error of an engine's library from one of ours."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        raise EngineFailed(f"ScaNN failed: {error}") from error
+        raise EngineFailed(f"{name} failed: {error}") from error
 
 
 def available() -> str | None:
@@ -126,16 +126,8 @@ class Tree:
             in_tensorflow: Default False. True builds it of TensorFlow's operations, which a SavedModel can hold.
         """
         library = scann_library.operations() if in_tensorflow else scann_library.searchers()
-        size, leaves = len(gallery), layout.leaves(len(gallery))
-        soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if layout.soar else {}
-        sample = min(size, TRAINING)
-        with _scann():
-            builder = library.builder(gallery, min(k, size), "dot_product")
-            builder = builder.tree(leaves, min(leaves, 100), training_sample_size=sample, **soar)
-            builder = builder.score_ah(
-                layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, TRAINING // 2)
-            )
-            searcher = builder.reorder(min(size, max(4 * k, 100))).build()
+        with errors_of("ScaNN"):
+            searcher = sorting(library, gallery, k, layout).reorder(min(len(gallery), max(4 * k, 100))).build()
         return cls(searcher, gallery.shape, layout)
 
     def search(
@@ -150,9 +142,7 @@ class Tree:
 
         `wider` times as many leaves are visited, and candidates rescored, as the tree was tuned to.
         """
-        visited, rescored = (
-            min(most, round(wider * tuned)) for tuned, most in ((self.visited, self.leaves), (self.rescored, self.size))
-        )
+        visited, rescored = self._settings(wider)
         more = k + (own is not None)
         ids = np.empty((len(queries), more), np.int64)
         scores = np.empty((len(queries), more), np.float32)
@@ -160,7 +150,7 @@ class Tree:
             for start in range(0, len(queries), _BATCH):
                 rows = slice(start, start + _BATCH)
                 block = np.ascontiguousarray(queries[rows])
-                with _scann():
+                with errors_of("ScaNN"):
                     ids[rows], scores[rows] = self.searcher.search_batched_parallel(
                         block, more, max(more, rescored), visited
                     )
@@ -172,6 +162,10 @@ class Tree:
         scores[ids == own[:, None]] = -np.inf
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+    def _settings(self, wider: float) -> tuple[int, int]:
+        """Return how many leaves are visited and candidates rescored, at so many times what was tuned."""
+        return min(self.leaves, round(wider * self.visited)), min(self.size, round(wider * self.rescored))
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
         """Return (Q,) share of each query's k true neighbors that a search finds."""
@@ -219,6 +213,17 @@ class Tree:
             "dimensions per code": self.layout.dims,
             "SOAR": self.layout.soar,
         }
+
+
+def sorting(library: Any, gallery: np.ndarray, k: int, layout: Layout) -> Any:
+    """Return ScaNN's builder of leaves with codes, without the vectors beside them."""
+    size, leaves = len(gallery), layout.leaves(len(gallery))
+    soar = {"soar_lambda": 1.5, "overretrieve_factor": 2.0} if layout.soar else {}
+    builder = library.builder(gallery, min(k, size), "dot_product")
+    builder = builder.tree(leaves, min(leaves, 100), training_sample_size=min(size, TRAINING), **soar)
+    return builder.score_ah(
+        layout.dims, anisotropic_quantization_threshold=0.2, training_sample_size=min(size, TRAINING // 2)
+    )
 
 
 def _steps(first: int, last: int) -> list[int]:

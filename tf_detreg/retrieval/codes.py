@@ -20,10 +20,10 @@ import numpy as np
 
 from tf_detreg import checks
 from tf_detreg.progress import ticker
-from tf_detreg.retrieval import approximate
+from tf_detreg.retrieval import approximate, product
 from tf_detreg.retrieval.rescoring import Rescoring
 
-KINDS = ("float16", "int8", "binary")
+KINDS = ("float16", "int8", "binary", product.KIND)  # ScaNN makes the last one
 _FILES = ("codes.npy", "basis.npy", "scale.npy")
 _BLOCK = 65_536
 _SAMPLE = 50_000  # vectors that axes, means and largest entries are computed from
@@ -47,6 +47,8 @@ class Layout(NamedTuple):
             ValueError: If the kind is none, or the dimensions are no integer from 1 to `dim`.
         """
         checks.choice("kind", self.kind, KINDS)
+        if self.kind == product.KIND and self.dimensions is not None:
+            raise ValueError(f"`dimensions` must be None for `kind`={self.kind!r}; received {self.dimensions!r}.")
         if self.dimensions is not None:
             checks.integer("dimensions", self.dimensions, 1, dim)
         return self

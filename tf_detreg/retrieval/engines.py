@@ -1,4 +1,4 @@
-"""Which engine answers: exact search, or ScaNN where it is faster and measured to be as right as asked."""
+"""Which engine answers: exact search, or an approximate one that is faster and measured to be as right as asked."""
 
 import dataclasses
 import time
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_detreg import checks
-from tf_detreg.retrieval import approximate, exact, metrics
+from tf_detreg.retrieval import approximate, choosing, exact, metrics
 from tf_detreg.retrieval.protocols import Protocol
 from tf_detreg.retrieval.ranking import Block, Vectors, ends_within_a_tie, positive_ranks
-from tf_detreg.retrieval.report import Approximation
+from tf_detreg.retrieval.report import Approximation, named
 
 if TYPE_CHECKING:
     from tf_detreg.retrieval.rescoring import Rescoring
 
 
-_DEEPEST = 1_000  # ranks that ScaNN is asked for, at most
+_DEEPEST = 1_000  # ranks that an approximate engine is asked for, at most
 _TOO_SMALL = 1e11  # multiplications; less than this is done before its cost would be measured
 _NEVER_BELOW = 10.0  # seconds of exact search that no tree can beat with its build
+_TRIED_FROM = 60.0  # seconds of exact search from which on it is worth while to try engines on a part
 _MARGIN = 0.6  # near the break-even, exact search is the better choice: its time is certain and so are its numbers
 
 
@@ -30,7 +31,7 @@ class Found:
     Args:
         table: One value a query of each metric.
         engine: The engine that answered.
-        approximation: How far off it was, for ScaNN.
+        approximation: How far off it was, for an approximate one.
         notes: For the reader of the report.
     """
 
@@ -82,26 +83,46 @@ def exactly(task: Task, target_recall: float) -> Found:
     return _exactly(task)
 
 
-def by_scann(task: Task, target_recall: float, budget: float = np.inf) -> Found:
+def by_scann(task: Task, target_recall: float) -> Found:
     """Compute every metric of every query by ScaNN where it is there and fits, and by exact search elsewhere."""
-    if (reason := approximate.available() or _unfit(task)) is not None:
-        return _exactly(task, reason)
-    return _approximately(task, target_recall, budget)
+    return _by(task, "scann", target_recall)
+
+
+def by_usearch(task: Task, target_recall: float) -> Found:
+    """Compute every metric of every query by usearch where it is there and fits, and by exact search elsewhere."""
+    return _by(task, "usearch", target_recall)
 
 
 def by_the_quicker(task: Task, target_recall: float) -> Found:
     """Compute every metric of every query by the engine that is expected to be done first."""
     budget = _exact_seconds(task)
-    if budget < _NEVER_BELOW or _tree_seconds(task, budget) > _MARGIN * budget:
+    if budget < _NEVER_BELOW or _unfit(task) is not None:
+        return _exactly(task)
+    expected = _expected_seconds(task, budget, target_recall)
+    if not expected:
+        return _exactly(task, choosing.reasons())
+    engine = min(expected, key=lambda name: expected[name])
+    if expected[engine] > _MARGIN * budget:
         return _exactly(task)
     try:
-        return by_scann(task, target_recall, budget)
+        return _by(task, engine, target_recall, budget)
     except approximate.EngineFailed as error:
         return _exactly(task, f"{error}; exact search answered instead.")
 
 
-ENGINES: dict[str, Callable[[Task, float], Found]] = {"auto": by_the_quicker, "exact": exactly, "scann": by_scann}
+ENGINES: dict[str, Callable[[Task, float], Found]] = {
+    "auto": by_the_quicker,
+    "exact": exactly,
+    "scann": by_scann,
+    "usearch": by_usearch,
+}
 """What a name of an engine stands for: from what is asked and the least recall to what was found."""
+
+
+def _by(task: Task, engine: str, target_recall: float, budget: float = np.inf) -> Found:
+    if (reason := choosing.available(engine) or _unfit(task)) is not None:
+        return _exactly(task, reason)
+    return _approximately(task, engine, target_recall, budget)
 
 
 def _exactly(task: Task, *notes: str) -> Found:
@@ -110,9 +131,11 @@ def _exactly(task: Task, *notes: str) -> Found:
 
 def _unfit(task: Task) -> str | None:
     if len(task.gallery) < approximate.SMALLEST_GALLERY:
-        return f"Exact search was used: a gallery of {len(task.gallery)} items is too small for a ScaNN tree."
+        return f"Exact search was used: a gallery of {len(task.gallery)} items is too small for a search tree."
     if (most := task.rules.left_out().max()) > _DEEPEST:
-        return f"Exact search was used: up to {most} items leave a query's gallery, more than ScaNN is asked for."
+        return (
+            f"Exact search was used: up to {most} items leave a query's gallery, more than is asked of a search tree."
+        )
     return None
 
 
@@ -130,6 +153,33 @@ def _exact_seconds(task: Task) -> float:
         task.exactly(np.arange(count))
         seconds.append(time.perf_counter() - began)
     return max(seconds[2] - seconds[1], 0.0) / (more - few) * len(task.queries)
+
+
+def _expected_seconds(task: Task, exact_seconds: float, target: float) -> dict[str, float]:
+    """Return the expected cost of the engines that are installed.
+
+    That of ScaNN alone follows from the cost of exact search. Where usearch is there, both are tried on a part of the
+    gallery: the search of a tree grows with the root of the items, as its leaves do, that of a graph with their
+    logarithm.
+    """
+    names = choosing.usable()
+    if exact_seconds < _TRIED_FROM:
+        names = [name for name in names if name == "scann"]
+    if names in ([], ["scann"]):
+        return {name: _tree_seconds(task, exact_seconds) for name in names}
+    items, queries = len(task.gallery), len(task.queries)
+    rows = np.random.default_rng(task.seed).permutation(items)[: choosing.PART]
+    part = np.ascontiguousarray(task.gallery[np.sort(rows)])
+    larger, deeper = items / len(part), np.log(items) / np.log(len(part))
+    truth = 2 * approximate.SAMPLE * exact_seconds / queries
+    expected = {}
+    for name, (build, query) in choosing.trials(part, max(task.ks), names, target).items():
+        if name == "scann":
+            searching = query * larger**0.5 * queries
+            expected[name] = _tree_seconds(task, exact_seconds) - exact_seconds / 20 + searching
+        else:
+            expected[name] = build * larger * deeper + truth + query * deeper * queries
+    return expected
 
 
 def _tree_seconds(task: Task, exact_seconds: float) -> float:
@@ -153,7 +203,7 @@ def _build_seconds(items: int, one_score: float) -> float:
     return 2 * leaves * (items + 12 * min(items, approximate.TRAINING)) * one_score + 3.0
 
 
-def _approximately(task: Task, target: float, budget: float) -> Found:
+def _approximately(task: Task, engine: str, target: float, budget: float) -> Found:
     rules = task.rules
     relevant, left_out = int(rules.relevant().max()), int(rules.left_out().max())
     depth, notes = max(task.ks), []
@@ -165,20 +215,24 @@ def _approximately(task: Task, target: float, budget: float) -> Found:
     dropped &= set(metrics.names(task.ks, task.what))
     if dropped:
         names = ", ".join(sorted(dropped))
-        notes.append(f"ScaNN finds the {depth} nearest items; {names} need more ranks and were left out.")
+        notes.append(f"{named(engine)} finds the {depth} nearest items; {names} need more ranks and were left out.")
     depth = min(depth + left_out - rules.searches_itself, len(task.gallery) - rules.searches_itself)
     own = np.arange(len(task.queries)) if rules.searches_itself else None
-    tuned = approximate.calibrate(task.queries, task.gallery, depth, own, target, task.seed, task.progress)
+    build = choosing.builder(engine, task.progress)
+    tuned = approximate.calibrate(task.queries, task.gallery, depth, own, target, task.seed, task.progress, build=build)
     began = time.perf_counter()
     measured, _ = _by_tree(task, tuned.tree, tuned.sample, depth, dropped)
     remaining = (time.perf_counter() - began) / len(tuned.sample) * len(task.queries)
     if remaining > budget:
-        return _exactly(task, f"A tuned ScaNN tree would have taken {remaining:.0f} s, exact search {budget:.0f} s.")
+        return _exactly(
+            task,
+            f"A tuned searcher of {named(engine)} would have taken {remaining:.0f} s, exact search {budget:.0f} s.",
+        )
     table, exactly = _by_tree(task, tuned.tree, np.arange(len(task.queries)), depth, dropped, task.progress)
     if exactly:
         notes.append(
-            f"Exact search answered {exactly:,} queries whose list of {depth} nearest items ends within a tie: ScaNN "
-            "cannot tell how far it goes on."
+            f"Exact search answered {exactly:,} queries whose list of {depth} nearest items ends within a tie: "
+            f"{named(engine)} cannot tell how far it goes on."
         )
     truth = task.exactly(tuned.sample)
     names = [name for name in metrics.names(task.ks, task.what) if name not in dropped]
@@ -192,7 +246,7 @@ def _approximately(task: Task, target: float, budget: float) -> Found:
         settings=tuned.tree.settings(),
         build_seconds=tuned.seconds,
     )
-    return Found(table, "scann", approximation, tuple(notes))
+    return Found(table, engine, approximation, tuple(notes))
 
 
 def _error(differences: np.ndarray) -> tuple[float, float, float]:

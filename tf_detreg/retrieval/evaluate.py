@@ -52,16 +52,16 @@ def evaluate(
             class *and* group leave the gallery.
         gallery_groups: (N,).
         k: For R@k and Precision@k. Default (1, 2, 4, 8).
-        engine: `"exact"`, `"scann"`, or `"auto"`, the default: exact until ScaNN, its build included, is faster at
-            `target_recall`.
+        engine: `"exact"`, `"scann"`, `"usearch"`, or `"auto"`, the default: exact until one of the others that are
+            installed, its build included, is expected to be faster at `target_recall`.
         metrics: Default `"all"`. `"recall"` computes R@k and MRR alone, which needs one rank a query.
         protocol: `"auto"`, the default, or `"leave-one-out"`, `"query-gallery"`, `"cross-group"`. With `groups` and one
             of the first two, groups only break the result down.
         clusters: Default False. True adds NMI, AMI and F1 of a k-means clustering with as many clusters as classes.
-        target_recall: Default 0.99: the share of true neighbors, at the largest rank needed, that ScaNN is
-            tuned to find.
+        target_recall: Default 0.99: the share of true neighbors, at the largest rank needed, that an
+            approximate engine is tuned to find.
         resamples: Default 1000, for the bootstrap intervals; 0 leaves them out.
-        seed: Of bootstrap, clustering and the sample on which ScaNN is tuned. Default 0.
+        seed: Of bootstrap, clustering and the sample on which such an engine is tuned. Default 0.
         progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
     Returns:

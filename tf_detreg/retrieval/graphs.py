@@ -74,13 +74,14 @@ class Graph(Rescoring):
         with ticker("Building the graph", len(gallery), progress) as tick:
             for start in range(0, len(gallery), _PART):
                 part = np.ascontiguousarray(gallery[start : start + _PART])
-                graph.add(np.arange(start, start + len(part)), part, threads=exact.workers())
+                with approximate.errors_of("usearch"):
+                    graph.add(np.arange(start, start + len(part)), part, threads=exact.workers())
                 tick(len(part))
         return cls(graph, gallery)
 
     def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
         """Return (Q, count) items near the queries; -1 where the graph lists fewer."""
-        with self._lock:
+        with self._lock, approximate.errors_of("usearch"):
             self.graph.expansion_search = count
             matches = self.graph.search(queries, count, threads=exact.workers())
         keys = np.asarray(matches.keys).reshape(len(queries), -1).astype(np.int64)

@@ -17,6 +17,16 @@ _LABELS = {"mrr": "MRR", "r_precision": "R-precision", "map@r": "MAP@R", "map": 
 _LABELS |= {"nmi": "NMI", "ami": "AMI", "f1": "F1"}
 
 
+def named(engine: str) -> str:
+    """Return an engine's name as people write it.
+
+    Example:
+        >>> named("scann"), named("usearch")
+        ('ScaNN', 'usearch')
+    """
+    return {"scann": "ScaNN"}.get(engine, engine)
+
+
 def label(metric: str) -> str:
     """Return how a metric is written for people.
 
@@ -38,7 +48,7 @@ class Approximation:
         target: What was asked for.
         sample: How many queries were compared.
         metric_error: For each metric, (approximate - exact) on the sample, and its 95 % interval: (error, low, high).
-        settings: Leaves, leaves searched, items reordered, …
+        settings: Leaves, leaves visited, candidates rescored, …
         build_seconds: Building and tuning.
     """
 
@@ -62,7 +72,7 @@ class RetrievalReport:
         intervals: Name to its bootstrap interval over classes.
         per_class: Class to its metrics and `queries`.
         per_group: Group to its metrics and `queries`; empty without groups.
-        engine: `"exact"` or `"scann"`.
+        engine: `"exact"`, `"scann"` or `"usearch"`.
         protocol: `"leave-one-out"`, `"query-gallery"` or `"cross-group"`.
         queries: Number of queries.
         queries_without_positives: Queries without any relevant item in their gallery; left out of every average.
@@ -70,7 +80,7 @@ class RetrievalReport:
         classes: Number of classes among the queries.
         dimension: Of the embeddings.
         seconds: Wall time.
-        approximation: How far ScaNN was off; None for exact search.
+        approximation: How far an approximate engine was off; None for exact search.
         notes: What a reader should know: vectors that were normalised, an engine that was replaced, …
         per_query: Name to one value a query; NaN for queries without positives. Holds `first_rank` and `relevant`
             too. Not written to JSON.
@@ -147,7 +157,7 @@ class RetrievalReport:
             )
         if self.approximation:
             near = self.approximation
-            text += f" ScaNN found {100 * near.recall:.2f} % of the true {near.at} nearest neighbors "
+            text += f" {named(self.engine)} found {100 * near.recall:.2f} % of the true {near.at} nearest neighbors "
             text += f"({100 * near.interval[0]:.2f} – {100 * near.interval[1]:.2f} %, {near.sample:,} sampled queries)"
             error, low, high = next(iter(near.metric_error.values()), (math.nan,) * 3)
             if not math.isnan(error):

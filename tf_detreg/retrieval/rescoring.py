@@ -11,6 +11,27 @@ _BYTES = 32 << 20  # of the candidates' vectors that are in memory together
 _MOST_QUERIES = 1_024
 
 
+def cosines(gallery: np.ndarray, queries: np.ndarray, listed: np.ndarray) -> np.ndarray:
+    """Return (Q, c) the cosines of queries with candidates; minus infinity where one is -1.
+
+    Args:
+        gallery: (N, dim) float32 unit rows, on disk perhaps.
+        queries: (Q, dim) float32 unit rows.
+        listed: (Q, c) items of the gallery, or -1.
+    """
+    needed, at = np.unique(listed, return_inverse=True)
+    # Ascending: a file that is mapped is read from its begin to its end, and each vector once.
+    vectors = gallery[np.maximum(needed, 0)][at.reshape(listed.shape)]
+    near: np.ndarray = np.matmul(vectors, queries[:, :, None])[:, :, 0]
+    near[listed < 0] = -np.inf
+    return near
+
+
+def step(dim: int, count: int) -> int:
+    """Return of how many queries the candidates' vectors may be in memory together."""
+    return int(np.clip(_BYTES // (4 * dim * count), 1, _MOST_QUERIES))
+
+
 class Rescoring(abc.ABC):
     """A searcher with one setting: how many candidates of a query are scored again. It tunes itself as a `Tree` does.
 
@@ -53,10 +74,10 @@ class Rescoring(abc.ABC):
         count = min(max(more, round(wider * self.rescored)), self.size)
         ids = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        step = int(np.clip(_BYTES // (4 * self.dim * count), 1, _MOST_QUERIES))
+        some = step(self.dim, count)
         with ticker("Searching", len(queries), progress) as tick:
-            for start in range(0, len(queries), step):
-                rows = slice(start, start + step)
+            for start in range(0, len(queries), some):
+                rows = slice(start, start + some)
                 listed, near = self._scored(queries[rows], count)
                 if own is not None:
                     near[listed == own[rows, None]] = -np.inf
@@ -70,12 +91,7 @@ class Rescoring(abc.ABC):
 
     def _scored(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         listed = self.candidates(np.ascontiguousarray(queries), count)
-        needed, at = np.unique(listed, return_inverse=True)
-        # Ascending: a file that is mapped is read from its begin to its end, and each vector once.
-        vectors = self.gallery[np.maximum(needed, 0)][at.reshape(listed.shape)]
-        near = np.matmul(vectors, queries[:, :, None])[:, :, 0]
-        near[listed < 0] = -np.inf
-        return listed, near
+        return listed, cosines(self.gallery, queries, listed)
 
     def found(self, queries: np.ndarray, k: int, own: np.ndarray | None, kth: np.ndarray) -> np.ndarray:
         """Return (Q,) the share of each query's k true neighbors that a search finds."""

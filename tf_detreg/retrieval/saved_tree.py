@@ -49,7 +49,7 @@ def save(tuned: approximate.Calibrated, folder: pathlib.Path) -> dict[str, objec
     tree = cast(approximate.Tree, tuned.tree)
     tree.searcher.serialize(str(folder), relative_path=True)
     for name in (_COPY, _LIST):
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)  # a tree of codes alone has no copy
     written = {file.name for file in folder.iterdir()}
     expected = files({"soar": tree.layout.soar})
     if written != set(expected):
@@ -79,14 +79,35 @@ def load(
     Raises:
         KeyError, TypeError, ValueError: If `facts` do not fit.
     """
+    beside = pathlib.PurePath(os.path.relpath(vectors, folder)).as_posix()
+    found = read(folder, facts, {beside: "DATASET_NPY"})
+    if found is None:
+        return None
+    searcher, layout, tuning = found
+    return approximate.Calibrated.of(approximate.Tree(searcher, gallery.shape, layout, *tuning), facts)
+
+
+def read(
+    folder: pathlib.Path, facts: Mapping[str, Any], more: Mapping[str, str]
+) -> tuple[Any, approximate.Layout, tuple[int, int]] | None:
+    """Return ScaNN's searcher, its layout, and how many leaves it visits and candidates it scores again.
+
+    Args:
+        folder: Holds the files.
+        facts: What `save` returned.
+        more: Other files, by their path from `folder`, with what they are to ScaNN.
+
+    Returns:
+        None where ScaNN is missing or of another version than the one that wrote them.
+
+    Raises:
+        KeyError, TypeError, ValueError: If `facts` do not fit.
+    """
     layout = approximate.Layout(int(facts["dims"]), bool(facts["soar"]), float(facts["density"]))
     tuning = int(facts["visited"]), int(facts["rescored"])
     if approximate.available() is not None or importlib.metadata.version("scann") != facts["scann"]:
         return None
-    parts = {name: _PARTS[name] for name in files(facts) if name != _CONFIG}
-    parts[pathlib.PurePath(os.path.relpath(vectors, folder)).as_posix()] = "DATASET_NPY"
+    parts = {name: _PARTS[name] for name in files(facts) if name != _CONFIG} | dict(more)
     listed = "\n".join(f'assets {{ asset_type: {kind} asset_path: "{name}" }}' for name, kind in parts.items())
     library = scann_library.searchers()
-    searcher = library.ScannSearcher(library.scann_pybind.ScannNumpy(str(folder), listed))
-    tree = approximate.Tree(searcher, gallery.shape, layout, *tuning)
-    return approximate.Calibrated.of(tree, facts)
+    return library.ScannSearcher(library.scann_pybind.ScannNumpy(str(folder), listed)), layout, tuning
