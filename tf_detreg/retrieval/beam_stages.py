@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -15,6 +15,7 @@ import numpy as np
 from apache_beam.io import fileio
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
 from tf_detreg.retrieval import bulk_shards
@@ -42,6 +43,19 @@ def build(pipeline: beam.Pipeline, plan: Plan, embedder: str, output: str, batch
         | "gather" >> beam.CoGroupByKey()
         | "embed" >> beam.ParDo(_EmbedShard(plan, embedder, output, batch_size, Shared()))
     )
+
+
+def each(work: Sequence[Any], function: Callable[..., Any], more: Sequence[Any], options: Sequence[str]) -> None:
+    """Call a function of each piece of work, on the pipeline's workers.
+
+    Args:
+        work: The pieces.
+        function: What takes a piece and `more`; a function of a module, so that workers find it.
+        more: Its other arguments.
+        options: Beam's pipeline options.
+    """
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        pipeline | beam.Create(list(work)) | beam.Reshuffle() | beam.Map(function, *more)
 
 
 def digest_of(file: str) -> str:

@@ -121,7 +121,7 @@ def iterate_embeddings(folder: str | os.PathLike[str], rows: int = 4096) -> Iter
     Raises:
         ValueError: If there are no shards, or some are missing.
     """
-    for file in _shards(os.fspath(folder)):
+    for file in shard_files(os.fspath(folder)):
         yield from bulk_shards.parts(file, rows)
 
 
@@ -142,7 +142,7 @@ def read_embeddings(folder: str | os.PathLike[str]) -> tuple[list[str], np.ndarr
     return [paths[place] for place in order], found[order]
 
 
-def _shards(folder: str) -> list[str]:
+def shard_files(folder: str) -> list[str]:
     """Return the files of all shards.
 
     Raises:

@@ -1,0 +1,299 @@
+"""One catalog in several indexes: built shard by shard, and searched by asking all of them and merging what they find.
+
+For a catalog that one machine cannot hold or build in time. Each shard is an index like any other, so that it is
+changed, filtered, compressed, verified and served as one; which shard an item belongs to follows from its id alone.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tf_detreg import extras
+from tf_detreg.files import replacing
+from tf_detreg.index.index import Index
+from tf_detreg.index.items import Id
+from tf_detreg.retrieval import bulk_shards, deciding, inputs
+from tf_detreg.retrieval.decision import Decision
+from tf_detreg.retrieval.identity import same_model, short
+from tf_detreg.retrieval.matches import Matches
+
+_SHARD = re.compile(r"index-(\d{5})-of-(\d{5})")
+
+
+class Shard(Protocol):
+    """What a searcher of shards asks of each: an `Index`, or a client of one on another machine."""
+
+    @property
+    def dimension(self) -> int:
+        """Return the dimension of the vectors."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Return what identifies the model; None where it is unknown."""
+
+    def __len__(self) -> int: ...
+
+    def count(self, where: Mapping[str, object] | str | None = None) -> int:
+        """Return how many items there are, or how many a filter keeps."""
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | str | None = None,
+        fingerprint: str | None = None,
+        engine: str = "auto",
+        progress: bool | None = None,
+    ) -> Matches:
+        """Return the k nearest items of each query."""
+
+
+class Shards:
+    r"""Several indexes that answer as one.
+
+    The k nearest of all items are among the k nearest of each shard, so that merging loses nothing: with exact search
+    the result is that of one index. An item is found where its shard's engine finds it, so that the share of true
+    neighbors is at least the least of the shards', \(\min_s r_s\), which is what a search states.
+
+    Args:
+        shards: Indexes, or clients with the same methods, of one model; no id may be in two of them.
+
+    Raises:
+        ValueError: If there are none, or their dimensions or models differ.
+
+    Example:
+        >>> from tf_detreg.index import Index, Shards
+        >>> east = Index([[1.0, 0.0], [0.8, 0.6]], ids=["a", "b"])
+        >>> north = Index([[0.0, 1.0]], ids=["c"])
+        >>> with Shards([east, north]) as shards:
+        ...     shards.search([[0.9, 0.1], [0.1, 0.9]], k=2).ids
+        [['a', 'b'], ['c', 'b']]
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = tuple(shards)
+        if not self.shards:
+            raise ValueError("`shards` must be indexes; received none.")
+        first = self.shards[0]
+        for at, shard in enumerate(self.shards):
+            known, other = first.fingerprint, shard.fingerprint
+            if shard.dimension != first.dimension:
+                raise ValueError(
+                    f"`shards` must have one dimension; received {first.dimension}, and {shard.dimension} at {at}."
+                )
+            if known is not None and other is not None and not same_model(known, other):
+                raise ValueError(
+                    f"`shards` must be of one model; received {short(known)!r}, and {short(other)!r} at {at}."
+                )
+        self._pool = concurrent.futures.ThreadPoolExecutor(len(self.shards), "shard")
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Self:
+        """Open all shards that `build` wrote into a directory.
+
+        Raises:
+            ValueError: If there are none, some are missing, or one is damaged.
+        """
+        return cls([Index.load(path) for path in _listed(pathlib.Path(directory))])
+
+    def close(self) -> None:
+        """Close the shards."""
+        self._pool.shutdown()
+        for shard in self.shards:
+            if isinstance(shard, Index):
+                shard.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return sum(len(shard) for shard in self.shards)
+
+    def shard_of(self, id: Id) -> Shard:
+        """Return the shard that an id belongs to: the one to add, replace and remove it in.
+
+        It follows from the CRC-32 of the id, as in `retrieval.bulk_embed`.
+        """
+        return self.shards[bulk_shards.shard_of(str(id), len(self.shards))]
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        *,
+        where: Mapping[str, object] | str | None = None,
+        fingerprint: str | None = None,
+        engine: str = "auto",
+        progress: bool | None = None,
+        decision: Decision | None = None,
+    ) -> Matches:
+        """Find the k nearest items of each query in all shards at once.
+
+        Args:
+            queries: (Q, dim), or (dim,) for one query.
+            k: Default 10.
+            where: Only items that this filter keeps; as for `Index.search`.
+            fingerprint: Of the model that made the queries.
+            engine: As for `Index.search`. Default `"auto"`: each shard by what it has.
+            progress: As for `Index.search`.
+            decision: From which score on a match counts. Default: none; those of the shards are not used.
+
+        Returns:
+            A `Matches`, whose `positions` count through the shards one after the other, and whose `neighbor_recall` is
+            the least of the shards'. Equal scores are in this order.
+
+        Raises:
+            ValueError: As `Index.search`.
+        """
+        asked = np.asarray(queries)
+        asked, _ = inputs.unit_rows(asked[None] if asked.ndim == 1 else asked, "queries")
+        counts = list(self._pool.map(lambda shard: shard.count(where), self.shards))
+        if not sum(counts):
+            what = f"`where`={where!r} matches no item" if where else "The shards are empty"
+            raise ValueError(f"{what}: there is nothing to find.")
+        (k,) = inputs.ranks_at(k, sum(counts))
+        needed = k if decision is None else deciding.depth(decision, k, sum(counts))
+        tasks = [
+            self._pool.submit(
+                shard.search,
+                asked,
+                min(needed, count),
+                where=where,
+                fingerprint=fingerprint,
+                engine=engine,
+                progress=progress,
+            )
+            for shard, count in zip(self.shards, counts, strict=True)
+            if count
+        ]
+        sizes = np.concatenate([[0], np.cumsum([len(shard) for shard in self.shards])])
+        starts = [start for start, count in zip(sizes, counts, strict=False) if count]
+        found = merged([task.result() for task in tasks], starts, needed)
+        return found if decision is None else deciding.decided(found, decision, k)
+
+
+def merged(found: Sequence[Matches], starts: Sequence[int], k: int) -> Matches:
+    """Return the k best matches of each query in several results.
+
+    Args:
+        found: Of the shards, for the same queries.
+        starts: How many items the shards before each one have.
+        k: How many.
+    """
+    scores = np.concatenate([one.scores for one in found], axis=1)
+    positions = np.concatenate([one.positions + start for one, start in zip(found, starts, strict=True)], axis=1)
+    order = np.lexsort((positions, -scores), axis=1)[:, :k]
+    rows = range(len(scores))
+    ids = [[id for one in found for id in one.ids[row]] for row in rows]
+    metadata = [[item for one in found for item in one.metadata[row]] for row in rows]
+    return Matches(
+        ids=[[ids[row][at] for at in order[row]] for row in rows],
+        scores=np.take_along_axis(scores, order, axis=1),
+        positions=np.take_along_axis(positions, order, axis=1),
+        metadata=[[metadata[row][at] for at in order[row]] for row in rows],
+        engine=", ".join(sorted({one.engine for one in found})),
+        neighbor_recall=min(one.neighbor_recall for one in found),
+        notice=" ".join(dict.fromkeys(one.notice for one in found if one.notice)) or None,
+    )
+
+
+def build(
+    vectors: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    fingerprint: str | None = None,
+    k: int | None = 10,
+    fields: Iterable[str] = (),
+    options: Sequence[str] | None = None,
+) -> list[pathlib.Path]:
+    """Make an index of each shard that `retrieval.bulk_embed` wrote, in bounded memory.
+
+    An index gets its name, `index-00003-of-00016`, when it is whole: the same call made again keeps those that are
+    there and makes the others.
+
+    Args:
+        vectors: The folder of `embeddings-00003-of-00016.parquet` or `.tfrecord`.
+        output: A folder for the indexes; with a cluster, one that every worker can write.
+        fingerprint: Of the model. Default: unknown.
+        k: The deepest search that the search tree of a large shard is meant for. Default 10; None builds no trees.
+        fields: Of the metadata, on which filters are to be quick. Default: none.
+        options: Beam's pipeline options, for as many shards at a time as there are workers. Default None: one shard
+            after the other, in this process, without Beam.
+
+    Returns:
+        The directories of the indexes.
+
+    Raises:
+        ValueError: If `vectors` holds no shards, or not all of one run.
+        ImportError: If there are options and Beam is not installed.
+    """
+    from tf_detreg.retrieval import bulk_embed
+
+    files = bulk_embed.shard_files(os.fspath(vectors))
+    folder = pathlib.Path(output)
+    width = next((part.shape[1] for file in files for _, part in bulk_shards.parts(file, 1) if len(part)), 1)
+    work = [(file, str(folder / _name(at, len(files)))) for at, file in enumerate(files)]
+    more = (width, fingerprint, k, tuple(fields))
+    if options is None:
+        for one in work:
+            build_shard(one, *more)
+    else:
+        with extras.needed("Building shards by Beam"):
+            from tf_detreg.retrieval import beam_stages
+        beam_stages.each(work, build_shard, more, options)
+    return _listed(folder)
+
+
+def build_shard(
+    work: tuple[str, str], width: int, fingerprint: str | None, k: int | None, fields: Iterable[str]
+) -> str:
+    """Make an index of one shard, unless it is there; arguments as for `build`.
+
+    Args:
+        work: The file of the shard, and the directory of its index.
+        width: Dimension of the vectors.
+        fingerprint: Of the model.
+        k: For `Index.tune`; None leaves it out.
+        fields: For `Index.index_field`.
+
+    Returns:
+        The directory.
+    """
+    file, directory = work
+    if pathlib.Path(directory).exists():
+        return directory
+    with replacing(directory) as temporary, Index.create(temporary, width, fingerprint) as index:
+        if fields:
+            index.index_field(*fields)
+        for names, part in bulk_shards.parts(file, 65_536):
+            index.add(part, names, [{"path": name} for name in names])
+        if k is not None and len(index):
+            index.tune(min(k, len(index)), progress=False)
+    return directory
+
+
+def _name(shard: int, shards: int) -> str:
+    return bulk_shards.name_of("index", shard, shards, "").rstrip(".")
+
+
+def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
+    found = sorted(path for path in folder.glob("index-*-of-*") if _SHARD.fullmatch(path.name))
+    counts = {path.name[-5:] for path in found}
+    if not found:
+        raise ValueError(f"`directory` must hold shards, index-00000-of-…; received {str(folder)!r}, which has none.")
+    if len(counts) > 1 or len(found) != int(found[0].name[-5:]):
+        raise ValueError(
+            f"`directory` must hold all shards of one build; received {str(folder)!r} with {len(found)} of "
+            f"{' and of '.join(str(int(count)) for count in sorted(counts))}. Call `sharding.build` again."
+        )
+    return found
