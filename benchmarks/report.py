@@ -1,16 +1,20 @@
 """Compose docs/benchmarks.md from what the benchmarks wrote: `make bench` runs them all, then this.
 
-Each `bench_*.py` writes `benchmarks/results/<part>.json`; a part whose file is missing is named as not measured. No
-figure is typed by hand, and a target that was missed is shown as missed.
+Each `bench_*.py` writes `benchmarks/results/<part>.json`, or several `<part>-….json`; a part whose files are missing is
+named as not measured. No figure is typed by hand, and a target that was missed is shown as missed.
+`python benchmarks/report.py index` puts the results of one benchmark in the place of what the page has of it.
 """
 
 import json
 import pathlib
+import re
+import sys
 
 from tf_detreg.files import write_text
 
 HERE = pathlib.Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
+HEADINGS = {"index": "An index"}  # how the headings begin, of benchmarks that can be updated alone
 HEAD = """# Benchmarks
 
 Composed from what each benchmark script wrote when it last ran (`make bench` runs them all); notes say where the
@@ -30,8 +34,10 @@ def seconds(value: float | None) -> str:
 
 def verdict(row: dict) -> str:
     target, ratio = row.get("target"), row.get("ratio")
-    if target is None or ratio is None:
+    if target is None:
         return "–"
+    if ratio is None:
+        return f"≤ {target:g} s {'✓' if row['ours'] <= target else '✗ missed'}"
     met = ratio >= target if row.get("higher_is_better") else ratio <= target
     sign = "≥" if row.get("higher_is_better") else "≤"
     return f"{sign} {target:g} {'✓' if met else '✗ missed'}"
@@ -42,6 +48,8 @@ def section(result: dict) -> str:
     lines = [f"\n## {result['title']}\n", f"{result['machine']}; {versions}.\n"]
     if result.get("notes"):
         lines.append(f"{result['notes']}\n")
+    if not result["rows"]:
+        return "\n".join(lines) + "\n"
     lines += ["| what | ours | peer | theirs | ratio | spread | target |", "|---|---:|---|---:|---:|---:|---|"]
     for row in result["rows"]:
         spread = " – ".join(f"{bound:.2f}" for bound in row["spread"]) if row.get("spread") else "–"
@@ -58,15 +66,31 @@ def section(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sections(part: str) -> list[str]:
+    """What a benchmark wrote, each with its heading."""
+    found = sorted({*HERE.glob(f"results/{part}.json"), *HERE.glob(f"results/{part}-*.json")})
+    return [section(json.loads(path.read_text(encoding="utf-8"))) for path in found]
+
+
+def update(page: str, part: str, heading: str) -> str:
+    """The page with the sections whose headings begin so replaced by what a benchmark wrote."""
+    head, *known = re.split(r"^(?=## )", page, flags=re.MULTILINE)
+    first = next(at for at, one in enumerate(known) if one.startswith(f"## {heading}"))
+    kept = [one for one in known if not one.startswith(f"## {heading}")]
+    kept[first:first] = [f"{one.strip()}\n\n\n" for one in sections(part)]
+    return head + "".join(kept)
+
+
 def main() -> None:
+    if sys.argv[1:]:
+        (part,) = sys.argv[1:]
+        write_text(PAGE, update(PAGE.read_text(encoding="utf-8"), part, HEADINGS[part]))
+        return
     parts = sorted(script.stem.removeprefix("bench_") for script in HERE.glob("bench_*.py"))
     page = [HEAD]
     for part in parts:
-        path = HERE / "results" / f"{part}.json"
-        if path.exists():
-            page.append(section(json.loads(path.read_text(encoding="utf-8"))))
-        else:
-            page.append(f"\n## {part}\n\nNot measured in this run: `python benchmarks/bench_{part}.py`.\n")
+        made = sections(part)
+        page += made or [f"\n## {part}\n\nNot measured in this run: `python benchmarks/bench_{part}.py`.\n"]
     write_text(PAGE, "\n".join(page))
     print(f"Wrote {PAGE.relative_to(HERE.parent)}")
 
