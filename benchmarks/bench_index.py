@@ -15,6 +15,7 @@ import os
 import pathlib
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -44,7 +45,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="other libraries to measure"
     )
-    parser.add_argument("--folder", type=pathlib.Path, help="for the index (default: a temporary one)")
+    parser.add_argument("--folder", type=pathlib.Path, help="keep the index here, or go on with the one that is here")
     parser.add_argument("--reader", type=pathlib.Path, help="only what a process sees that opens this index")
     parser.add_argument("--server", type=pathlib.Path, help="only what a process takes that searches this large index")
     return parser.parse_args()
@@ -107,43 +108,61 @@ def filled(place: pathlib.Path, items: int, dim: int, part: int = PART, metadata
     return index, f"{items:,} x {dim} {text}; peak memory {peak:.1f} GB; on disk {index.bytes_on_disk() / 1e6:,.0f} MB"
 
 
-def lifecycle(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Measured:
+def lifecycle(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
+    """Phases, the quick ones first: a run that is stopped has told what it measured until then."""
+    from tf_detreg.index import Index
+
     place = folder / "i"
-    index, said = filled(place, items, dim)
-    notes = [said]
+    if place.exists():
+        index, notes = Index.load(place), [f"{items:,} x {dim}, which an earlier run had filled"]
+    else:
+        index, said = filled(place, items, dim)
+        notes = [said]
+    seen = asked(place, dim)
+    rows = [row("opening", seen["open"], target=0.5)]
+    notes.append(f"memory after opening {seen['megabytes']:.1f} MB beyond the imports (target 300)")
+    rows.append(row("first search after opening, exact", seen["first"], target=1.0))
+    rows.append(row("later searches, one query, exact", seen["later"]))
+    rows.append(row("filter that keeps 0.01 %, one query", seen["filtered"], target=0.02))
+    with Index.load(shutil.copytree(place, folder / "changed")) as changed:
+        new = next(vectors(1000, dim, seed=9))
+        ids = [f"item-{id}" for id in range(0, items, items // 1000)][:1000]
+        rows.append(row("1,000 upserts", timed(lambda: changed.upsert(new, ids))[0], target=1.0))
+        found = changed.search(new[:20], 1, engine="exact", progress=False).ids
+        share = sum(a == [b] for a, b in zip(found, ids[:20], strict=True))
+        notes.append(f"{share} of 20 upserted items are found at once")
+        gone = [f"item-{id}" for id in range(5, items, 10)]
+        seconds, processor = timed(lambda: changed.remove(gone))
+        rows.append(row("removing 10 % by their ids", seconds))
+        notes.append(f"removing took {processor:.1f} processor seconds")
+    yield rows, notes
+
     gallery = np.asarray(index.embeddings)
     compared = Comparison(gallery, 500)
     processor = timed(lambda: index.tune(K, progress=False, engine="scann"))[1]
     compared.keep("ours, scann", processor, lambda asked: index.search(asked, K, progress=False).positions)
+    seen = asked(place, dim)
+    rows.append(row("first search by the tree, which is read and compared with its checksums", seen["first"]))
+    rows.append(row("later searches, one query, by the tree", seen["later"]))
+    index.remove(gone)
+    kept = compared.queries[np.arange(len(compared.queries)) % 10 != 5]
+    ours, true = (index.search(kept, K, engine=name, progress=False) for name in ("auto", "exact"))
+    notes.append(
+        f"recall@{K} of {len(kept)} queries after removing 10 %: {shared(ours.ids, true.ids):.4f} by {ours.engine}, "
+        f"stated to be {ours.neighbor_recall:.4f}, measured again (target 0.99)"
+    )
+    yield rows, [*notes, *compared.notes]
     for peer in peers:
         compared.peer(peer)
-    rows = compared.rows()
+        yield [*rows, *compared.rows()], [*notes, *compared.notes]
+
+
+def asked(place: pathlib.Path, dim: int) -> dict[str, float]:
+    """What a process sees that opens the index."""
     command = [sys.executable, __file__, "--part", "lifecycle", "--reader", str(place), "--dim", str(dim)]
-    seen = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    rows.append(row("opening", seen["open"], target=0.5))
-    notes.append(f"memory after opening {seen['megabytes']:.1f} MB beyond the imports (target 300)")
-    rows.append(row("first search after opening, exact", seen["first_exact"], target=1.0))
-    rows.append(row("first search after opening, by the tree, which is read and compared with its checksums",
-                    seen["first"], target=1.0))  # fmt: skip
-    rows.append(row("later searches, one query, by the tree", seen["later"]))
-    rows.append(row("filter that keeps 0.01 %, one query", seen["filtered"], target=0.02))
-    new = next(vectors(1000, dim, seed=9))
-    ids = [f"item-{id}" for id in range(0, items, items // 1000)][:1000]
-    rows.append(row("1,000 upserts", timed(lambda: index.upsert(new, ids))[0], target=1.0))
-    found = index.search(new[:100], 1, progress=False).ids
-    share = sum(a == [b] for a, b in zip(found, ids[:100], strict=True))
-    notes.append(f"{share} of 100 upserted items are found at once")
-    seconds, processor = timed(lambda: index.remove([f"item-{id}" for id in range(5, items, 10)]))
-    rows.append(row("removing 10 % by their ids", seconds))
-    notes.append(f"removing took {processor:.1f} processor seconds")
-    queries = compared.queries[np.arange(len(compared.queries)) % 10 != 5]
-    ours, true = (index.search(queries, K, engine=name, progress=False) for name in ("auto", "exact"))
-    share = shared(ours.ids, true.ids)
-    notes.append(
-        f"after that, recall@{K} of {len(queries)} queries is {share:.4f} by {ours.engine}, and stated to be "
-        f"{ours.neighbor_recall:.4f}, measured again (target 0.99)"
-    )
-    return rows, [*notes, *compared.notes]
+    done = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seen: dict[str, float] = json.loads(done.splitlines()[-1])
+    return seen
 
 
 def reader(place: pathlib.Path, dim: int) -> None:
@@ -159,16 +178,17 @@ def reader(place: pathlib.Path, dim: int) -> None:
     megabytes = anonymous_megabytes() - before
     queries = next(vectors(100, dim, seed=11))
 
-    def search(row: np.ndarray, where: str | None = None, engine: str = "auto") -> float:
+    engine = "exact" if index._store.snapshot().tree is None else "auto"
+
+    def search(row: np.ndarray, where: str | None = None) -> float:
         return timed(lambda: index.search(row, K, where=where, engine=engine, progress=False))[0]
 
     label = f"label = {len(index) // 300}"
-    first_exact = search(queries[0], engine="exact")
+    first = search(queries[0])
+    later = statistics.median(search(row) for row in queries[1:12])
     search(queries[0], label)
     filtered = [search(row, label) for row in queries[:20]]
-    first = search(queries[0])
-    later = statistics.median(search(row) for row in queries[1:21])
-    seen = {"open": opened, "megabytes": megabytes, "first": first, "first_exact": first_exact, "later": later}
+    seen = {"open": opened, "megabytes": megabytes, "first": first, "later": later}
     print(json.dumps({**seen, "filtered": statistics.median(filtered)}))
 
 
@@ -212,6 +232,8 @@ class Comparison:
         self.keep(name, processor, lambda asked: search(asked, setting), f"{more}{setting}")
 
     def rows(self) -> list[dict[str, object]]:
+        if "faiss HNSW" not in self.measured:
+            return []
         hnsw = self.measured["faiss HNSW"][0]
         return [
             row(
@@ -228,7 +250,7 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        hnsw = self.measured["faiss HNSW"]
+        hnsw = self.measured.get("faiss HNSW", (np.nan, np.nan))
         head = f"exact search of {len(self.gallery):,} items: {self.exact:,.0f} queries/s. At equal recall:\n"
         lines = [
             head,
@@ -241,7 +263,7 @@ class Comparison:
         return ["\n".join(lines) + "\n"]
 
 
-def engines(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Measured:
+def engines(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
     from tf_detreg.index import Index
 
     gallery = np.concatenate(list(vectors(items, dim)))
@@ -266,10 +288,10 @@ def engines(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Mea
         )
     for peer in peers:
         compared.peer(peer)
-    return compared.rows(), compared.notes
+    yield compared.rows(), compared.notes
 
 
-def large(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Measured:
+def large(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
     """Ten million items, built by parts, compressed by product quantization, and what serving them takes."""
     place = folder / "large"
     with Peak() as filling:
@@ -296,7 +318,7 @@ def large(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Measu
     ratio = seen["exact"] / seen["tree"]
     rows.append(row(f"{seen['queries']} queries", seen["tree"], peer="exact", theirs=seen["exact"], ratio=1 / ratio))
     notes.append(f"throughput {ratio:.0f} times that of exact search, {seen['queries'] / seen['tree']:,.0f} queries/s")
-    return rows, notes
+    yield rows, notes
 
 
 def server(place: pathlib.Path, dim: int, count: int = 500) -> None:
@@ -345,7 +367,7 @@ class Peak:
         self._thread.join()
 
 
-def shards(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Measured:
+def shards(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
     """Four shards on this machine against one index of the same items, in turns."""
     from tf_detreg.index import Index, Shards
 
@@ -379,7 +401,7 @@ def shards(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Meas
                 found = search()
                 recall = shared(found.ids, compared.true)
                 notes.append(f"{said}, {found.engine}: recall@{K} {recall:.4f}, stated {found.neighbor_recall:.4f}")
-    return rows, notes
+    yield rows, notes
 
 
 def faiss_hnsw(gallery: np.ndarray) -> Peer:
@@ -459,20 +481,25 @@ def main() -> None:
         return
     measure, usual, title = PARTS[chosen.part]
     items = chosen.items or usual
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-        rows, notes = measure(items, chosen.dim, pathlib.Path(folder), chosen.peers)
-    load = os.getloadavg()[2]
+    with contextlib.ExitStack() as stack:
+        folder = chosen.folder or stack.enter_context(tempfile.TemporaryDirectory())
+        for rows, notes in measure(items, chosen.dim, pathlib.Path(folder), chosen.peers):
+            write(chosen.part, title.format(items=items, dim=chosen.dim), rows, notes)
+
+
+def write(part: str, title: str, rows: list[dict[str, object]], notes: list[str]) -> None:
     result = {
-        "title": title.format(items=items, dim=chosen.dim),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, mean load of the last quarter of an hour {load:.0f}",
+        "title": title,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, mean load of a quarter of an hour "
+        f"{os.getloadavg()[2]:.0f}",
         "versions": {name: version(name) for name in ("scann", "usearch", "faiss-cpu", "hnswlib", "numpy")},
         "notes": "\n".join(f"- {note}{'' if note.endswith(chr(10)) else '.'}" for note in notes),
         "rows": rows,
     }
-    out = HERE / "results" / f"index-{chosen.part}.json"
+    out = HERE / "results" / f"index-{part}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    print(f"Wrote {out}")
+    print(f"Wrote {out}", flush=True)
 
 
 if __name__ == "__main__":
