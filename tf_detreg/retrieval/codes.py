@@ -6,6 +6,8 @@ r"""Compressed vectors: a small copy of a gallery that lists candidates, which t
 | `"int8"` | 1 | the cosine of \(\mathrm{round}(127\, x_d / \max |x_d|)\) |
 | `"binary"` | 1/8 | how many signs of \((Qx)_d - \mathrm{mean}((Qx)_d)\) differ, \(Q\) a random rotation |
 
+`"product"`, 1/4 byte a dimension in the leaves of a tree, is ScaNN's: see `product`.
+
 With fewer dimensions the vectors are first projected to the principal axes of their second moments,
 \(X^\top X = V \Lambda V^\top,\ x \mapsto x V_{1..m}\): the projection that keeps inner products best. All items are
 looked at; how many candidates are scored again is tuned against exact search, and the share of true neighbors that are
