@@ -10,6 +10,7 @@ is counted in processor seconds, which a busy machine changes least; queries a s
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -45,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="other libraries to measure"
     )
+    parser.add_argument("--phases", type=int, help="stop after so many, the quick ones (default: all)")
     parser.add_argument("--folder", type=pathlib.Path, help="keep the index here, or go on with the one that is here")
     parser.add_argument("--reader", type=pathlib.Path, help="only what a process sees that opens this index")
     parser.add_argument("--server", type=pathlib.Path, help="only what a process takes that searches this large index")
@@ -487,7 +489,9 @@ def main() -> None:
     items = chosen.items or usual
     with contextlib.ExitStack() as stack:
         folder = chosen.folder or stack.enter_context(tempfile.TemporaryDirectory())
-        for rows, notes in measure(items, chosen.dim, pathlib.Path(folder), chosen.peers):
+        for rows, notes in itertools.islice(
+            measure(items, chosen.dim, pathlib.Path(folder), chosen.peers), chosen.phases
+        ):
             write(chosen.part, title.format(items=items, dim=chosen.dim), rows, notes)
 
 
