@@ -311,14 +311,16 @@ def test_a_damaged_tree_is_refused(large, tmp_path, harm):
         Index.load(place).search(large.embeddings[0], k=1)
 
 
-def test_a_tree_of_another_version_of_scann_is_built_again(large, tmp_path, monkeypatch):
+def test_a_tree_of_an_older_version_of_scann_is_built_again_and_one_of_a_newer_is_left(large, tmp_path, monkeypatch):
     large.tune()
     place = large.save(tmp_path / "i")
-    monkeypatch.setattr(saved_tree.importlib.metadata, "version", lambda name: "0.0.1")
-    loaded = Index.load(place)
-    assert loaded._tuner.present(loaded._store.snapshot()) is None
-    assert loaded.search(large.embeddings[:5], k=3).engine == "scann"
-    assert loaded._tuner.present(loaded._store.snapshot()) is not None
+    for here, engine in (("99.0.1", "scann"), ("0.0.1", "exact")):
+        monkeypatch.setattr(saved_tree.importlib.metadata, "version", lambda name, here=here: here)
+        loaded = Index.load(place)
+        assert loaded._tuner.present(loaded._store.snapshot()) is None
+        found = loaded.search(large.embeddings[:5], k=3)
+        assert found.engine == engine and (engine == "scann" or "ScaNN 99.0.1 wrote it" in found.notice)
+        assert loaded._store.snapshot().tree["scann"] == "99.0.1"
 
 
 def test_without_scann_a_saved_tree_is_passed_over_and_exact_search_says_so(large, tmp_path, monkeypatch):
