@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tf_detreg.analysis import inspect as module
-from tf_detreg.analysis.inspect import inspect, sections
+from tf_detreg.analysis.inspect import _pair, inspect, sections
 from tf_detreg.datasets import ImageSet
 
 
@@ -59,6 +59,13 @@ def test_sections_show_thumbnails_and_escape_names(planted):
     assert page.count("data:image/png") > 20
     assert "&lt;a&gt;" in page and "<a>" not in page
     assert "different labels" in page
+
+
+def test_a_confused_class_is_listed_with_the_number_of_its_images():
+    images = ImageSet([0, 0, 0, 1, 2, 2], ["ant", "bee", "cat"], images=np.zeros((6, 2, 2, 3), np.uint8))
+    names = np.asarray(images.class_names, object)
+    assert _pair(images, names, 0, 2, 2) == {"class": "ant", "taken for": "cat", "images": 3, "mistaken": 2}
+    assert _pair(images, names, 1, 0, 1) == {"class": "bee", "taken for": "ant", "images": 1, "mistaken": 1}
 
 
 def test_labels_must_fit():

@@ -47,3 +47,26 @@ def test_curves_stand_at_their_epochs():
     svg = report.curves([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "recall": 0.5}])
     assert svg.count("<svg") == 1 and 'aria-label="Training curves: loss, recall"' in svg
     assert report.curves([]) == "<p>No epoch has finished yet.</p>"
+
+
+def test_each_quantity_has_a_plot_with_its_values(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "svg_text", lambda figure: drawn.append(figure) or "<?xml?><svg></svg>")
+    history = [
+        {"epoch": 1, "loss": 3.0, "b": 1.0},
+        {"epoch": 2, "loss": 2.0, "c": 5.0},
+        {"epoch": 4, "loss": 1.0, "d": 0},
+    ]
+    assert (
+        report.curves(history) == '<figure role="img" aria-label="Training curves: loss, b, c, d"><svg></svg></figure>'
+    )
+    (figure,) = drawn
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "b", "c", "d"]
+    points = [[tuple(xy) for xy in axes.lines[0].get_xydata()] for axes in figure.axes]
+    assert points == [[(1, 3), (2, 2), (4, 1)], [(1, 1)], [(2, 5)], [(4, 0)]]
+    assert {axes.get_xlim() for axes in figure.axes} == {(0.5, 3.5)}
+    grids = [axes.get_subplotspec().get_geometry() for axes in figure.axes]
+    assert grids == [(2, 3, place, place) for place in range(4)]
+    assert tuple(figure.get_size_inches()) == pytest.approx((9.9, 4.2))
+    report.curves([{"epoch": 1, "loss": 3.0}])
+    assert tuple(drawn[1].get_size_inches()) == pytest.approx((3.3, 2.1))

@@ -333,3 +333,59 @@ def test_ties_deeper_than_scanns_list_are_answered_exactly_and_said(what):
         assert any("ends within a tie" in note for note in found.notes)
         assert any("Ties decide" in note for note in found.notes)
         np.testing.assert_array_equal(found.per_query["recall@8"], 0)
+
+
+@pytest.mark.parametrize(
+    ("queries", "counts", "seconds"),
+    [(100, [16, 16, 48], 100 * 0.01), (40, [16, 16, 40], 40 * 0.01), (16, [], 0.0), (7, [], 0.0)],
+)
+def test_exact_search_is_measured_on_one_and_on_three_blocks_of_queries(queries, counts, seconds, monkeypatch):
+    """Its cost is the slope: what each call takes whatever the number of queries does not count."""
+    clock, seen = [0.0], []
+
+    def exactly(rows):
+        seen.append(len(rows))
+        clock[0] += (5.0 if len(seen) > 1 else 90.0) + 0.01 * len(rows)
+
+    monkeypatch.setattr(engines, "_TOO_SMALL", 1)
+    monkeypatch.setattr(engines, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(exact, "workers", lambda: 2)
+    monkeypatch.setattr(exact, "block_size", lambda items, largest: 8)
+    task = types.SimpleNamespace(
+        queries=np.zeros((queries, 4)),
+        gallery=np.zeros((50, 4)),
+        rules=types.SimpleNamespace(largest_class=3),
+        exactly=exactly,
+    )
+    assert engines._exact_seconds(task) == pytest.approx(seconds)
+    assert seen == counts
+    monkeypatch.setattr(engines, "_TOO_SMALL", queries * 200 + 1)
+    assert engines._exact_seconds(task) == 0.0 and seen == counts
+
+
+@pytest.mark.parametrize(
+    ("k", "what", "itself", "depth"),
+    [
+        (2, "recall", True, 4),
+        (2, "recall", False, 5),
+        (2, "all", True, 8),
+        (2, "all", False, 9),
+        (9, "recall", True, 9),  # of the ten items one is the query
+        (9, "recall", False, 10),
+    ],
+)
+def test_a_tree_is_asked_for_what_the_metrics_need_and_no_more_than_there_is(k, what, itself, depth, monkeypatch):
+    asked = []
+
+    def calibrate(queries, gallery, depth, own, *options):
+        asked.append((depth, None if own is None else own.tolist()))
+        raise approximate.EngineFailed("enough")
+
+    monkeypatch.setattr(approximate, "calibrate", calibrate)
+    rules = types.SimpleNamespace(
+        relevant=lambda: np.array([1, 6, 2]), left_out=lambda: np.array([1, 3, 2]), searches_itself=itself
+    )
+    task = engines.Task(np.eye(10), np.eye(10), rules, (1, k), what, 0, False)
+    with pytest.raises(approximate.EngineFailed):
+        engines._approximately(task, 0.99, 1.0)
+    assert asked == [(depth, list(range(10)) if itself else None)]

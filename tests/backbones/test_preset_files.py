@@ -1,0 +1,54 @@
+"""The folder of a preset is whole, or refused before anything is loaded from it."""
+
+import pytest
+
+from tf_detreg.backbones.preset_files import Source
+
+CONFIG = {"registered_name": "keras_hub>ViTBackbone"}
+
+
+@pytest.mark.parametrize("weights", ["model.weights.h5", "model.weights.json"])
+def test_a_folder_of_keras_hub_needs_weights(weights, tmp_path):
+    preset = Source("hub:mine", str(tmp_path), str(tmp_path))
+    with pytest.raises(ValueError, match=r"hub:mine is incomplete: it has no model\.weights\.h5"):
+        preset.require_weights(CONFIG)
+    preset.require_weights({"model_type": "vit"})  # of Hugging Face, whose files have other names
+    (tmp_path / weights).mkdir()
+    with pytest.raises(ValueError, match="incomplete"):
+        preset.require_weights(CONFIG)
+    (tmp_path / weights).rmdir()
+    (tmp_path / weights).write_bytes(b"weights")
+    preset.require_weights(CONFIG)
+
+
+@pytest.mark.parametrize("location", ["kaggle://keras/vit/keras/base", "hf://google/vit"])
+def test_what_must_be_downloaded_is_not_looked_for_before(location):
+    Source(location, location, location).require_weights(CONFIG)
+
+
+def test_a_source_knows_its_site_and_its_files(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    (tmp_path / "list.json").write_text("[1]")
+    folder = Source("hub:mine", str(tmp_path), str(tmp_path))
+    assert not folder.remote and folder.file("a.json") == tmp_path / "a.json" and folder.file("b.json") is None
+    assert folder.json("a.json") == {"a": 1} and folder.json("b.json") is None
+    with pytest.raises(ValueError, match=r"list\.json of hub:mine holds no table"):
+        folder.json("list.json")
+    for location, site in (("kaggle://a/b/c/d", "Kaggle"), ("hf://a/b", "Hugging Face")):
+        source = Source("x", location, location)
+        assert source.remote and source.site == site
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (None, ""),
+        ("{}", ""),
+        ('{"keras_version": "3.1"}', " (saved by Keras 3.1)"),
+        ('{"keras_version": "3.1", "keras_hub_version": "0.2"}', " (saved by keras-hub 0.2 and Keras 3.1)"),
+    ],
+)
+def test_the_versions_that_saved_it_are_named(metadata, said, tmp_path):
+    if metadata is not None:
+        (tmp_path / "metadata.json").write_text(metadata)
+    assert Source("x", str(tmp_path), str(tmp_path)).saved_by() == said

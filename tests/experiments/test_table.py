@@ -1,0 +1,33 @@
+"""The tidy table of a study."""
+
+import json
+
+from tf_detreg.experiments import table
+
+
+def row(config, **changes):
+    given = {"study": "s", "stage": "test", "family": "f", "recipe_hash": "h", "split": 0, "seed": 0}
+    given |= {"config": config, "metrics": {"recall@1": 71.234567}, "versions": {"keras": "3"}}
+    return {**given, "machine": "m", "finished": "now", **changes}
+
+
+def test_a_recipe_is_written_alike_in_whatever_order_it_was_given(tmp_path):
+    one = {"epochs": 3, "head": {"name": "Linear", "dim": 8}, "loss": {"name": "ProxyAnchor", "alpha": 16.0}}
+    other = {name: dict(reversed(part.items())) if isinstance(part, dict) else part for name, part in one.items()}
+    first, second = table.tidy([row(one), row(dict(reversed(other.items())))])
+    assert first == second
+    assert list(json.loads(first["recipe"])) == sorted(json.loads(first["recipe"]))
+    assert first["metric.recall@1"] == 71.23457
+
+
+def test_rows_are_sorted_by_what_they_are_of():
+    keys = [
+        ("a", "f", "h", 0, 1),
+        ("a", "f", "h", 1, 0),
+        ("a", "f", "i", 0, 0),
+        ("a", "g", "a", 0, 0),
+        ("b", "a", "a", 0, 0),
+    ]
+    names = ("stage", "family", "recipe_hash", "split", "seed")
+    rows = table.tidy([row({"epochs": 1}, **dict(zip(names, key, strict=True))) for key in reversed(keys)])
+    assert [tuple(line[name] for name in names) for line in rows] == keys

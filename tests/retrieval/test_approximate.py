@@ -1,0 +1,61 @@
+"""How far a tree is searched: the choice by itself, without ScaNN."""
+
+import types
+
+import numpy as np
+import pytest
+
+from tf_detreg.retrieval.approximate import Tree
+from tf_detreg.retrieval.engines import _error
+
+
+@pytest.mark.parametrize(
+    ("leaves", "size", "needed", "chosen"),
+    [
+        (1000, 5000, (100, 50), (104, 58)),  # 64 < 96 < 100 <= 104 <= 112 <= 128
+        (1000, 5000, (4, 10), (4, 10)),
+        (1000, 5000, (5, 400), (5, 400)),
+        (50, 5000, (50, 50), (50, 58)),
+        (3, 5000, (1, 1), (1, 10)),
+        (1000, 5000, (100, 1500), (104, 1529)),  # nothing below 4 · 400 candidates reaches the target
+        (1000, 300, (100, 300), (104, 300)),
+        (1000, 300, (1000, 301), (1000, 300)),  # not even all of them
+    ],
+)
+def test_few_leaves_and_candidates_are_chosen_that_reach_the_target(leaves, size, needed, chosen):
+    tree = types.SimpleNamespace(leaves=leaves, size=size, asked=[])
+
+    def found(queries, k, own, kth):
+        assert (queries, k, own, kth) == ("queries", 10, "own", "kth")
+        assert 0 < tree.visited <= leaves and 0 < tree.rescored <= size
+        tree.asked.append((tree.visited, tree.rescored))
+        assert len(tree.asked) < 100
+        enough = tree.visited >= needed[0] and tree.rescored >= needed[1]
+        return np.array([1.0, 0.5] if enough else [1.0, 0.4])
+
+    tree.found = found
+    Tree.tune(tree, "queries", 10, "own", "kth", 0.75)
+    assert (tree.visited, tree.rescored) == chosen
+
+
+def test_a_tree_is_widened_by_an_eighth_until_it_is_searched_whole():
+    tree = types.SimpleNamespace(leaves=20, size=30, visited=9, rescored=24)
+    seen = []
+    while Tree.widen(tree):
+        seen.append((tree.visited, tree.rescored))
+    assert seen == [(11, 27), (13, 30), (15, 30), (17, 30), (20, 30)]
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([1.0, np.nan], (1, -1, 1)),
+        ([-1.0], (-1, -1, 1)),
+        ([0.0] * 300 + [0.1] * 300, (0.05, 0.045, 0.055)),  # ±3/600
+        ([0.0] * 5000 + [0.1] * 5000, (0.05, 0.05 - 0.00098, 0.05 + 0.00098)),  # ±1.96 · 0.05/100
+        ([np.nan], (np.nan,) * 3),
+        ([], (np.nan,) * 3),
+    ],
+)
+def test_the_interval_of_an_error_lies_within_what_is_possible(differences, expected):
+    np.testing.assert_allclose(_error(np.array(differences)), expected, atol=1e-12)
