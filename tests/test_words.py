@@ -29,7 +29,9 @@ ENDINGS = {".py", ".md", ".toml", ".html", ".js", ".css"}
 def texts():
     """Every file whose words are held to the glossary: the package, the pages, examples and studies."""
     for folder in ("tf_detreg", "docs", "examples", "studies", "tools", "benchmarks"):
-        yield from (path for path in (ROOT / folder).rglob("*") if path.suffix in ENDINGS and path != LIST)
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in ENDINGS and path != LIST and "node_modules" not in path.parts:
+                yield path
     yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"))
 
 
