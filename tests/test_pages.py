@@ -124,7 +124,13 @@ def test_a_wrong_option_or_command_would_be_seen():
 
 def known_options():
     """Options of our commands and scripts, and those of other programs that the pages mention."""
-    known = {"--no-deps", "--only-binary", "--saved-model", "--signature_def", "--opset"}  # of pip, saved_model_cli, tf2onnx
+    known = {
+        "--no-deps",
+        "--only-binary",
+        "--saved-model",
+        "--signature_def",
+        "--opset",
+    }  # of pip, saved_model_cli, tf2onnx
     group = click_command()
     below = [each for command in group.commands.values() for each in getattr(command, "commands", {}).values()]
     for command in [group, *group.commands.values(), *below]:
