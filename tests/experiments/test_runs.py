@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -395,6 +396,22 @@ def test_tables_of_version_0_1_belong_to_their_studies(path):
     known = {study.signature(r): family for point in points for family, rs in point.families.items() for r in rs}
     assert {study.signature(row["recipe"]) for row in rows} == set(known)
     assert all(known[study.signature(row["recipe"])] == row["family"] or found.kind == "ablation" for row in rows)
+
+
+def decimals(text):
+    """Return the numbers with decimal places, without their signs."""
+    return set(re.findall(r"\d+\.\d+", text))
+
+
+def test_every_number_that_is_quoted_stands_in_a_table_or_is_printed():
+    said = subprocess.run(
+        [sys.executable, ROOT / "studies" / "conclusions.py"], capture_output=True, text=True, check=True
+    ).stdout
+    conclusions, tables = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("\n---\n", 1)
+    known = decimals(tables) | decimals(said)
+    known |= {f"{float(number):.1f}" for number in known}
+    assert len(decimals(conclusions)) > 100
+    assert not decimals(conclusions) - known
 
 
 def test_the_page_of_results_and_its_conclusions_follow_from_the_tables(tmp_path):
