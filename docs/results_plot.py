@@ -99,7 +99,7 @@ def draw(results: pathlib.Path = RESULTS, picture: pathlib.Path = PICTURE) -> No
         axes.tick_params(left=False)
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
-    panels[-1].set_xlabel("queries whose nearest image is of their class, in % (bar: mean; dots: class splits)")
+    panels[-1].set_xlabel("R@1 in % (bar: mean; dots: class splits and seeds)")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, metadata={"Date": None})
 

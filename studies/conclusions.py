@@ -15,6 +15,39 @@ from scipy import stats
 RESULTS = pathlib.Path(__file__).parent / "results"
 FROZEN = ("emoji-heads", "glyphs-heads")
 TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end", "glyphs-clipped")
+# What, the study, and the trials before and after: a family, and settings of its recipe by dotted names.
+GAINS = (
+    (
+        "tuning the backbone, three quarters of the classes",
+        "emoji-finetune",
+        ("linear, backbone frozen", {}),
+        ("linear", {"rates.backbone_rate": 3e-4}),
+    ),
+    (
+        "tuning the backbone, two fifths of the classes",
+        "emoji-fine-tuning",
+        ("frozen, linear", {}),
+        ("all at once", {}),
+    ),
+    (
+        "freezing its batch normalisation",
+        "emoji-finetune",
+        ("linear, batch normalisation learns", {}),
+        ("linear", {"rates.backbone_rate": 3e-4}),
+    ),
+    (
+        "the backbone's rate",
+        "emoji-finetune",
+        ("linear", {"rates.backbone_rate": 1e-4}),
+        ("linear", {"rates.backbone_rate": 3e-4}),
+    ),
+    (
+        "temperature of normalised softmax",
+        "emoji-sensitivity",
+        ("normalised softmax", {"loss.temperature": 0.025}),
+        ("normalised softmax", {"loss.temperature": 0.1}),
+    ),
+)
 
 
 def rows(study: str, stage: str) -> list[dict]:
@@ -68,7 +101,32 @@ def compare(study: str) -> None:
         print("  " + pair(table, first, second))
 
 
+def mean(study: str, family: str, settings: dict) -> float:
+    """Mean R@1 on validation classes of the trials of a family that have these settings."""
+
+    def value(recipe: dict, name: str) -> object:
+        for part in name.split("."):
+            recipe = recipe[part]
+        return recipe
+
+    found = []
+    for row in rows(study, "validation"):
+        recipe = json.loads(row["recipe"])
+        if row["family"] == family and all(value(recipe, name) == wanted for name, wanted in settings.items()):
+            found.append(float(row["metric.recall@1"]))
+    return float(np.mean(found))
+
+
+def gains() -> None:
+    """Print what each step of the practitioner's list gave."""
+    print("R@1 on validation classes, before and after")
+    for what, study, before, after in GAINS:
+        first, last = mean(study, *before), mean(study, *after)
+        print(f"  {what} ({study}): {first:.2f} -> {last:.2f}, {last - first:+.2f}")
+
+
 def main() -> None:
+    gains()
     for study in FROZEN:
         conclude(study)
     for study in TESTED:
