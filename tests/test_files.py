@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 
 import pytest
 
@@ -54,3 +55,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(OSError, match="Choose another place") as caught:
         files.write_text(blocker / "sub" / "x.txt", "text")
     assert str(blocker) in str(caught.value)
+
+
+def test_many_files_are_synced_at_once_where_the_system_can(tmp_path, monkeypatch):
+    for number in range(4):
+        (tmp_path / str(number)).touch()
+    monkeypatch.setattr(files, "_SYNC_ALL", 4)
+    done = []
+    monkeypatch.setattr(os, "sync", lambda: done.append("all"), raising=False)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append("one"))
+    files.sync(tmp_path)  # the folder and four files
+    assert done == ["all"]
+    (tmp_path / "0").unlink()
+    files.sync(tmp_path)
+    assert done == ["all", *["one"] * 4]
+    monkeypatch.delattr(os, "sync")
+    (tmp_path / "0").touch()
+    files.sync(tmp_path)
+    assert done == ["all", *["one"] * 9]

@@ -70,3 +70,24 @@ def test_a_saved_embedder_loads_in_a_process_that_only_imports_us(tmp_path):
         "print(abs(np.asarray(model(file['images'])) - file['embeddings']).max() < 1e-6)"
     )
     assert done.stdout.strip().endswith("True"), done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("argv", "orig_argv", "is_command"),
+    [
+        (["/bin/tf-detreg", "train"], ["python", "/bin/tf-detreg", "train"], True),
+        (["tf-detreg-script.py"], ["python", "x"], True),
+        (["train.py", "tf-detreg"], ["python", "train.py", "tf-detreg"], False),
+        (["/x/__main__.py"], ["python", "-m", "tf_detreg", "train"], True),
+        (["/x/__main__.py"], ["python", "-m", "tf_detreg.cli"], False),
+        ([], ["python"], False),
+    ],
+)
+def test_the_command_is_known_by_its_name(argv, orig_argv, is_command, monkeypatch):
+    import tf_detreg
+
+    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setattr("sys.orig_argv", orig_argv)
+    assert tf_detreg._is_command() == is_command
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: "another")
+    assert not tf_detreg._is_command()

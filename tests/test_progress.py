@@ -1,5 +1,6 @@
 """Progress: a bar in a terminal, lines in a log, and never a reason to stop."""
 
+import contextlib
 import doctest
 import io
 import sys
@@ -84,3 +85,21 @@ def test_errors_of_the_work_come_out(monkeypatch):
 def test_examples():
     result = doctest.testmod(progress)
     assert result.attempted and not result.failed
+
+
+def test_a_bar_counts_from_nothing(monkeypatch):
+    seen = []
+
+    class Bar(contextlib.nullcontext):
+        def add_task(self, title, total):
+            return title, total
+
+        def update(self, task, completed):
+            seen.append((task, completed))
+
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
+    monkeypatch.setattr(progress, "_bar", Bar)
+    with progress.ticker("Embedding", 10) as tick:
+        for steps in (1, 3, 99):
+            tick(steps)
+    assert seen == [(("Embedding", 10), completed) for completed in (1, 4, 10)]

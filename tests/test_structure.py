@@ -170,3 +170,16 @@ def test_nobody_else_looks_for_a_cache():
         if re.search(r"environ.*(TF_DETREG_CACHE|XDG_CACHE_HOME)", path.read_text(encoding="utf-8"))
     ]
     assert found == ["datasets/cache.py"]
+
+
+def test_nothing_is_unpickled():
+    """A pickle runs what whoever wrote it likes."""
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Import) and {"pickle", "marshal", "shelve"} & {each.name for each in node.names}:
+                wrong.append(where)
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+                wrong.append(where)
+    assert not wrong

@@ -92,3 +92,53 @@ def test_errors_name_what_is_wrong():
         backbones.build("small_cnn", weights="imagenet")
     with pytest.raises(ValueError, match="`backbone`"):
         backbones.build(3)
+
+
+def test_batch_norm_trains_unless_it_is_frozen():
+    def norms(**options):
+        net = backbones.build("small_cnn", image_size=16, **options)
+        return {weight.path.rpartition("/")[2] for weight in net.trainable_weights} & {"gamma", "beta"}
+
+    assert norms() == {"gamma", "beta"} and norms(freeze_batch_norm=True) == set()
+    from tf_detreg.backbones.fine_tuning import restrict
+
+    kept = restrict(backbones.small_cnn(16, width=4))
+    assert {"gamma", "beta"} <= {weight.path.rpartition("/")[2] for weight in kept.trainable_weights}
+
+
+def test_pooled_tokens_have_the_shape_that_is_promised():
+    from tf_detreg.backbones.pooling import TokenPool
+
+    for mode, width in (("class", 3), ("patches", 3), ("class+patches", 6)):
+        layer = TokenPool(mode)
+        assert layer.compute_output_shape((7, 5, 3)) == layer(np.ones((7, 5, 3), "float32")).shape == (7, width)
+        assert layer.compute_output_shape((None, 5, None)) == (None, None)
+
+
+def test_a_folder_of_keras_hub_needs_its_weights(tmp_path):
+    from tf_detreg.backbones.preset_files import _WEIGHTS, Source
+
+    folder = Source("hub:x", str(tmp_path), str(tmp_path))
+    folder.require_weights({"model_type": "vit"})  # of another library: keras-hub looks itself
+    with pytest.raises(ValueError, match="hub:x is incomplete: it has no "):
+        folder.require_weights({"registered_name": "keras_hub>ViTBackbone"})
+    (tmp_path / _WEIGHTS[0]).touch()
+    folder.require_weights({"registered_name": "keras_hub>ViTBackbone"})
+
+
+@pytest.mark.parametrize(
+    ("pooling", "prefix", "text"),
+    [
+        ("patches", None, "which tokens are patches is not known"),
+        ("class+patches", None, "which tokens are patches is not known"),
+        ("class", 0, "there is no class token"),
+        ("class+patches", 0, "there is no class token"),
+    ],
+)
+def test_tokens_that_are_not_there_or_not_known_cannot_be_pooled(pooling, prefix, text):
+    from tf_detreg.backbones.pooling import pool
+
+    with pytest.raises(ValueError, match=text):
+        pool(np.ones((2, 5, 3), "float32"), pooling, prefix)
+    np.testing.assert_array_equal(pool(2 * np.ones((2, 5, 3), "float32"), "class", None), 2 * np.ones((2, 3)))
+    np.testing.assert_array_equal(pool(2 * np.ones((2, 5, 3), "float32"), "patches", 0), 2 * np.ones((2, 3)))

@@ -220,3 +220,14 @@ def test_drop_path_of_lite0():
     much.set_weights(without.get_weights())
     np.testing.assert_allclose(much(x), without(x), atol=1e-5)
     assert np.abs(much(x, training=True) - without(x)).max() > 1e-3
+
+
+def test_an_adapter_holds_the_factors_also_while_they_are_frozen():
+    from tf_detreg.backbones import lora
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, name="dense")])
+    backbones.enable_lora(model, 2)
+    kept = set(lora._adapter(model))
+    assert len(kept) == 2 and all("lora" in name for name in kept)
+    model.trainable = False
+    assert set(lora._adapter(model)) == kept

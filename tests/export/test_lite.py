@@ -151,3 +151,40 @@ def test_models_that_do_not_fit_are_not_joined(files):
     model = files[None].read_bytes()
     with pytest.raises(ValueError, match="`second` must take what `first` gives"):
         join(model, model)
+
+
+def test_one_calibration_image_is_enough_and_none_is_not(images):
+    from tf_detreg.export import lite
+
+    lite._check("int8", images[:1], (32, 32))
+    for wrong in (None, images[:0]):
+        with pytest.raises(ValueError, match="`calibration` must be some hundred typical images"):
+            lite._check("int8", wrong, (32, 32))
+    with pytest.raises(ValueError, match=r"`calibration` must be images \(N, 16, 32, 3\)"):
+        lite._check("int8", images, (16, 32))
+    for name in ("dynamic", None):
+        lite._check(name, None, (32, 32))
+    with pytest.raises(ValueError, match="`quantize` must be"):
+        lite._check("int4", None, (32, 32))
+
+
+def test_only_one_output_goes_into_one_input():
+    import types
+
+    from tf_detreg.export import joining
+
+    def model(outputs=1, inputs=1, shape=(1, 4), kind=0, subgraphs=1):
+        tensors = [types.SimpleNamespace(shape=list(shape), type=kind)]
+        graph = types.SimpleNamespace(outputs=[0] * outputs, inputs=[0] * inputs, tensors=tensors)
+        return types.SimpleNamespace(subgraphs=[graph] * subgraphs)
+
+    joining._check(model(inputs=2), model(outputs=2))
+    for head, tail in ((model(outputs=2), model()), (model(), model(inputs=2))):
+        with pytest.raises(ValueError, match="one output and `second` one input"):
+            joining._check(head, tail)
+    for head, tail in ((model(subgraphs=2), model()), (model(), model(subgraphs=2))):
+        with pytest.raises(ValueError, match="of one subgraph"):
+            joining._check(head, tail)
+    for other in (model(shape=(1, 5)), model(kind=3)):
+        with pytest.raises(ValueError, match="`second` must take what `first` gives"):
+            joining._check(model(), other)

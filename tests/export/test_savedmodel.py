@@ -205,3 +205,18 @@ def test_an_unwritable_place_is_named(embedder, tmp_path):
 def test_what_is_no_embedder_is_refused(model, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         export.saved_model(model, tmp_path)
+
+
+def test_a_model_never_meets_an_empty_batch():
+    """Some convolution kernels refuse one: it is given a black image, whose row is dropped."""
+    from tf_detreg.export.savedmodel import embed_any
+
+    seen = []
+
+    def embedder(images, training):
+        seen.append(images.shape[0])
+        return tf.reduce_sum(images, axis=(1, 2))
+
+    for count, rows in ((0, 1), (1, 1), (3, 3)):
+        assert embed_any(embedder, tf.ones((count, 2, 2, 3))).shape == (count, 3)
+        assert seen.pop() == rows

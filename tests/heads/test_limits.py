@@ -27,3 +27,18 @@ def test_half_precision_loses_the_inverse():
         half_precision_error(heads.RealNVP(128, hidden=64), dtype) for dtype in (tf.float32, tf.float16, tf.bfloat16)
     )
     assert full < 1e-4 < 3e-4 < half < brain
+
+
+def test_the_table_has_a_row_for_each_head_and_each_type(monkeypatch):
+    from tf_detreg.heads import limits
+
+    monkeypatch.setattr(limits, "inverse_error", lambda head, growth: 1e-5 * (1 + growth))
+    monkeypatch.setattr(limits, "half_precision_error", lambda head, dtype: 1e-3)
+    text = limits.table()
+    for row in (
+        "| NICE, depth 12 | 1e-05 | 1e-05 | 2e-05 | 2e-05 | 3e-05 |",
+        "| RealNVP, depth 24, bound 0.5 |",
+        "| float16 | 1e-03 |",
+    ):
+        assert row in text
+    assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 6 + 4 + 3
