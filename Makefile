@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint format bench docs site notebooks clean help
+.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint english format bench docs site publish notebooks screenshots clean help
 
 help:
 	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
@@ -14,9 +14,12 @@ help:
 	@echo "make matrix     the default tests on several sets of versions -> docs/compatibility.md"
 	@echo "make release-check  build what is published, compare it with the repository, install and use it"
 	@echo "make lint       ruff: format and lint; mypy: types, strictly;  make format: mend what can be mended"
+	@echo "make english    the pages' English: proselint, the project's words, long sentences"
 	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
 	@echo "make docs       write the pages that are generated from docstrings"
 	@echo "make site       build the documentation's site, strictly -> build/site/index.html"
+	@echo "make publish    put the site of VERSION=0.2 on the branch gh-pages, beside other versions; nothing is pushed"
+	@echo "make screenshots  run the demo's report, search page and commands, and take their pictures -> docs/pictures"
 	@echo "make notebooks  turn the tutorials into notebooks -> build/notebooks"
 
 # One stamp a set of extras: an environment is made once, and again when its requirements change.
@@ -104,6 +107,20 @@ $(SITE)/.ready: pyproject.toml constraints-docs.txt
 
 site: $(SITE)/.ready
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(SITE)/bin/python -m mkdocs build --quiet
+
+# Each version of the site is a directory of the branch gh-pages; ALIAS names the one that visitors get.
+VERSION ?= dev
+ALIAS ?=
+publish: $(SITE)/.ready
+	PATH="$(abspath $(SITE))/bin:$$PATH" NO_MKDOCS_2_WARNING=1 PYTHONPATH=. mike deploy --update-aliases --alias-type redirect $(VERSION) $(ALIAS)
+	test -z "$(ALIAS)" || PATH="$(abspath $(SITE))/bin:$$PATH" mike set-default $(ALIAS)
+
+english: $(SITE)/.ready
+	$(SITE)/bin/python -m tools.english
+
+screenshots: $(VENV)/.dev
+	test -d saved_models/demo || $(BIN)/tf-detreg demo
+	$(BIN)/python docs/screenshots.py
 
 notebooks: $(SITE)/.ready
 	mkdir -p build/notebooks

@@ -20,7 +20,7 @@ HEAD = """# Benchmarks
 Composed from what each benchmark script wrote when it last ran (`make bench` runs them all); notes say where the
 machine was not quiet, or which part of a script was run. Retrieval counts processor seconds of one core, because the
 other one was in use when it last ran. Each row compares two ways to do the same work in one
-process, in turns (A B A B …), so that a machine whose speed drifts slows both. *Ratio* is the median of ours over the
+process, in turns (A, B, A, B), so that a machine whose speed drifts slows both. *Ratio* is the median of ours over the
 median of theirs (below 1: ours is faster), *spread* the smallest and largest ratio of a pair of turns. *Target* is
 what we set ourselves; a missed one is marked and stays in the table.
 """

@@ -20,7 +20,7 @@ class ArcFace(ProxyLoss):
     The cosine is held 1e-7 away from ±1, where the angle has an infinite slope.
 
     Paper settings: σ = 64, m = 0.5 radians.
-    Other code: the authors' PyTorch code has no second branch and computes angles outside of the gradient, so that the
+    Other code: The authors' PyTorch code has no second branch. It computes angles outside of the gradient, so the
     slope is that of the plain softmax at the shifted logits. pytorch-metric-learning states the margin in degrees (28.6
     = 0.499 radians); equal otherwise. Its half precision is known to return NaN; here half-precision embeddings are
     computed in float32.
@@ -35,7 +35,7 @@ class ArcFace(ProxyLoss):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

@@ -75,7 +75,7 @@ class ProxyLoss(LossLayer):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`, each in `0 .. C - 1`.
-        embeddings: `(B, dim)`, any float type; normalised inside.
+        embeddings: `(B, dim)`, any float type; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range (in a graph a wrong range raises

@@ -28,7 +28,7 @@ class CosFace(ProxyLoss):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

@@ -28,10 +28,10 @@ class CrossBatchMemory(LossLayer):
     over positives and negatives, both divided by B; `batch_weight=1.0`: the loss within the batch is added;
     `start=1000` (2,000 in their defaults); a memory of 55,000 for the 59,551 training images of SOP (8,192 in their
     defaults); batches of 16 classes × 4 images.
-    Other code: the authors add the similarity of each negative above the margin without subtracting the margin, a
-    constant without a gradient, and drop positives with `s >= 1 - 1e-5`, each sample's pair with itself among them.
-    pytorch-metric-learning does not add the loss within the batch, and its `ContrastiveLoss` averages positives and
-    negatives each by itself, as `Contrastive` does here by default: a gradient of another direction.
+    Other code: The authors add the similarity of each negative above the margin without subtracting the margin; the
+    difference is a constant without a gradient. They drop positives with `s >= 1 - 1e-5`, such as each sample's pair
+    with itself. pytorch-metric-learning does not add the loss within the batch. Its `ContrastiveLoss` averages
+    positives and negatives each by itself, as `Contrastive` does here by default: a gradient of another direction.
 
     Args:
         loss: a pair loss, or `Margin`.

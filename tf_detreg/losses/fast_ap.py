@@ -22,7 +22,7 @@ class FastAP(PairLoss):
     `H⁺_l` its cumulative sum and `H_l` that of all samples. The mean goes over anchors with a positive.
 
     Paper settings: L = 10 bins, unit vectors.
-    Other code: the value equals the authors' and pytorch-metric-learning's, the gradient that of the latter. The
+    Other code: The value equals the authors' and pytorch-metric-learning's, the gradient that of the latter. The
     authors write the backward pass by hand: their gradient is B/2 times this one, so that a rate of theirs is to be
     multiplied by B/2 here (with SGD; adaptive methods do not see the factor).
 

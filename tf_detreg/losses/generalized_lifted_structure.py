@@ -1,4 +1,4 @@
-"""Generalised lifted structured loss: soft hardest positive and soft hardest negative of each anchor."""
+"""Generalized lifted structured loss: soft hardest positive and soft hardest negative of each anchor."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tf_detreg.losses.pairs import Pairs
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class GeneralizedLiftedStructure(PairLoss):
-    r"""Generalised lifted structured loss.
+    r"""Generalized lifted structured loss.
 
     `L_i = [ log Σ_{p∈P(i)} e^{d_ip} + log Σ_{n∈N(i)} e^{m - d_in} ]₊`
 

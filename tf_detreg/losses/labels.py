@@ -164,7 +164,7 @@ def _in_range(labels: tf.Tensor, num_classes: int | None) -> tf.Tensor:
     known = (wide >= 0) & (wide <= largest)
     if num_classes is None:
         text = (
-            "`labels` must not be negative, nor above 2147483647. Drop unlabelled samples, or number the classes anew. "
+            "`labels` must not be negative, nor above 2147483647. Drop unlabeled samples, or number the classes anew. "
             "Smallest and largest label received:"
         )
     else:

@@ -25,10 +25,10 @@ class MultiSimilarity(PairLoss):
     Paper settings: α = 2, β = 50, λ = 1 with `miner=miners.MultiSimilarity(0.1)`; the authors' code has β = 40 and
     λ = 0.5, and λ = 0.5 is what others took over, as this class does. With direction: λ = 0.6, γ = 0.28
     (the run of a reproduction, whose class has 0.7 and 0.3 by default; the paper gives none).
-    Other code: the authors skip an anchor whose positives *or*
+    Other code: The authors skip an anchor whose positives *or*
     negatives are empty after mining, and fail on a class with one sample; here, as in pytorch-metric-learning, the
     side that is left counts, as the equation says. One re-implementation averages over the batch before the
-    logarithm; a second takes the dot product of unnormalised differences for r. Neither is the paper's.
+    logarithm; a second takes the dot product of unnormalized differences for r. Neither is the paper's.
 
     Args:
         alpha: α. Default `2.0`.

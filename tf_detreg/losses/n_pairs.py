@@ -18,12 +18,12 @@ class NPairs(PairLoss):
 
     `L = mean_i -log( e^{f_i·f_i⁺} / (e^{f_i·f_i⁺} + Σ_{j≠i} e^{f_i·f_j⁺}) ) + λ mean ||f||²`
 
-    on embeddings that are *not* normalised: their length is the temperature. Of each class in the batch the first
+    on embeddings that are *not* normalized: their length is the temperature. Of each class in the batch the first
     sample is the anchor and its first positive is `f⁺`; classes with one sample are left out.
 
-    Paper settings: one pair of each class in a batch, no normalisation, a small λ.
+    Paper settings: one pair of each class in a batch, no normalization, a small λ.
     Other code: TensorFlow Addons' `NpairsLoss` takes anchors · positives as a matrix and gives the same value;
-    pytorch-metric-learning the same with an unnormalised dot product. Roth et al. use λ = 0.005.
+    pytorch-metric-learning the same with an unnormalized dot product. Roth et al. use λ = 0.005.
 
     Args:
         penalty: λ, against growing embeddings. Default `0.0`.

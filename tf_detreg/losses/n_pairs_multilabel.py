@@ -19,7 +19,7 @@ class NPairsMultilabel(PairLoss):
 
     `L = mean_i - Σ_{j≠i} t_ij log( e^{f_i·f_j} / Σ_{k≠i} e^{f_i·f_k} )`,  `t_ij = |Y_i ∩ Y_j| / Σ_{k≠i} |Y_i ∩ Y_k|`
 
-    Anchors that share no label with any other sample are left out. Embeddings are not normalised, as for `NPairs`.
+    Anchors that share no label with any other sample are left out. Embeddings are not normalized, as for `NPairs`.
 
     Other code: TensorFlow Addons' `NpairsMultilabelLoss` takes the matrix anchors · positives of two sets; this is
     `NPairsMultilabel().against(labels, anchors, labels, positives)`.

@@ -1,4 +1,4 @@
-"""Normalised softmax: classification by cosine similarity."""
+"""Normalized softmax: classification by cosine similarity."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tf_detreg.losses.base import ProxyLoss, cross_entropy
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class NormalizedSoftmax(ProxyLoss):
-    r"""Normalised softmax loss.
+    r"""Normalized softmax loss.
 
     `L = mean_i -log( e^{z_i·q_y/T} / Σ_c e^{z_i·q_c/T} )`
 
@@ -27,7 +27,7 @@ class NormalizedSoftmax(ProxyLoss):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

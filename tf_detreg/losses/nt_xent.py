@@ -1,4 +1,4 @@
-"""Normalised temperature-scaled cross-entropy of positive pairs."""
+"""Normalized temperature-scaled cross-entropy of positive pairs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What every pair loss shares: checked labels, precision, normalisation, mining, and Keras' reductions."""
+"""What every pair loss shares: checked labels, precision, normalization, mining, and Keras' reductions."""
 
 from typing import Any, Self
 

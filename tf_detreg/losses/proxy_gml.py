@@ -19,11 +19,11 @@ class ProxyGML(ProxyLoss):
     `L = mean_i -log( e^{ℓ_iy} / Σ_{c reached} e^{ℓ_ic} ) + λ·CE_j( q_j·Σ_{j' of c} q_j', class(j) )`
 
     with `k = max(⌈r·C·N⌉, N + 1)`: at least one foreign proxy, or a small C would leave nothing to learn. Ties at the
-    k-th place are all kept. The second term needs a `(C·N, C)` matrix; with very many classes set λ = 0.
+    k-th place are all kept. The second term needs a `(C·N, C)` matrix; with many classes, set λ = 0.
 
     Paper settings: CUB and Cars N = 12, r = 0.05, λ = 0.3, proxy rate 0.03; SOP N = 1, r = 0.05, λ = 0, proxy rate 0.3;
     Adam 1e-4 with ε = 0.01, batches of 32.
-    Other code: the authors add 1000 to the own similarities before sorting, which costs the others 4 digits in float32
+    Other code: The authors add 1000 to the own similarities before sorting, which costs the others 4 digits in float32
     and lets ties fall by index, and leave classes out whose logit is exactly 0; here the own proxies are set apart
     instead.
 
@@ -37,7 +37,7 @@ class ProxyGML(ProxyLoss):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

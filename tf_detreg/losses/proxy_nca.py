@@ -23,7 +23,7 @@ class ProxyNCA(ProxyLoss):
     Paper settings: σ = 1, unit embeddings and unit proxies, squared distance.
     Other code: pytorch-metric-learning's `ProxyNCALoss` and the `dichotomies` repository keep the own class in the
     denominator; that is `ProxyNCAPlusPlus` here (temperature 1/σ). Open re-implementations of the direction term use
-    plain distances and proxies that are not normalised; here both are as in ProxyNCA itself. See `docs/direction.md`.
+    plain distances and proxies that are not normalized; here both are as in ProxyNCA itself. See `docs/direction.md`.
 
     Args:
         num_classes: number of classes C.
@@ -35,7 +35,7 @@ class ProxyNCA(ProxyLoss):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

@@ -17,7 +17,7 @@ class ProxyNCAPlusPlus(ProxyLoss):
 
     Paper settings: T = 1/9, global max pooling, layer norm on the features; the authors' code has Adam with ε = 1 at
     4e-3 for the network and 4e2 for the proxies, and 8 classes × 4 images (SOP: 64 × 3 at 2.4e-2 and 2.4e2).
-    Other code: the authors' `scale = 3` multiplies embeddings *and* proxies, hence d² by 9. pytorch-metric-learning
+    Other code: The authors' `scale = 3` multiplies embeddings *and* proxies, hence d² by 9. pytorch-metric-learning
     calls this loss `ProxyNCALoss`, with `softmax_scale = 1/T`.
 
     Args:
@@ -29,7 +29,7 @@ class ProxyNCAPlusPlus(ProxyLoss):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

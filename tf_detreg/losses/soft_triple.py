@@ -21,7 +21,7 @@ class SoftTriple(ProxyLoss):
 
     Paper settings: λ = 20, γ = 0.1, δ = 0.01, τ = 0.2, K = 10 (2 for SOP); Adam 1e-4 with ε = 0.01, centers 1e-2,
     weight decay 1e-4 on both.
-    Other code: the authors state γ as its inverse; pytorch-metric-learning's `SoftTripleLoss` has no τ term of its own.
+    Other code: The authors state γ as its inverse; pytorch-metric-learning's `SoftTripleLoss` has no τ term of its own.
 
     Args:
         num_classes: number of classes C.
@@ -35,7 +35,7 @@ class SoftTriple(ProxyLoss):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

@@ -11,7 +11,7 @@ from tf_detreg.losses.arc_face import ArcFace
 class SubCenterArcFace(ArcFace):
     r"""Sub-center ArcFace loss.
 
-    `ArcFace` in which `cos θ_ic` is the largest over the K sub-centers of class c, so that wrongly labelled images can
+    `ArcFace` in which `cos θ_ic` is the largest over the K sub-centers of class c, so that wrongly labeled images can
     gather around a sub-center of their own.
 
     Paper settings: K = 3, σ = 64, m = 0.5 radians.
@@ -28,7 +28,7 @@ class SubCenterArcFace(ArcFace):
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalised inside.
+        embeddings: floats `(B, dim)`; normalized inside.
 
     Raises:
         ValueError: for labels of a wrong type, shape or range.

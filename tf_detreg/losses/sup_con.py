@@ -21,8 +21,8 @@ class SupCon(PairLoss):
     with cosine similarity `s`; the mean goes over anchors that have a positive.
 
     Paper settings: τ = 0.1.
-    Other code: the authors multiply by τ / 0.07, a constant, which is left out here and in pytorch-metric-learning, and
-    count anchors without a positive with a loss of 0 in the mean. pytorch-metric-learning leaves anchors with a loss of
+    Other code: The authors multiply by τ / 0.07, a constant that is left out here and in pytorch-metric-learning. In
+    their mean, anchors without a positive count with a loss of 0. pytorch-metric-learning leaves anchors with a loss of
     exactly 0 out of the mean, and gives 0 if the batch has no negative.
 
     Args:

@@ -20,7 +20,7 @@ class TripletBatchHard(PairLoss):
 
     The mean goes over anchors that have a positive and a negative.
 
-    Paper settings: Euclidean distance, P = 18 persons × K = 4 images, the soft form without normalisation.
+    Paper settings: Euclidean distance, P = 18 persons × K = 4 images, the soft form without normalization.
     Other code: equals TensorFlow Addons' `TripletHardLoss` (m = 1.0 there), which also counts anchors without a
     positive, with `max d_ap = 0`.
 

@@ -22,7 +22,7 @@ class TripletSemiHard(PairLoss):
 
     Paper settings: squared Euclidean distance of unit vectors, m = 0.2.
     Other code: this is the rule of TensorFlow Addons' `TripletSemiHardLoss` (there with Euclidean distance, m = 1.0,
-    and no normalisation: `TripletSemiHard(margin=1.0, distance="euclidean", normalize=False)`). Where it is undefined
+    and no normalization: `TripletSemiHard(margin=1.0, distance="euclidean", normalize=False)`). Where it is undefined
     this class gives 0 (no positive pair: Addons divides by zero) or leaves the pair out (no negative).
     pytorch-metric-learning and others call *every* triplet with `0 < d_an - d_ap <= m` semi-hard: that is
     `Triplet(negatives="semi_hard")`.
