@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint english format bench docs site publish notebooks screenshots clean help
+.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint english format bench docs site publish notebooks clean help
 
 help:
 	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
@@ -19,7 +19,6 @@ help:
 	@echo "make docs       write the pages that are generated from docstrings"
 	@echo "make site       build the documentation's site, strictly -> build/site/index.html"
 	@echo "make publish    put the site of VERSION=0.2 on the branch gh-pages, beside other versions; nothing is pushed"
-	@echo "make screenshots  run the demo's report, search page and commands, and take their pictures -> docs/pictures"
 	@echo "make notebooks  turn the tutorials into notebooks -> build/notebooks"
 
 # One stamp a set of extras: an environment is made once, and again when its requirements change.
@@ -117,10 +116,6 @@ publish: $(SITE)/.ready
 
 english: $(SITE)/.ready
 	$(SITE)/bin/python -m tools.english
-
-screenshots: $(VENV)/.dev
-	test -d saved_models/demo || $(BIN)/tf-detreg demo
-	$(BIN)/python docs/screenshots.py
 
 notebooks: $(SITE)/.ready
 	mkdir -p build/notebooks
