@@ -45,7 +45,7 @@ STUDIES = {
         [
             Bar("backbone frozen", "frozen, linear"),
             Bar("all at once", "all at once"),
-            Bar("head first, then all", "head first", strong=True),
+            Bar("head first, then all", "head first"),
             Bar("… with layer-wise decay", "layer decay"),
             Bar("… average over steps (EMA)", "EMA"),
             Bar("… average of epochs (soup)", "soup"),
