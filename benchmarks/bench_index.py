@@ -407,7 +407,7 @@ def shards(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iter
                 found = search()
                 recall = shared(found.ids, compared.true)
                 notes.append(f"{said}, {found.engine}: recall@{K} {recall:.4f}, stated {found.neighbor_recall:.4f}")
-    yield rows, notes
+        yield rows, notes
 
 
 def faiss_hnsw(gallery: np.ndarray) -> Peer:
