@@ -263,3 +263,25 @@ def test_example():
     for module in (lipschitz, memory):
         result = doctest.testmod(module)
         assert result.attempted and not result.failed
+
+
+def test_pairs_are_of_each_population_and_of_unseen_classes_where_there_are_any():
+    class Doubling:
+        def parts(self, x):
+            return [x[:3], x[3:]]
+
+        def __call__(self, x):
+            return 2 * x
+
+    rng = np.random.default_rng(0)
+    seen, unseen = ((tf.constant(rng.normal(size=(8, 4)), tf.float64), np.arange(8) % 2) for _ in range(2))
+    for points, counts in (
+        ([seen], {"within class": 6, "between classes": 6, "interpolated": 6}),
+        ([seen, unseen], {"within class": 6, "between classes": 6, "interpolated": 6, "unseen classes": 6}),
+    ):
+        found = secants.secants_of_populations(Doubling(), points, 6, 0.1, np.random.default_rng(0), "t", False)
+        assert {name: len(ratios) for name, ratios in found.items()} == counts
+        for ratios in found.values():
+            np.testing.assert_allclose(ratios, 2.0)
+    found = secants.secants_of_populations(Doubling(), [seen, unseen], 1, 0.1, np.random.default_rng(0), "t", False)
+    assert len(found["unseen classes"]) == 2

@@ -70,3 +70,15 @@ def test_each_quantity_has_a_plot_with_its_values(monkeypatch):
     assert tuple(figure.get_size_inches()) == pytest.approx((9.9, 4.2))
     report.curves([{"epoch": 1, "loss": 3.0}])
     assert tuple(drawn[1].get_size_inches()) == pytest.approx((3.3, 2.1))
+
+
+def test_the_best_row_alone_stands_out():
+    rows = [{"<a>": "x", "R@1": 0.5}, {"<a>": "<y>", "R@1": 2}, {"<a>": "z", "R@1": 3.0}]
+    head = '<div class="scroll"><table><thead><tr><th>&lt;a&gt;</th><th>R@1</th></tr></thead><tbody>'
+    first, last = "<td>x</td><td>0.50</td></tr>", "<td>z</td><td>3.00</td></tr></tbody></table></div>"
+    middle = "<td>&lt;y&gt;</td><td>2</td></tr>"
+    best = '<tr class="best">'
+    assert report.table(rows) == f"{head}<tr>{first}<tr>{middle}<tr>{last}"
+    assert report.table(rows, 0) == f"{head}{best}{first}<tr>{middle}<tr>{last}"
+    assert report.table(rows, 1) == f"{head}<tr>{first}{best}{middle}<tr>{last}"
+    assert report.table([]).count("<td>") == 0

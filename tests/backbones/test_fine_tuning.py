@@ -184,6 +184,43 @@ def test_an_adapter_carries_what_was_trained(tmp_path):
         backbones.save_adapter(transformer(), tmp_path / "none.npz")
 
 
+def test_an_adapter_holds_the_factors_also_while_they_are_frozen(tmp_path):
+    keras.utils.set_random_seed(3)
+    embedder = metric_model(backbones.restrict(transformer(), lora_rank=2)).embedder
+    backbones.save_adapter(embedder, tmp_path / "adapter.npz")
+    embedder.trainable = False
+    backbones.save_adapter(embedder, tmp_path / "frozen.npz")
+    with np.load(tmp_path / "adapter.npz") as whole, np.load(tmp_path / "frozen.npz") as frozen:
+        factors = [name for name in whole.files if "lora" in name]
+        assert factors and set(factors) == {name for name in frozen.files if "lora" in name}
+        for name in factors:
+            np.testing.assert_array_equal(whole[name], frozen[name])
+
+
+def test_an_adapter_with_code_in_it_is_refused_without_running_it(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "ran").mkdir, ()
+
+    embedder = metric_model(backbones.restrict(transformer(blocks=1), lora_rank=1)).embedder
+    backbones.save_adapter(embedder, tmp_path / "adapter.npz")
+    with np.load(tmp_path / "adapter.npz") as file:
+        arrays = dict(file)
+    arrays[next(name for name in arrays if "lora" in name)] = np.array(Evil(), dtype=object)
+    np.savez(tmp_path / "evil.npz", **arrays)
+    with pytest.raises(ValueError):
+        backbones.load_adapter(embedder, tmp_path / "evil.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_all_of_a_backbone_trains_unless_told_otherwise():
+    net = backbones.restrict(backbones.small_cnn(16, width=4))
+    assert len(net.trainable_weights) == len(backbones.small_cnn(16, width=4).trainable_weights)
+    norms = [layer for layer in net.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms and all(layer.trainable for layer in norms)
+    assert not backbones.restrict(backbones.small_cnn(16, width=4), trainable=False).trainable_weights
+
+
 def test_every_contradiction_is_one_sentence():
     cnn = backbones.small_cnn(16, width=4)
     for options, message in [

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -150,3 +151,14 @@ def test_a_preset_of_keras_cv_is_asked_of_the_family_that_has_it(monkeypatch):
     assert asked == [("mobilenet_v3_small", False), ("mobilenet_v3_small", True)]
     with pytest.raises(ValueError, match=r"no preset 'mobilenet_v3_smal'.*mobilenet_v3_small"):
         backbones.build("cv:mobilenet_v3_smal", image_size=32)
+
+
+def test_the_shape_of_tokens_is_that_of_the_patches():
+    body = types.SimpleNamespace(
+        embedding=types.SimpleNamespace(num_positions=16),
+        hidden_dim=32,
+        compute_output_shape=lambda shape: (shape[0], 5),
+    )
+    for tokens, shape in ((True, (7, 16, 32)), (False, (7, 5))):
+        layer = types.SimpleNamespace(tokens=tokens, body=body)
+        assert ForeignBackbone.compute_output_shape(layer, (7, 8, 9, 3)) == shape

@@ -1,8 +1,10 @@
 """The tidy table of a study."""
 
+import dataclasses
 import json
 
 from tf_detreg.experiments import table
+from tf_detreg.experiments.statistics import Interval
 
 
 def row(config, **changes):
@@ -31,3 +33,13 @@ def test_rows_are_sorted_by_what_they_are_of():
     names = ("stage", "family", "recipe_hash", "split", "seed")
     rows = table.tidy([row({"epochs": 1}, **dict(zip(names, key, strict=True))) for key in reversed(keys)])
     assert [tuple(line[name] for name in names) for line in rows] == keys
+
+
+def test_an_interval_is_written_with_its_deviation_where_there_is_one():
+    one = Interval(71.234, 0.5, 1, (70.0, 72.5), (69.0, 73.456))
+    two = dataclasses.replace(one, count=2)
+    assert (table.show(None), table.show(one), table.show(two)) == ("", "71.23", "71.23 ± 0.50")
+    assert table.show(two, 1) == "71.2 ± 0.5"
+    assert table.show_difference(None) == "baseline"
+    assert table.show_difference(one) == "+71.23 (one pair)"
+    assert table.show_difference(two) == "+71.23 [+70.00, +72.50] / [+69.00, +73.46]"

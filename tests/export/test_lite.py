@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tf_detreg import export, heads
+from tf_detreg.export import lite
 from tf_detreg.export.joining import join
 from tf_detreg.export.lite import operators
 from tf_detreg.export.verification import run_artifact
@@ -154,8 +155,6 @@ def test_models_that_do_not_fit_are_not_joined(files):
 
 
 def test_one_calibration_image_is_enough_and_none_is_not(images):
-    from tf_detreg.export import lite
-
     lite._check("int8", images[:1], (32, 32))
     for wrong in (None, images[:0]):
         with pytest.raises(ValueError, match="`calibration` must be some hundred typical images"):
@@ -188,3 +187,9 @@ def test_only_one_output_goes_into_one_input():
     for other in (model(shape=(1, 5)), model(kind=3)):
         with pytest.raises(ValueError, match="`second` must take what `first` gives"):
             joining._check(model(), other)
+
+
+def test_the_last_calibration_batch_is_filled_up_with_the_first_images():
+    batches = [batch.tolist() for (batch,) in lite._samples(np.arange(5), 2)]
+    assert batches == [[0, 1], [2, 3], [4, 0]]
+    assert [batch.tolist() for (batch,) in lite._samples(np.arange(2), 5)] == [[0, 1, 0, 1, 0]]

@@ -1,6 +1,7 @@
 """All formats at once, published together or not at all, with a card beside them, under a number of their own."""
 
 import json
+import pathlib
 import shutil
 import threading
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tf_detreg import export, manifests
-from tf_detreg.export import publishing, verification
+from tf_detreg.export import publishing, releasing, verification
 from tf_detreg.serving.model import ModelDirectory
 
 
@@ -64,6 +65,23 @@ def test_bad_settings(embedder, images, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="Cannot write here"):
         export.release(embedder, tmp_path / "file", images, formats=["float32"])
+
+
+def test_only_what_passed_is_published_and_what_was_asked_for_must_have():
+    def found(**passed):
+        checks = [
+            verification.Check(name, "litert", name, 1.0, 1.0, 1.0, None, {}, () if good else (f"{name} is far off",))
+            for name, good in passed.items()
+        ]
+        return verification.Verification(tuple(checks), 1, None)
+
+    staged = {name: pathlib.Path(name) for name in ("float32", "int8", "dynamic")}
+    assert releasing._within_limits(staged, None, ["int8"]) == staged
+    assert releasing._within_limits(staged, found(float32=True, int8=True, dynamic=True), staged) == staged
+    kept = releasing._within_limits(staged, found(float32=True, int8=False, dynamic=True), ["float32"])
+    assert kept == {"float32": pathlib.Path("float32"), "dynamic": pathlib.Path("dynamic")}
+    with pytest.raises(ValueError, match="int8 is far off"):
+        releasing._within_limits(staged, found(float32=True, int8=False, dynamic=True), ["float32", "int8"])
 
 
 def write_text(text):

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tf_detreg import export, heads
 from tf_detreg.export import metadata
+from tf_detreg.export.savedmodel import embed_any
 from tf_detreg.export.verification import run_artifact, run_job
 
 
@@ -207,16 +208,18 @@ def test_what_is_no_embedder_is_refused(model, match, tmp_path):
         export.saved_model(model, tmp_path)
 
 
-def test_a_model_never_meets_an_empty_batch():
-    """Some convolution kernels refuse one: it is given a black image, whose row is dropped."""
-    from tf_detreg.export.savedmodel import embed_any
-
-    seen = []
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_any_number_of_images_is_embedded_none_included(count):
+    """A kernel that refuses an empty batch is given one black image, whose row is dropped."""
+    given = []
 
     def embedder(images, training):
-        seen.append(images.shape[0])
-        return tf.reduce_sum(images, axis=(1, 2))
+        assert training is False
+        given.append(images.numpy())
+        return tf.cast(tf.reduce_mean(images, (1, 2)), tf.float16)
 
-    for count, rows in ((0, 1), (1, 1), (3, 3)):
-        assert embed_any(embedder, tf.ones((count, 2, 2, 3))).shape == (count, 3)
-        assert seen.pop() == rows
+    images = np.random.default_rng(0).integers(1, 9, (count, 2, 4, 3)).astype(np.float32)
+    found = embed_any(embedder, tf.constant(images))
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, images.mean((1, 2)).reshape(count, 3), rtol=1e-3)
+    np.testing.assert_array_equal(given[0], images if count else np.zeros((1, 2, 4, 3)))

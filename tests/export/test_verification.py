@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 import zipfile
 
 import keras
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tf_detreg import export
+from tf_detreg.export import verification
 from tf_detreg.export.verification import Check, recall_at_1
 
 
@@ -81,6 +83,22 @@ def test_bad_artifacts_are_named(embedder, exported, images, tmp_path):
         export.verify(embedder, exported, images, timeout=0.01)
     with pytest.raises(ValueError, match="`images` must be"):
         export.verify(embedder, exported, images[:0])
+
+
+@pytest.mark.parametrize(
+    ("errors", "said"),
+    [("one\ntwo\nlast word\n\n", "last word"), ("one\n", "one"), (" \n", "no message"), ("", "no message")],
+)
+def test_a_process_that_fails_is_quoted_with_its_last_line(errors, said, tmp_path, monkeypatch):
+    def run(command, **options):
+        return subprocess.CompletedProcess(command, 3, "", errors)
+
+    monkeypatch.setattr(verification.subprocess, "run", run)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(b"x")
+    with pytest.raises(ValueError) as caught:
+        verification.run_job(path, np.zeros(1), signature="s", outputs=("embeddings",))
+    assert str(caught.value) == f"{path} could not be run by litert (exit 3): {said}"
 
 
 def test_a_file_that_others_wrote_has_no_facts(embedder, small_file, images, tmp_path):

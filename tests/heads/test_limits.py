@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tf_detreg import heads
+from tf_detreg.heads import limits
 from tf_detreg.heads.limits import half_precision_error, inverse_error
 
 
@@ -29,16 +30,27 @@ def test_half_precision_loses_the_inverse():
     assert full < 1e-4 < 3e-4 < half < brain
 
 
-def test_the_table_has_a_row_for_each_head_and_each_type(monkeypatch):
-    from tf_detreg.heads import limits
+def test_the_table_has_a_row_for_each_head_and_a_column_for_each_growth(monkeypatch):
+    measured = []
 
-    monkeypatch.setattr(limits, "inverse_error", lambda head, growth: 1e-5 * (1 + growth))
-    monkeypatch.setattr(limits, "half_precision_error", lambda head, dtype: 1e-3)
-    text = limits.table()
-    for row in (
-        "| NICE, depth 12 | 1e-05 | 1e-05 | 2e-05 | 2e-05 | 3e-05 |",
-        "| RealNVP, depth 24, bound 0.5 |",
-        "| float16 | 1e-03 |",
-    ):
-        assert row in text
-    assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 6 + 4 + 3
+    def error(head, growth):
+        measured.append((type(head).__name__, getattr(head, "depth", head.get_config().get("steps")), head.scale_bound))
+        assert (head.dim, head.hidden) == (512, 128)
+        return 0.02 + growth
+
+    monkeypatch.setattr(limits, "inverse_error", error)
+    monkeypatch.setattr(limits, "half_precision_error", lambda head, dtype: dtype.size)
+    first, second = limits.table().split("\n\n")
+    rows = first.splitlines()[2:]
+    assert {row.split(" | ", 1)[1] for row in rows} == {"2e-02 | 3e-01 | 5e-01 | 1e+00 | 2e+00 |"}
+    names = [row.split(" | ", 1)[0] for row in rows]
+    shown = [
+        f"RealNVP, depth {d}, bound {b}" for d, b in ((4, 0.5), (12, 0.3), (12, 0.5), (12, 1.0), (12, 2.0), (24, 0.5))
+    ]
+    shown += ["NICE, depth 12", "Glow, depth 12, bound 0.5", "FFJORD, rk4, 4 steps", "FFJORD, rk4, 16 steps"]
+    assert names == [f"| {name}" for name in shown]
+    assert measured[::5] == [
+        *(("RealNVP", d, b) for d, b in ((4, 0.5), (12, 0.3), (12, 0.5), (12, 1.0), (12, 2.0), (24, 0.5))),
+        *(("NICE", 12, 0.5), ("Glow", 12, 0.5), ("FFJORD", 4, 0.5), ("FFJORD", 16, 0.5)),
+    ]
+    assert second.splitlines()[2:] == ["| float32 | 4e+00 |", "| float16 | 2e+00 |", "| bfloat16 | 2e+00 |"]

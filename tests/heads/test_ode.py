@@ -36,3 +36,20 @@ def test_dormand_prince_gradient():
 
 def test_too_few_steps_give_nan():
     assert np.isnan(ode.dormand_prince(grow, START, 1e-12, max_steps=2)[0]).all()
+
+
+def test_the_error_is_that_of_the_worst_coordinate_relative_to_its_size():
+    """`|e| / (tolerance · (1 + max(|old|, |new|)))`, of every part of the state."""
+    one, other = (tf.constant(x, tf.float64) for x in ([[0.0, -3.0]], [[0.5]]))
+    new = (tf.constant([[1.0, 2.0]], tf.float64), tf.constant([[-9.0]], tf.float64))
+    none = (tf.zeros((1, 2), tf.float64), tf.zeros((1, 1), tf.float64))
+
+    def error(first, second):
+        """Of a step of 0.5 with a slope at the last stage alone, whose weight is -1/40."""
+        slope = (tf.constant([first], tf.float64), tf.constant([[second]], tf.float64))
+        return float(ode._error((one, other), new, [none] * 6 + [slope], tf.constant(0.5, tf.float64), 0.01))
+
+    np.testing.assert_allclose(error([1.0, 0.0], 0.0), 0.5 / 40 / (0.01 * (1 + 1)))
+    np.testing.assert_allclose(error([0.0, -1.0], 0.0), 0.5 / 40 / (0.01 * (1 + 3)))
+    np.testing.assert_allclose(error([0.0, 0.0], 1.0), 0.5 / 40 / (0.01 * (1 + 9)))
+    np.testing.assert_allclose(error([1.0, -9.0], 2.0), 9 * 0.5 / 40 / (0.01 * (1 + 3)))

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import sqlite3
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests import needs
 from tf_detreg import retrieval
-from tf_detreg.index import Index, searching, segments, store
+from tf_detreg.index import Index, searching, segments, store, tuning, version_1
 from tf_detreg.retrieval import approximate, exact, saved_tree
 
 
@@ -150,6 +151,64 @@ def test_a_damaged_index_of_version_0_1_is_refused(old, file, harm):
         (old / file).write_bytes(content)
     with pytest.raises(ValueError, match=r"damaged|not an index"):
         Index.load(old)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda manifest: manifest.pop("model"), "manifest.json is incomplete"),
+        (lambda manifest: manifest["files"]["items.jsonl"].pop("bytes"), "manifest.json is incomplete"),
+        (lambda manifest: manifest["files"]["embeddings.npy"].pop("sha256"), "manifest.json is incomplete"),
+        (lambda manifest: manifest["files"].pop("items.jsonl"), "manifest.json cannot be read"),
+        (lambda manifest: manifest.pop("format"), "manifest.json cannot be read"),
+        (lambda manifest: manifest.update(sha256="0"), "does not match its checksum"),
+        (lambda manifest: manifest.update(format=2), "is an index of format 2; this version reads format 1"),
+    ],
+)
+def test_a_manifest_of_version_0_1_that_lacks_something_is_refused(old, change, message):
+    manifest = json.loads((old / "manifest.json").read_text())
+    change(manifest)
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=message):
+        version_1.read(old)
+
+
+def test_an_index_of_version_0_1_may_be_of_no_known_model(old):
+    manifest = json.loads((old / "manifest.json").read_text())
+    (old / "manifest.json").write_text(json.dumps({**manifest, "model": None}))
+    assert version_1.read(old).fingerprint is None
+
+
+def test_the_size_on_disk_is_that_of_all_files(index, tmp_path):
+    assert index.bytes_on_disk() == 0
+    assert index.describe()["on disk"].startswith("0.0 MB")
+    index.save(tmp_path / "i")
+    loaded = Index.load(tmp_path / "i")
+    sizes = [file.stat().st_size for file in (tmp_path / "i").rglob("*") if file.is_file()]
+    assert len(sizes) > 1 and loaded.bytes_on_disk() == sum(sizes)
+
+
+@pytest.mark.parametrize(
+    ("live", "end", "measured"),
+    [
+        (1000, 1000, False),
+        (1009, 1009, False),
+        (991, 1000, False),
+        (1011, 1011, True),
+        (989, 1000, True),
+        (1000, 1006, True),
+    ],
+)
+def test_the_recall_is_measured_again_when_a_hundredth_has_changed(live, end, measured, monkeypatch):
+    """Added are the rows beyond the end that the tree knew; removed is what is missing of all that were there."""
+    calls = []
+    monkeypatch.setattr(tuning, "_measure", lambda *parts: calls.append(parts) or 0.5)
+    tuner, tuned = tuning.Tuner(None), types.SimpleNamespace(recall=0.9)
+    state = types.SimpleNamespace(tree={"folder": "f", "live": 1000, "end": 1000}, live=live, end=end)
+    for _ in range(2):
+        assert tuner.recall(state, tuned, "base") == (0.5 if measured else 0.9)
+    assert calls == [(state, tuned, "base")] * measured
+    assert tuner.recall(types.SimpleNamespace(tree=None), tuned, "base") == 0.9
 
 
 def test_queries_of_another_model_are_refused(index):

@@ -1,5 +1,6 @@
 """Verification against scikit-learn's curve and counted cases."""
 
+import dataclasses
 import json
 import tracemalloc
 
@@ -9,6 +10,7 @@ from sklearn import metrics
 
 from tf_detreg import retrieval
 from tf_detreg.retrieval import curves, pairs
+from tf_detreg.retrieval.verification import _accuracy
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +184,16 @@ def test_report_and_plots(clustered, tmp_path):
         assert axes.has_data() and (tmp_path / name).stat().st_size > 1000
     ticks = [text.get_text() for text in report.plot_det().axes[0].get_xticklabels()]
     assert "1" in ticks and "0.0001" not in ticks  # 49,920 pairs cannot show 1e-6
+
+
+def test_the_threshold_of_a_fold_is_the_most_accurate_one_of_the_other_folds():
+    """Counted by hand; pairs of one class are few in the first fold and many in the second."""
+    few = ([0.9, 0.4], [0.8, 0.7, 0.3, 0.2, 0.1])  # best at 0.9: 6 of 7
+    many = ([0.9, 0.6, 0.5, 0.45, 0.3], [0.7, 0.2])  # best at 0.3: 6 of 7
+    scores = np.concatenate([*few, *many])
+    same = np.repeat([True, False, True, False], [2, 5, 5, 2])
+    listed = pairs.Pairs(np.arange(14), np.arange(14), same, np.ones(14), np.repeat([0, 1], 7), (7, 7))
+    accuracy, error = _accuracy(scores, listed)
+    assert accuracy == pytest.approx((4 / 7 + 3 / 7) / 2)  # at 0.3 of the first, at 0.9 of the second
+    assert error == pytest.approx(1 / 14)
+    assert _accuracy(scores, dataclasses.replace(listed, folds=None)) is None

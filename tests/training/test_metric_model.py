@@ -429,3 +429,9 @@ def test_float64_stays_float64_with_every_part():
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_output_has_a_row_for_each_image():
+    model = MetricModel(embedder(flow()), ProxyAnchor(CLASSES))
+    assert model.compute_output_shape((7, 6, 6, 3)) == (7, 6)
+    assert model.compute_output_shape((None, 6, 6, 3)) == (None, 6)

@@ -246,6 +246,29 @@ def test_schedules():
     assert again.get_config() == late.get_config()
 
 
+def test_the_decay_may_be_a_single_step():
+    for decay in ("linear", "cosine"):
+        schedule = WarmUpDecay(1.0, steps=11, warmup=6, delay=4, decay=decay)
+        np.testing.assert_allclose([schedule(3), schedule(9), schedule(10), schedule(11)], [0, 1, 1, 0], atol=1e-6)
+
+
+def test_the_schedule_of_a_resting_group_goes_on():
+    """A backbone that is frozen for the first steps starts at the rate that the run has by then."""
+    model = model_with(flow())
+    model.compile(grouped := optimizer(1e-2, 1e-2, 10.0, steps=20, warmup=2))
+    grouped.build(model.trainable_variables)
+    resting = {variable.path: variable.numpy() for variable in model.backbone.trainable_variables}
+    variables = model.trainable_variables
+    for _ in range(3):
+        grouped.apply([None if v.path in resting else tf.ones_like(v) for v in variables], variables)
+    assert [int(inner.iterations) for inner in grouped.optimizers] == [3] * len(grouped.optimizers)
+    assert int(grouped.iterations) == 3
+    for variable in model.backbone.trainable_variables:
+        np.testing.assert_array_equal(variable, resting[variable.path])
+        assert np.isclose(grouped.rate_of(variable), 1e-2 * 17 / 18)
+    assert np.isclose(grouped.rate_of(model.head.trainable_variables[0]), 1e-2 * 17 / 18)
+
+
 def test_state_holders():
     plain = keras.optimizers.SGD()
     assert inner_optimizers(plain) == [plain]
@@ -258,6 +281,8 @@ def test_state_holders():
         (lambda: optimizer(method="Adagard"), "method"),
         (lambda: optimizer(proxy_factor=-1), "proxy_factor"),
         (lambda: WarmUpDecay(1.0, decay="linear"), "steps"),
+        (lambda: WarmUpDecay(1.0, 10, warmup=6, delay=4), r"`steps` must be above warmup \+ delay = 10.*received 10"),
+        (lambda: WarmUpDecay(1.0, 9, warmup=6, delay=4, decay="cosine"), "for decay='cosine'; received 9"),
         (lambda: WarmUpDecay(1.0, decay="step"), "every"),
         (lambda: WarmUpDecay(1.0, decay="step", every=-3), "every.*received -3"),
         (lambda: optimizer(backbone_rate=float("nan")), "backbone_rate.*finite.*nan"),
