@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from tf_detreg.analysis import lipschitz, runs
+from tf_detreg.analysis import lipschitz, run_page, runs
 from tf_detreg.datasets import ImageSet, Splits
 
 
@@ -38,3 +38,22 @@ def test_smoothness_is_measured_on_new_classes_where_there_are_any(tested, measu
     assert asked == {
         "embedder": "embedder", "train": splits.train, "samples": 3, "pairs": 24, "seed": 5, "memory": 0.2
     }  # fmt: skip
+
+
+def test_ranks_that_no_query_has_are_left_out_of_the_comparison():
+    angles = np.radians([0, 1, 90, 91, 200, 203])
+    rows, labels = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.repeat([0, 1, 2], 2)
+    alone = run_page.compare({"a": [rows], "b": [rows[::-1]]}, [labels], (1, 5, 6))
+    assert {name: list(found.recall) for name, found in alone.items()} == {"a": [1, 5], "b": [1, 5]}
+    across = run_page.compare({"a": [rows[:2], rows]}, [labels[:2], labels], (1, 5, 6, 7))
+    assert list(across["a"].recall) == [1, 5, 6] and across["a"].recall[1] == 1.0
+    assert run_page.recall_rows(alone)[0] == {
+        "embedding": "a", "R@1": pytest.approx(100), "R@5": pytest.approx(100), "MAP@R": pytest.approx(100)
+    }  # fmt: skip
+
+
+def test_raw_pixels_are_grey_values_and_black_has_a_direction():
+    images = np.zeros((2, 2, 2, 3), np.uint8)
+    images[1, 0, 1] = [30, 60, 90]
+    found = run_page.raw_pixels(ImageSet([0, 1], ["a", "b"], images=images))
+    assert found.tolist() == [[1, 1, 1, 1], [0, 60, 0, 0]] and found.dtype == np.float32

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tf_detreg.backbones import hub
 from tf_detreg.backbones.preset_files import Source
 
 CONFIG = {"registered_name": "keras_hub>ViTBackbone"}
@@ -52,3 +53,17 @@ def test_the_versions_that_saved_it_are_named(metadata, said, tmp_path):
     if metadata is not None:
         (tmp_path / "metadata.json").write_text(metadata)
     assert Source("x", str(tmp_path), str(tmp_path)).saved_by() == said
+
+
+def test_a_size_that_a_model_cannot_take_is_refused_before_its_weights_are_looked_for(tmp_path, monkeypatch):
+    def refuse(label, kind, config, size):
+        raise ValueError(f"{label}: {kind} with {config} does not take {size}")
+
+    monkeypatch.setattr(hub, "_source", lambda name: Source(name, str(tmp_path), str(tmp_path)))
+    monkeypatch.setattr(hub, "_announce", lambda found: None)
+    monkeypatch.setattr(hub, "_config", lambda found: {**CONFIG, "config": {"patch_size": 8}})
+    monkeypatch.setattr(hub.families, "check_size", refuse)
+    with pytest.raises(ValueError, match=r"hub:mine: ViTBackbone with \{'patch_size': 8\} does not take \(33, 32\)"):
+        hub.load("hub:mine", (33, 32))
+    with pytest.raises(ValueError, match="incomplete"):
+        hub.load("hub:mine")

@@ -203,12 +203,14 @@ def test_the_recall_is_measured_again_when_a_hundredth_has_changed(live, end, me
     """Added are the rows beyond the end that the tree knew; removed is what is missing of all that were there."""
     calls = []
     monkeypatch.setattr(tuning, "_measure", lambda *parts: calls.append(parts) or 0.5)
-    tuner, tuned = tuning.Tuner(None), types.SimpleNamespace(recall=0.9)
-    state = types.SimpleNamespace(tree={"folder": "f", "live": 1000, "end": 1000}, live=live, end=end)
+    tuner, state = tuning.Tuner(None), types.SimpleNamespace(live=live, end=end)
+    ready = types.SimpleNamespace(tuned=types.SimpleNamespace(recall=0.9), base="base", live=1000, end=1000)
     for _ in range(2):
-        assert tuner.recall(state, tuned, "base") == (0.5 if measured else 0.9)
-    assert calls == [(state, tuned, "base")] * measured
-    assert tuner.recall(types.SimpleNamespace(tree=None), tuned, "base") == 0.9
+        assert tuner.recall(state, ready) == (0.5 if measured else 0.9)
+    assert calls == [(state, ready.tuned, "base")] * measured
+    if measured:
+        other = types.SimpleNamespace(**{**vars(ready), "tuned": types.SimpleNamespace(recall=0.8)})
+        assert tuner.recall(state, other) == 0.5 and len(calls) == 2
 
 
 def test_queries_of_another_model_are_refused(index):

@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from tf_detreg.retrieval import approximate
 from tf_detreg.retrieval.approximate import Tree
 from tf_detreg.retrieval.engines import _error
 
@@ -43,6 +44,7 @@ def test_a_tree_is_widened_by_an_eighth_until_it_is_searched_whole():
     seen = []
     while Tree.widen(tree):
         seen.append((tree.visited, tree.rescored))
+        assert len(seen) < 10
     assert seen == [(11, 27), (13, 30), (15, 30), (17, 30), (20, 30)]
 
 
@@ -59,3 +61,28 @@ def test_a_tree_is_widened_by_an_eighth_until_it_is_searched_whole():
 )
 def test_the_interval_of_an_error_lies_within_what_is_possible(differences, expected):
     np.testing.assert_allclose(_error(np.array(differences)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"steep": (1, 2), "even": (3, 3.9)}, "even"),  # 2 · 2² against 3.9 · 1.3²
+        ({"steep": (1, 2), "even": (5, 6)}, "steep"),  # 2 · 2² against 6 · 1.2²
+    ],
+)
+def test_a_layout_is_chosen_by_what_a_power_law_expects_of_the_whole_gallery(seconds, chosen, monkeypatch):
+    asked = []
+
+    def search_seconds(queries, part, k, layout, aim, kth):
+        asked.append((layout, len(part)))
+        assert (queries, k, aim, kth) == ("queries", 7, 0.9, len(part))
+        assert (np.diff(part[:, 0]) > 0).all()
+        return seconds[layout][len(part) == 400]
+
+    monkeypatch.setattr(approximate, "LAYOUTS", tuple(seconds))
+    monkeypatch.setattr(approximate, "TRIAL_SHARES", (1 / 64, 1 / 16))
+    monkeypatch.setattr(approximate, "truth", lambda queries, part, k, own: len(part))
+    monkeypatch.setattr(approximate, "search_seconds", search_seconds)
+    gallery = np.arange(6400, dtype=np.float32)[:, None]
+    assert approximate.fastest_layout("queries", gallery, 7, 0.9, 0, False) == chosen
+    assert asked == [(layout, size) for size in (100, 400) for layout in seconds]
