@@ -184,19 +184,6 @@ def test_an_adapter_carries_what_was_trained(tmp_path):
         backbones.save_adapter(transformer(), tmp_path / "none.npz")
 
 
-def test_an_adapter_holds_the_factors_also_while_they_are_frozen(tmp_path):
-    keras.utils.set_random_seed(3)
-    embedder = metric_model(backbones.restrict(transformer(), lora_rank=2)).embedder
-    backbones.save_adapter(embedder, tmp_path / "adapter.npz")
-    embedder.trainable = False
-    backbones.save_adapter(embedder, tmp_path / "frozen.npz")
-    with np.load(tmp_path / "adapter.npz") as whole, np.load(tmp_path / "frozen.npz") as frozen:
-        factors = [name for name in whole.files if "lora" in name]
-        assert factors and set(factors) == {name for name in frozen.files if "lora" in name}
-        for name in factors:
-            np.testing.assert_array_equal(whole[name], frozen[name])
-
-
 def test_an_adapter_with_code_in_it_is_refused_without_running_it(tmp_path):
     class Evil:
         def __reduce__(self):
