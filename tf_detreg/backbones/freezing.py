@@ -34,7 +34,7 @@ def freeze_batch_norm(model: keras.Model) -> int:
     Example:
     >>> from tf_detreg import backbones
     >>> backbones.freeze_batch_norm(backbones.small_cnn(image_size=16, width=8))
-    6
+    7
     """
     found = [layer for layer in leaf_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in found:

@@ -30,7 +30,7 @@ class Interval:
     @property
     def above_zero(self) -> bool:
         """Return whether both intervals lie above 0."""
-        return min(self.t[0], self.bootstrap[0]) > 0
+        return bool(min(self.t[0], self.bootstrap[0]) > 0)
 
 
 Key = tuple[int, Any]

@@ -176,7 +176,7 @@ def parse(where: Mapping[str, object] | str) -> Filter:
             parts.append(_compare(field, "in", value))
         else:
             parts.append(_compare(field, "=", value))
-    return Every(tuple(parts))
+    return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
 
 def _compare(field: str, operator: str, value: object) -> Compare:

@@ -33,7 +33,7 @@ def embeddings(source: str, names: Sequence[str]) -> np.ndarray:
     Example:
 
     >>> embeddings("character trigrams", ["red cat", "red car"]).shape
-    (2, 8)
+    (2, 9)
     """
     from tf_detreg import regularizers
 
