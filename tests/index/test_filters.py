@@ -87,7 +87,7 @@ def test_sql_keeps_what_python_keeps(filter, items):
 )
 def test_text_and_mappings_say_the_same(text, mapping):
     texts, mappings = parse(text), parse(mapping)
-    assert texts.sql() == (mappings.parts[0] if len(mappings.parts) == 1 else mappings).sql()
+    assert texts == mappings and texts.sql() == mappings.sql()
 
 
 def test_precedence_and_negation():
