@@ -2,8 +2,8 @@
 
     python docs/results_plot.py
 
-Every bar is the mean R@1 of a family's trials (class splits, and seeds where there are several), every dot one of them. `STUDIES` says which rows are
-drawn; a study whose table is not there is left out.
+Every bar is the mean R@1 of a family's trials (class splits, and seeds where there are several), every dot one trial.
+`STUDIES` says which rows are drawn; a study whose table is not there is left out.
 """
 
 import csv
