@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_nothing_is_published_below_the_limits(embedder, images, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images, tmp_path):
+def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images, tmp_path, monkeypatch):
     strict = {"dynamic": export.Limits(cosine=1.1, recall_points=0.0)}
     done = export.release(embedder, tmp_path / "m", images, limits=strict)
     assert sorted(done.paths) == ["float16", "float32", "int8", "saved_model"]
@@ -49,6 +50,7 @@ def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images
     assert publishing.check_version(done.paths["saved_model"])
     assert "m-dynamic.tflite: cosine" in done.verification.reasons()
     assert "left out" in done.card.read_text()
+    monkeypatch.setattr(releasing, "DEFAULT", ("saved_model", "float32", "dynamic"))  # the others were written above
     with pytest.raises(ValueError, match=r"Not published.*m-float32\.tflite.*below 1\.1"):
         export.release(embedder, tmp_path / "m", images, limits={"float32": export.Limits(1.1, 0.0)})
 
@@ -65,23 +67,6 @@ def test_bad_settings(embedder, images, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="Cannot write here"):
         export.release(embedder, tmp_path / "file", images, formats=["float32"])
-
-
-def test_only_what_passed_is_published_and_what_was_asked_for_must_have():
-    def found(**passed):
-        checks = [
-            verification.Check(name, "litert", name, 1.0, 1.0, 1.0, None, {}, () if good else (f"{name} is far off",))
-            for name, good in passed.items()
-        ]
-        return verification.Verification(tuple(checks), 1, None)
-
-    staged = {name: pathlib.Path(name) for name in ("float32", "int8", "dynamic")}
-    assert releasing._within_limits(staged, None, ["int8"]) == staged
-    assert releasing._within_limits(staged, found(float32=True, int8=True, dynamic=True), staged) == staged
-    kept = releasing._within_limits(staged, found(float32=True, int8=False, dynamic=True), ["float32"])
-    assert kept == {"float32": pathlib.Path("float32"), "dynamic": pathlib.Path("dynamic")}
-    with pytest.raises(ValueError, match="int8 is far off"):
-        releasing._within_limits(staged, found(float32=True, int8=False, dynamic=True), ["float32", "int8"])
 
 
 def write_text(text):
@@ -231,3 +216,27 @@ def test_a_change_of_recall_is_refused_in_both_directions(better, embedder, imag
     (check,) = export.verify(embedder, __file__, images, labels, limits={"float32": export.Limits(-2.0, 0.1)}).checks
     assert (check.recall_points > 0) == better and check.recall_points != 0
     assert not check.passed and "R@1 changes by" in check.failures[0]
+
+
+def test_what_is_within_its_limits_is_published_and_what_must_be_there_is():
+    def verification(**passed):
+        checks = tuple(types.SimpleNamespace(passed=each) for each in passed.values())
+
+        def require():
+            raise ValueError("Not published")
+
+        return types.SimpleNamespace(checks=checks, require=require)
+
+    staged = {name: pathlib.Path(name) for name in ("saved_model", "float32", "int8")}
+    within = releasing._within_limits
+    assert within(staged, None, ("saved_model", "float32")) is staged
+    everything = verification(saved_model=True, float32=True, int8=True)
+    assert within(staged, everything, ("saved_model", "float32")) == staged
+    less = verification(saved_model=True, float32=True, int8=False)
+    assert within(staged, less, ("saved_model", "float32")) == {
+        name: staged[name] for name in ("saved_model", "float32")
+    }
+    with pytest.raises(ValueError, match="Not published"):
+        within(staged, less, ("int8",))
+    with pytest.raises(ValueError, match="Not published"):
+        within(staged, verification(saved_model=False, float32=True, int8=True), ("saved_model", "float32"))

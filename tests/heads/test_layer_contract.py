@@ -22,7 +22,7 @@ import tf_detreg.heads
 for name in json.loads(sys.argv[2]):
     model = keras.models.load_model(f"{sys.argv[1]}/{name}.keras")
     x = np.load(f"{sys.argv[1]}/x.npy")
-    np.testing.assert_array_equal(model.predict(x, verbose=0), np.load(f"{sys.argv[1]}/{name}.npy"), err_msg=name)
+    np.testing.assert_array_equal(model(x), np.load(f"{sys.argv[1]}/{name}.npy"), err_msg=name)
 print("all equal")
 """
 
@@ -39,7 +39,7 @@ def test_keras_file_loads_in_a_new_process_with_the_same_output(tmp_path):
     for name, head in built.items():
         model = embedder(head)
         model.save(tmp_path / f"{name}.keras")
-        np.save(tmp_path / f"{name}.npy", model.predict(x, verbose=0))
+        np.save(tmp_path / f"{name}.npy", model(x))
     command = [sys.executable, "-c", LOAD, str(tmp_path), json.dumps(list(built))]
     done = subprocess.run(command, capture_output=True, text=True)
     assert "all equal" in done.stdout, done.stderr[-2000:]
