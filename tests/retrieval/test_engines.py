@@ -377,15 +377,17 @@ def test_exact_search_is_measured_on_one_and_on_three_blocks_of_queries(queries,
 def test_a_tree_is_asked_for_what_the_metrics_need_and_no_more_than_there_is(k, what, itself, depth, monkeypatch):
     asked = []
 
-    def calibrate(queries, gallery, depth, own, *options):
+    def calibrate(queries, gallery, depth, own, *options, build):
+        assert build == "builder of scann"
         asked.append((depth, None if own is None else own.tolist()))
         raise approximate.EngineFailed("enough")
 
     monkeypatch.setattr(approximate, "calibrate", calibrate)
+    monkeypatch.setattr(engines.choosing, "builder", lambda engine, progress: f"builder of {engine}")
     rules = types.SimpleNamespace(
         relevant=lambda: np.array([1, 6, 2]), left_out=lambda: np.array([1, 3, 2]), searches_itself=itself
     )
     task = engines.Task(np.eye(10), np.eye(10), rules, (1, k), what, 0, False)
     with pytest.raises(approximate.EngineFailed):
-        engines._approximately(task, 0.99, 1.0)
+        engines._approximately(task, "scann", 0.99, 1.0)
     assert asked == [(depth, list(range(10)) if itself else None)]
