@@ -31,7 +31,7 @@ def run(tests: list[str], timeout: float) -> str:
 def _run_tests(tests: list[str]):
     import pytest
 
-    os.setsid()
+    os.setpgrp()
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
