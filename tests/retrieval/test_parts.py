@@ -129,7 +129,7 @@ def test_candidates_of_all_blocks_compete(monkeypatch):
     monkeypatch.setattr(codes, "_BLOCK", 8)
     gallery, _ = inputs.unit_rows(np.random.default_rng(0).normal(size=(50, 8)), "gallery")
     nearest = np.sort(np.argsort(-gallery[:6] @ gallery.T, axis=1)[:, :5], axis=1)
-    for kind in codes.KINDS:
+    for kind in ("float16", "int8", "binary"):
         listed = codes.Codes.build(gallery, 5, codes.Layout(kind)).candidates(gallery[:6], 5)
         assert listed.shape == (6, 5) and (listed == np.arange(6)[:, None]).any(axis=1).all()
         assert all(len(set(row)) == 5 for row in listed.tolist())
