@@ -1,11 +1,14 @@
 """The tool that plants faults: its edits, its draw, and its verdicts."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
-from tools.mutation import outcomes, report, selection, worker
+from tools.mutation import outcomes, report, selection
 from tools.mutation.judged import Judged
 from tools.mutation.mutants import Mutant, _edited, mutants, sample
 
@@ -74,14 +77,35 @@ def test_the_draw_follows_from_the_seed_and_reaches_every_package():
     assert not packages - reached - {"recipes"}
 
 
-def test_a_fault_is_killed_survives_or_times_out(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+ASK = """
+import json, sys
+from tools.mutation import worker
+for request in json.load(sys.stdin):
+    print(worker.run(**request))
+"""
+
+
+def test_a_fault_is_killed_survives_or_times_out(tmp_path):
     bodies = {"test_good": "pass", "test_bad": "assert 0", "test_slow": "import time; time.sleep(60)"}
     text = "".join(f"def {name}():\n    {body}\n\n" for name, body in bodies.items())
     (tmp_path / "test_it.py").write_text(text)
-    assert worker.run(["test_it.py::test_good"], 60) == "survived"
-    assert worker.run(["test_it.py::test_good", "test_it.py::test_bad"], 60) == "killed"
-    assert worker.run(["test_it.py::test_slow"], 3) == "timeout"
+    wanted = [(["good"], 60), (["good", "bad"], 60), (["slow"], 3)]
+    requests = [{"tests": [f"test_it.py::test_{name}" for name in names], "timeout": limit} for names, limit in wanted]
+    # A process of its own: forks of one that computes with TensorFlow can stand still.
+    answers = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            ASK,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answers.stdout.split() == ["survived", "killed", "timeout"]
 
 
 def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):

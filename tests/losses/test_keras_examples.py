@@ -27,7 +27,7 @@ def test_similarity_search_is_n_pairs_of_length_root_five():
     theirs = cross_entropy(anchors @ positives.T / 0.2, np.eye(6))
     labels, rows = pairs_in_one_batch(anchors, positives)
     assert float(losses.NPairs()(labels, 5**0.5 * rows)) == pytest.approx(theirs, rel=1e-5)
-    assert float(losses.NTXent(temperature=0.2)(labels, rows)) > theirs + 0.3  # more negatives
+    assert float(losses.NTXent(temperature=0.2)(labels, rows)) > theirs + 0.2  # more negatives
 
 
 def test_one_triplet_has_the_value_of_the_siamese_network():

@@ -163,8 +163,9 @@ def in_pool(
         Exception: What the function raises; items that are not begun are dropped.
     """
     waiting = iter(items)
+    spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer, max_tasks_per_child=per_worker
+        jobs, mp_context=spawn, initializer=initializer, max_tasks_per_child=per_worker
     ) as pool:
         running = {pool.submit(function, item) for item in itertools.islice(waiting, jobs)}
         while running:
