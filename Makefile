@@ -53,7 +53,7 @@ $(BEAM)/.ready: pyproject.toml constraints-beam.txt
 	touch $@
 
 test-beam: $(BEAM)/.ready
-	$(BEAM)/bin/python -m pytest tests/retrieval/test_bulk_embed.py tests/retrieval/test_bulk_embed_cli.py
+	$(BEAM)/bin/python -m pytest tests/retrieval/test_bulk_embed.py tests/retrieval/test_bulk_embed_cli.py tests/index/test_sharding.py
 
 # Below this share of lines the command fails; the page of planted faults says more than the share does.
 FLOOR := 90

@@ -138,6 +138,13 @@ def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
     assert selection.Selection(tmp_path, tmp_path, 60.0, present).tests(mutant) == [present[1], present[0]]
 
 
+def test_the_default_tests_are_listed_by_name(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "-q"\nmarkers = ["slow"]\n')
+    text = "import pytest\ndef test_one():\n    pass\n@pytest.mark.slow\ndef test_two():\n    pass\n"
+    (tmp_path / "test_a.py").write_text(text)
+    assert selection.collected(tmp_path) == ["test_a.py::test_one"]
+
+
 def test_what_was_not_noticed_is_found_again_where_its_line_has_moved(tmp_path):
     (tmp_path / "tf_detreg").mkdir()
     file = tmp_path / "tf_detreg" / "a.py"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -161,7 +162,10 @@ def test_beam_builds_the_shards(vectors, tmp_path):
 
 
 def test_without_beam_the_error_says_what_to_install(vectors, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "apache_beam", None)
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    # Where Beam is installed, another test may have loaded what needs it.
+    monkeypatch.delitem(sys.modules, "tf_detreg.retrieval.beam_stages", raising=False)
+    monkeypatch.delattr("tf_detreg.retrieval.beam_stages", raising=False)
     with pytest.raises(ImportError, match=r"tf-detreg\[beam\]"):
         sharding.build(vectors[0], tmp_path / "i", options=[])
 
