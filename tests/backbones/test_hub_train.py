@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from tests.backbones import hub_presets
 from tests.backbones.hub_presets import SIZE
 from tests.pictures import color_photos
 from tf_detreg import backbones, cli, training
+from tf_detreg.analysis import runs
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("keras_hub") is None, reason="needs keras-hub")
 SMALL = ["--epochs", "1", "--classes", "3", "--images", "2", "--dim", "8", "--loss", "SupCon", "--head", "Linear"]
@@ -105,3 +107,41 @@ def test_mixed_precision(preset):
     finally:
         keras.config.set_dtype_policy(before)
     assert str(found.dtype.name) == "bfloat16" and np.isfinite(np.asarray(found, "float32")).all()
+
+
+@pytest.mark.parametrize(
+    "recipe, part, frozen",
+    [
+        ({"name": "efficientnet_lite0", "freeze_batch_norm": True}, {"name": "hub:resnet_50_imagenet"}, True),
+        ({"name": "small_cnn"}, {"name": "ResNet50", "weights": "imagenet"}, True),
+        ({"name": "ResNet50", "freeze_batch_norm": False}, {"name": "hub:resnet_50_imagenet"}, False),
+        ({"name": "small_cnn"}, {"name": "ResNet50"}, None),
+        ({"name": "small_cnn"}, {"name": "hub:resnet_50_imagenet", "weights": "random"}, None),
+        ({"name": "hub:mine", "lora_rank": 2}, {"name": "hub:mine", "lora_rank": 2}, None),
+    ],
+)
+def test_another_pretrained_backbone_keeps_its_batch_normalization(photos, tmp_path, monkeypatch, recipe, part, frozen):
+    taken = []
+    monkeypatch.setattr(training, "train", lambda config, *_, **__: taken.append(config))
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps({"data": str(photos), "backbone": recipe}))
+    options = ["--backbone", part["name"], *(["--weights", part["weights"]] if "weights" in part else [])]
+    CliRunner().invoke(cli.app, ["train", "--recipe", str(file), "--run", str(tmp_path / "run"), *options])
+    assert taken[0].backbone.get("freeze_batch_norm") is frozen
+
+
+def test_a_run_is_reported_without_its_preset(preset, photos, tmp_path):
+    moved = tmp_path / "preset"
+    shutil.copytree(preset, moved)
+    run = tmp_path / "run"
+    train(photos, "--run", run, "--backbone", f"hub:{moved}", "--features", *SMALL, "--image-size", SIZE)
+    shutil.rmtree(moved)
+    _, _, reports = runs.compare_run(training.load_run(run))
+    assert list(reports) == ["raw pixels", "after training"]
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing():
+    with pytest.raises(ValueError, match=r"'hub:zzz/qqq'\. No folder of that name is seen from"):
+        backbones.build("hub:zzz/qqq")
+    with pytest.raises(ValueError, match=r"Near are: dinov2_small"):
+        backbones.build("hub:dinov2_smal")

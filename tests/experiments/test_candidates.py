@@ -90,8 +90,8 @@ def test_sizes_in_8_bits_are_near_those_of_a_file(tmp_path):
     "name, part, size",
     [
         ("small_cnn", {"name": "small_cnn"}, 64),
-        ("hub:dinov2_small@224", {"name": "hub:dinov2_small"}, 224),
-        ("ResNet50", {"name": "ResNet50", "weights": "imagenet"}, 64),
+        ("hub:dinov2_small@224", {"name": "hub:dinov2_small", "freeze_batch_norm": True}, 224),
+        ("ResNet50", {"name": "ResNet50", "weights": "imagenet", "freeze_batch_norm": True}, 64),
         ("efficientnet_lite0@96", {"name": "efficientnet_lite0", "weights": "imagenet", "freeze_batch_norm": True}, 96),
     ],
 )

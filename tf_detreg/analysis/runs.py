@@ -1,6 +1,7 @@
 """What a run is worth: its evaluation on held-back classes, its smoothness, and its report."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from tf_detreg.retrieval import RetrievalReport, inputs
 from tf_detreg.retrieval.engines import ENGINES
 from tf_detreg.retrieval.trained_classes import TrainedClasses, by_training, is_trained
 from tf_detreg.training.assembly import build_embedder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,7 @@ def analyze_run(
 def compare_run(
     run: training.Run, splits: Splits | None = None, embedded: Sequence[training.Embedded] | None = None
 ) -> tuple[list[Any], list[np.ndarray], dict[str, RetrievalReport]]:
-    """Evaluate a run beside raw pixels and the untrained embedder.
+    """Evaluate a run beside raw pixels and the untrained embedder, if its pretrained weights can still be loaded.
 
     Args:
         run: Of `training.train` or `training.load_run`.
@@ -147,13 +150,16 @@ def compare_run(
         embedded = [training.embed(run.embedder, part) for part in sets]
     shown = [part.subset(found.indices) for part, found in zip(sets, embedded, strict=True)]
     keras.utils.set_random_seed(run.config.seed)
-    untrained = build_embedder(run.config, run.embedder.inputs[0].shape[1:3])
     final = [found.embeddings for found in embedded]
-    embeddings = {
-        "raw pixels": [run_page.raw_pixels(part) for part in shown],
-        "before training": [training.embed(untrained, part).embeddings for part in shown],
-        "after training": final,
-    }
+    embeddings = {"raw pixels": [run_page.raw_pixels(part) for part in shown]}
+    try:
+        untrained = build_embedder(run.config, run.embedder.inputs[0].shape[1:3])
+    except (ValueError, OSError, ImportError) as error:
+        # A preset's folder that has moved, or no network: the run has its trained model, and that is measured.
+        logger.warning("The model before training is left out, as it cannot be built again: %s", error)
+    else:
+        embeddings["before training"] = [training.embed(untrained, part).embeddings for part in shown]
+    embeddings["after training"] = final
     return shown, final, run_page.compare(embeddings, [part.labels for part in shown], run.config.k)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -169,12 +170,14 @@ def _source(name: str) -> Source:
         return found
     known = [preset.name.removeprefix("hub:") for preset in presets()]
     asked = name.removeprefix("hub:")
-    near = difflib.get_close_matches(asked, known, n=3) or [key for key in known if asked[:5] in key][:3] or known[:3]
+    near = difflib.get_close_matches(asked, known, n=3)
+    near = near or [key for key in known if len(asked) > 2 and asked[:5] in key][:3]
+    hint = f"Near are: {', '.join(near)}" if near else f"No folder of that name is seen from {os.getcwd()}"
     raise checks.invalid(
         "backbone",
         "be a preset of keras-hub or the folder of one",
         checks.shown(name),
-        f"Near are: {', '.join(near)}; there are {len(known)} presets of images, see `backbones.presets()`.",
+        f"{hint}; there are {len(known)} presets of images, see `backbones.presets()`.",
     )
 
 

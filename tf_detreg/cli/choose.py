@@ -35,7 +35,7 @@ def backbones(
 ) -> None:
     """Compare pretrained backbones on your photos before you train.
 
-    Each backbone stays as it is: it turns the photos of the validation classes (a fifth of the training classes) into
+    Each backbone stays as it is: it turns the photos of the validation classes (the fifth that `train` holds back) into
     features, and R@1 says how often a photo's nearest neighbor is of its class, MAP@R how well all its neighbors are
     ranked, with intervals over classes: backbones whose intervals overlap much are not told apart by so few classes.
     Fine-tuning raises the numbers and may turn the order of close ones. Beside them: images a second of the model on

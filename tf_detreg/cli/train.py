@@ -140,6 +140,8 @@ def train(
     changes |= {"strategy": strategy, "features": features} | {
         key: _changed(getattr(config, key), part) for key, part in parts.items()
     }
+    if changes["backbone"] is not None:
+        changes["backbone"] = _frozen_norms(config.backbone, changes["backbone"])
     config = config.replace(**{key: value for key, value in changes.items() if value is not None})
     if epochs is not None:
         config = config.replace(optimizer=_shortened(config.optimizer, epochs))
@@ -203,6 +205,17 @@ def _changed(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any] | 
         return None
     kept = part if options.get("name", part["name"]) == part["name"] else {k: part[k] for k in ("dim",) if k in part}
     return {**kept, **options}
+
+
+def _frozen_norms(recipe: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Freeze batch normalization of another pretrained backbone than the recipe's, unless the recipe lets it learn."""
+    from tf_detreg.backbones.preset_files import is_preset
+
+    weights = part.get("weights")
+    pretrained = weights != "random" and (weights is not None or is_preset(part["name"]))
+    if part["name"] == recipe["name"] or not pretrained:
+        return part
+    return {**part, "freeze_batch_norm": recipe.get("freeze_batch_norm", True)}
 
 
 def _print_evaluation(run: "training.Run") -> None:

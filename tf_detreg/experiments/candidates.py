@@ -240,7 +240,7 @@ def candidate_config(data: str, name: str, image_size: int | None = None, seed: 
     Example:
     >>> config = candidate_config("photos", "ResNet50@96")
     >>> config.backbone, config.image_size
-    ({'name': 'ResNet50', 'weights': 'imagenet'}, 96)
+    ({'name': 'ResNet50', 'weights': 'imagenet', 'freeze_batch_norm': True}, 96)
     """
     from tf_detreg import recipes
     from tf_detreg.backbones.preset_files import is_preset
@@ -251,8 +251,8 @@ def candidate_config(data: str, name: str, image_size: int | None = None, seed: 
     part: dict[str, Any] = {"name": name}
     if name != "small_cnn" and not is_preset(name):
         part["weights"] = "imagenet"
-    if name == "efficientnet_lite0":
-        part["freeze_batch_norm"] = True  # as in the recipe `photos`, whose features are the same then
+    if name != "small_cnn":
+        part["freeze_batch_norm"] = True  # as `train --backbone` does, whose features are the same then
     config = RunConfig.from_dict({"backbone": part, "image_size": image_size, "seed": seed, "features": True})
     return recipes.with_data(config, data)
 
@@ -261,7 +261,7 @@ def _check(splits: Any) -> None:
     counts = np.bincount(splits.validation.labels) if len(splits.validation) else np.zeros(0, int)
     if (counts >= 2).sum() < 2:
         raise ValueError(
-            "At least 2 validation classes need 2 images each to compare backbones on; a fifth of the training classes "
+            "At least 2 validation classes need 2 images each to compare backbones on; a fifth of the classes "
             f"is held back for it, {splits.validation.num_classes} here. Give more classes or images."
         )
 
