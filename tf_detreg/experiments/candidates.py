@@ -262,7 +262,8 @@ def _check(splits: Any) -> None:
     if (counts >= 2).sum() < 2:
         raise ValueError(
             "At least 2 validation classes need 2 images each to compare backbones on; a fifth of the classes "
-            f"is held back for it, {splits.validation.num_classes} here. Give more classes or images."
+            f"is held back for it, {splits.validation.num_classes} here. Give more classes, of a folder "
+            "8 at least, or more images."
         )
 
 
