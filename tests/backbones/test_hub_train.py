@@ -96,7 +96,7 @@ def test_weights_of_a_network_by_name_can_be_asked_for(photos, monkeypatch):
 
     monkeypatch.setattr(training, "train", stop)
     CliRunner().invoke(cli.app, ["train", str(photos), "--backbone", "ResNet50", "--weights", "imagenet"])
-    assert seen[0].backbone == {"name": "ResNet50", "weights": "imagenet"}
+    assert seen[0].backbone == {"name": "ResNet50", "weights": "imagenet", "freeze_batch_norm": True}
 
 
 def test_mixed_precision(preset):
