@@ -137,3 +137,8 @@ def test_the_command_prints_a_table_and_the_line_to_go_on_with(photos, tmp_path)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"backbones.json", "backbones.png"}
     with pytest.raises(ValueError, match="Not one of the backbones"):
         CliRunner().invoke(cli.app, ["backbones", str(photos), "no_such_net"], catch_exceptions=False)
+
+
+def test_a_side_of_no_pixels_is_refused():
+    with pytest.raises(ValueError, match="`image_size` must be a whole number, 1 or more; received 0"):
+        candidates.candidate_config("photos", "hub:dinov2_small@0")

@@ -88,7 +88,7 @@ def train(
         float | None, typer.Option(help="Factor of the rate from each block to the one below it, such as 0.75.")
     ] = None,
     soup: Annotated[
-        int | None, typer.Option(help="Also try the average of the last so many epochs, on validation classes.")
+        int | None, typer.Option(min=2, help="Also try the average of the last so many epochs, on validation classes.")
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Such as `mixed_bfloat16`: see docs/training.md, Speed.")

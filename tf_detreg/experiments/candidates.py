@@ -247,7 +247,7 @@ def candidate_config(data: str, name: str, image_size: int | None = None, seed: 
 
     head, _, side = name.rpartition("@")
     if head and side.isdigit():
-        name, image_size = head, int(side)
+        name, image_size = head, checks.integer("image_size", int(side), 1)
     part: dict[str, Any] = {"name": name}
     if name != "small_cnn" and not is_preset(name):
         part["weights"] = "imagenet"
