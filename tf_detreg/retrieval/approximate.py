@@ -347,6 +347,11 @@ def search_seconds(queries: np.ndarray, part: np.ndarray, k: int, layout: Layout
     """Return the least time of three in which a tree of this layout, tuned to the aim, answers the queries."""
     tree = Tree.build(part, k, layout)
     tree.tune(queries, k, None, kth, aim)
+    return least_seconds(tree, queries, k)
+
+
+def least_seconds(tree: Any, queries: np.ndarray, k: int) -> float:
+    """Return the least time of three in which a searcher answers the queries."""
     times = []
     for _ in range(3):
         began = time.perf_counter()

@@ -68,12 +68,7 @@ def trials(vectors: np.ndarray, k: int, names: Sequence[str], target: float) -> 
             made = tree.build(vectors, k, approximate.LAYOUTS[0])
             built = time.perf_counter() - began
             made.tune(queries, k, None, kth, target)
-            times = []
-            for _ in range(3):
-                began = time.perf_counter()
-                made.search(queries, k)
-                times.append(time.perf_counter() - began)
-            found[name] = Trial(built, min(times) / len(queries))
+            found[name] = Trial(built, approximate.least_seconds(made, queries, k) / len(queries))
         except (MemoryError, AssertionError):
             raise
         except Exception as error:  # an engine is optional, and anything may be wrong with it

@@ -15,7 +15,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from tf_detreg.progress import ticker
 from tf_detreg.retrieval import approximate, rescoring, saved_tree, scann_library
 from tf_detreg.retrieval.approximate import LAYOUTS, Layout
 
@@ -75,26 +74,16 @@ class Product(approximate.Tree):
         """Return ids (Q, k) and cosines (Q, k), best first; as `Tree.search`."""
         visited, rescored = self._settings(wider)
         count = min(max(k + (own is not None), rescored), self.size)
-        ids = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        some = rescoring.step(self.dim, count)
-        with ticker("Searching (ScaNN)", len(queries), progress) as tick:
-            for start in range(0, len(queries), some):
-                rows = slice(start, start + some)
-                asked = np.ascontiguousarray(queries[rows])
-                with approximate.errors_of("ScaNN"):
-                    found, near = self.searcher.search_batched_parallel(asked, count, count, visited)
-                listed = np.where(np.isfinite(near), np.asarray(found, np.int64), -1)
-                near = rescoring.cosines(self.gallery, asked, listed)
-                if own is not None:
-                    near[listed == own[rows, None]] = -np.inf
-                order = np.lexsort((listed, -near), axis=1)[:, :k]
-                width = order.shape[1]
-                ids[rows, :width] = np.take_along_axis(listed, order, axis=1)
-                scores[rows, :width] = np.take_along_axis(near, order, axis=1)
-                tick(len(asked))
-        ids[~np.isfinite(scores)] = -1
-        return ids, scores
+
+        def scored(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            asked = np.ascontiguousarray(asked)
+            with approximate.errors_of("ScaNN"):
+                found, near = self.searcher.search_batched_parallel(asked, count, count, visited)
+            listed = np.where(np.isfinite(near), np.asarray(found, np.int64), -1)
+            return listed, rescoring.cosines(self.gallery, asked, listed)
+
+        block = rescoring.step(self.dim, count)
+        return rescoring.best(scored, queries, k, own, block, "Searching (ScaNN)", progress)
 
     def settings(self) -> dict[str, object]:
         """Return what was chosen, for reports."""

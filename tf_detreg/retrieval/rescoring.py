@@ -1,6 +1,8 @@
 """Searches that list candidates by something cheap and score those again by the vectors themselves."""
 
 import abc
+import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -30,6 +32,43 @@ def cosines(gallery: np.ndarray, queries: np.ndarray, listed: np.ndarray) -> np.
 def step(dim: int, count: int) -> int:
     """Return of how many queries the candidates' vectors may be in memory together."""
     return int(np.clip(_BYTES // (4 * dim * count), 1, _MOST_QUERIES))
+
+
+def best(
+    scored: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    queries: np.ndarray,
+    k: int,
+    own: np.ndarray | None,
+    block: int,
+    title: str,
+    progress: bool | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids (Q, k) and cosines (Q, k) of the best candidates; -1 and minus infinity where there are no more.
+
+    Args:
+        scored: Of some queries (B, dim): candidates (B, c) and their cosines (B, c).
+        queries: (Q, dim) float32 unit rows.
+        k: How many.
+        own: (Q,) an item that each query must not find, or None.
+        block: Queries at a time.
+        title: Of the progress bar.
+        progress: Whether to show it; None shows it in a terminal.
+    """
+    ids = np.full((len(queries), k), -1, np.int64)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    with ticker(title, len(queries), progress) as tick:
+        for start in range(0, len(queries), block):
+            rows = slice(start, start + block)
+            listed, near = scored(queries[rows])
+            if own is not None:
+                near[listed == own[rows, None]] = -np.inf
+            order = np.lexsort((listed, -near), axis=1)[:, :k]
+            width = order.shape[1]
+            ids[rows, :width] = np.take_along_axis(listed, order, axis=1)
+            scores[rows, :width] = np.take_along_axis(near, order, axis=1)
+            tick(len(listed))
+    ids[~np.isfinite(scores)] = -1
+    return ids, scores
 
 
 class Rescoring(abc.ABC):
@@ -72,22 +111,8 @@ class Rescoring(abc.ABC):
         """
         more = min(k + (own is not None), self.size)
         count = min(max(more, round(wider * self.rescored)), self.size)
-        ids = np.full((len(queries), k), -1, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        some = step(self.dim, count)
-        with ticker("Searching", len(queries), progress) as tick:
-            for start in range(0, len(queries), some):
-                rows = slice(start, start + some)
-                listed, near = self._scored(queries[rows], count)
-                if own is not None:
-                    near[listed == own[rows, None]] = -np.inf
-                order = np.lexsort((listed, -near), axis=1)[:, :k]
-                width = order.shape[1]
-                ids[rows, :width] = np.take_along_axis(listed, order, axis=1)
-                scores[rows, :width] = np.take_along_axis(near, order, axis=1)
-                tick(len(listed))
-        ids[~np.isfinite(scores)] = -1
-        return ids, scores
+        scored = functools.partial(self._scored, count=count)
+        return best(scored, queries, k, own, step(self.dim, count), "Searching", progress)
 
     def _scored(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         listed = self.candidates(np.ascontiguousarray(queries), count)
