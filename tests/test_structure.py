@@ -183,3 +183,21 @@ def test_nothing_is_unpickled():
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
                 wrong.append(where)
     assert not wrong
+
+
+def test_no_module_can_take_the_name_of_what_is_public_beside_it():
+    """Importing a.b for the first time binds `a.b` to the module, whatever that name was before."""
+    checked, taken = 0, []
+    for init in sorted(ROOT.rglob("__init__.py")):
+        package = ".".join(init.parent.relative_to(ROOT.parent).parts)
+        loaded = set()
+        for node in ast.walk(ast.parse(init.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            # A module that is loaded before, or is where the name comes from, cannot bind it later.
+            loaded |= {f"{package}.{each.name}" for each in node.names} if node.module == package else {node.module}
+            for name in (each.asname or each.name for each in node.names if node.module != package):
+                if (init.parent / f"{name}.py").exists() or (init.parent / name / "__init__.py").exists():
+                    checked += 1
+                    taken += [f"{package}.{name}"] * (f"{package}.{name}" not in loaded)
+    assert not taken and checked > 10

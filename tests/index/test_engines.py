@@ -28,6 +28,13 @@ def share(found, true):
     return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.ids, true.ids, strict=True)])
 
 
+def check_scores(found, true):
+    """Rescored neighbors that an approximate search found right have the scores of the exact one."""
+    rows = [row for row, (a, b) in enumerate(zip(found.ids, true.ids, strict=True)) if a == b]
+    assert len(rows) > 0.6 * len(true.ids)
+    np.testing.assert_allclose(found.scores[rows], true.scores[rows], atol=2e-6)
+
+
 def both(index, queries, k=5, asked="auto", **more):
     return index.search(queries, k, progress=False, engine=asked, **more), index.search(
         queries, k, engine="exact", **more
@@ -52,10 +59,7 @@ def test_usearch_answers_where_scann_is_not_installed(large, queries, tmp_path, 
     found, true = both(large, queries)
     assert found.engine == "usearch" and recall >= 0.99 and found.neighbor_recall == recall and found.notice is None
     assert share(found, true) >= 0.97
-    same = [(a, b) for a, b in zip(found.ids, true.ids, strict=True) if a == b]
-    assert len(same) > 100
-    rows = [row for row, (a, b) in enumerate(zip(found.ids, true.ids, strict=True)) if a == b]
-    np.testing.assert_allclose(found.scores[rows], true.scores[rows], atol=2e-6)
+    check_scores(found, true)
     # Kept on disk, mapped when it is opened, and used through changes.
     loaded = Index.load(large.save(tmp_path / "i"), verify=True)
     monkeypatch.setattr(approximate, "calibrate", lambda *_, **__: pytest.fail("it was built again"))
@@ -164,7 +168,7 @@ def test_compressed_vectors_find_what_the_vectors_find(large, queries, tmp_path,
     for index in (large, loaded):
         found, true = both(index, queries)
         assert found.engine == kind and found.neighbor_recall == done.recall and share(found, true) >= 0.96
-        np.testing.assert_allclose(found.scores[:, 0], true.scores[:, 0], atol=2e-6)
+        check_scores(found, true)
     codes_file = next((tmp_path / "i" / "trees").glob("*/codes.npy"))
     assert abs(codes_file.stat().st_size - 3000 * expected) <= 200
     assert f"{expected} bytes an item" in loaded.describe()["search"]
@@ -281,7 +285,7 @@ def test_product_quantization_keeps_codes_alone_in_memory(kept, queries_of):
     for some in (index, loaded):
         found, true = both(some, queries_of)
         assert found.engine == "product" and found.neighbor_recall == done.recall and share(found, true) >= 0.97
-        np.testing.assert_allclose(found.scores[:, 0], true.scores[:, 0], atol=2e-6)
+        check_scores(found, true)
     searcher = loaded._tuner.present(loaded._store.snapshot()).tree
     assert isinstance(searcher.gallery, np.memmap)
     own = np.arange(20)

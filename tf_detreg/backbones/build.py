@@ -253,7 +253,7 @@ def _named(name: str, size: tuple[int, int], weights: str | None, scaling: str |
             model, scaling_of_it = build_own(size, weights)
             return _Body(model, {"mode": scaling_of_it})
     if name.startswith("cv:"):
-        from tf_detreg.backbones.presets import from_preset
+        from tf_detreg.backbones.keras_cv import from_preset
 
         return _Body(from_preset(name, weights), {"mode": "none"})
     for candidate, maker in _applications().items():
