@@ -1,5 +1,6 @@
 """What answers a large index: usearch where ScaNN is not, compressed vectors, and exact search where nothing works."""
 
+import json
 import sqlite3
 import sys
 
@@ -60,6 +61,9 @@ def test_usearch_answers_where_scann_is_not_installed(large, queries, tmp_path, 
     assert found.engine == "usearch" and recall >= 0.99 and found.neighbor_recall == recall and found.notice is None
     assert share(found, true) >= 0.97
     check_scores(found, true)
+    # A wider one builds for longer than twice faiss' HNSW of this recall, a narrower one must look at more nodes.
+    graph = large._tuner.present(large._store.snapshot()).tree.graph
+    assert (graph.expansion_add, graph.connectivity) == (64, 16)
     # Kept on disk, mapped when it is opened, and used through changes.
     loaded = Index.load(large.save(tmp_path / "i"), verify=True)
     monkeypatch.setattr(approximate, "calibrate", lambda *_, **__: pytest.fail("it was built again"))
@@ -69,6 +73,19 @@ def test_usearch_answers_where_scann_is_not_installed(large, queries, tmp_path, 
     found, true = both(loaded, queries)
     assert found.engine == "usearch" and share(found, true) >= 0.97
     assert loaded.search(np.eye(32)[0], 1).ids == [["new"]]
+
+
+def test_what_is_known_of_the_items_found_is_decoded_at_once(large, queries, monkeypatch):
+    """A call of the decoder for each of thousands of items took as long as the search."""
+    calls, loads = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda text, **more: calls.append(1) or loads(text, **more))
+    found = large.search(queries, 5, engine="exact", progress=False)
+    assert len(calls) < 10
+    assert all(
+        item == {"even": id % 2 == 0}
+        for row in zip(found.ids, found.metadata, strict=True)
+        for id, item in zip(*row, strict=True)
+    )
 
 
 def test_a_deeper_search_builds_deeper(large, queries):

@@ -134,6 +134,37 @@ def test_the_three_ways_to_multiply_agree(monkeypatch):
     assert measure(points, labels).metrics == transposed.metrics
 
 
+@pytest.mark.parametrize("count", [1, 40, 200])
+@pytest.mark.parametrize("k", [3, 90])
+def test_a_gallery_that_is_read_where_it_lies_is_compared_in_parts(count, k, monkeypatch):
+    """Also where a part has fewer items than are asked for, items are hidden, and equal scores lie in two parts."""
+    rng = np.random.default_rng(0)
+    gallery = rng.integers(-1, 2, size=(400, 5)).astype(np.float32)  # sums are exact, and many are equal
+    queries, itself = gallery[:count].copy(), np.arange(count)
+    hidden = np.zeros(400, bool)
+    hidden[rng.permutation(400)[:150]] = True
+    given = [{}, {"own": itself}, {"left_out": hidden}, {"own": itself, "left_out": hidden}]
+    expected = [exact.search(queries, gallery, k, progress=False, **more) for more in given]
+    monkeypatch.setattr(exact, "_COPIED_BYTES", 0)
+    monkeypatch.setattr(exact, "_COPIED_FOR_FEW", 0)
+    monkeypatch.setattr(exact, "workers", lambda: 2)
+    monkeypatch.setattr(exact, "_SCORES_BYTES", 2 * 4 * 64 * min(count, 64))  # parts of at least 64 items
+    read, multiply = [], exact.Scores.__call__
+    monkeypatch.setattr(
+        exact.Scores,
+        "__call__",
+        lambda self, asked, part: read.append((len(asked), part)) or multiply(self, asked, part),
+    )
+    for more, (ids, scores) in zip(given, expected, strict=True):
+        found = exact.search(queries, gallery, k, progress=False, **more)
+        np.testing.assert_array_equal(found[0], ids)
+        np.testing.assert_array_equal(found[1], scores)
+    assert len({part.start for _, part in read}) > 2
+    # The gallery is read once for a block of queries; a block of two queries, as its scores allow, would read it often.
+    assert sum(part.stop - part.start for _, part in read) / len(gallery) / len(given) <= -(-count // 64) + 1
+    assert max(asked * (part.stop - part.start) * 4 for asked, part in read) <= exact._SCORES_BYTES / 2
+
+
 @pytest.mark.parametrize("room", [True, False])
 def test_a_gpu_multiplies_if_it_holds_the_gallery(monkeypatch, room):
     """Without one here, TensorFlow's soft placement answers in its place; what is asked of it is what counts."""

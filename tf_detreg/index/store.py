@@ -231,7 +231,12 @@ class Store:
         """
         sql = "SELECT row, id, metadata, crc FROM items WHERE row IN (SELECT value FROM json_each(?))"
         found = self.query(sql, [json.dumps([int(row) for row in rows])], version=version)
-        return None if found is None else {row: self.item(*item) for row, *item in found}
+        if found is None:
+            return None
+        # Read as one text: thousands of calls of the decoder take as long as the search that found these items.
+        texts = [self._checked(*item) for _, *item in found]
+        read = json.loads(f"[{','.join(texts)}]")
+        return {row: (unbound(id), facts) for (row, id, _, _), facts in zip(found, read, strict=True)}
 
     def stored(self, where: Filter | None = None, version: int | None = None) -> Iterator[tuple[Any, ...]]:
         """Iterate over row number, id, metadata and checksum as they are stored, in the order of the rows.
@@ -258,9 +263,13 @@ class Store:
         Raises:
             ValueError: If they do not match their checksum.
         """
+        return unbound(id), json.loads(self._checked(id, metadata, crc))
+
+    def _checked(self, id: str | int | bytes, metadata: str, crc: int) -> str:
+        """Return the metadata of a row of the table as they are stored, compared with their checksum."""
         if crc_of(id, metadata) != crc:
             raise segments.damaged(self.directory, f"the item {unbound(id)!r} does not match its checksum")
-        return unbound(id), json.loads(metadata)
+        return metadata
 
     def rows_where(self, where: Filter, version: int) -> np.ndarray | None:
         """Return the ascending row numbers that a filter keeps; None where the state is no longer that of `version`."""

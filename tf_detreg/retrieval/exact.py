@@ -5,15 +5,16 @@ comparison and a count (`ranking`): 1 + (relevant items before it) + (irrelevant
 
 TensorFlow makes the product, because on CPUs with AVX-512 its kernels are almost twice as fast as those in NumPy's
 wheel, and on a GPU if there is one; NumPy counts, on as many threads as there are cores. A gallery that is too large to
-be copied is multiplied by NumPy where it lies, also when that is a file mapped into memory.
+be copied is multiplied by NumPy where it lies, part by part, also when that is a file mapped into memory.
 """
 
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ _COPIED_BYTES = 256 << 20  # galleries up to here are copied into TensorFlow; la
 _COPIED_FOR_FEW = 8 << 20  # galleries above are not copied for a few queries
 _FEW = 16  # queries
 _MOST_QUERIES = 512
+_IN_PLACE = 64  # queries that meet a gallery together that is not copied: enough for the product to outweigh reading it
 
 
 class Scores:
@@ -59,10 +61,20 @@ class Scores:
             self._gallery = tf.constant(np.ascontiguousarray(gallery.T) if self._transposed else gallery)
         self._device = device
 
-    def __call__(self, queries: np.ndarray) -> np.ndarray:
-        """Return a read-only (b, N) of (b, dim): NumPy looks into TensorFlow's memory, as a copy costs as much."""
+    @property
+    def in_place(self) -> bool:
+        """Return whether the gallery was not copied, so that parts of it can be compared alone."""
+        return self._rows is not None
+
+    def __call__(self, queries: np.ndarray, part: slice = slice(None)) -> np.ndarray:
+        """Return a read-only (b, N) of (b, dim): NumPy looks into TensorFlow's memory, as a copy costs as much.
+
+        Args:
+            queries: (b, dim) float32 unit rows.
+            part: Rows of a gallery that is `in_place`. Default: all.
+        """
         if self._rows is not None:
-            result: np.ndarray = np.matmul(queries, self._rows.T)
+            result: np.ndarray = np.matmul(queries, self._rows[part].T)
             return result
         with tf.device(self._device):
             return np.asarray(tf.matmul(queries, self._gallery, transpose_b=not self._transposed))
@@ -210,23 +222,56 @@ def search(
     """
     scores = Scores(gallery, len(queries) <= _FEW)
     hidden = np.empty(0, np.int64) if left_out is None else np.flatnonzero(left_out)
+    size, parts = _tiles(len(queries), len(gallery), scores.in_place)
     ids = np.empty((len(queries), k), np.int64)
     best = np.empty((len(queries), k), np.float32)
+    more = k + (own is not None)
+
+    def within(asked: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        found = scores(asked, part)
+        low, high = np.searchsorted(hidden, [part.start, part.stop])
+        if low < high:
+            found = found if found.flags.writeable else found.copy()
+            found[:, hidden[low:high] - part.start] = -np.inf
+        columns, values = top(found, min(more, found.shape[1]))
+        return columns + part.start, values
 
     def task(block: np.ndarray) -> None:
-        found = scores(queries[block])
-        if len(hidden):
-            found = found if found.flags.writeable else found.copy()
-            found[:, hidden] = -np.inf
-        columns, values = top(found, k + (own is not None))
+        columns, values = _best([within(queries[block], part) for part in parts], more)
         if own is not None:  # where ties pushed the query's own item out of the list, the last one goes
             others = columns != own[block][:, None]
             others[others.all(axis=1), -1] = False
             columns, values = columns[others].reshape(-1, k), values[others].reshape(-1, k)
         ids[block], best[block] = columns, values
 
-    in_blocks(len(queries), block_size(len(gallery)), task, "Searching", progress)
+    in_blocks(len(queries), size, task, "Searching", progress)
     return ids, best
+
+
+def _tiles(queries: int, items: int, in_place: bool) -> tuple[int, list[slice]]:
+    """Return how many queries make a block, and the parts of the gallery that a block is compared with in turn.
+
+    A gallery that is read where it lies, from disk perhaps, is read once for each block of queries. Parts let a block
+    be large, however large the gallery is.
+    """
+    if not in_place:
+        return block_size(items), [slice(0, items)]
+    most = _SCORES_BYTES // (4 * workers())  # scores of a block
+    size = min(_IN_PLACE, queries)
+    if size * items > most:  # too many for one block: then all cores have something to do
+        size = min(_IN_PLACE, -(-queries // workers()))
+    width = max(1, most // size)
+    bounds = np.linspace(0, items, -(-items // width) + 1).astype(int).tolist()
+    return size, [slice(start, end) for start, end in itertools.pairwise(bounds)]
+
+
+def _best(found: Sequence[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best of what several parts of a gallery hold, best first; equal scores by column."""
+    if len(found) == 1:
+        return found[0]
+    columns, values = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
+    order = np.lexsort((columns, -values), axis=1)[:, :k]
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
 def top(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,10 @@ from tf_detreg.retrieval.rescoring import Rescoring
 _FILE = "graph.usearch"
 _PART = 8_192
 _SAFE = 16  # items of the trial that says whether usearch works here
+_LINKS = 16  # of a node
+# Nodes that are looked at to link a new one. Of 40, 64 and 96, tuned to the same recall on 50,000 x 128, 64 answers as
+# fast as 96 and a quarter faster than 40, and builds in 3/4 of the time of 96.
+_WIDTH = 64
 
 
 def available() -> str | None:
@@ -38,12 +42,10 @@ def available() -> str | None:
     return None if (found == np.arange(_SAFE)).all() else "usearch finds wrong items on this machine."
 
 
-def _empty(dimension: int, connectivity: int = 16, expansion: int = 96) -> Any:
+def _empty(dimension: int) -> Any:
     from usearch.index import Index
 
-    return Index(
-        ndim=dimension, metric="ip", dtype="f16", connectivity=connectivity, expansion_add=expansion, multi=False
-    )
+    return Index(ndim=dimension, metric="ip", dtype="f16", connectivity=_LINKS, expansion_add=_WIDTH, multi=False)
 
 
 class Graph(Rescoring):
