@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import types
 
 import keras
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from tf_detreg import cli, indexing, item_table
 from tf_detreg.index import Index
+from tf_detreg.retrieval import bulk_shards
 from tf_detreg.retrieval.embedding import embed_parts
 
 COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
@@ -234,6 +236,60 @@ def test_an_index_moves_to_a_new_model(shop, monkeypatch, embedder):
     assert Index.load(shop.place).dimension == 4 and rows(shop) == before
     said = json.loads(command("search", shop.place, query, "-k", 1, "--json"))
     assert said["neighbors"][0]["id"] == str(query)
+
+
+def test_an_index_goes_into_shards_that_answer_as_one(shop, tmp_path):
+    shards, query = tmp_path / "shards", photo(tmp_path / "query.png", COLORS["green"], 9)
+    said = command("index", "shard", shop.place, "--to", shards, "--shards", 3, "--field", "label")
+    assert said.startswith("6 items in 3 shards")
+    asked = ["--json", "-k", 3, "--where", 'label in ("green", "red")']
+    assert command("search", shards, query, *asked) == command("search", shop.place, query, *asked)
+    listed = [json.loads(line) for line in command("index", "list", shards, "--json").splitlines()]
+    assert sorted(row["id"] for row in listed) == sorted(row["id"] for row in rows(shop))
+    said = command("index", "list", shards, "-n", 1, "--where", 'label = "red"')
+    assert "6 of 3 dimensions, in 3 shards" in said and "2 items" in said and "label (text, indexed)" in said
+    assert "as it was written: 6 items" in command("index", "verify", shards)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "index add {} x.png",
+        "index remove {} x",
+        "index compact {}",
+        "index compress {}",
+        "index export {} --to a.sql",
+        "index refresh {} --run {run}",
+        "monitor {} x.png",
+    ],
+)
+def test_a_command_that_takes_no_shards_says_which_do(shop, tmp_path, given):
+    command("index", "shard", shop.place, "--to", tmp_path / "shards", "--shards", 2)
+    given = [word.format(tmp_path / "shards", run=shop.run) for word in given.split()]
+    with pytest.raises(ValueError, match=r"holds 2 shards of an index\. .*index-00000-of-00002"):
+        command(*given)
+
+
+def test_a_bulk_embedding_goes_into_shards(run, tmp_path):
+    source = tmp_path / "vectors"
+    source.mkdir()
+    for shard in range(2):
+        names = [name for name in "abcdefgh" if bulk_shards.shard_of(name, 2) == shard]
+        with bulk_shards.writing(
+            source / bulk_shards.name_of("embeddings", shard, 2, "tfrecord"), "tfrecord", 3
+        ) as write:
+            write(names, np.eye(3)[[ord(name) % 3 for name in names]])
+    assert command("index", "shard", source, "--to", tmp_path / "a", "--run", run).startswith("8 items in 2 shards")
+    assert command("index", "shard", source, "--to", tmp_path / "b", "--shards", 5).startswith("8 items in 5 shards")
+    kept = [command("index", "list", tmp_path / name, "--json").splitlines() for name in "ab"]
+    assert sorted(kept[0]) == sorted(kept[1]) and json.loads(kept[0][0]).keys() == {"id", "path"}
+    photo(tmp_path / "query.png", COLORS["red"])
+    with pytest.raises(ValueError, match="does not say which run"):
+        command("search", tmp_path / "a", tmp_path / "query.png")
+    found = command("search", tmp_path / "a", tmp_path / "query.png", "--run", run, "--json", "-k", 2)
+    assert found.count('"id"') == 2 and re.search('"id": "[cf]"', found)
+    with pytest.raises(ValueError, match="how many shards, such as --shards 4"):
+        command("index", "shard", tmp_path / "b" / "index-00000-of-00005", "--to", tmp_path / "c")
 
 
 def test_help_teaches():

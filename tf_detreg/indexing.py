@@ -17,7 +17,7 @@ from tf_detreg.retrieval.decision import decision_of
 
 if TYPE_CHECKING:
     from tf_detreg.datasets import ImageSet
-    from tf_detreg.index import Index
+    from tf_detreg.index import Index, Shards
     from tf_detreg.index.refreshing import Refreshed
     from tf_detreg.training import Run
 
@@ -268,10 +268,28 @@ def open_index(
     Raises:
         ValueError: If the index is damaged, or its run is not known or not where it was.
     """
-    from tf_detreg import training
     from tf_detreg.index import Index
 
     index = Index.load(place)
+    return index, *_made_by(index, place, directory)
+
+
+def open_catalog(
+    place: str | os.PathLike[str], directory: str | os.PathLike[str] | None = None
+) -> "tuple[Index | Shards, Run, retrieval.Decision | None]":
+    """Open an index, or all shards of one that lie in a folder; as `open_index`."""
+    from tf_detreg.index import sharding
+
+    catalog = sharding.load(place)
+    return catalog, *_made_by(catalog, place, directory)
+
+
+def _made_by(
+    index: "Index | Shards", place: str | os.PathLike[str], directory: str | os.PathLike[str] | None
+) -> "tuple[Run, retrieval.Decision | None]":
+    """Return the run whose model made an index, and the decision of the index or else of the run."""
+    from tf_detreg import training
+
     if not directory:
         noted = next(index.rows(), {}).get("run")
         directory = None if noted is None else str(noted)
@@ -283,4 +301,4 @@ def open_index(
             "directory of today: run=… (--run)."
         )
     run = training.load_run(directory)
-    return index, run, index.decision or decision_of(directory)
+    return run, index.decision or decision_of(directory)

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +10,13 @@ import numpy as np
 from tf_detreg import retrieval
 from tf_detreg.analysis import neighbors
 from tf_detreg.image_files import folder_label, image_files, item_metadata, paths_of, unlabeled
-from tf_detreg.indexing import index_files, open_index
+from tf_detreg.indexing import index_files, open_catalog, open_index
 from tf_detreg.retrieval.decision import decision_of
 
 if TYPE_CHECKING:
     import keras
+
+    from tf_detreg.index.filters import Where
 
 # Some of these have their homes elsewhere since 0.2.0.
 __all__ = ["embed_files", "folder_label", "image_files", "index_files", "open_index", "search_index", "search_run"]
@@ -122,12 +124,12 @@ def search_index(
     directory: str | os.PathLike[str] | None,
     queries: Sequence[str | os.PathLike[str]],
     k: int = 8,
-    where: Mapping[str, object] | str | None = None,
+    where: "Where | None" = None,
 ) -> neighbors.Neighbors:
     """Return the nearest items of an index for each query image.
 
     Args:
-        place: The index's folder.
+        place: The index's folder, or a folder of its shards.
         directory: The run whose model made it. Default: as the index noted.
         queries: Image files, or folders of them.
         k: Neighbors of each. Default 8.
@@ -142,7 +144,7 @@ def search_index(
     """
     from tf_detreg import training
 
-    index, run, decision = open_index(place, directory)
+    index, run, decision = open_catalog(place, directory)
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
     few = min(k, max(1, index.count(where)))

@@ -26,6 +26,7 @@ class _BuildsByDefault(TyperGroup):
 index = typer.Typer(cls=_BuildsByDefault, no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(index, name="index")
 Place = Annotated[pathlib.Path, typer.Argument(help="An index, as `tf-detreg index RUN IMAGES/ --to INDEX` makes it.")]
+Catalog = Annotated[pathlib.Path, typer.Argument(help="An index, or a folder of shards that `index shard` made.")]
 Table = Annotated[
     pathlib.Path | None,
     typer.Option("--csv", help="A table with a column `path`, perhaps `id`; other columns become metadata."),
@@ -54,6 +55,8 @@ def _index() -> None:
     * **index compact** gives space back, **index compress** memory, **index verify** looks for damage;
 
     * **index refresh shop.index --run NEW** goes to a new model;
+
+    * **index shard shop.index --to shards --shards 4** makes several smaller ones, which **search** asks as one;
 
     * **index export shop.index --to shop.sql** writes it for PostgreSQL, or `.parquet` for anything else.
 
@@ -128,18 +131,18 @@ def remove(
 
 @_command
 def list_(
-    place: Place,
+    place: Catalog,
     where: Where = None,
     count: Annotated[int, typer.Option("-n", min=0, help="Items to show; 0 shows none.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print all items, a line of JSON each.")] = False,
 ) -> None:
-    """Show what an index holds: its size, its fields, and its first items."""
+    """Show what an index, or a folder of shards, holds: its size, its fields, and its first items."""
     import itertools
     import json
 
-    from tf_detreg.index import Index
+    from tf_detreg.index import sharding
 
-    with Index.load(place) as opened:
+    with sharding.load(place) as opened:
         rows = opened.rows(where)
         if as_json:
             for row in rows:
@@ -154,11 +157,11 @@ def list_(
 
 
 @_command
-def verify(place: Place) -> None:
-    """Read all of an index once, and compare it with its checksums."""
-    from tf_detreg.index import Index
+def verify(place: Catalog) -> None:
+    """Read all of an index, or of a folder of shards, once, and compare it with its checksums."""
+    from tf_detreg.index import sharding
 
-    with Index.load(place) as opened:
+    with sharding.load(place) as opened:
         opened.verify(progress=None)
         typer.echo(f"{place} is as it was written: {len(opened):,} items.")
 
@@ -225,6 +228,50 @@ def refresh(
         "" if done.loss is None else f", {done.mapped} mapped, which loses {100 * done.loss:.1f} % of their neighbors"
     )
     typer.echo(f"{done.embedded} images embedded again{lost}: {place}")
+
+
+@_command
+def shard(
+    source: Annotated[
+        pathlib.Path,
+        typer.Argument(help="An index, a Parquet file of embeddings, or a folder that `embed --runner` wrote."),
+    ],
+    to: Annotated[pathlib.Path, typer.Option(help="A new folder for the shards.")],
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="How many. Default: one for each file that `embed --runner` wrote."),
+    ] = None,
+    run: Annotated[
+        pathlib.Path | None,
+        typer.Option("--run", help="The run whose model made the embeddings. Default: as the source says."),
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="Of the metadata, on which filters are to be quick; repeat it.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="The deepest search that large shards are tuned for.")] = 10,
+) -> None:
+    """Make several smaller indexes of one index, or of embeddings in files: for catalogs past one machine.
+
+    Each item goes to the shard that its id says. `search`, `index list` and `index verify` take the folder as one
+    catalog; a single shard in it is an index like any other. Without `--shards`, work that was stopped goes on where it
+    was when the command is given again.
+    """
+    from tf_detreg.index import Shards, sharding, splitting
+
+    fingerprint = None
+    if run is not None:
+        from tf_detreg import retrieval, training
+
+        fingerprint = retrieval.fingerprint(training.load_run(run).embedder)
+    fields = field or []
+    if shards is not None:
+        made = splitting.split(source, to, shards, fingerprint=fingerprint, k=k, fields=fields)
+    elif source.is_dir() and any(source.glob("embeddings-*-of-*")):
+        made = sharding.build(source, to, fingerprint=fingerprint, k=k, fields=fields)
+    else:
+        raise ValueError("Say how many shards, such as --shards 4.")
+    with Shards.load(to) as opened:
+        typer.echo(f"{len(opened):,} items in {len(made)} shards: {to}    (next: tf-detreg search {to} QUERY.jpg)")
 
 
 @_command

@@ -72,7 +72,10 @@ def embed(
 
 @command
 def search(
-    place: Annotated[pathlib.Path, typer.Argument(help="An index, or a run: then its own images are searched.")],
+    place: Annotated[
+        pathlib.Path,
+        typer.Argument(help="An index, a folder of its shards, or a run: then its own images are searched."),
+    ],
     queries: Images,
     run: Annotated[
         pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")

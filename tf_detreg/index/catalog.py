@@ -1,6 +1,6 @@
 """What an index holds and finds: items, vectors, searches. Nothing here changes them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Self, cast
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from tf_detreg import checks
 from tf_detreg.index import decisions, integrity, searching, segments, tables, trees
 from tf_detreg.index.exports import Exports
-from tf_detreg.index.filters import parse
+from tf_detreg.index.filters import Where, parse
 from tf_detreg.index.items import Id, bound, is_id, not_there, unbound
 from tf_detreg.index.store import Store
 from tf_detreg.index.tuning import Tuner
@@ -17,8 +17,6 @@ from tf_detreg.retrieval import deciding, inputs
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.matches import Matches
-
-Where = Mapping[str, object] | str
 
 
 class Catalog(Exports):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_detreg.index.filters import parse
+from tf_detreg.index.filters import Where, parse
 from tf_detreg.index.searching import Searcher
 from tf_detreg.index.store import Store
 from tf_detreg.retrieval import deciding
@@ -52,7 +52,7 @@ class Decider:
         self,
         queries: np.ndarray,
         k: int,
-        where: Mapping[str, object] | str | None,
+        where: Where | None,
         engine: str,
         progress: bool | None,
         decision: Decision | None,
@@ -69,7 +69,7 @@ class Decider:
         needed = k if decision.score == "nearest" else deciding.depth(decision, k, self._count(where))
         return deciding.decided(self._searcher.search(queries, needed, where, engine, progress), decision, k)
 
-    def _count(self, where: Mapping[str, object] | str | None) -> int:
+    def _count(self, where: Where | None) -> int:
         """Return how many items can be found."""
         state = self._store.snapshot()
         rows = self._store.rows_where(parse(where), state.version) if where else None

@@ -2,12 +2,11 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tf_detreg import extras
 from tf_detreg.index import pgvector, qdrant, tables
-from tf_detreg.index.filters import Filter, parse
+from tf_detreg.index.filters import Filter, Where, parse
 from tf_detreg.index.store import Store
 from tf_detreg.retrieval import parquet
 
@@ -25,7 +24,7 @@ class Exports:
         path: str | os.PathLike[str],
         *,
         model: str | None = None,
-        where: Mapping[str, object] | str | None = None,
+        where: Where | None = None,
         progress: bool | None = None,
     ) -> pathlib.Path:
         """Write the items to a Parquet file: `id`, `vector` and a column a field of the metadata.
@@ -51,9 +50,7 @@ class Exports:
                     write(*part)
         return pathlib.Path(path)
 
-    def to_arrow(
-        self, *, model: str | None = None, where: Mapping[str, object] | str | None = None
-    ) -> "pa.RecordBatchReader":
+    def to_arrow(self, *, model: str | None = None, where: Where | None = None) -> "pa.RecordBatchReader":
         """Return the items as a stream of Arrow's batches, which DuckDB, Polars, LanceDB and others take.
 
         Args:
@@ -79,7 +76,7 @@ class Exports:
         path: str | os.PathLike[str],
         table: str = "items",
         *,
-        where: Mapping[str, object] | str | None = None,
+        where: Where | None = None,
         progress: bool | None = None,
     ) -> pathlib.Path:
         """Write a file of SQL that makes a table of the items in PostgreSQL with pgvector.
@@ -107,7 +104,7 @@ class Exports:
         client: Any,
         collection: str = "items",
         *,
-        where: Mapping[str, object] | str | None = None,
+        where: Where | None = None,
         progress: bool | None = None,
     ) -> int:
         """Make a collection of the items in Qdrant, with `id` and `metadata` as the payload of each point.
@@ -133,7 +130,7 @@ class Exports:
         table: str = "items",
         *,
         model: str | None = None,
-        where: Mapping[str, object] | str | None = None,
+        where: Where | None = None,
     ) -> int:
         """Make a table of the items in a LanceDB database, with the columns of `to_parquet`.
 
@@ -156,5 +153,5 @@ class Exports:
         return int(made.count_rows())
 
 
-def _filter(where: Mapping[str, object] | str | None) -> Filter | None:
+def _filter(where: Where | None) -> Filter | None:
     return parse(where) if where else None

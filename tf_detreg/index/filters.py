@@ -26,6 +26,7 @@ _TOKEN = re.compile(
 )
 
 Sql = tuple[str, list[object]]
+Where = Mapping[str, object] | str  # what `parse` reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _joined(parts: Sequence["Filter"], word: str, negated: bool, empty: str) -> 
     return "(" + (f" {word} ".join(text for text, _ in made) or empty) + ")", [p for _, some in made for p in some]
 
 
-def parse(where: Mapping[str, object] | str) -> Filter:
+def parse(where: Where) -> Filter:
     """Read a filter.
 
     Args:

@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike
 
 from tf_detreg import deprecated
 from tf_detreg.files import check_file, replacing
-from tf_detreg.index import changes, segments, trees, version_1
-from tf_detreg.index.catalog import Where
+from tf_detreg.index import changes, segments, shard_folders, trees, version_1
 from tf_detreg.index.change import Change
-from tf_detreg.index.filters import parse
+from tf_detreg.index.filters import Where, parse
 from tf_detreg.index.items import Id, bound, crc_of, metadata_texts, not_there, plain_ids
 from tf_detreg.index.store import FILE, Store
 from tf_detreg.index.upkeep import Upkeep
@@ -106,6 +105,11 @@ class Index(Upkeep):
             ValueError: If it is not an index, is damaged, or was written by a newer version.
         """
         path = pathlib.Path(directory)
+        if not (path / FILE).is_file() and (shards := shard_folders.present(path)):
+            raise ValueError(
+                f"`directory`={str(path)!r} holds {len(shards)} shards of an index. `tf-detreg search`, `index list`, "
+                f"`index verify` and `Shards.load` take them all; give one of them, such as {str(shards[0])!r}."
+            )
         if not (path / FILE).is_file() and (path / version_1.MANIFEST).is_file():
             old = version_1.read(path)
             return cls(old.vectors, old.ids, old.metadata, old.fingerprint)

@@ -1,12 +1,10 @@
 """Which engine answers a search in an index, and that it answers from one state of it."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from tf_detreg import checks
 from tf_detreg.index import nearest, segments, trees
-from tf_detreg.index.filters import Filter, parse
+from tf_detreg.index.filters import Filter, Where, parse
 from tf_detreg.index.snapshot import Snapshot
 from tf_detreg.index.store import Store
 from tf_detreg.index.tuning import Tuner
@@ -30,9 +28,7 @@ class Searcher:
     def __init__(self, store: Store, tuner: Tuner) -> None:
         self._store, self._tuner = store, tuner
 
-    def search(
-        self, queries: np.ndarray, k: int, where: Mapping[str, object] | str | None, engine: str, progress: bool | None
-    ) -> Matches:
+    def search(self, queries: np.ndarray, k: int, where: Where | None, engine: str, progress: bool | None) -> Matches:
         """Find the k nearest items of (Q, dim) float32 unit rows; arguments as for `Index.search`.
 
         Raises:

@@ -5,10 +5,10 @@ changed, filtered, compressed, verified and served as one; which shard an item b
 """
 
 import concurrent.futures
+import itertools
 import os
 import pathlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, Self
 
 import numpy as np
@@ -16,14 +16,14 @@ from numpy.typing import ArrayLike
 
 from tf_detreg import extras
 from tf_detreg.files import replacing
+from tf_detreg.index import shard_folders
+from tf_detreg.index.filters import Where
 from tf_detreg.index.index import Index
 from tf_detreg.index.items import Id
 from tf_detreg.retrieval import bulk_shards, deciding, inputs
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.matches import Matches
-
-_SHARD = re.compile(r"index-(\d{5})-of-(\d{5})")
 
 
 class Shard(Protocol):
@@ -39,7 +39,7 @@ class Shard(Protocol):
 
     def __len__(self) -> int: ...
 
-    def count(self, where: Mapping[str, object] | str | None = None) -> int:
+    def count(self, where: Where | None = None) -> int:
         """Return how many items there are, or how many a filter keeps."""
 
     def search(
@@ -47,7 +47,7 @@ class Shard(Protocol):
         queries: ArrayLike,
         k: int = 10,
         *,
-        where: Mapping[str, object] | str | None = None,
+        where: Where | None = None,
         fingerprint: str | None = None,
         engine: str = "auto",
         progress: bool | None = None,
@@ -96,12 +96,12 @@ class Shards:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Self:
-        """Open all shards that `build` wrote into a directory.
+        """Open all shards that `build` or `splitting.split` wrote into a directory.
 
         Raises:
             ValueError: If there are none, some are missing, or one is damaged.
         """
-        return cls([Index.load(path) for path in _listed(pathlib.Path(directory))])
+        return cls([Index.load(path) for path in shard_folders.complete(directory)])
 
     def close(self) -> None:
         """Close the shards."""
@@ -119,6 +119,75 @@ class Shards:
     def __len__(self) -> int:
         return sum(len(shard) for shard in self.shards)
 
+    @property
+    def dimension(self) -> int:
+        """Return the dimension of the vectors."""
+        return self.shards[0].dimension
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Return what identifies the model; None where no shard knows it."""
+        return next((shard.fingerprint for shard in self.shards if shard.fingerprint is not None), None)
+
+    @property
+    def decision(self) -> Decision | None:
+        """Return the decision that the first shard keeps, for `search`; None where it keeps none, or is a client."""
+        return getattr(self.shards[0], "decision", None)
+
+    def count(self, where: Where | None = None) -> int:
+        """Return how many items there are, or how many a filter keeps."""
+        return sum(self._pool.map(lambda shard: shard.count(where), self.shards))
+
+    def rows(self, where: Where | None = None) -> Iterator[dict[str, object]]:
+        """Iterate over the items, shard by shard, as `Index.rows`.
+
+        Raises:
+            TypeError: If a shard is a client of another machine.
+        """
+        return itertools.chain.from_iterable(index.rows(where) for index in self._indexes())
+
+    def verify(self, progress: bool | None = None) -> None:
+        """Read everything once and compare it with its checksums; every shard is read, also behind a damaged one.
+
+        Args:
+            progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
+
+        Raises:
+            ValueError: If something is damaged.
+            TypeError: If a shard is a client of another machine.
+        """
+        damaged = []
+        for index in self._indexes():
+            try:
+                index.verify(progress)
+            except ValueError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise ValueError(" ".join(damaged))
+
+    def describe(self) -> dict[str, str]:
+        """Return what the shards are together, in words, as `Index.describe` does.
+
+        Raises:
+            TypeError: If a shard is a client of another machine.
+        """
+        indexes = list(self._indexes())
+        said = [index.describe() for index in indexes]
+        found = {
+            "items": f"{len(self):,} of {self.dimension} dimensions, in {len(indexes)} shards of "
+            f"{min(map(len, indexes)):,} to {max(map(len, indexes)):,}",
+            "model": short(self.fingerprint or "unknown"),
+            "fields": max((one["fields"] for one in said), key=len),
+            "on disk": f"{sum(index.bytes_on_disk() for index in indexes) / 1e6:,.1f} MB",
+        }
+        return found | {"search": "; ".join(dict.fromkeys(one["search"] for one in said))}
+
+    def _indexes(self) -> Iterator[Index]:
+        for at, shard in enumerate(self.shards):
+            if not isinstance(shard, Index):
+                raise TypeError(f"`shards` must be indexes on this machine; received a {type(shard).__name__} at {at}.")
+            yield shard
+
     def shard_of(self, id: Id) -> Shard:
         """Return the shard that an id belongs to: the one to add, replace and remove it in.
 
@@ -131,7 +200,7 @@ class Shards:
         queries: ArrayLike,
         k: int = 10,
         *,
-        where: Mapping[str, object] | str | None = None,
+        where: Where | None = None,
         fingerprint: str | None = None,
         engine: str = "auto",
         progress: bool | None = None,
@@ -180,6 +249,15 @@ class Shards:
         starts = [start for start, count in zip(sizes, counts, strict=False) if count]
         found = merged([task.result() for task in tasks], starts, needed)
         return found if decision is None else deciding.decided(found, decision, k)
+
+
+def load(directory: str | os.PathLike[str]) -> Index | Shards:
+    """Open an index, or all shards of one that lie in a directory.
+
+    Raises:
+        ValueError: If it is neither, is damaged, or shards are missing.
+    """
+    return Shards.load(directory) if shard_folders.present(directory) else Index.load(directory)
 
 
 def merged(found: Sequence[Matches], starts: Sequence[int], k: int) -> Matches:
@@ -242,7 +320,7 @@ def build(
     files = bulk_embed.shard_files(os.fspath(vectors))
     folder = pathlib.Path(output)
     width = next((part.shape[1] for file in files for _, part in bulk_shards.parts(file, 1) if len(part)), 1)
-    work = [(file, str(folder / _name(at, len(files)))) for at, file in enumerate(files)]
+    work = [(file, str(folder / shard_folders.name_of(at, len(files)))) for at, file in enumerate(files)]
     more = (width, fingerprint, k, tuple(fields))
     if options is None:
         for one in work:
@@ -251,7 +329,7 @@ def build(
         with extras.needed("Building shards by Beam"):
             from tf_detreg.retrieval import beam_stages
         beam_stages.each(work, build_shard, more, options)
-    return _listed(folder)
+    return shard_folders.complete(folder)
 
 
 def build_shard(
@@ -280,20 +358,3 @@ def build_shard(
         if k is not None and len(index):
             index.tune(min(k, len(index)), progress=False)
     return directory
-
-
-def _name(shard: int, shards: int) -> str:
-    return bulk_shards.name_of("index", shard, shards, "").rstrip(".")
-
-
-def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
-    found = sorted(path for path in folder.glob("index-*-of-*") if _SHARD.fullmatch(path.name))
-    counts = {path.name[-5:] for path in found}
-    if not found:
-        raise ValueError(f"`directory` must hold shards, index-00000-of-…; received {str(folder)!r}, which has none.")
-    if len(counts) > 1 or len(found) != int(found[0].name[-5:]):
-        raise ValueError(
-            f"`directory` must hold all shards of one build; received {str(folder)!r} with {len(found)} of "
-            f"{' and of '.join(str(int(count)) for count in sorted(counts))}. Call `sharding.build` again."
-        )
-    return found

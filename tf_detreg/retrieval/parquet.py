@@ -259,15 +259,59 @@ def read(path: str | os.PathLike[str]) -> Contents:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with _errors_of(path):
+        tables = [pq.read_table(file) for file in _files(path)]
+        table = pa.concat_tables(tables, promote_options="permissive")
+    return _contents(table, path)
+
+
+def parts(path: str | os.PathLike[str], rows: int = 65_536) -> Iterator[Contents]:
+    """Read what `read` reads some rows at a time, so that no more than those are in memory; arguments as there.
+
+    Example:
+        >>> import tempfile
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "vectors.parquet"
+        >>> with writing(file, schema(2)) as write:
+        ...     write(["a", "b", "c"], np.ones((3, 2)))
+        >>> [part.ids for part in parts(file, rows=2)]
+        [['a', 'b'], ['c']]
+    """
+    require()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for file in _files(path):
+        with _errors_of(file), pq.ParquetFile(file) as opened:
+            for some in opened.iter_batches(rows):
+                yield _contents(pa.Table.from_batches([some], opened.schema_arrow), file)
+
+
+def _files(path: str | os.PathLike[str]) -> list[pathlib.Path]:
     path = pathlib.Path(path)
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"`path`={str(path)!r} holds no *.parquet.")
+    return files
+
+
+@contextlib.contextmanager
+def _errors_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    import pyarrow as pa
+
     try:
-        tables = [pq.read_table(file) for file in files]
-        table = pa.concat_tables(tables, promote_options="permissive")
+        yield
     except pa.ArrowInvalid as error:
         raise ValueError(f"`path`={str(path)!r} cannot be read: {error}.") from error
+
+
+def _contents(table: "pa.Table", path: str | os.PathLike[str]) -> Contents:
+    """Return what a table of embeddings holds.
+
+    Raises:
+        ValueError: If it has other columns.
+    """
+    import pyarrow as pa
+
     marks = table.schema.metadata or {}
     if ID not in table.schema.names or not pa.types.is_fixed_size_list(_type_of(table.schema, VECTOR)):
         raise ValueError(

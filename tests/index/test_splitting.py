@@ -1,0 +1,136 @@
+"""From one index, or from embeddings in files, to several shards."""
+
+import numpy as np
+import pytest
+
+from tests.index.test_sharding import facts, unit
+from tests.retrieval.test_decisions import classes_of
+from tf_detreg import retrieval
+from tf_detreg.index import Index, Shards, sharding, splitting
+
+
+@pytest.fixture
+def one(request):
+    """An index with metadata, of which something was removed, and a decision. Ids are of both kinds unless for Parquet.
+
+    Of ids of both kinds Parquet makes text.
+    """
+    kind = request.node.callspec.params.get("kind") if hasattr(request.node, "callspec") else None
+    ids = [at if at % 3 or kind in ("parquet", "folder") else f"item-{at}" for at in range(200)]
+    index = Index(unit(200), ids, [facts(at) for at in range(200)], "model")
+    index.index_field("label")
+    index.remove(ids[10:30])
+    index.decision = retrieval.calibrate(*classes_of(20), target=0.05, resamples=10)
+    return index
+
+
+def sources(one, tmp_path, kind):
+    if kind == "index":
+        return one
+    if kind == "directory":
+        return one.save(tmp_path / "one")
+    pytest.importorskip("pyarrow")
+    if kind == "parquet":
+        return one.to_parquet(tmp_path / "one.parquet", progress=False)
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for name, where in (("a", "price < 3"), ("b", "price >= 3")):
+        one.to_parquet(folder / f"{name}.parquet", where=where, progress=False)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["index", "directory", "parquet", "folder"])
+def test_shards_of_an_index_answer_as_it_does(one, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(splitting, "_ROWS", 50)
+    made = splitting.split(sources(one, tmp_path, kind), tmp_path / "shards", 3, fields=["price"])
+    assert [path.name for path in made] == [f"index-0000{shard}-of-00003" for shard in range(3)]
+    with Shards.load(tmp_path / "shards") as shards:
+        shards.verify(progress=False)
+        known = {"price"} if kind in ("parquet", "folder") else {"price", "label"}  # Parquet knows no such fields
+        assert len(shards) == len(one) == 180 and shards.fingerprint == "model" and shards.dimension == one.dimension
+        assert sorted(map(str, shards.rows())) == sorted(map(str, one.rows()))
+        assert shards.count("price < 3") == one.count("price < 3")
+        if kind in ("index", "directory"):
+            assert shards.decision == one.decision
+        for index in shards.shards:
+            assert len(index) and set(index.fields) == known and all(shards.shard_of(id) is index for id in index)
+        found, wanted = (
+            some.search(unit(20, seed=5), 8, progress=False, fingerprint="model") for some in (shards, one)
+        )
+        assert found.ids == wanted.ids and found.metadata == wanted.metadata
+
+
+def test_what_cannot_be_split_is_told_and_nothing_is_left(one, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ValueError, match="`output` must be a new folder, or an empty one"):
+        splitting.split(one, tmp_path / "full", 2)
+    with pytest.raises(ValueError, match="`shards` must be a whole number from 1 to 256; received 0"):
+        splitting.split(one, tmp_path / "out", 0)
+    with pytest.raises(FileNotFoundError, match="`source`"):
+        splitting.split(tmp_path / "nothing", tmp_path / "out", 2)
+    with pytest.raises(ValueError, match="is not an index"):
+        splitting.split(tmp_path / "full", tmp_path / "out", 2)
+    one.remove(where="price < 100")
+    with pytest.raises(ValueError, match="`source` must hold at least one embedding"):
+        splitting.split(one, tmp_path / "out", 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def test_a_split_that_fails_leaves_nothing(one, tmp_path, monkeypatch):
+    add, calls = Index.add, []
+
+    def fails(self, *given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError("the disk is full")
+        add(self, *given)
+
+    monkeypatch.setattr(Index, "add", fails)
+    with pytest.raises(OSError, match="the disk is full"):
+        splitting.split(one, tmp_path / "out", 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_function_opens_an_index_or_its_shards(one, tmp_path):
+    place = one.save(tmp_path / "one")
+    splitting.split(place, tmp_path / "shards", 2)
+    with sharding.load(place) as whole, sharding.load(tmp_path / "shards") as shards:
+        assert isinstance(whole, Index) and isinstance(shards, Shards) and len(whole) == len(shards)
+        said = shards.describe()
+        assert said["items"].startswith("180 of 8 dimensions, in 2 shards of ") and said["search"] == "exact"
+        assert "label (text, indexed)" in said["fields"] and said["model"] == whole.describe()["model"]
+    with pytest.raises(ValueError, match=r"holds 2 shards of an index\. .*index-00000-of-00002"):
+        Index.load(tmp_path / "shards")
+    (tmp_path / "shards" / "index-00001-of-00002").rename(tmp_path / "away")
+    with pytest.raises(ValueError, match="with 1 of 2"):
+        sharding.load(tmp_path / "shards")
+
+
+def test_damage_of_every_shard_is_told(one, tmp_path):
+    for place in splitting.split(one, tmp_path / "shards", 3)[1:]:
+        (file,) = (place / "segments").iterdir()
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(content)
+    with Shards.load(tmp_path / "shards") as shards, pytest.raises(ValueError, match=r"-00001-of-.*-00002-of-00003"):
+        shards.verify(progress=False)
+
+
+def test_clients_of_other_machines_are_not_read(one):
+    class Client:
+        dimension, fingerprint = one.dimension, one.fingerprint
+
+        def __len__(self):
+            return 5
+
+        def count(self, where=None):
+            return 5
+
+    shards = Shards([one, Client()])
+    assert shards.count() == 185 and shards.decision == one.decision
+    for ask in (lambda: list(shards.rows()), shards.verify, shards.describe):
+        with pytest.raises(TypeError, match="indexes on this machine; received a Client at 1"):
+            ask()
+    assert Shards([Client()]).decision is None
+    np.testing.assert_array_equal([len(shards)], [185])
