@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tf_detreg.analysis import inspect as module
-from tf_detreg.analysis.inspect import _pair, inspect, sections
+from tf_detreg.analysis.inspect import _pair, _strips, inspect, sections
 from tf_detreg.datasets import ImageSet
 
 
@@ -66,6 +66,7 @@ def test_a_confused_class_is_listed_with_the_number_of_its_images():
     names = np.asarray(images.class_names, object)
     assert _pair(images, names, 0, 2, 2) == {"class": "ant", "taken for": "cat", "images": 3, "mistaken": 2}
     assert _pair(images, names, 1, 0, 1) == {"class": "bee", "taken for": "ant", "images": 1, "mistaken": 1}
+    assert _strips(images, names, np.array([[0, 1]])).count("data:image/png") == 4
 
 
 def test_labels_must_fit():

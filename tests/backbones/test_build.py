@@ -115,17 +115,6 @@ def test_pooled_tokens_have_the_shape_that_is_promised():
         assert layer.compute_output_shape((None, 5, None)) == (None, None)
 
 
-def test_a_folder_of_keras_hub_needs_its_weights(tmp_path):
-    from tf_detreg.backbones.preset_files import _WEIGHTS, Source
-
-    folder = Source("hub:x", str(tmp_path), str(tmp_path))
-    folder.require_weights({"model_type": "vit"})  # of another library: keras-hub looks itself
-    with pytest.raises(ValueError, match="hub:x is incomplete: it has no "):
-        folder.require_weights({"registered_name": "keras_hub>ViTBackbone"})
-    (tmp_path / _WEIGHTS[0]).touch()
-    folder.require_weights({"registered_name": "keras_hub>ViTBackbone"})
-
-
 @pytest.mark.parametrize(
     ("pooling", "prefix", "text"),
     [

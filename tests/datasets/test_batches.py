@@ -5,7 +5,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_detreg import datasets
-from tf_detreg.datasets import ImageSet, RandomCrop
+from tf_detreg.datasets import ImageSet, RandomCrop, batches
 from tf_detreg.datasets.sampler import ClassSampler
 
 
@@ -192,3 +192,16 @@ def test_digits_split_by_image():
     assert len(train) + len(validation) + len(test) == 1797
     assert train.images.shape[1:] == (8, 8, 3) and train.images.max() == 255
     assert set(test.labels) == set(range(10))
+
+
+def test_an_epoch_ends_with_the_arrival_of_its_last_batch():
+    class Source:
+        ended = 0
+
+        def finish_epoch(self):
+            self.ended += 1
+
+    source = Source()
+    assert [int(batches._finish_at(np.int64(latest), 3, source)) for latest in (0, 1)] == [0, 0] and source.ended == 0
+    batches._finish_at(np.int64(2), 3, source)
+    assert source.ended == 1

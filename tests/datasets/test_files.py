@@ -1,5 +1,6 @@
 """Folders, tables, arrays, and every kind of picture file."""
 
+import importlib
 import io
 import os
 import sys
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.datasets.trees import picture
+from tests.pictures import encode
 from tf_detreg import datasets
 from tf_detreg.datasets.paths import PathList
 from tf_detreg.images.formats import readable_formats
@@ -328,3 +330,34 @@ def test_a_long_path_list_is_a_list_too():
     taken = paths.take(indices)
     assert list(taken) == [f"photos/{names[i]}" for i in indices]
     assert list(taken.take(np.arange(69_999, 0, -1000))) == [taken[i] for i in range(69_999, 0, -1000)]
+
+
+def test_two_folders_with_pictures_are_enough_and_one_is_not(tmp_path):
+    for kind in ("one", "two"):
+        for part in ("train", "validation", "test"):
+            (tmp_path / part / kind).mkdir(parents=True)
+            (tmp_path / part / kind / "0.png").write_bytes(encode(np.full((8, 8, 3), 90, np.uint8)))
+    assert [part.num_classes for part in datasets.folder(tmp_path, image_size=8)] == [2, 2, 2]
+    (tmp_path / "train" / "two" / "0.png").unlink()
+    with pytest.raises(ValueError, match="has 1 class with pictures"):
+        datasets.folder(tmp_path, image_size=8)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"path": "a.jpg", "label": "x", None: ["more"]},
+        {"path": "a.jpg", "label": None},
+        {"path": " ", "label": "x"},
+        {"path": "a.jpg", "label": " "},
+        {"path": "a.jpg", "label": "x", "split": None},
+    ],
+)
+def test_a_row_of_a_table_has_all_its_columns_and_no_more(wrong):
+    csv_file = importlib.import_module("tf_detreg.datasets.csv_file")
+    with pytest.raises(ValueError, match=r"t\.csv, line 3: path or label is empty, or the number of columns is wrong"):
+        csv_file._checked(wrong, "t.csv, line 3")
+    with pytest.raises(ValueError, match="holds a zero byte"):
+        csv_file._checked({"path": "a\0.jpg", "label": "x"}, "t.csv, line 3")
+    good = {"path": "a.jpg", "label": "x"}
+    assert csv_file._checked(good, "t.csv, line 3") is good

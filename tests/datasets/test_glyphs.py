@@ -119,3 +119,10 @@ def test_cache_folder_follows_the_platform(monkeypatch):
     assert cache_folder() == pathlib.Path.home() / "Library" / "Caches" / "tf_detreg"
     monkeypatch.setenv("TF_DETREG_CACHE", "/chosen")
     assert cache_folder() == pathlib.Path("/chosen")
+
+
+def test_every_face_belongs_to_the_family_of_its_name():
+    for file, family in glyph_module.FACES:
+        wanted = glyph_module.FAMILIES[family].replace(" ", "")
+        assert file.startswith(wanted) or (wanted == "ComputerModern" and file.startswith("cm"))
+        assert not (file.startswith("DejaVuSansMono") and wanted == "DejaVuSans")

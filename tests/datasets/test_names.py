@@ -1,5 +1,6 @@
 """One class has one name, and a picture that is there twice is told: else a split leaks."""
 
+import logging
 import os
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.datasets.trees import picture
 from tf_detreg import datasets
+from tf_detreg.datasets import names
 from tf_detreg.datasets.names import normal_name
 from tf_detreg.datasets.repeats import repeated
 
@@ -112,3 +114,16 @@ def test_files_that_only_begin_alike_are_different(tmp_path):
     paths = [str(tmp_path / name) for name in "abcdefh"] + [str(tmp_path / "missing")] * 2
     # Empty files say nothing; a missing one is the same under the same name.
     assert list(repeated(paths)) == [[0, 3], [1, 6], [7, 8]]
+
+
+def test_a_note_of_joined_names_ends_where_all_are_shown(caplog):
+    pairs = [name for number in range(names._SHOWN) for name in (f"n{number}", f"n{number} ")]
+    with caplog.at_level(logging.WARNING):
+        assert names.normal_names(pairs, "it")[:2] == ["n0", "n0"]
+        assert "; …" not in caplog.text and f"it: {names._SHOWN} names differ" in caplog.text
+        caplog.clear()
+        names.normal_names([*pairs, "last", "last "], "it")
+        assert caplog.text.rstrip().endswith("; …") and "last" not in caplog.text
+        caplog.clear()
+        names.normal_names(["a", "b"], "it")
+        assert not caplog.text

@@ -1,5 +1,6 @@
 """Data sets of TensorFlow Datasets: its own builders prepare a handful of pictures in place of a download."""
 
+import importlib
 import pathlib
 import sys
 
@@ -112,3 +113,22 @@ def test_errors_say_what_to_do(source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r"tf-detreg\[tfds\]"):
         datasets.tfds("cars196")
+
+
+class Builder:
+    """Of a data set that is not on the disk yet."""
+
+    name, data_dir, prepared = "mnist", "there", 0
+
+    def download_and_prepare(self):
+        self.prepared += 1
+        if self.prepared > 1:
+            raise RuntimeError("no network")
+
+
+def test_a_data_set_by_name_is_prepared(monkeypatch):
+    tfds, builder = importlib.import_module("tf_detreg.datasets.tfds"), Builder()
+    monkeypatch.setattr(library, "builder", lambda name, data_dir: builder)
+    assert tfds._prepared("mnist", None) is builder and builder.prepared == 1
+    with pytest.raises(OSError, match=r"could not prepare 'mnist' in there \(RuntimeError: no network\)"):
+        tfds._prepared("mnist", None)

@@ -43,3 +43,12 @@ def test_an_interval_is_written_with_its_deviation_where_there_is_one():
     assert table.show_difference(None) == "baseline"
     assert table.show_difference(one) == "+71.23 (one pair)"
     assert table.show_difference(two) == "+71.23 [+70.00, +72.50] / [+69.00, +73.46]"
+
+
+def test_metrics_that_a_trial_lacks_stay_empty(tmp_path):
+    path = table.write(
+        table.tidy([row({}, metrics={"a": 1.25}), row({}, seed=1, metrics={"b": 2.0})]), tmp_path / "t.csv"
+    )
+    first, second = table.read(path)
+    assert (first["metric.a"], first["metric.b"], second["metric.b"]) == (1.25, "", 2.0)
+    assert table.values([first, second], "a") == {(0, 0): 1.25}

@@ -167,28 +167,6 @@ def test_one_calibration_image_is_enough_and_none_is_not(images):
         lite._check("int4", None, (32, 32))
 
 
-def test_only_one_output_goes_into_one_input():
-    import types
-
-    from tf_detreg.export import joining
-
-    def model(outputs=1, inputs=1, shape=(1, 4), kind=0, subgraphs=1):
-        tensors = [types.SimpleNamespace(shape=list(shape), type=kind)]
-        graph = types.SimpleNamespace(outputs=[0] * outputs, inputs=[0] * inputs, tensors=tensors)
-        return types.SimpleNamespace(subgraphs=[graph] * subgraphs)
-
-    joining._check(model(inputs=2), model(outputs=2))
-    for head, tail in ((model(outputs=2), model()), (model(), model(inputs=2))):
-        with pytest.raises(ValueError, match="one output and `second` one input"):
-            joining._check(head, tail)
-    for head, tail in ((model(subgraphs=2), model()), (model(), model(subgraphs=2))):
-        with pytest.raises(ValueError, match="of one subgraph"):
-            joining._check(head, tail)
-    for other in (model(shape=(1, 5)), model(kind=3)):
-        with pytest.raises(ValueError, match="`second` must take what `first` gives"):
-            joining._check(model(), other)
-
-
 def test_the_last_calibration_batch_is_filled_up_with_the_first_images():
     batches = [batch.tolist() for (batch,) in lite._samples(np.arange(5), 2)]
     assert batches == [[0, 1], [2, 3], [4, 0]]

@@ -231,28 +231,6 @@ def test_no_point_leaves_the_bound_of_a_continuous_flow(name, bound):
     np.testing.assert_array_equal(small["outer"], field.outer.value)  # within the bound nothing is scaled
 
 
-def test_the_error_estimate_is_that_of_dormand_and_prince():
-    from scipy.integrate import RK45
-
-    from tf_detreg.heads import ode
-
-    np.testing.assert_allclose(ode.ERROR, -RK45.E, rtol=1e-12)
-    assert abs(sum(ode.ERROR)) < 1e-15
-    for stage, row in zip(ode.STAGES[1:6], RK45.A[1:], strict=True):
-        np.testing.assert_allclose(stage, row[: len(stage)], rtol=1e-12)
-    np.testing.assert_allclose(ode.STAGES[6], RK45.B, rtol=1e-12)
-
-
-def test_an_error_is_measured_in_what_is_tolerated_at_its_coordinate():
-    from tf_detreg.heads import ode
-
-    old, new = (tf.constant([0.5, -3.0], tf.float64),), (tf.constant([0.0, 2.0], tf.float64),)
-    slopes = [(tf.constant([1.0, 1.0], tf.float64),) for _ in ode.ERROR]
-    slopes[0] = (tf.constant([2.0, 1.0], tf.float64),)  # an error of ERROR[0] · step in the first coordinate alone
-    found = ode._error(old, new, slopes, tf.constant(0.5, tf.float64), 1e-3)
-    np.testing.assert_allclose(found, 0.5 * ode.ERROR[0] / (1e-3 * 1.5), rtol=1e-9)
-
-
 @pytest.mark.parametrize("name", ["residual_mlp", "real_nvp", "nice", "glow"])
 def test_one_block_or_layer_is_enough(name):
     smallest = {"blocks": 1} if name == "residual_mlp" else {"depth": 1}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from scipy.integrate import RK45
 
 from tf_detreg.heads import ode
 
@@ -53,3 +54,11 @@ def test_the_error_is_that_of_the_worst_coordinate_relative_to_its_size():
     np.testing.assert_allclose(error([0.0, -1.0], 0.0), 0.5 / 40 / (0.01 * (1 + 3)))
     np.testing.assert_allclose(error([0.0, 0.0], 1.0), 0.5 / 40 / (0.01 * (1 + 9)))
     np.testing.assert_allclose(error([1.0, -9.0], 2.0), 9 * 0.5 / 40 / (0.01 * (1 + 3)))
+
+
+def test_the_error_estimate_is_that_of_dormand_and_prince():
+    np.testing.assert_allclose(ode.ERROR, -RK45.E, rtol=1e-12)
+    assert abs(sum(ode.ERROR)) < 1e-15
+    for stage, row in zip(ode.STAGES[1:6], RK45.A[1:], strict=True):
+        np.testing.assert_allclose(stage, row[: len(stage)], rtol=1e-12)
+    np.testing.assert_allclose(ode.STAGES[6], RK45.B, rtol=1e-12)

@@ -154,3 +154,23 @@ def test_what_cannot_be_opened_is_named_with_its_reason(tmp_path, monkeypatch):
         datasets.decode(tmp_path, 8)
     with pytest.raises(UnreadableImage, match=r"gone\.jpg: FileNotFoundError"):
         datasets.decode(tmp_path / "gone.jpg", 8)
+
+
+def test_which_names_are_those_of_images():
+    for name, is_one in (
+        ("a.jpg", True),
+        ("a.JPEG", True),
+        (".a.jpg", False),
+        ("._a.jpg", False),
+        ("a.txt", False),
+        ("a", False),
+    ):
+        assert formats.is_image_name(name) == is_one, name
+
+
+def test_an_image_may_be_a_single_row_or_column():
+    for sides in ((1, 5), (5, 1), (1, 1), (3, 4)):
+        formats.check_pixels(*sides, max_pixels=12)
+    for sides in ((0, 5), (5, 0), (13, 1), (2, 7)):
+        with pytest.raises(UnreadableImage, match=f"declares {sides[0]} × {sides[1]} pixels"):
+            formats.check_pixels(*sides, max_pixels=12)

@@ -8,8 +8,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tf_detreg.images import UnreadableImage
 from tf_detreg.images import decode as evaluation_decode
-from tf_detreg.images.graph import decode_batch
+from tf_detreg.images import headers as evaluation_headers
+from tf_detreg.images.graph import decode_batch, headers, orientation
+from tf_detreg.images.graph.binary import Content
 
 TARGET = (32, 24)
 
@@ -128,3 +131,19 @@ def test_any_batch_size(served, encode, count):
     images, valid = served(tf.constant([encode(picture(8, 8, seed=3))] * count, tf.string, shape=(count,)))
     assert images.shape == (count, *TARGET, 3)
     assert valid.numpy().sum() == count
+
+
+def test_an_orientation_stands_behind_two_marks_at_most():
+    block = oriented(6).tobytes().removeprefix(orientation.PREFIX)
+    found = [int(orientation.of_exif(tf.constant(marks * orientation.PREFIX + block))) for marks in range(4)]
+    assert found == [6, 6, 6, 1]
+
+
+def test_a_webp_has_at_least_the_bytes_of_its_longest_header():
+    for length in (5, 8, 9, 10):
+        chunk = b"VP8L" + struct.pack("<I", length) + b"\x2f" + bytes(length - 1 + length % 2)
+        content = b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+        assert bool(headers.webp(Content(tf.constant(content))).fine) == (len(content) >= 30) == (length >= 9)
+        if length < 9:
+            with pytest.raises(UnreadableImage, match="cut off"):
+                evaluation_headers.webp(content)

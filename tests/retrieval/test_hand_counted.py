@@ -163,18 +163,6 @@ def test_a_density_by_hand():
     np.testing.assert_allclose(found, np.log(density).sum(axis=1) + determinants, rtol=1e-9)
 
 
-def test_an_error_has_an_interval_of_at_least_three_in_n_and_at_most_all():
-    from tf_detreg.retrieval.engines import _error
-
-    assert _error(np.zeros(100)) == (0.0, -0.03, 0.03)
-    assert _error(np.array([np.nan, 0.5])) == (0.5, -1.0, 1.0)
-    assert all(np.isnan(_error(np.array([np.nan]))))
-    several = np.array([0.1, 0.3] * 200)
-    mean, low, high = _error(several)
-    assert (low + high) / 2 == pytest.approx(mean) == pytest.approx(0.2)
-    assert high - mean == pytest.approx(1.96 * 0.1 / 20)
-
-
 def test_weights_of_drawn_classes_have_mean_one():
     from tf_detreg.retrieval.calibration import draws
 
@@ -182,29 +170,3 @@ def test_weights_of_drawn_classes_have_mean_one():
     assert drawn.shape == (2000, 10) and set(np.unique(drawn * 5 / 10)) <= set(range(6))
     np.testing.assert_allclose(drawn.sum(axis=1), 10.0)
     np.testing.assert_allclose(drawn.mean(axis=0), 1.0, atol=0.12)
-
-
-def test_the_calibration_error_counts_both_directions():
-    from tf_detreg.retrieval.calibration import _reliability
-
-    values = np.repeat([0.0, 1.0], 50)
-    right = np.concatenate([np.ones(50), np.zeros(50)])  # stated 0.2 and 0.8, true 1 and 0
-    error, bins = _reliability(values, right, np.ones(100), (np.array([0.0, 1.0]), np.array([0.2, 0.8])))
-    assert error == pytest.approx(0.8, abs=0.03) and sum(weight for *_, weight in bins) == pytest.approx(1.0)
-
-
-def test_the_layout_that_will_be_fastest_is_told_by_a_power_law(monkeypatch):
-    from tf_detreg.retrieval import approximate
-
-    slow_to_grow, fast_to_grow = approximate.LAYOUTS[:2]
-    small, large = approximate.trial_items(1_000_000)
-
-    def seconds(queries, part, k, layout, aim, kth):
-        # The second is faster on both parts, and grows faster.
-        return {slow_to_grow: (3.0, 3.3), fast_to_grow: (1.0, 3.0)}.get(layout, (99.0, 99.0))[len(part) == large]
-
-    monkeypatch.setattr(approximate, "search_seconds", seconds)
-    monkeypatch.setattr(approximate, "truth", lambda *_: None)
-    gallery = np.zeros((1_000_000, 1), np.float32)
-    assert small < large < 1_000_000
-    assert approximate.fastest_layout(gallery[:2], gallery, 10, 0.9, 0, progress=False) == slow_to_grow

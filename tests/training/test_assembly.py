@@ -88,3 +88,11 @@ def test_nothing_is_learned_from_fewer_than_two_classes(images, classes):
 def test_two_classes_are_enough():
     data = stages.load_data("config", "place", Splits(Part(labels=np.zeros(4), num_classes=2)))
     assert (data.config, data.place, len(data.splits.train), data.holds_features) == ("config", "place", 4, False)
+
+
+def test_data_are_named_by_their_loader_and_by_nothing_else_that_is_there():
+    splits = load_splits(RunConfig.from_dict({"data": "digits"}))
+    assert [part.num_classes for part in splits] == [part.num_classes for part in datasets.digits()]
+    for name in ("ImageSet", "decode", "no_such_data"):
+        with pytest.raises((ValueError, FileNotFoundError), match=name):
+            load_splits(RunConfig.from_dict({"data": name}))

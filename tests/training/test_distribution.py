@@ -22,3 +22,8 @@ def test_ten_rows_are_dealt_to_four_replicas(pipelines, replicas, own):
         expected = [[row + batch for row in BATCH[replica]] for batch in (0, 10, 0) for replica in mine]
         assert [images.tolist() for images, _ in found] == expected
         assert all((labels == 10 * images).all() for images, labels in found)
+
+
+def test_a_replica_without_a_row_gets_an_empty_batch():
+    found = _own_rows(tf.data.Dataset.from_tensors((tf.range(1), tf.range(1))), tf.distribute.InputContext(1, 0, 2))
+    assert [images.tolist() for images, _ in found.take(4).as_numpy_iterator()] == [[], [0]] * 2

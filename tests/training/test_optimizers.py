@@ -240,6 +240,8 @@ def test_schedules():
     assert np.isclose(WarmUpDecay(1.0, steps=100, decay="cosine")(50), 0.5)
     falls = WarmUpDecay(1.0, decay="step", every=10, factor=0.5)
     np.testing.assert_allclose([falls(9), falls(10), falls(25)], [1.0, 0.5, 0.25])
+    flat = WarmUpDecay(1.0, warmup=2, decay="none")
+    np.testing.assert_allclose([flat(0), flat(1), flat(99)], [0.5, 1.0, 1.0])
     late = WarmUpDecay(1.0, steps=20, delay=5, warmup=2)
     np.testing.assert_allclose([late(4), late(5), late(6)], [0.0, 0.5, 1.0])
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(late))
@@ -284,6 +286,7 @@ def test_state_holders():
         (lambda: WarmUpDecay(1.0, 10, warmup=6, delay=4), r"`steps` must be above warmup \+ delay = 10.*received 10"),
         (lambda: WarmUpDecay(1.0, 9, warmup=6, delay=4, decay="cosine"), "for decay='cosine'; received 9"),
         (lambda: WarmUpDecay(1.0, decay="step"), "every"),
+        (lambda: WarmUpDecay(1.0, decay="step", every=0), "every.*received 0"),
         (lambda: WarmUpDecay(1.0, decay="step", every=-3), "every.*received -3"),
         (lambda: optimizer(backbone_rate=float("nan")), "backbone_rate.*finite.*nan"),
         (lambda: optimizer(head_rate="fast"), "head_rate.*finite number.*'fast'"),

@@ -86,3 +86,10 @@ def test_fewer_epochs_leave_some_to_learn_in():
         short = config.replace(epochs=epochs, optimizer=_shortened(config.optimizer, epochs))
         for steps in (1, 2, 3, 7):
             assert assembly.build_optimizer(short, steps).optimizers
+
+
+def test_a_benchmark_may_lie_in_a_folder_that_is_called_as_a_loader():
+    cars = recipes.describe("cars-proxy-anchor").config
+    assert recipes.with_data(cars, "folder").data == {"name": "cars", "path": "folder"}
+    assert recipes.with_data(cars, "folder:there").data == {"name": "folder", "path": "there"}
+    assert recipes.with_data(recipes.describe("glyphs").config, "digits").data == {"name": "digits"}

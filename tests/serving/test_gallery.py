@@ -1,0 +1,46 @@
+"""Ids as an address names them, and the pictures that are shown."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pictures import encode
+from tf_detreg.serving.gallery import Gallery, jpeg
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "found"),
+    [
+        ({5}, "5", 5),
+        ({"5"}, "5", "5"),
+        ({5, "5"}, "5", "5"),  # the text is what was asked for
+        ({-3}, "-3", -3),
+        ({3}, "--3", "--3"),
+        ({3}, "٣", "٣"),
+        (set(), "5", "5"),
+        ({10**20}, "1" + 20 * "0", "1" + 20 * "0"),
+        ({"a"}, "a", "a"),
+    ],
+)
+def test_a_text_of_digits_may_be_an_integer_id(there, asked, found):
+    gallery = Gallery.__new__(Gallery)
+    gallery.index = there
+    known = gallery._known(asked)
+    assert known == found and type(known) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "shown"),
+    [
+        ((400, 300), 1000, (400, 300)),
+        ((50, 40), 1000, (450, 360)),
+        ((10, 5), 100, (100, 50)),
+        ((80, 60), 100, (80, 60)),
+    ],
+)
+def test_tiny_pictures_are_enlarged_by_whole_numbers(size, side, shown, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    (tmp_path / "x.png").write_bytes(encode(pixels))
+    assert Image.open(io.BytesIO(jpeg(str(tmp_path / "x.png"), side))).size == shown
