@@ -74,11 +74,18 @@ def settings():
 
 
 @pytest.fixture(scope="session")
-def app(folder, gallery, settings):
-    from tf_detreg.serving.app import create_app
+def served(folder):
+    """The model, loaded once, which takes seconds."""
     from tf_detreg.serving.model import ModelDirectory
 
-    return create_app(ModelDirectory(folder), gallery, settings)
+    return ModelDirectory(folder)
+
+
+@pytest.fixture(scope="session")
+def app(served, gallery, settings):
+    from tf_detreg.serving.app import create_app
+
+    return create_app(served, gallery, settings)
 
 
 @contextlib.contextmanager

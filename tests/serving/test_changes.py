@@ -11,7 +11,6 @@ from tf_detreg import export
 from tf_detreg.index import Index
 from tf_detreg.serving.app import Settings, create_app
 from tf_detreg.serving.gallery import Gallery
-from tf_detreg.serving.model import ModelDirectory
 
 TOKEN = "a-token-of-many-characters"
 ALLOWED = {"Authorization": f"Bearer {TOKEN}"}
@@ -23,14 +22,14 @@ def place(index, tmp_path):
     return index.save(tmp_path / "i")
 
 
-def serving(folder, place, token=TOKEN):
+def serving(served, place, token=TOKEN):
     settings = Settings(max_body=2_000_000, poll=0, write_token=token)
-    return TestClient(create_app(ModelDirectory(folder), Gallery(Index.load(place)), settings))
+    return TestClient(create_app(served, Gallery(Index.load(place)), settings))
 
 
 @pytest.fixture
-def client(folder, place):
-    with serving(folder, place) as client:
+def client(served, place):
+    with serving(served, place) as client:
         yield client
 
 
@@ -98,10 +97,10 @@ def test_an_item_is_put_found_replaced_and_deleted(client, place):
     assert len(Index.load(place)) == 40
 
 
-def test_an_integer_id_is_put_by_its_digits(folder, place, embedder):
+def test_an_integer_id_is_put_by_its_digits(served, place, embedder):
     made = Index(np.asarray(embedder(RED[None].astype(np.float32))), [7], fingerprint=export.fingerprint(embedder))
     made.save(place)
-    with serving(folder, place) as client:
+    with serving(served, place) as client:
         assert client.put("/items/7", headers=ALLOWED, content=png(RED)).json()["replaced"]
         assert client.put("/items/8", headers=ALLOWED, content=png(RED)).status_code == 201
         assert client.delete("/items/7", headers=ALLOWED).is_success
@@ -129,8 +128,8 @@ def test_without_the_token_nothing_changes(client, place, headers):
     assert Index.load(place).version == before
 
 
-def test_nobody_changes_an_index_unless_the_owner_says_so(folder, place):
-    with serving(folder, place, token=None) as client:
+def test_nobody_changes_an_index_unless_the_owner_says_so(served, place):
+    with serving(served, place, token=None) as client:
         for answer in (client.put("/items/x", headers=ALLOWED), client.delete("/items/x", headers=ALLOWED)):
             assert answer.status_code == 403 and "--write-token-file" in answer.json()["error"]
         assert client.post("/items/x", headers=ALLOWED).status_code == 405

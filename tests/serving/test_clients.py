@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from tests.serving.conftest import listening, png
 from tf_detreg.serving.app import create_app
-from tf_detreg.serving.model import ModelDirectory
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed: pip install tensorflow-serving-api")
 apis = pytest.importorskip("tensorflow_serving.apis.predict_pb2", reason="pip install tensorflow-serving-api")
@@ -21,10 +20,10 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def addresses(folder, gallery, settings):
+def addresses(served, gallery, settings):
     """(REST, gRPC) of one server."""
     port = free_port()
-    application = create_app(ModelDirectory(folder), gallery, settings, grpc_address=f"127.0.0.1:{port}")
+    application = create_app(served, gallery, settings, grpc_address=f"127.0.0.1:{port}")
     with listening(application, settings) as rest:
         yield rest.removeprefix("http://"), f"127.0.0.1:{port}"
 

@@ -17,7 +17,6 @@ from tests.serving.conftest import listening, png
 from tf_detreg.serving import batching, protocol
 from tf_detreg.serving.app import Settings, create_app
 from tf_detreg.serving.budget import Budget
-from tf_detreg.serving.model import ModelDirectory
 from tf_detreg.serving.server import host_names
 
 PREDICT = "/v1/models/colours:predict"
@@ -135,9 +134,9 @@ def test_a_client_that_goes_on_sending_is_cut_off(connect):
             time.sleep(0.05)
 
 
-def test_unfinished_and_unread_requests_end(folder, gallery):
+def test_unfinished_and_unread_requests_end(served, gallery):
     settings = Settings(poll=0, timeout=0.5, keep_alive=0.5)
-    application = create_app(ModelDirectory(folder), gallery, settings)
+    application = create_app(served, gallery, settings)
     with listening(application, settings) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
@@ -187,12 +186,12 @@ def test_loopback_names_are_answered(client, host):
     assert client.get("/health", headers={"host": host}).status_code == 200
 
 
-def test_other_hosts_can_be_allowed(folder):
+def test_other_hosts_can_be_allowed(served):
     settings = Settings(allowed_hosts=["search.example.com", "*.example.org"], poll=0)
-    with TestClient(create_app(ModelDirectory(folder), settings=settings), base_url="http://10.0.0.7") as client:
+    with TestClient(create_app(served, settings=settings), base_url="http://10.0.0.7") as client:
         for host, code in {"search.example.com": 200, "a.example.org": 200, "10.0.0.7": 200, "localhost": 400}.items():
             assert client.get("/health", headers={"host": host}).status_code == code
-    everything = create_app(ModelDirectory(folder), settings=Settings(allowed_hosts=["*"], poll=0))
+    everything = create_app(served, settings=Settings(allowed_hosts=["*"], poll=0))
     assert TestClient(everything).get("/health", headers={"host": "any.example"}).status_code == 200
     assert host_names("192.168.1.2")[:4] == ["localhost", "127.0.0.1", "[::1]", "192.168.1.2"]
 
@@ -251,8 +250,10 @@ def test_a_form_with_one_file_is_searched(client, pictures):
     plain = client.post("/search?k=3", content=png(pictures[7])).json()["matches"]
     files = {"image": ("red.png", png(pictures[7]), "image/png")}
     assert client.post("/search?k=3", files=files, data={"note": "x"}).json()["matches"] == plain
+    two = client.post("/search", files=[("a", png(pictures[0])), ("b", png(pictures[1]))])
+    assert "Maximum number of files is 1" in two.json()["error"]  # the second one is not read
     for refused in (
-        client.post("/search", files=[("a", png(pictures[0])), ("b", png(pictures[1]))]),
+        two,
         client.post("/search", files={"image": ("a", b"")}, data={f"field{n}": "x" for n in range(50)}),
         client.post("/search", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=a"}),
         client.post("/search", content=b"x", headers={"Content-Type": "multipart/form-data"}),
@@ -263,13 +264,13 @@ def test_a_form_with_one_file_is_searched(client, pictures):
     assert client.post("/search", files={"image": ("x.png", bytes(2_000_001))}).status_code == 413
 
 
-def test_pages_of_other_origins_may_read_only_where_that_is_asked_for(client, folder):
+def test_pages_of_other_origins_may_read_only_where_that_is_asked_for(client, served):
     asked_method = "Access-Control-Request-Method"
     asked = {"Origin": "https://shop.example", asked_method: "POST"}
     assert "access-control-allow-origin" not in client.get("/health", headers=asked).headers
     assert client.options(PREDICT, headers=asked).status_code == 405
     settings = Settings(cors_origins=["https://shop.example"], poll=0)
-    with TestClient(create_app(ModelDirectory(folder), settings=settings), base_url="http://localhost") as open_client:
+    with TestClient(create_app(served, settings=settings), base_url="http://localhost") as open_client:
         for found in (open_client.get("/nothing", headers=asked), open_client.options(PREDICT, headers=asked)):
             assert found.headers["access-control-allow-origin"] == "https://shop.example"
         other = {"Origin": "https://evil.example"}
@@ -335,10 +336,10 @@ def test_what_is_decoded_at_a_time_waits_in_turn():
     asyncio.run(scenario())
 
 
-def test_bodies_have_a_largest_sum(folder):
+def test_bodies_have_a_largest_sum(served):
     settings = Settings(max_body=100_000, max_bodies=150_000, poll=0)
     head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n".encode()
-    with listening(create_app(ModelDirectory(folder), settings=settings), settings) as address:
+    with listening(create_app(served, settings=settings), settings) as address:
         host, port = address.removeprefix("http://").split(":")
 
         def send(size):

@@ -67,10 +67,9 @@ def test_a_chosen_file_finds_its_class(browser, address, photo):
     shoot(browser, "desktop")
 
 
-def test_a_picture_of_noise_is_not_in_the_catalogue(browser, folder, index, embedder, pictures, settings, tmp_path):
+def test_a_picture_of_noise_is_not_in_the_catalogue(browser, served, index, embedder, pictures, settings, tmp_path):
     from tf_detreg.serving.app import create_app
     from tf_detreg.serving.gallery import Gallery
-    from tf_detreg.serving.model import ModelDirectory
 
     vectors = np.asarray(embedder(pictures.astype(np.float32)))
     made = retrieval.calibrate(vectors, np.arange(40) // 5, target=0.3, bound="point", resamples=20)
@@ -80,7 +79,7 @@ def test_a_picture_of_noise_is_not_in_the_catalogue(browser, folder, index, embe
     noise.write_bytes(png(np.random.default_rng(0).integers(0, 256, (16, 16, 3))))
     known = tmp_path / "known.png"
     known.write_bytes(png(pictures[7]))
-    with listening(create_app(ModelDirectory(folder), Gallery(decided, pictures), settings), settings) as address:
+    with listening(create_app(served, Gallery(decided, pictures), settings), settings) as address:
         opened(browser, address)
         find(browser, "#file")[0].send_keys(str(noise))
         until(browser, lambda: find(browser, "#heading")[0].text == "Not in the catalogue")

@@ -261,15 +261,15 @@ def test_a_slow_model_times_out_and_a_long_queue_is_refused(folder, pictures):
         assert next(answer for answer in answers if answer.status_code == 503).headers["retry-after"] == "1"
 
 
-def test_names_that_are_no_unicode_are_answered(folder, index):
+def test_names_that_are_no_unicode_are_answered(served, index):
     names = [os.fsdecode(b"caf\xe9 %d.jpg" % row) for row in range(40)]
     found = retrieval.Index(index.embeddings, names, [{"label": name} for name in names], index.fingerprint)
-    with TestClient(create_app(ModelDirectory(folder), Gallery(found), Settings(poll=0))) as client:
+    with TestClient(create_app(served, Gallery(found), Settings(poll=0))) as client:
         match = client.get("/items/3").json()
     assert match["id"] == match["label"] == r"caf\xe9 3.jpg"
 
 
-def test_no_request_builds_a_tree(folder, pictures, embedder, monkeypatch):
+def test_no_request_builds_a_tree(served, pictures, embedder, monkeypatch):
     needs.scann()
     monkeypatch.setattr("tf_detreg.index.searching.SCANN_FROM", 1000)
     rows = np.random.default_rng(0).standard_normal((1500, 8))
@@ -277,21 +277,21 @@ def test_no_request_builds_a_tree(folder, pictures, embedder, monkeypatch):
     large.tune()  # for 10 neighbors, as by default
     gallery = Gallery(large, [None] * 1500)
     monkeypatch.setattr("tf_detreg.retrieval.approximate.calibrate", lambda *_, **__: pytest.fail("a tree is built"))
-    with TestClient(create_app(ModelDirectory(folder), gallery, Settings(poll=0))) as client:
+    with TestClient(create_app(served, gallery, Settings(poll=0))) as client:
         for k in (12, 100):
             assert len(client.post(f"/search?k={k}", content=png(pictures[0])).json()["matches"]) == k
 
 
-def test_without_a_gallery(folder):
-    with TestClient(create_app(ModelDirectory(folder), settings=Settings(poll=0))) as client:
+def test_without_a_gallery(served):
+    with TestClient(create_app(served, settings=Settings(poll=0))) as client:
         assert client.get("/about").json()["items"] == 0
         assert "no gallery" in client.post("/search", content=b"x").json()["error"]
 
 
-def test_a_gallery_of_another_model_is_refused(folder, index):
+def test_a_gallery_of_another_model_is_refused(served, index):
     foreign = retrieval.Index(index.embeddings, fingerprint="0123456789abcdef")
     with pytest.raises(ValueError, match="another model"):
-        create_app(ModelDirectory(folder), Gallery(foreign))
+        create_app(served, Gallery(foreign))
     with pytest.raises(ValueError, match="one an item"):
         Gallery(index, pictures=["one.png"])
 
@@ -301,23 +301,30 @@ def test_an_empty_folder_is_refused(tmp_path):
         ModelDirectory(tmp_path)
 
 
-def test_a_newer_version_is_taken_over_and_a_broken_one_is_not(embedder, tmp_path, caplog):
-    export.saved_model(embedder, tmp_path / "m", warm_up=False)
+def add_version(folder, target, number):
+    """Publish what was exported once under another number, in one step."""
+    shutil.copytree(folder / "1", target / f"tmp-{number}")
+    (target / f"tmp-{number}").rename(target / str(number))
+
+
+def test_a_newer_version_is_taken_over_and_a_broken_one_is_not(folder, tmp_path, caplog):
+    add_version(folder, tmp_path / "m", 1)
     model = ModelDirectory(tmp_path / "m")
     assert not model.refresh()
-    export.saved_model(embedder, tmp_path / "m", warm_up=False)
+    add_version(folder, tmp_path / "m", 2)
     assert model.refresh()
     assert model.current.number == 2
     (tmp_path / "m" / "3").mkdir()
     assert not model.refresh()
     assert model.current.number == 2
+    assert caplog.text.count("version 2 keeps serving") == 1
     assert not model.refresh()
     assert caplog.text.count("version 2 keeps serving") == 1
 
 
-def test_the_version_before_serves_when_the_newest_is_removed(embedder, tmp_path):
-    for _ in range(3):
-        export.saved_model(embedder, tmp_path / "m", warm_up=False)
+def test_the_version_before_serves_when_the_newest_is_removed(folder, tmp_path):
+    for number in (1, 2, 3):
+        add_version(folder, tmp_path / "m", number)
     model = ModelDirectory(tmp_path / "m")
     with TestClient(create_app(model, settings=Settings(poll=0.05))) as client:
         for removed, left in ((3, 2), (1, 2), (2, 2)):  # the last one serves on, whatever becomes of its folder
@@ -331,13 +338,13 @@ def test_the_version_before_serves_when_the_newest_is_removed(embedder, tmp_path
             assert client.post("/v1/models/m/versions/3:predict", json=ask).status_code == 404
 
 
-def test_a_version_that_no_longer_serves_leaves_memory(embedder, tmp_path):
-    export.saved_model(embedder, tmp_path / "m", warm_up=False)
+def test_a_version_that_no_longer_serves_leaves_memory(folder, tmp_path):
+    add_version(folder, tmp_path / "m", 1)
     model = ModelDirectory(tmp_path / "m")
     with TestClient(create_app(model, settings=Settings(poll=0.05))) as client:
         assert client.post("/v1/models/m:predict", json={"instances": np.zeros((1, 16, 16, 3)).tolist()}).is_success
         first = weakref.ref(model.current.signatures["serve_bytes"].graph)  # in cycles: only the collector frees it
-        export.saved_model(embedder, tmp_path / "m", warm_up=False)
+        add_version(folder, tmp_path / "m", 2)
         end = time.monotonic() + 600  # the machine may do other work
         while client.get("/health").json()["version"] == 1 or first() is not None:
             assert time.monotonic() < end
