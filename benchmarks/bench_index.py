@@ -17,6 +17,7 @@ import os
 import pathlib
 import platform
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -34,6 +35,8 @@ HERE = pathlib.Path(__file__).parent
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads of faiss are not to count as work
 TARGET, K, THREADS = 0.99, 10, 2
 PART = 100_000
+ENGINES = ["scann", "usearch"]
+OURS = [*ENGINES, "product", "int8", "binary"]
 Peer = tuple[Callable[[np.ndarray, int], np.ndarray], int, str]  # search, first setting, words for the settings
 Measured = tuple[list[dict[str, object]], list[str]]  # rows of the table, and notes
 NOISE = 0.73  # within classes of 10, as in bench_retrieval.py
@@ -47,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="other libraries to measure"
     )
+    parser.add_argument("--ours", nargs="*", choices=OURS, default=OURS, help="of --part engines: ours to measure")
     parser.add_argument("--phases", type=int, help="stop after so many, the quick ones (default: all)")
     parser.add_argument("--folder", type=pathlib.Path, help="keep the index here, or go on with the one that is here")
     parser.add_argument("--reader", type=pathlib.Path, help="only what a process sees that opens this index")
@@ -111,7 +115,7 @@ def filled(place: pathlib.Path, items: int, dim: int, part: int = PART, metadata
     return index, f"{items:,} x {dim} {text}; peak memory {peak:.1f} GB; on disk {index.bytes_on_disk() / 1e6:,.0f} MB"
 
 
-def lifecycle(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
+def lifecycle(items: int, dim: int, folder: pathlib.Path, chosen: argparse.Namespace) -> Iterator[Measured]:
     """Phases, the quick ones first: a run that is stopped has told what it measured until then."""
 
     place, known = folder / "i", folder / "filled.txt"
@@ -154,7 +158,7 @@ def lifecycle(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> I
         )
         yield rows, [*notes, *compared.notes]
     compared.engine("usearch")
-    for peer in peers:
+    for peer in chosen.peers:
         compared.peer(peer)
         yield [*rows, *compared.rows()], [*notes, *compared.notes]
 
@@ -249,6 +253,15 @@ class Comparison:
         processor = timed(lambda: index.tune(K, progress=False, engine=name))[1]
         self.keep(f"ours, {name}", processor, lambda asked: index.search(asked, K, progress=False).positions)
 
+    def compressed(self, kind: str) -> None:
+        """Measure the compressed vectors of an index in memory."""
+        from tf_detreg.index import Index
+
+        index, done = Index(self.gallery), []
+        processor = timed(lambda: done.append(index.compress(kind, progress=False)))[1]
+        said = f"{done[0].bytes_an_item:.0f} bytes an item in memory, {done[0].rescored} candidates scored from disk"
+        self.keep(f"ours, {kind}", processor, lambda asked: index.search(asked, K, progress=False).positions, said)
+
     def peer(self, name: str) -> None:
         began = time.process_time()
         search, first, more = PEERS[name](self.gallery)
@@ -293,31 +306,17 @@ class Comparison:
         return ["\n".join(lines) + "\n"]
 
 
-def engines(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
-    from tf_detreg.index import Index
-
+def engines(items: int, dim: int, folder: pathlib.Path, chosen: argparse.Namespace) -> Iterator[Measured]:
     gallery = np.concatenate(list(vectors(items, dim)))
     compared = Comparison(gallery, 1000)
-    for engine in ("scann", "usearch"):
-        compared.engine(engine)
-    for kind in ("product", "int8", "binary"):
-        index, done = Index(gallery), []
-        processor = timed(lambda index=index, kind=kind, done=done: done.append(index.compress(kind, progress=False)))[
-            1
-        ]
-        said = f"{done[0].bytes_an_item:.0f} bytes an item in memory, {done[0].rescored} candidates scored from disk"
-        compared.keep(
-            f"ours, {kind}",
-            processor,
-            lambda asked, index=index: index.search(asked, K, progress=False).positions,
-            said,
-        )
-    for peer in peers:
+    for name in chosen.ours:
+        compared.engine(name) if name in ENGINES else compared.compressed(name)
+    for peer in chosen.peers:
         compared.peer(peer)
     yield compared.rows(), compared.notes
 
 
-def large(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
+def large(items: int, dim: int, folder: pathlib.Path, chosen: argparse.Namespace) -> Iterator[Measured]:
     """Ten million items, built by parts, compressed by product quantization, and what serving them takes."""
     place = folder / "large"
     with Peak() as filling:
@@ -393,7 +392,7 @@ class Peak:
         self._thread.join()
 
 
-def shards(items: int, dim: int, folder: pathlib.Path, peers: list[str]) -> Iterator[Measured]:
+def shards(items: int, dim: int, folder: pathlib.Path, chosen: argparse.Namespace) -> Iterator[Measured]:
     """Four shards on this machine against one index of the same items, in turns."""
     from tf_detreg.index import Index, Shards
 
@@ -509,10 +508,8 @@ def main() -> None:
     items = chosen.items or usual
     with contextlib.ExitStack() as stack:
         folder = chosen.folder or stack.enter_context(tempfile.TemporaryDirectory())
-        for rows, notes in itertools.islice(
-            measure(items, chosen.dim, pathlib.Path(folder), chosen.peers), chosen.phases
-        ):
-            write(chosen.part, title.format(items=items, dim=chosen.dim), rows, notes)
+        for rows, notes in itertools.islice(measure(items, chosen.dim, pathlib.Path(folder), chosen), chosen.phases):
+            write(f"{chosen.part}-{items}", title.format(items=items, dim=chosen.dim), rows, notes)
 
 
 def commit() -> str:
@@ -521,17 +518,18 @@ def commit() -> str:
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def write(part: str, title: str, rows: list[dict[str, object]], notes: list[str]) -> None:
+def write(name: str, title: str, rows: list[dict[str, object]], notes: list[str]) -> None:
     result = {
         "title": title,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, mean load of a quarter of an hour "
         f"{os.getloadavg()[2]:.0f}",
         "versions": {"tf-detreg": f"{version('tf-detreg')} ({commit()})"}
         | {name: version(name) for name in ("scann", "usearch", "faiss-cpu", "hnswlib", "numpy")},
-        "notes": "\n".join(f"- {note}{'' if note.endswith(chr(10)) else '.'}" for note in notes),
+        "notes": f"`python benchmarks/bench_index.py {shlex.join(sys.argv[1:])}`.\n\n"
+        + "\n".join(f"- {note}{'' if note.endswith(chr(10)) else '.'}" for note in notes),
         "rows": rows,
     }
-    out = HERE / "results" / f"index-{part}.json"
+    out = HERE / "results" / f"index-{name}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=2), encoding="utf-8")
     print(f"Wrote {out}", flush=True)
