@@ -170,6 +170,37 @@ def test_at_its_default_weight_it_is_felt_beside_a_metric_loss():
     assert float(penalty.weight * penalty.penalty(context)) > float(metric)
 
 
+@pytest.mark.parametrize(("clipnorm", "stalls"), [(None, True), (1.0, False)])
+def test_a_sample_without_explanation_stalls_adam_unless_gradients_are_clipped(clipnorm, stalls):
+    """One batch with `ℓ` near 14 in otherwise plain training: its gradient stays in Adam's mean of squares."""
+    keras.utils.set_random_seed(0)
+    loss, penalty = losses.ProxyAnchor(3, dim=DIM), NonIsotropy(DIM, depth=1, hidden=2, hidden_layers=0, weight=1.0)
+    rng = np.random.default_rng(4)
+    labels = tf.constant(rng.integers(0, 3, 30), tf.int32)
+    inputs = tf.constant(np.eye(3)[labels] + rng.normal(size=(30, 3)), tf.float32)
+    weights = tf.Variable(rng.normal(size=(3, DIM)), dtype=tf.float32)
+    optimizer = keras.optimizers.Adam(0.01, clipnorm=clipnorm)
+
+    def step(shift):
+        penalty.nets[0].stack[-1].bias.assign(np.r_[np.full(3, shift), np.zeros(3)])
+        with tf.GradientTape() as tape:
+            x = tf.matmul(inputs, weights)
+            value = loss(labels, x)
+            context = Context(labels=labels, embeddings=x, proxies=loss.proxies.value, proxy_labels=loss.proxy_labels)
+            objective = value + penalty.penalty(context) * float(shift != 0)
+        optimizer.apply_gradients([(tape.gradient(objective, weights), weights)])
+
+    for shift in [0.0] * 5 + [3.0]:
+        step(shift)
+    for _ in range(120):
+        step(0.0)  # until the momentum of that one step is spent
+    middle = weights.numpy()
+    for _ in range(40):
+        step(0.0)
+    moved = np.abs(weights.numpy() - middle).max()
+    assert moved < 1e-4 if stalls else moved > 1e-2
+
+
 def test_above_the_knee_the_exponential_continues_as_its_tangent():
     """`e^20 (ℓ - 19)` for ℓ above 20: finite, and with a finite gradient, however unlikely a sample is."""
     penalty = NonIsotropy(DIM, depth=1, hidden=2, hidden_layers=0, dtype="float64")

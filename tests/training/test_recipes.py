@@ -66,6 +66,11 @@ def test_a_backbone_from_nothing_learns_faster_than_one_that_is_tuned_and_with_c
     assert settings() == (1e-2, 1.0)
     assert settings(optimizer={"backbone_rate": 3e-3, "clipnorm": None}) == (3e-3, None)
     assert settings(backbone="efficientnet_lite0") == (1e-4, None)
+    # A regularizer that one sample can make steep is clipped too, unless the run says otherwise.
+    steep = {"backbone": "efficientnet_lite0", "regularizers": ["Uniformity", {"name": "NonIsotropy", "dim": 8}]}
+    assert settings(**steep) == (1e-4, 1.0)
+    assert settings(**steep, optimizer={"clipnorm": 0}) == (1e-4, None)
+    assert settings(**{**steep, "regularizers": ["Uniformity"]}) == (1e-4, None)
 
 
 def test_recipes_for_photos_train_the_head_first_and_state_their_cost():

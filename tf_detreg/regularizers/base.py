@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
@@ -82,7 +82,13 @@ class Regularizer(keras.layers.Layer):
         weight: factor of the penalty in the objective. Default `1.0`.
         name: what logs call the penalty. Default: the class's name, such as `log_exp_mean`.
         dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
+
+    Attributes:
+        steep: of the class: whether a single sample can make the gradient so large that a run should clip it, which it
+            then does unless told not to. Default false.
     """
+
+    steep: ClassVar[bool] = False
 
     def __init__(
         self, weight: float = 1.0, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # behind, and at the rate it wants unclipped gradients throw it back: see "End to end: does the learning rate decide?"
 # and "why does a second linear head help?" in docs/results.md.
 FROM_SCRATCH = {"backbone_rate": 1e-2, "clipnorm": 1.0}
+# With a regularizer whose gradient one sample can make of any size, see `Regularizer.steep`.
+STEEP = {"clipnorm": 1.0}
 # What `backbones.build` takes to freeze parts of any backbone, small_cnn too.
 _LIMITS = ("trainable", "freeze_batch_norm", "freeze_until", "lora_rank")
 _BEFORE_THE_FALL = ("warmup", "backbone_delay")
@@ -250,6 +252,8 @@ def _texts(part: Part, train: "ImageSet") -> dict[str, Any]:
 def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
     """Return the optimizer, with epochs counted in steps; `steps` are the batches in an epoch."""
     given: dict[str, Any] = FROM_SCRATCH if config.backbone["name"] == "small_cnn" else {}
+    if any(_find("regularizers", regularizers, part["name"]).steep for part in config.regularizers):
+        given = given | STEEP
     options: dict[str, Any] = {"steps": steps * config.epochs, **given, **config.optimizer}
     try:
         for name in (*_BEFORE_THE_FALL, "decay_every"):

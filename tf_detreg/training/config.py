@@ -45,8 +45,8 @@ class RunConfig:
         epochs: Passes over the training set. Default 20.
         optimizer: Arguments of `training.optimizer`, with `warmup_epochs`, `backbone_delay_epochs` and
             `decay_every_epochs` in place of numbers of steps. Default: that function's, but for
-            `small_cnn`, which starts from scratch, `backbone_rate` 1e-2 and `clipnorm` 1.0. `clipnorm = 0`
-            is no clipping.
+            `small_cnn`, which starts from scratch, `backbone_rate` 1e-2 and `clipnorm` 1.0, and for a regularizer that
+            is `steep`, such as `NonIsotropy`, `clipnorm` 1.0. `clipnorm = 0` is no clipping.
         averaging: `last` and `shares` of `training.averaging.Averaging`: averages of weights that are tried at the end.
             The best of them and of the best epoch, by `monitor` on the validation classes, is the result. Default:
             none.
