@@ -8,11 +8,19 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.eager import eagerly
 from tf_detreg import calibrating, cli, retrieval, training
 from tf_detreg.index import Index
 
-SMALL = ["--image-size", "16", "--epochs", "2", "--classes", "8", "--images", "4", "--backbone", "small_cnn"]
-SMALL += ["--dim", "16", "--loss", "SupCon", "--head", "RealNVP"]
+SMALL = {
+    "image_size": 16,
+    "backbone": {"name": "small_cnn"},
+    "head": {"name": "RealNVP", "dim": 16, "depth": 2, "hidden": 64, "penalty": 10.0},
+    "loss": "SupCon",
+    "classes": 8,
+    "images": 4,
+    "epochs": 2,
+}
 
 
 def command(*arguments) -> str:
@@ -45,7 +53,9 @@ def run(photos, tmp_path_factory):
     rows += [f"{path},{path.parent.name},{path.parent.parent.name}" for path in sorted(photos.rglob("*.png"))]
     (photos / "all.csv").write_text("\n".join(rows), encoding="utf-8")
     directory = tmp_path_factory.mktemp("runs") / "photos"
-    command("train", photos / "all.csv", "--run", directory, *SMALL)
+    config = training.RunConfig.from_dict({"data": str(photos / "all.csv"), **SMALL})
+    with eagerly():
+        training.train(config, directory, verbose=0)
     return directory
 
 

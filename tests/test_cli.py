@@ -18,6 +18,8 @@ from tf_detreg.extras import PACKAGES
 
 SMALL = ["--image-size", "16", "--epochs", "1", "--classes", "3", "--images", "2", "--backbone", "small_cnn"]
 SMALL += ["--dim", "8", "--loss", "SupCon"]
+# For the runs of single tests, which are about something else than the flow with its networks.
+PLAIN = [*SMALL, "--head", "Linear"]
 
 
 def command(*arguments) -> str:
@@ -70,22 +72,24 @@ def test_evaluate_keeps_its_numbers(run):
     assert (run / "evaluation.json").read_bytes() == trained
 
 
+@pytest.mark.usefixtures("eager")
 def test_evaluate_takes_a_set_that_is_smaller_than_its_largest_rank(run, photos, tmp_path):
     for number in range(6):
         shutil.copytree(photos / f"Klasse {number} é", tmp_path / "few" / str(number))
         (tmp_path / "few" / str(number) / "0.jpg").unlink()
-    command("train", tmp_path / "few", "--run", tmp_path / "run", *SMALL)
+    command("train", tmp_path / "few", "--run", tmp_path / "run", *PLAIN)
     said = command("evaluate", tmp_path / "run")
     assert "R@4" in said and "R@8" not in said and "Report" in said
 
 
+@pytest.mark.usefixtures("eager")
 def test_evaluate_across_groups_leaves_those_of_the_querys_own_out(photos, tmp_path):
     parts = ["train"] * 4 + ["test"] * 4
     rows = [f"{photos}/Klasse {c} é/{i}.jpg,{c},{parts[c]},camera {i}" for c in range(8) for i in range(3)]
     # A copy by the same camera: found at once, unless what that camera took of the class leaves the gallery.
     rows += [f"{photos}/Klasse {c} é/{i}.jpg,{c},{parts[c]},camera {i}" for c in range(8) for i in range(3)]
     (tmp_path / "cameras.csv").write_text("\n".join(["path,label,split,group", *rows]), encoding="utf-8")
-    command("train", tmp_path / "cameras.csv", "--run", tmp_path / "run", *SMALL)
+    command("train", tmp_path / "cameras.csv", "--run", tmp_path / "run", *PLAIN)
     assert "leave-one-out" in command("evaluate", tmp_path / "run", "--no-page")
     assert "cross-group" in command("evaluate", tmp_path / "run", "--cross-group")
     kept = json.loads((tmp_path / "run" / "evaluate-cross-group.json").read_text(encoding="utf-8"))
@@ -186,20 +190,22 @@ def test_what_cannot_be_written_is_said_before_the_work(run, photos, tmp_path, m
             command(*arguments)
 
 
+@pytest.mark.usefixtures("eager")
 def test_evaluate_reads_the_data_once_and_takes_black_images(run, photos, tmp_path, caplog):
     for name in sorted(photos.iterdir()):
         shutil.copytree(name, tmp_path / "photos" / name.name)
         Image.new("RGB", (20, 20)).save(tmp_path / "photos" / name.name / "2.jpg")
-    command("train", tmp_path / "photos", "--run", tmp_path / "run", *SMALL)
+    command("train", tmp_path / "photos", "--run", tmp_path / "run", *PLAIN)
     caplog.clear()
     assert "Report" in command("evaluate", tmp_path / "run")
     assert caplog.text.count("left out 1 of 41 files") == 1
 
 
+@pytest.mark.usefixtures("eager")
 def test_nothing_to_measure_is_said(photos, tmp_path):
     rows = [f"Klasse {c} é/{i}.jpg,{c},train" for c in range(4) for i in range(3)]
     (photos / "list.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
-    assert "Nothing was measured" in command("train", photos / "list.csv", "--run", tmp_path / "r", *SMALL)
+    assert "Nothing was measured" in command("train", photos / "list.csv", "--run", tmp_path / "r", *PLAIN)
     with pytest.raises(ValueError, match="has neither test nor validation images"):
         command("evaluate", tmp_path / "r")
     with pytest.raises(ValueError, match="has neither test nor validation images"):
@@ -251,11 +257,12 @@ def answer(monkeypatch, capfd, *arguments) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
+@pytest.mark.usefixtures("eager")
 def test_names_that_are_no_unicode_go_all_the_way(photos, tmp_path, monkeypatch, capfd):
     shutil.copytree(photos, tmp_path / "photos")
     for old, new in (("Klasse 2 é".encode(), b"caf\xe9"), (b"caf\xe9/1.jpg", b"caf\xe9/\xff.jpg")):
         os.rename(*(os.path.join(os.fsencode(tmp_path / "photos"), name) for name in (old, new)))
-    command("train", tmp_path / "photos", "--run", tmp_path / "run", *SMALL)
+    command("train", tmp_path / "photos", "--run", tmp_path / "run", *PLAIN)
     command("index", tmp_path / "run", tmp_path / "photos", "--to", tmp_path / "i")
     arguments = ["search", tmp_path / "i", tmp_path / "photos", "-k", 1, "--picture", tmp_path / "n.png"]
     code, said = answer(monkeypatch, capfd, *arguments)
@@ -266,7 +273,7 @@ def test_too_many_unreadable_images_stop_training_with_a_sentence(photos, tmp_pa
     shutil.copytree(photos, tmp_path / "photos")
     for path in (tmp_path / "photos").rglob("[01].jpg"):
         path.write_bytes(path.read_bytes()[:650])
-    code, said = answer(monkeypatch, capfd, "train", tmp_path / "photos", "--run", tmp_path / "r", *SMALL)
+    code, said = answer(monkeypatch, capfd, "train", tmp_path / "photos", "--run", tmp_path / "r", *PLAIN)
     # The command hides TensorFlow's own log, which this process does not.
     sentence = said[said.rindex("\nError: ") :].partition("(TF_DETREG_TRACEBACK")[0]
     assert code == 1 and "cannot be read, more than the stated share of 5.0%" in sentence
@@ -366,11 +373,11 @@ def test_a_full_memory_is_a_sentence(photos, tmp_path, monkeypatch, capfd):
     assert "The memory is full" in said and "Lower --image-size" in said
 
 
-def test_each_note_is_shown_once(run, photos, tmp_path, monkeypatch, capfd):
-    answer(monkeypatch, capfd, "train", photos, "--run", tmp_path / "r", *SMALL[:4], "--classes", "9", *SMALL[6:])
-    _, said = answer(
-        monkeypatch, capfd, "train", photos, "--run", tmp_path / "s", *SMALL[:4], "--classes", "9", *SMALL[6:]
-    )
+@pytest.mark.usefixtures("eager")
+def test_each_note_is_shown_once(photos, tmp_path, monkeypatch, capfd):
+    for name in ("r", "s"):
+        options = ["--run", tmp_path / name, *PLAIN[:4], "--classes", "9", *PLAIN[6:]]
+        _, said = answer(monkeypatch, capfd, "train", photos, *options)
     assert said.count("batches hold 5 classes, not 9") == 1
 
 
@@ -395,3 +402,19 @@ def test_a_run_in_the_way_is_not_overwritten(run, photos):
 def test_every_command_explains_itself():
     for name in [entry.callback.__name__ for entry in cli.app.registered_commands]:
         assert len(command(name.replace("_", "-"), "--help")) > 200
+
+
+@pytest.mark.parametrize(
+    ("options", "out", "form"),
+    [
+        ([], "embeddings.npz", "npz"),
+        (["--out", "e.parquet"], "e.parquet", "parquet"),
+        (["--out", "e.npz"], "e.npz", "npz"),
+        (["--format", "parquet"], "embeddings.parquet", "parquet"),
+        (["--format", "npz", "--out", "e.parquet"], "e.parquet", "npz"),
+    ],
+)
+def test_embed_takes_the_format_or_that_of_the_name(options, out, form, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(searching, "embed_files", lambda run, images, *given: (given == (out, form), 1))
+    assert command("embed", "run", "images", *options).startswith(f"True of 1 files embedded: {out}")

@@ -30,7 +30,7 @@ def config(data, **changes):
 
 
 @pytest.fixture
-def there(tmp_path):
+def there(tmp_path, eager):
     """A run that was killed before its end, and where its photos are now."""
     rng = np.random.default_rng(0)
     for number in range(8):
