@@ -124,7 +124,11 @@ def decode_windows(
 def _all(paths: tf.Tensor, windows: tf.Tensor, cut: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the rows that can be decoded, int32 (M,), and their images, float32 (M, height, width, 3)."""
     count = tf.shape(paths)[0]
-    rows = tf.data.Dataset.from_tensor_slices((tf.range(count), paths, windows))
+    # An empty name is not tried: TensorFlow would log an error for each.
+    named = tf.where(tf.strings.length(paths) > 0)[:, 0]
+    rows = tf.data.Dataset.from_tensor_slices(
+        (tf.cast(named, tf.int32), tf.gather(paths, named), tf.gather(windows, named))
+    )
     rows = rows.map(
         lambda row, path, window: (row, cut(tf.io.read_file(path), window)), num_parallel_calls=os.cpu_count() or 1
     )
