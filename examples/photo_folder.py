@@ -10,6 +10,9 @@ overlap by half, which is harder.
     tf-detreg evaluate runs/photos
     tf-detreg export runs/photos --format saved_model --format float32
 
+With `--tiles` it cuts each photograph into squares that do not overlap, in one folder and as they are; those that show
+nothing but a plain area are left out.
+
 The photographs: china.jpg (Yann Forget) and flower.jpg (dany13) are CC-BY, Grace Hopper's portrait is public domain.
 """
 
@@ -63,10 +66,28 @@ def write(folder: pathlib.Path, views: int, seed: int) -> int:
     return places
 
 
+def write_tiles(folder: pathlib.Path) -> int:
+    """Writes squares that do not overlap into one folder, and returns their number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for name, photo in photographs().items():
+        for y in range(0, photo.size[1] - SIDE + 1, SIDE):
+            for x in range(0, photo.size[0] - SIDE + 1, SIDE):
+                tile = photo.crop((x, y, x + SIDE, y + SIDE))
+                if np.asarray(tile.convert("L")).std() > 25:
+                    tile.save(folder / f"{name} {x} {y}.jpg", quality=90)
+                    count += 1
+    return count
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--views", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiles", action="store_true", help="squares that do not overlap, instead of views")
     given = parser.parse_args()
-    print(f"{write(given.folder, given.views, given.seed)} places, {given.views} views each: {given.folder}")
+    if given.tiles:
+        print(f"{write_tiles(given.folder)} squares: {given.folder}")
+    else:
+        print(f"{write(given.folder, given.views, given.seed)} places, {given.views} views each: {given.folder}")

@@ -75,9 +75,15 @@ for _label in range(40):
 SCRIPT = """
 import pathlib, runpy
 import tests.given
-runpy.run_path(str(tests.given.ROOT / "examples" / {script!r}))["write"](*{arguments})
+runpy.run_path(str(tests.given.ROOT / "examples" / {script!r}))[{function!r}](*{arguments})
 """
-VIEWS = SCRIPT.format(script="photo_folder.py", arguments='(pathlib.Path("PHOTOS"), 4, 0)')
+VIEWS = SCRIPT.format(script="photo_folder.py", function="write", arguments='(pathlib.Path("PHOTOS"), 4, 0)')
+DRAWN = {
+    f"{kind}.md": SCRIPT.format(
+        script="draw_sets.py", function="write", arguments=f'("{kind}", pathlib.Path("{kind.upper()}"), {sizes})'
+    )
+    for kind, sizes in {"shop": "100, 5", "faces": "100, 5", "logos": "80, 6", "parts": "90, 3"}.items()
+}
 # By the page's name.
 GIVEN = {
     "heads.md": COMMON + SMALL + "labels = train.labels[:32]\n",
@@ -89,9 +95,8 @@ GIVEN = {
     "retrieval.md": COMMON + SMALL + RETRIEVAL,
     "your_photos.md": VIEWS,
     "choosing_a_backbone.md": VIEWS,
-    "duplicates.md": SCRIPT.format(script="photo_folder.py", arguments='(pathlib.Path("PHOTOS"), 1, 0)'),
-    "shop.md": SCRIPT.format(script="draw_sets.py", arguments='("shop", pathlib.Path("SHOP"), 100, 5)'),
-    "faces.md": SCRIPT.format(script="draw_sets.py", arguments='("faces", pathlib.Path("FACES"), 100, 5)'),
-    "logos.md": SCRIPT.format(script="draw_sets.py", arguments='("logos", pathlib.Path("LOGOS"), 80, 6)'),
-    "parts.md": SCRIPT.format(script="draw_sets.py", arguments='("parts", pathlib.Path("PARTS"), 90, 3)'),
+    "duplicates.md": SCRIPT.format(
+        script="photo_folder.py", function="write_tiles", arguments='(pathlib.Path("PHOTOS"),)'
+    ),
+    **DRAWN,
 }
