@@ -48,9 +48,12 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "photos"
-    assert "R@1" in command("train", photos, "--run", directory, *SMALL)
-    return directory
+    directory = tmp_path_factory.mktemp("runs")
+    # A flow of two layers: of one with twelve, what is analyzed and exported here would be traced for a minute.
+    recipe = directory / "shallow.toml"
+    recipe.write_text('[head]\nname = "RealNVP"\ndepth = 2\nhidden = 16\npenalty = 10.0\n', encoding="utf-8")
+    assert "R@1" in command("train", photos, "--run", directory / "photos", "--recipe", recipe, *SMALL)
+    return directory / "photos"
 
 
 def test_training_on_a_folder_leaves_a_whole_run(run):
