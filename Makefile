@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint english format bench docs site publish notebooks clean help
+.PHONY: demo test test-slow test-beam coverage mutate matrix release-check release lint english format bench docs screenshots site publish notebooks clean help
 
 help:
 	@echo "make demo       train, evaluate, export and show an embedder on embedded data (minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make english    the pages' English: proselint, the project's words, long sentences"
 	@echo "make bench      speed against other libraries, as ratios in one run -> docs/benchmarks.md"
 	@echo "make docs       write the pages that are generated from docstrings"
+	@echo "make screenshots  of the demo's report, its search page and the command line -> docs/pictures/screenshots"
 	@echo "make site       build the documentation's site, strictly -> build/site/index.html"
 	@echo "make publish    put the site of VERSION=0.2 on the branch gh-pages, beside other versions; nothing is pushed"
 	@echo "make notebooks  turn the tutorials into notebooks -> build/notebooks"
@@ -96,6 +97,10 @@ bench: $(VENV)/.bench
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/generate_losses.py
+
+# Needs the run of `make demo`, and Chromium with its driver.
+screenshots: $(VENV)/.dev
+	$(BIN)/python docs/screenshots.py
 
 # The site reads the source without importing it, so its environment holds no TensorFlow.
 SITE := .venv-site

@@ -67,7 +67,7 @@ def test_a_chosen_file_finds_its_class(browser, address, photo):
     shoot(browser, "desktop")
 
 
-def test_a_picture_of_noise_is_not_in_the_catalogue(browser, served, index, embedder, pictures, settings, tmp_path):
+def test_a_picture_of_noise_is_not_in_the_catalog(browser, served, index, embedder, pictures, settings, tmp_path):
     from tf_detreg.serving.app import create_app
     from tf_detreg.serving.gallery import Gallery
 
@@ -82,7 +82,7 @@ def test_a_picture_of_noise_is_not_in_the_catalogue(browser, served, index, embe
     with listening(create_app(served, Gallery(decided, pictures), settings), settings) as address:
         opened(browser, address)
         find(browser, "#file")[0].send_keys(str(noise))
-        until(browser, lambda: find(browser, "#heading")[0].text == "Not in the catalogue")
+        until(browser, lambda: find(browser, "#heading")[0].text == "Not in the catalog")
         assert len(find(browser, "#results .item.below")) == len(labels(browser)) == 12
         assert "similar enough" in find(browser, "#status")[0].text
         shoot(browser, "unknown")

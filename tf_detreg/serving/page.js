@@ -119,7 +119,7 @@ function showAnswer(question, answer) {
     showQuery(file.address, file.name || "pasted picture");
   }
   const nothing = matches.length > 0 && matches.every((match) => match.accepted === false);
-  at("heading").textContent = nothing ? "Not in the catalogue" : "Most similar pictures";
+  at("heading").textContent = nothing ? "Not in the catalog" : "Most similar pictures";
   at("show").hidden = at("meaning").hidden = false;
   list(matches, matchCard);
   const below = nothing ? " None of them is similar enough to count as a match." : "";
