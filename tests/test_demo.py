@@ -43,3 +43,14 @@ def test_the_demo_goes_on_where_it_stopped(result):
     )
     assert again.reports["after training"].metrics == result.reports["after training"].metrics
     assert again.saved_model.name == "2"
+
+
+@pytest.mark.parametrize(("verbose", "shown"), [(0, 0), (1, 2), ("auto", 2)])
+def test_a_line_an_epoch_is_shown_unless_nothing_is_to_be(verbose, shown, monkeypatch, tmp_path):
+    def train(config, directory, **options):
+        assert (directory, options["resume"], options["verbose"]) == (tmp_path, True, shown)
+        raise InterruptedError
+
+    monkeypatch.setattr("tf_detreg.training.train", train)
+    with pytest.raises(InterruptedError):
+        demo(tmp_path, tmp_path / "exports", verbose=verbose)
