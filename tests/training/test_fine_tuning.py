@@ -170,6 +170,7 @@ def test_a_soup_and_a_mixture_in_plain_keras():
         ({"averaging": {"first": 2}}, "does not take these arguments"),
         ({"averaging": {"shares": [0.5]}}, "small_cnn, which has no such weights"),
         ({"features": True, "backbone": {"name": "small_cnn", "lora_rank": 2}}, "be false with lora_rank of backbone"),
+        ({"features": True, "optimizer": {"layer_decay": 0.75}}, "be false with layer_decay of optimizer"),
         ({"optimizer": {"layer_decay": 2}}, "`layer_decay` must be"),
         ({"backbone": {"name": "small_cnn", "lora_rank": 2}}, "`lora_rank` needs a backbone with dense layers"),
         ({"jit_compile": 1}, "`jit_compile` must be true or false"),

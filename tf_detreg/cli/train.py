@@ -119,7 +119,10 @@ def train(
         # Features are computed once: what a recipe does to the images of each epoch falls away.
         limits = ("freeze_until", "lora_rank")
         backbone_kept = {key: value for key, value in config.backbone.items() if key not in limits}
-        config = config.replace(crop=None, augment=(), unfreezing=None, backbone=backbone_kept)
+        optimizer_kept = {key: value for key, value in config.optimizer.items() if key != "layer_decay"}
+        config = config.replace(
+            crop=None, augment=(), unfreezing=None, backbone=backbone_kept, optimizer=optimizer_kept
+        )
     parts = {"head": {"name": head, "dim": dim, "penalty": penalty}}
     lowest = int(freeze_until) if freeze_until is not None and freeze_until.isdecimal() else freeze_until
     parts |= {"loss": {"name": loss}}
