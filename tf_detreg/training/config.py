@@ -142,10 +142,14 @@ class RunConfig:
             checks.flag(field, getattr(self, field))
         if self.features and (self.crop is not None or self.augment or self.unfreezing is not None):
             raise checks.invalid("features", "be false with crop, augment or unfreezing, being computed once", "true")
-        adapted = [f"{name} of backbone" for name in ("lora_rank", "freeze_until") if self.backbone.get(name) is not None]
+        adapted = [
+            f"{name} of backbone" for name in ("lora_rank", "freeze_until") if self.backbone.get(name) is not None
+        ]
         adapted += ["layer_decay of optimizer"] * (self.optimizer.get("layer_decay", 1) != 1)
         if self.features and adapted:
-            raise checks.invalid("features", f"be false with {' and '.join(adapted)}, being of a backbone as it is", "true")
+            raise checks.invalid(
+                "features", f"be false with {' and '.join(adapted)}, being of a backbone as it is", "true"
+            )
         checks.choice("strategy", self.strategy, ("", "mirrored", "multiworker"))
         checks.choice("monitor", self.monitor, [*(f"recall@{k}" for k in self.k), "map@r"])
 
