@@ -1,0 +1,82 @@
+"""Draws `docs/pictures/which_head.svg`, heads against numbers of training classes, from the table of `emoji-classes`.
+
+    python docs/head_plot.py
+
+A line is the mean difference of a head to the linear head on test classes, in pairs of one class split and seed; a bar
+is its 95 % t interval.
+"""
+
+import pathlib
+
+from tf_detreg.experiments import curves, study, table
+from tf_detreg.experiments.statistics import Interval, paired
+
+ROOT = pathlib.Path(__file__).parents[1]
+STUDY = ROOT / "studies" / "emoji-classes.toml"
+PICTURE = ROOT / "docs" / "pictures" / "which_head.svg"
+METRICS = {"recall@1": "R@1", "cross_recall@1": "R@1 across drawing styles"}
+HEADS = {
+    "residual MLP": ("residual MLP (2 × the linear head's time a step)", "#e08214"),
+    "RealNVP, isometric": ("flow kept near an isometry (3 ×)", "#3457b2"),
+}
+
+
+def differences() -> dict[str, dict[str, dict[int, tuple[float, Interval]]]]:
+    """The linear head's mean and a head's difference to it, by metric, head and number of training classes."""
+    found = study.read(STUDY)
+    compared = curves.compare(found, table.read(STUDY.parent / "results" / f"{found.name}.csv", found))
+    result: dict[str, dict[str, dict[int, tuple[float, Interval]]]] = {}
+    for metric in METRICS:
+        for head in HEADS:
+            for classes, entries in compared.items():
+                pair = (table.values(entries[name]["rows"], metric) for name in (head, "linear"))
+                mean = entries["linear"]["metrics"][metric].mean
+                result.setdefault(metric, {}).setdefault(head, {})[classes] = mean, paired(*pair)
+    return result
+
+
+def draw(picture: pathlib.Path = PICTURE) -> None:
+    """Write the plot."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    # Text stays text: small, and the tests read it.
+    matplotlib.rcParams |= {"svg.hashsalt": "tf_detreg", "font.size": 10, "svg.fonttype": "none"}
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 3.9), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (metric, heads) in zip(panels, differences().items(), strict=True):
+        axes.axhline(0, color="#444444", linewidth=1, linestyle=":")
+        for shift, (head, points) in zip((0.96, 1.04), heads.items(), strict=True):
+            text, color = HEADS[head]
+            x, means = [classes * shift for classes in points], [one.mean for _, one in points.values()]
+            bars = [one.t[1] - one.mean for _, one in points.values()]
+            axes.errorbar(x, means, yerr=bars, fmt="o-", color=color, capsize=3, markersize=5, label=text)
+        linear = {classes: mean for classes, (mean, _) in next(iter(heads.values())).items()}
+        axes.set_xscale("log")
+        axes.set_xticks(list(linear), [f"{classes}\n{mean:.1f} %" for classes, mean in linear.items()])
+        axes.minorticks_off()
+        axes.set_title(METRICS[metric], fontsize=10, loc="left")
+        axes.set_xlabel("training classes, and the linear head's R@1 there")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25)
+    panels[0].set_ylabel("points above the linear head")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, metadata={"Date": None})
+
+
+def main() -> None:
+    draw()
+    for metric, heads in differences().items():
+        for head, points in heads.items():
+            for classes, (mean, one) in points.items():
+                low, high = one.t
+                gap = f"{one.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+                print(f"{metric}, {classes} classes: linear {mean:.2f}; {head} {gap}, {one.count} pairs")
+
+
+if __name__ == "__main__":
+    main()
