@@ -7,6 +7,7 @@ from tests.index.test_sharding import facts, unit
 from tests.retrieval.test_decisions import classes_of
 from tf_detreg import retrieval
 from tf_detreg.index import Index, Shards, sharding, splitting
+from tf_detreg.retrieval import bulk_shards
 
 
 @pytest.fixture
@@ -134,3 +135,50 @@ def test_clients_of_other_machines_are_not_read(one):
             ask()
     assert Shards([Client()]).decision is None
     np.testing.assert_array_equal([len(shards)], [185])
+
+
+def test_numbered_images_of_a_class_go_to_several_shards():
+    for name in ("mug/{}.jpg", "PHOTOS/china 144,192/{}.jpg"):
+        assert len({bulk_shards.shard_of(name.format(number), 4) for number in range(8)}) > 1
+    counts = np.bincount([bulk_shards.shard_of(f"{one}/{two}.jpg", 4) for one in range(100) for two in range(4)])
+    assert counts.min() > 70
+
+
+def test_items_of_other_shards_are_found(one, tmp_path):
+    splitting.split(one, tmp_path / "shards", 2, k=None)
+    first, second = sorted((tmp_path / "shards").iterdir())
+    with Shards.load(tmp_path / "shards") as shards:
+        shards.verify(progress=False)
+        stranger = next(iter(shards.shards[0]))
+        shards.shards[1].add([np.ones(shards.dimension)], [stranger])
+        with pytest.raises(ValueError, match=f"{second.name} holds 1 items of other shards, such as {stranger!r}"):
+            shards.verify(progress=False)
+        # The caller of `Shards` may place items as they like.
+        Shards(shards.shards).verify(progress=False)
+    first.rename(tmp_path / "away")
+    with pytest.raises(ValueError, match=f"with 1 of 2: {first.name} is not there"):
+        Shards.load(tmp_path / "shards")
+
+
+def test_embeddings_of_one_model_are_not_called_another_s(one, tmp_path):
+    with pytest.raises(
+        ValueError, match="`fingerprint` must be of the model that made the source, 'model'; received 'ot"
+    ):
+        splitting.split(one, tmp_path / "shards", 2, fingerprint="other")
+    assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.parametrize(
+    "columns, said",
+    [
+        ({"id": ["a"]}, "has the columns id; it needs"),
+        ({"id": ["a"], "vector": [[1.0]]}, r"\(`vector` is list<.*double>\)"),
+    ],
+)
+def test_tables_without_vectors_are_refused(columns, said, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table(columns), tmp_path / "bad.parquet")
+    with pytest.raises(ValueError, match=said):
+        splitting.split(tmp_path / "bad.parquet", tmp_path / "shards", 2)

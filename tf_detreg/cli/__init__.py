@@ -68,6 +68,7 @@ def _run() -> None:
 def _stopped() -> None:
     # Ctrl-C is how a server is meant to end: nothing was left unfinished.
     serving = sys.argv[1:2] == ["serve"]
-    kept = "" if serving else " What was finished is kept; `tf-detreg train --resume` goes on with a run."
+    training = sys.argv[1:2] in (["train"], ["ablate"], ["tune"])
+    kept = " What was finished is kept." * (not serving) + " `tf-detreg train --resume` goes on with a run." * training
     typer.secho(f"Stopped.{kept}", err=True)
     sys.exit(_STOPPED)

@@ -234,7 +234,9 @@ def refresh(
 def shard(
     source: Annotated[
         pathlib.Path,
-        typer.Argument(help="An index, a Parquet file of embeddings, or a folder that `embed --runner` wrote."),
+        typer.Argument(
+            help="An index, a Parquet file of embeddings, or the folder that `embed --runner … --out` wrote."
+        ),
     ],
     to: Annotated[pathlib.Path, typer.Option(help="A new folder for the shards.")],
     shards: Annotated[
@@ -250,11 +252,11 @@ def shard(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="The deepest search that large shards are tuned for.")] = 10,
 ) -> None:
-    """Make several smaller indexes of one index, or of embeddings in files: for catalogs past one machine.
+    """Make several smaller indexes of one index, or of embeddings in files: for a catalog too large for one machine.
 
     Each item goes to the shard that its id says. `search`, `index list` and `index verify` take the folder as one
     catalog; a single shard in it is an index like any other. Without `--shards`, work that was stopped goes on where it
-    was when the command is given again.
+    was when the command is given again; with it, nothing of stopped work is kept.
     """
     from tf_detreg.index import Shards, sharding, splitting
 

@@ -108,7 +108,8 @@ class Index(Upkeep):
         if not (path / FILE).is_file() and (shards := shard_folders.present(path)):
             raise ValueError(
                 f"`directory`={str(path)!r} holds {len(shards)} shards of an index. `tf-detreg search`, `index list`, "
-                f"`index verify` and `Shards.load` take them all; give one of them, such as {str(shards[0])!r}."
+                f"`index verify` and `Shards.load` take them all. One of them, such as {str(shards[0])!r}, is an "
+                "index too; which one an item belongs to, `Shards.load(…).shard_of(id)` says."
             )
         if not (path / FILE).is_file() and (path / version_1.MANIFEST).is_file():
             old = version_1.read(path)

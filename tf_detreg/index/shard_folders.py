@@ -38,6 +38,14 @@ def complete(directory: str | os.PathLike[str]) -> list[pathlib.Path]:
     if len(counts) > 1 or len(found) != int(found[0].name[-5:]):
         raise ValueError(
             f"`directory` must hold all shards of one build; received {str(folder)!r} with {len(found)} of "
-            f"{' and of '.join(str(int(count)) for count in sorted(counts))}. Build them again."
+            f"{' and of '.join(str(int(count)) for count in sorted(counts))}{_missing(found)}. Put back what "
+            "is missing, or make the shards again in a new folder."
         )
     return found
+
+
+def _missing(found: list[pathlib.Path]) -> str:
+    shards = int(found[0].name[-5:])
+    names = {path.name for path in found}
+    missing = [name for name in (name_of(shard, shards) for shard in range(shards)) if name not in names]
+    return f": {missing[0]} is not there" if missing else ""

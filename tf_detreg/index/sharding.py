@@ -92,6 +92,8 @@ class Shards:
                 raise ValueError(
                     f"`shards` must be of one model; received {short(known)!r}, and {short(other)!r} at {at}."
                 )
+        # In a folder each item is in the shard that its id says; otherwise, where the caller likes.
+        self._folder: pathlib.Path | None = None
         self._pool = concurrent.futures.ThreadPoolExecutor(len(self.shards), "shard")
 
     @classmethod
@@ -101,7 +103,9 @@ class Shards:
         Raises:
             ValueError: If there are none, some are missing, or one is damaged.
         """
-        return cls([Index.load(path) for path in shard_folders.complete(directory)])
+        opened = cls([Index.load(path) for path in shard_folders.complete(directory)])
+        opened._folder = pathlib.Path(directory)
+        return opened
 
     def close(self) -> None:
         """Close the shards."""
@@ -149,6 +153,8 @@ class Shards:
     def verify(self, progress: bool | None = None) -> None:
         """Read everything once and compare it with its checksums; every shard is read, also behind a damaged one.
 
+        In a folder of shards, each item must also be in the shard that its id says.
+
         Args:
             progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
 
@@ -157,13 +163,27 @@ class Shards:
             TypeError: If a shard is a client of another machine.
         """
         damaged = []
-        for index in self._indexes():
+        for at, index in enumerate(self._indexes()):
             try:
                 index.verify(progress)
+                damaged += self._misplaced(at, index)
             except ValueError as error:
                 damaged.append(str(error))
         if damaged:
             raise ValueError(" ".join(damaged))
+
+    def _misplaced(self, at: int, index: Index) -> list[str]:
+        """Return a sentence if a shard of a folder holds what belongs to another one."""
+        if self._folder is None:
+            return []
+        found = [id for id in index if self.shard_of(id) is not index]
+        if not found:
+            return []
+        place = self._folder / shard_folders.name_of(at, len(self.shards))
+        return [
+            f"{place} holds {len(found):,} items of other shards, such as {found[0]!r}. Remove them there, and "
+            f"add them to `Shards.load({os.fspath(self._folder)!r}).shard_of(id)`."
+        ]
 
     def describe(self) -> dict[str, str]:
         """Return what the shards are together, in words, as `Index.describe` does.
@@ -191,7 +211,7 @@ class Shards:
     def shard_of(self, id: Id) -> Shard:
         """Return the shard that an id belongs to: the one to add, replace and remove it in.
 
-        It follows from the CRC-32 of the id, as in `retrieval.bulk_embed`.
+        It follows from a digest of the id, as in `retrieval.bulk_embed`.
         """
         return self.shards[bulk_shards.shard_of(str(id), len(self.shards))]
 

@@ -18,6 +18,7 @@ from tf_detreg.index.store import FILE
 from tf_detreg.progress import ticker
 from tf_detreg.retrieval import bulk_embed, bulk_shards, parquet
 from tf_detreg.retrieval.decision import Decision
+from tf_detreg.retrieval.identity import same_model, short
 
 MOST = 256  # shards that are written at the same time, each with files that are open
 _ROWS = 65_536
@@ -88,6 +89,11 @@ def split(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"`output` must be a new folder, or an empty one; received {str(folder)!r}, which is neither.")
     with _opened(source) as read, replacing(folder) as temporary:
+        if fingerprint and read.fingerprint and not same_model(fingerprint, read.fingerprint):
+            raise ValueError(
+                f"`fingerprint` must be of the model that made the source, {short(read.fingerprint)!r}; received "
+                f"{short(fingerprint)!r}. To go to another model, use `refresh`."
+            )
         temporary.mkdir()
         names = [shard_folders.name_of(shard, shards) for shard in range(shards)]
         places = [temporary / name for name in names]

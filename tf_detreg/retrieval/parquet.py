@@ -313,9 +313,11 @@ def _contents(table: "pa.Table", path: str | os.PathLike[str]) -> Contents:
     import pyarrow as pa
 
     marks = table.schema.metadata or {}
-    if ID not in table.schema.names or not pa.types.is_fixed_size_list(_type_of(table.schema, VECTOR)):
+    names = table.schema.names
+    if not {ID, VECTOR} <= set(names) or not pa.types.is_fixed_size_list(_type_of(table.schema, VECTOR)):
+        kind = f" (`{VECTOR}` is {table.schema.field(VECTOR).type})" if VECTOR in names else ""
         raise ValueError(
-            f"`path`={str(path)!r} has the columns {', '.join(table.schema.names)}; it needs `{ID}` and `{VECTOR}`, a "
+            f"`path`={str(path)!r} has the columns {', '.join(names)}{kind}; it needs `{ID}` and `{VECTOR}`, a "
             "list of fixed length."
         )
     ids: list[str | int] = table.column(ID).to_pylist()
