@@ -24,7 +24,8 @@ seeded vectors in classes of ten that fill about 20 of 128 dimensions, as those 
 neighbors. In the lifecycle each item has an id and two indexed fields. Ours bring ids and metadata of what was found,
 other libraries row numbers. Other work took much of both cores, which processor seconds, in brackets, show least.
 Queries a second *by the processor* are two over the processor seconds of a query. The lifecycle was measured while
-usearch was linked with `expansion_add` 64, which is 40 since, and was stopped before usearch and hnswlib alone.
+usearch was linked with `expansion_add` 64, and was stopped before usearch and hnswlib alone. It is 40 since, which the
+other section of a million items measures.
 """
 }
 HEAD = """# Benchmarks

@@ -28,8 +28,9 @@ class NonIsotropy(Regularizer):
 
     **Clip gradients** (`training.optimizer(clipnorm=1.0)`; a run does so by itself). Within some ten steps `ℓ` is far
     below 0, and the penalty and its gradient are as good as 0, so the flow no longer follows the embeddings. Then
-    single batches come to `ℓ` of 20 and more, and a gradient of 10⁸ stays in Adam's mean of squares for the rest of the
-    training, which nearly stops the head: in two of three trainings of our study it cost some 15 points of R@1.
+    single batches come to `ℓ` of 20 and more, with a gradient of 10⁸ or more, and the head nearly stands still for the
+    rest of the training; most likely since Adam's mean of squares keeps such a gradient. In two of three trainings of
+    our study it cost some 15 points of R@1.
 
     Above `ℓ = 20` the exponential continues as its tangent. A class with several proxies explains a sample by the
     nearest. Pair losses have no proxies: then class means of the batch take their place.
