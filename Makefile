@@ -47,10 +47,11 @@ test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -n 2
 
 # Apache Beam wants an older protobuf and Pillow than the rest, so its tests have an environment of their own.
+# `report` brings what calibrates a decision, which an index in shards takes.
 BEAM := .venv-beam
 $(BEAM)/.ready: pyproject.toml constraints-beam.txt
 	test -x $(BEAM)/bin/python || $(PYTHON) -m venv $(BEAM)
-	$(BEAM)/bin/python -m pip install --quiet -c constraints-beam.txt -e ".[beam,cli]" pytest
+	$(BEAM)/bin/python -m pip install --quiet -c constraints-beam.txt -e ".[beam,cli,report]" pytest
 	touch $@
 
 test-beam: $(BEAM)/.ready
