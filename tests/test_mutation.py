@@ -8,9 +8,11 @@ import sys
 
 import pytest
 
+from tools.mutation import __main__ as command
 from tools.mutation import outcomes, report, selection
 from tools.mutation.judged import Judged
 from tools.mutation.mutants import Mutant, _edited, mutants, sample
+from tools.mutation.planting import Verdict
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE = '''"""Says max(1, 2)."""
@@ -81,7 +83,7 @@ ASK = """
 import json, sys
 from tools.mutation import worker
 for request in json.load(sys.stdin):
-    print(worker.run(**request))
+    print(*worker.run(**request))
 """
 
 
@@ -105,7 +107,91 @@ def test_a_fault_is_killed_survives_or_times_out(tmp_path):
         text=True,
         check=True,
     )
-    assert answers.stdout.split() == ["survived", "killed", "timeout"]
+    assert answers.stdout.split() == ["survived", "killed", "test_it.py::test_bad", "timeout"]
+
+
+class Scripted(Verdict):
+    """Tests that do with and without a fault as a table says; each run ends at the first that does not pass."""
+
+    def __init__(self, copy, with_fault, without=None):
+        super().__init__(copy)
+        (copy / "m.py").write_text("clean")
+        self.table = {"fault": with_fault, "clean": without or {}}
+        self.runs = []
+
+    def test(self, tests, limit):
+        state = (self.copy / "m.py").read_text()
+        self.runs.append((state, *tests))
+        ends = ((self.table[state].get(test, "survived"), test) for test in tests)
+        what, by = next((end for end in ends if end[0] != "survived"), ("survived", ""))
+        return what, by if what == "killed" else ""
+
+    def of_fault(self, *tests):
+        return self.outcome(Mutant("m.py", 1, "number", 0, 5, "fault"), list(tests), 9.0)
+
+
+def test_a_failure_counts_only_if_the_test_passes_without_the_fault(tmp_path):
+    scripted = Scripted(tmp_path, {"a": "killed", "b": "killed"}, {"a": "killed"})
+    assert scripted.of_fault("a", "c") == "survived" and scripted.of_fault("a", "b", "c") == "killed"
+    assert scripted.of_fault("a") == "covered by no test" and (tmp_path / "m.py").read_text() == "clean"
+    clean = [run for run in scripted.runs if run[0] == "clean"]
+    assert scripted.of_fault("b") == "killed" and clean == [("clean", "a"), ("clean", "b")]
+    assert [run for run in scripted.runs if run[0] == "clean"] == clean  # What passed once is not run again.
+
+
+def test_tests_that_are_slow_without_the_fault_do_not_count_as_noticing_it(tmp_path):
+    assert Scripted(tmp_path, {"a": "timeout"}).of_fault("a") == "timeout"
+    assert Scripted(tmp_path, {"a": "timeout"}, {"a": "timeout"}).of_fault("a") == "tests too slow"
+    assert "tests too slow" not in outcomes.NOTICED
+
+
+def test_a_run_that_was_ended_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def ends_after(number):
+        def planted(faults, workers, budget):
+            seen.append(list(faults))
+            for fault in faults[:number]:
+                yield fault, "survived"
+            if faults[number:]:
+                raise KeyboardInterrupt
+
+        return planted
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["mutation", "--to", str(tmp_path / "page.md"), *options])
+        return command.main()
+
+    (tmp_path / "durations.json").write_text("{}")
+    monkeypatch.setattr(command, "DATA", tmp_path)
+    monkeypatch.setattr(command, "_planted", ends_after(2))
+    with pytest.raises(KeyboardInterrupt):
+        run("--only", "miners", "--count", "5")
+    kept, seeds = outcomes.read(tmp_path / "outcomes.json", ROOT)
+    assert list(kept.values()) == ["survived"] * 2 + ["not planted"] * 3 and seeds == [0]
+    with pytest.raises(KeyboardInterrupt):
+        run("--again")
+    assert seen[1] == seen[0][2:]
+    assert run("--page") == 1 and seen.pop() == []
+    assert "1 were not planted again" in (tmp_path / "page.md").read_text("utf-8")
+    run("--again")
+    with pytest.raises(KeyboardInterrupt):
+        run("--again")
+    # The third went on with the last one; the fourth plants all that was not noticed.
+    assert seen[2] == seen[0][4:] and seen[3] == seen[0]
+
+
+def test_another_draw_is_added_to_the_last_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "DATA", tmp_path)
+    monkeypatch.setattr(command, "_planted", lambda faults, *_: ((fault, "killed") for fault in faults))
+    (tmp_path / "durations.json").write_text("{}")
+    for options in (["--seed", "0"], ["--more", "--seed", "1"]):
+        command_line = ["mutation", "--to", str(tmp_path / "page.md"), "--only", "miners", "--count", "4", *options]
+        monkeypatch.setattr(sys, "argv", command_line)
+        assert command.main() == 0
+    kept, seeds = outcomes.read(tmp_path / "outcomes.json", ROOT)
+    assert 4 < len(kept) <= 8 and seeds == [0, 1]
+    assert f"planted {len(kept)} faults (seeds 0 and 1)" in (tmp_path / "page.md").read_text("utf-8")
 
 
 def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
@@ -131,11 +217,38 @@ def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
 
     assert chosen("graph.py", 2) == ["near", "far"] and chosen("graph.py", 2, budget=0.5) == ["near"]
     assert chosen("graph.py", 3) == ["far"]
-    assert chosen("graph.py", 7) == ["far", "near", "other"]  # A line that AutoGraph runs in translation.
+    assert chosen("graph.py", 7) == ["near", "far", "other"]  # A line that AutoGraph runs in translation.
     assert chosen("unknown.py", 1, budget=200.0) == ["near", "other", "slow"]
     present = ["tests/x.py::far", "tests/images/a.py::new", "tests/heads/a.py::new_too"]
     mutant = Mutant("tf_detreg/images/graph.py", 2, 0, 1, "", "number")
     assert selection.Selection(tmp_path, tmp_path, 60.0, present).tests(mutant) == [present[1], present[0]]
+
+
+def test_new_tests_in_the_file_of_a_module_are_always_chosen_and_lines_may_have_moved(tmp_path):
+    import coverage
+
+    file = tmp_path / "tf_detreg" / "images" / "graph" / "png.py"
+    then = tmp_path / "sources" / "tf_detreg" / "images" / "graph" / "png.py"
+    for path, text in ((file, "x = 0\na = 1\nb = 2\n"), (then, "a = 1\nb = 2\n")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    data = coverage.CoverageData(str(tmp_path / "coverage.sqlite"))
+    for context, lines in (("tests/x.py::first|run", [1]), ("tests/images/test_a.py::second|run", [2])):
+        data.set_context(context)
+        data.add_lines({str(file): lines})
+    data.write()
+    seconds = {"tests/x.py::first": 1.0, "tests/images/test_a.py::second": 3.0}
+    (tmp_path / "durations.json").write_text(json.dumps(seconds))
+    own = [f"tests/images/test_{name}.py::new_{number}" for name in ("graph", "png") for number in range(4)]
+    foreign = [f"tests/images/test_b.py::new_{number}" for number in range(4)]
+
+    def chosen(line, budget):
+        mutant = Mutant("tf_detreg/images/graph/png.py", line, 0, 1, "", "number")
+        return selection.Selection(tmp_path, tmp_path, budget, [*seconds, *foreign, *own]).tests(mutant)
+
+    assert chosen(3, budget=60.0) == [*own, *foreign, "tests/images/test_a.py::second"]
+    assert chosen(2, budget=60.0) == [*own, *foreign, "tests/x.py::first"]
+    assert chosen(2, budget=1.0) == own
 
 
 def test_the_default_tests_are_listed_by_name(tmp_path):
@@ -152,9 +265,11 @@ def test_what_was_not_noticed_is_found_again_where_its_line_has_moved(tmp_path):
     first, added, third = (
         next(m for m in mutants("tf_detreg/a.py", file.read_text()) if m.line == n) for n in (1, 2, 3)
     )
-    outcomes.write(tmp_path / "o.json", tmp_path, {first: "killed", added: "survived", third: "covered by no test"})
+    judged = {first: "killed", added: "survived", third: "covered by no test"}
+    outcomes.write(tmp_path / "o.json", tmp_path, judged, [0, 3])
     file.write_text("# A comment.\na = 1\n\nb = a + 2\nc = a <= b\n")
-    found = outcomes.read(tmp_path / "o.json", tmp_path)
+    found, seeds = outcomes.read(tmp_path / "o.json", tmp_path)
+    assert seeds == [0, 3]
     assert [(m.line, m.kind, outcome) for m, outcome in found.items()] == [
         (1, first.kind, "killed"),
         (4, added.kind, "survived"),
@@ -170,12 +285,13 @@ def test_the_page_lists_what_was_not_noticed_and_the_rate_decides(tmp_path):
     none = Judged(ROOT, tmp_path / "none.toml")
     (tmp_path / "one.toml").write_text(none.entry(third, "it is 'the same'"), encoding="utf-8")
     one = Judged(ROOT, tmp_path / "one.toml")
-    page = report.page(ROOT, outcomes, 3, one)
+    page = report.page(ROOT, outcomes, [3], one)
     not_noticed, same = page.split("## Not noticed")[1].split("## Change nothing")
+    assert "not planted again" not in page and "(seed 3)" in page
     assert not_noticed.count("- `") == 1 and f"`{first.path}:{first.line}`" in not_noticed
     assert same.count("- `") == 1 and same.rstrip().endswith(": it is 'the same'")
     assert "**100.0 %**" not in page and "| 1 |" in page
-    assert "**100.0 %**" in report.page(ROOT, {**outcomes, first: "killed"}, 3, one)
+    assert "**100.0 %**" in report.page(ROOT, {**outcomes, first: "killed"}, [3], one)
     assert report.passed(dict.fromkeys(outcomes, "killed"), none)
     assert not report.passed(dict.fromkeys(outcomes, "survived"), one)
     # What was judged to change nothing, and was noticed all the same, counts.

@@ -2,119 +2,75 @@
 
 import argparse
 import concurrent.futures
-import json
-import os
 import pathlib
 import queue
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 from tools.mutation import outcomes as kept
 from tools.mutation import report, selection
 from tools.mutation.judged import Judged
 from tools.mutation.mutants import Mutant, sample
+from tools.mutation.planting import ROOT, Worker
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-class Worker:
-    """A copy of the project and the process that runs tests in it.
-
-    Args:
-        directory: Where the copy is made.
-    """
-
-    def __init__(self, directory: pathlib.Path):
-        self.copy = directory / "project"
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-        for name in filter(None, listed.decode().split("\0")):
-            (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, self.copy / name)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
-        command = [sys.executable, str(ROOT / "tools" / "mutation" / "worker.py")]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            command, cwd=self.copy, env=environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
-        )
-
-    def test(self, tests: list[str], timeout: float) -> str:
-        """Run tests on the copy as it is."""
-        self.process.stdin.write(json.dumps({"tests": tests, "timeout": timeout}) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().strip()
-        if not answer:
-            raise RuntimeError("The process that runs the tests has ended.")
-        return answer
-
-    def outcome(self, mutant: Mutant, tests: list[str], timeout: float) -> str:
-        """Plant a fault, run its tests, and take it out again."""
-        if not tests:
-            return "covered by no test"
-        file = self.copy / mutant.path
-        source = file.read_text(encoding="utf-8")
-        try:
-            file.write_text(mutant.apply(source), encoding="utf-8")
-            return self.test(tests, timeout)
-        finally:
-            file.write_text(source, encoding="utf-8")
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.stdin.close()
-        self.process.wait()
+DATA = ROOT / "build" / "mutation"
 
 
 def main() -> int:
     """Run the command."""
-    options = _options()
-    data = ROOT / "build" / "mutation"
-    if options.measure or not (data / "durations.json").is_file():
-        selection.measure(ROOT, data)
-    chosen = selection.Selection(ROOT, data, options.budget, selection.collected(ROOT) if options.again else ())
-    outcomes = kept.read(data / "outcomes.json", ROOT) if options.again else {}
-    planted = [mutant for mutant, outcome in outcomes.items() if outcome not in kept.NOTICED]
-    planted = planted if options.again else sample(ROOT, options.count, options.seed, options.only)
+    options, known, file = _options(), Judged(ROOT), DATA / "outcomes.json"
+    if options.measure or not (DATA / "durations.json").is_file():
+        selection.measure(ROOT, DATA)
+    outcomes, seeds = kept.read(file, ROOT) if options.again or options.more or options.page else ({}, [])
+    if options.again:
+        planted = kept.left(outcomes, known)
+    elif options.page:
+        planted = []
+    else:
+        planted = [m for m in sample(ROOT, options.count, options.seed, options.only) if m not in outcomes]
+        seeds = sorted({*seeds, options.seed})
+    outcomes |= dict.fromkeys(planted, kept.NOT_PLANTED)
     print(f"{len(planted)} faults, {options.workers} processes", flush=True)
-    began, judged = time.monotonic(), 0
-    with tempfile.TemporaryDirectory() as directory:
-        idle: queue.Queue[Worker] = queue.Queue()
-        workers = [Worker(pathlib.Path(directory) / str(number)) for number in range(options.workers)]
-        for worker in workers:
-            idle.put(worker)
-
-        def judge(mutant: Mutant) -> str:
-            worker = idle.get()
-            try:
-                return worker.outcome(mutant, chosen.tests(mutant), 30 + 5 * options.budget)
-            finally:
-                idle.put(worker)
-
-        with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
-            running = {pool.submit(judge, mutant): mutant for mutant in planted}
-            for done in concurrent.futures.as_completed(running):
-                mutant = running[done]
-                outcomes[mutant] = done.result()
-                judged += 1
-                left = (time.monotonic() - began) / judged * (len(planted) - judged)
-                place, total = f"{mutant.path}:{mutant.line}", len(planted)
-                print(f"{judged}/{total} {outcomes[mutant]} {place} {mutant.kind}", flush=True)
-                print(f"    {left / 60:.0f} min left", flush=True)
-        for worker in workers:
-            worker.close()
-    kept.write(data / "outcomes.json", ROOT, outcomes)
-    known = Judged(ROOT)
-    page = report.page(ROOT, outcomes, options.seed, known)
+    began = time.monotonic()
+    for judged, (mutant, outcome) in enumerate(_planted(planted, options.workers, options.budget), 1):
+        outcomes[mutant] = outcome
+        kept.write(file, ROOT, outcomes, seeds)
+        left = (time.monotonic() - began) / judged * (len(planted) - judged)
+        print(f"{judged}/{len(planted)} {outcome} {mutant.path}:{mutant.line} {mutant.kind}", flush=True)
+        print(f"    {left / 60:.0f} min left", flush=True)
+    page = report.page(ROOT, outcomes, seeds, known)
     (options.to or ROOT / "docs" / "mutation.md").write_text(page, encoding="utf-8")
     print(page.split("\n## ")[0])
     return 0 if report.passed(outcomes, known) or options.only else 1
+
+
+def _planted(faults: list[Mutant], workers: int, budget: float) -> Iterator[tuple[Mutant, str]]:
+    """Plant each fault in one of several copies of the project, and yield what came of it."""
+    if not faults:
+        return
+    chosen = selection.Selection(ROOT, DATA, budget, selection.collected(ROOT))
+    idle: queue.Queue[Worker] = queue.Queue()
+
+    def judge(mutant: Mutant) -> str:
+        worker = idle.get()
+        try:
+            tests = chosen.tests(mutant)
+            return worker.outcome(mutant, tests, 30 + 5 * chosen.expected(tests))
+        finally:
+            idle.put(worker)
+
+    with tempfile.TemporaryDirectory() as directory:
+        started = [Worker(pathlib.Path(directory) / str(number)) for number in range(workers)]
+        for worker in started:
+            idle.put(worker)
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            running = {pool.submit(judge, mutant): mutant for mutant in faults}
+            for done in concurrent.futures.as_completed(running):
+                yield running[done], done.result()
+        for worker in started:
+            worker.close()
 
 
 def _options() -> argparse.Namespace:
@@ -125,10 +81,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for one fault (default 60)")
     parser.add_argument("--measure", action="store_true", help="measure again which test covers which line")
-    parser.add_argument(
-        "--again", action="store_true", help="plant what the last run's tests did not notice, once more"
-    )
     parser.add_argument("--to", type=pathlib.Path, help="the page to write (default docs/mutation.md)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--again",
+        action="store_true",
+        help="go on with a run that was ended; else plant once more what the last runs' tests did not notice",
+    )
+    which.add_argument("--more", action="store_true", help="add the faults of another draw to those of the last runs")
+    which.add_argument("--page", action="store_true", help="plant nothing, write the page of the last runs")
     return parser.parse_args()
 
 

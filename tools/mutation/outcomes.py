@@ -1,42 +1,67 @@
-"""The file of what came of each fault, from which those that were not noticed can be planted again."""
+"""The file of what came of each fault: a run that was ended goes on from it, and plants again what was not noticed."""
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 
+from tools.mutation.judged import Judged
 from tools.mutation.mutants import Mutant, mutants
 
 NOTICED = ("killed", "timeout")
+NOT_PLANTED = "not planted"
 
 
-def write(file: pathlib.Path, root: pathlib.Path, outcomes: Mapping[Mutant, str]) -> None:
-    """Write each fault with its outcome, the text that it replaces, and the line that this stands in."""
+def write(file: pathlib.Path, root: pathlib.Path, outcomes: Mapping[Mutant, str], seeds: list[int]) -> None:
+    """Write each fault with its outcome, and where to find it again: the text that it replaces, and its line.
+
+    Args:
+        file: Is replaced as a whole, so that a run may be ended at any time.
+        root: The project.
+        outcomes: By fault.
+        seeds: Of the draws that the faults come from.
+    """
+    sources = {mutant.path: "" for mutant, outcome in outcomes.items() if outcome not in NOTICED}
+    sources = {path: (root / path).read_text(encoding="utf-8") for path in sources}
     rows = []
     for mutant, outcome in outcomes.items():
-        source = (root / mutant.path).read_text(encoding="utf-8")
-        rows.append({**dataclasses.asdict(mutant), **_place(mutant, source), "outcome": outcome})
-    file.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+        place = {} if outcome in NOTICED else _place(mutant, sources[mutant.path])
+        rows.append({**dataclasses.asdict(mutant), **place, "outcome": outcome})
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps({"seeds": seeds, "faults": rows}, indent=1), encoding="utf-8")
+    os.replace(part, file)
 
 
-def read(file: pathlib.Path, root: pathlib.Path) -> dict[Mutant, str]:
-    """Read what `write` wrote, as faults of the source as it is now.
+def read(file: pathlib.Path, root: pathlib.Path) -> tuple[dict[Mutant, str], list[int]]:
+    """Read what `write` wrote, as faults of the source as it is now, and the seeds of their draws.
 
     A fault that was noticed stays as it was. One that was not is looked for in its file, whose lines may have moved; if
     its line is gone, so is the fault.
     """
     found = {}
-    for row in json.loads(file.read_text(encoding="utf-8")):
-        place = {"old": row.pop("old"), "code": row.pop("code")}
+    content = json.loads(file.read_text(encoding="utf-8"))
+    for row in content["faults"]:
+        place = {"old": row.pop("old", None), "code": row.pop("code", None)}
         outcome = row.pop("outcome")
         mutant = Mutant(**row)
         now = mutant if outcome in NOTICED else _moved(mutant, place, root)
         if now is not None:
             found[now] = outcome
-    return found
+    return found, content["seeds"]
 
 
-def _moved(mutant: Mutant, place: dict[str, str], root: pathlib.Path) -> Mutant | None:
+def left(outcomes: Mapping[Mutant, str], judged: Judged) -> list[Mutant]:
+    """List what to plant: what a run that was ended has left, or else all that was not noticed.
+
+    What was judged to change nothing is not planted again.
+    """
+    unplanted = [mutant for mutant, outcome in outcomes.items() if outcome == NOT_PLANTED]
+    unnoticed = [mutant for mutant, outcome in outcomes.items() if outcome not in NOTICED]
+    return [mutant for mutant in unplanted or unnoticed if judged.reason(mutant) is None]
+
+
+def _moved(mutant: Mutant, place: dict[str, str | None], root: pathlib.Path) -> Mutant | None:
     file = root / mutant.path
     if not file.is_file():
         return None

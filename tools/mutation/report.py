@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tools.mutation.judged import Judged
 from tools.mutation.mutants import Mutant, package_of
-from tools.mutation.outcomes import NOTICED
+from tools.mutation.outcomes import NOT_PLANTED, NOTICED
 
 OVERALL, EACH = 0.90, 0.85
 
@@ -17,20 +17,31 @@ def passed(outcomes: Mapping[Mutant, str], judged: Judged) -> bool:
     return _rate(outcomes, judged) >= OVERALL and all(rate >= EACH for rate in rates)
 
 
-def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seed: int, judged: Judged) -> str:
-    """Write the report as Markdown."""
+def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seeds: list[int], judged: Judged) -> str:
+    """Write the report as Markdown.
+
+    Args:
+        root: The project.
+        outcomes: By fault.
+        seeds: Of the draws that the faults come from.
+        judged: What changes nothing.
+    """
     packages = _by_package(outcomes, judged)
     equivalent = {
         mutant: judged.reason(mutant) for mutant, what in outcomes.items() if _counts_not(mutant, what, judged)
     }
+    waiting = sum(outcome == NOT_PLANTED and mutant not in equivalent for mutant, outcome in outcomes.items())
+    drawn = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
     lines = [
         "# Planted faults",
         "",
-        f"`make mutate` planted {len(outcomes)} faults (seed {seed}), one at a time, each in one line of the package,",
-        "and ran the tests that cover the line.",
+        f"`make mutate` planted {len(outcomes)} faults ({drawn}), one at a time, each in one line of the package,",
+        "and ran the tests that cover the line. What these did not notice was planted again when tests had been added",
+        "(`make mutate MUTATE=--again`).",
         f"The tests noticed **{100 * _rate(outcomes, judged):.1f} %** of those that change what the package does",
         f"(wanted: {OVERALL:.0%} in all, {EACH:.0%} in each package). {len(equivalent)} change nothing that can be",
         "seen; they are not counted, and are listed with the reason.",
+        *([f"{waiting} were not planted again since tests were added; they count as not noticed."] * (waiting > 0)),
         "",
         "| package | faults | noticed | % | change nothing |",
         "|---|---|---|---|---|",
@@ -38,13 +49,13 @@ def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seed: int, judged: 
     for name, (noticed, total, same) in sorted(packages.items()):
         lines.append(f"| `{name}` | {total} | {noticed} | {100 * noticed / max(total, 1):.0f} | {same} |")
     lines += ["", "## Not noticed", ""]
-    for mutant, outcome in _in_order(outcomes):
-        if outcome not in NOTICED and mutant not in equivalent:
-            lines.append(f"- {_shown(root, mutant)} ({outcome})")
+    unnoticed = [(m, what) for m, what in _in_order(outcomes) if what not in NOTICED and m not in equivalent]
+    lines += [f"- {_shown(root, mutant)} ({outcome})" for mutant, outcome in unnoticed] or ["None."]
     lines += ["", "## Change nothing", ""]
-    for mutant, _ in _in_order(outcomes):
-        if mutant in equivalent:
-            lines.append(f"- {_shown(root, mutant)}: {equivalent[mutant]}")
+    same = [
+        f"- {_shown(root, mutant)}: {equivalent[mutant]}" for mutant, _ in _in_order(outcomes) if mutant in equivalent
+    ]
+    lines += same or ["None."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,9 +1,11 @@
 """Which tests can notice a fault: those that run its line, the quickest first."""
 
-import itertools
+import difflib
+import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection
@@ -11,6 +13,8 @@ from collections.abc import Collection
 import coverage
 
 from tools.mutation.mutants import Mutant, package_of
+
+NEW = 0.5  # Seconds that a test is taken to need which was not there when they were measured.
 
 
 class Selection:
@@ -20,55 +24,92 @@ class Selection:
         root: The project.
         directory: Where `measure` left its files.
         budget: Seconds of tests for one fault, by what they took in that run. Default 60.
-        present: The tests that there are now. Those that are new since that run come first for their package, at a
-            second each, and those that are gone are left out. Default: none are new or gone.
+        present: The tests that there are now; those that are gone are left out. Of those that are new since that run,
+            the ones in the module's own test file are always chosen. Default: none are new or gone.
     """
 
     def __init__(
         self, root: pathlib.Path, directory: pathlib.Path, budget: float = 60.0, present: Collection[str] = ()
     ):
-        self.root, self.budget = root, budget
+        self.root, self.budget, self.sources = root, budget, directory / "sources"
         known = json.loads((directory / "durations.json").read_text(encoding="utf-8"))
         self.new = set(present) - set(known)
-        self.seconds = {test: known.get(test, 1.0) for test in present or known}
+        self.seconds = {test: known.get(test, NEW) for test in present or known}
         self.data = coverage.CoverageData(str(directory / "coverage.sqlite"))
         self.data.read()
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """List the tests to run: those that run the line.
+        """List the tests to run: those that run the line, of the module's own test file first.
 
         Where none does, those of the file come first and then all that mirror the package. Such a line is run by the
         import, or AutoGraph runs a translation of it, which coverage does not see.
         """
         lines = self.data.contexts_by_lineno(str(self.root / mutant.path))
         mirrored = f"tests/{package_of(mutant.path)}/"
-        new = sorted(test for test in self.new if _belongs(test, mutant.path))
-        covering = self._known(lines.get(mutant.line, ()))
-        if covering:
-            ordered = sorted(covering, key=lambda t: (not t.startswith(mirrored), self.seconds[t], t))
-            return self._within_budget(new + ordered)
+        new = {test for test in self.new if _belongs(test, mutant.path)}
+        covering = self._known(lines.get(self._measured_line(mutant), ()))
         of_file = self._known(context for contexts in lines.values() for context in contexts)
-        others = {test for test in self.seconds if test.startswith(mirrored)} - self.new
-        return self._within_budget(new + sorted(of_file | others, key=lambda t: (t not in of_file, self.seconds[t], t)))
+        others = set() if covering else {test for test in self.seconds if test.startswith(mirrored)} | of_file
+        sure = covering or of_file
+        ordered = sorted(
+            covering | others | new,
+            key=lambda t: (
+                not (_is_own(t, mutant.path) and (t in sure or t in new)),
+                t not in sure and t not in new,
+                not t.startswith(mirrored),
+                self.seconds[t],
+                t,
+            ),
+        )
+        return self._within_budget(ordered, {test for test in new if _is_own(test, mutant.path)})
 
-    def _within_budget(self, tests: list[str]) -> list[str]:
-        """Keep the first test, and those after it that together take no longer than the budget."""
-        spent = itertools.accumulate(self.seconds[test] for test in tests)
-        return [
-            test
-            for number, (test, total) in enumerate(zip(tests, spent, strict=True))
-            if not number or total <= self.budget
-        ]
+    def expected(self, tests: list[str]) -> float:
+        """Return the seconds that tests took together when they were measured."""
+        return sum(self.seconds[test] for test in tests)
+
+    def _within_budget(self, tests: list[str], always: set[str]) -> list[str]:
+        """Keep the first test, those after it that together take no longer than the budget, and some in any case."""
+        chosen, spent = [], 0.0
+        for test in tests:
+            spent += self.seconds[test]
+            if not chosen or spent <= self.budget or test in always:
+                chosen.append(test)
+        return chosen
+
+    def _measured_line(self, mutant: Mutant) -> int | None:
+        """Return where a fault's line stood when the tests were measured; None if it is new."""
+        then = self.sources / mutant.path
+        return _lines_then(then, self.root / mutant.path).get(mutant.line) if then.is_file() else mutant.line
 
     def _known(self, contexts) -> set[str]:
         """Names of tests, from coverage's contexts such as `tests/a.py::test_b|run`."""
         return {name for name in (context.rpartition("|")[0] for context in contexts) if name in self.seconds}
 
 
+@functools.cache
+def _lines_then(then: pathlib.Path, now: pathlib.Path) -> dict[int, int]:
+    """Map the numbers of lines, from 1, that a file has kept to those that they had."""
+    old, new = (path.read_text(encoding="utf-8").splitlines() for path in (then, now))
+    blocks = difflib.SequenceMatcher(None, new, old, autojunk=False).get_matching_blocks()
+    return {b.a + number + 1: b.b + number + 1 for b in blocks for number in range(b.size)}
+
+
 def _belongs(test: str, path: str) -> bool:
     """Return whether a test mirrors the package of a file, or stands at the top as the module does."""
     package = package_of(path)
     return test.startswith(f"tests/{package}/") or (package == "tf_detreg" and test.count("/") == 1)
+
+
+def _is_own(test: str, path: str) -> bool:
+    """Return whether a test's file is called after a file or its package.
+
+    Example:
+        >>> _is_own("tests/images/test_headers.py::test_a", "tf_detreg/images/graph/headers.py")
+        True
+    """
+    file, module = pathlib.PurePosixPath(test.partition("::")[0]), pathlib.PurePosixPath(path)
+    near = file.parent.name in ("tests", package_of(path))
+    return near and file.stem.removeprefix("test_") in {*module.parts[1:-1], module.stem}
 
 
 def collected(root: pathlib.Path) -> list[str]:
@@ -90,6 +131,8 @@ def collected(root: pathlib.Path) -> list[str]:
 def measure(root: pathlib.Path, directory: pathlib.Path) -> None:
     """Run the default tests once with coverage, and note which test runs which line and how long it takes.
 
+    The sources are kept beside, so that a line is found again after it has moved.
+
     Raises:
         RuntimeError: If pytest ended before it had run the tests.
     """
@@ -106,3 +149,8 @@ def measure(root: pathlib.Path, directory: pathlib.Path) -> None:
     status = subprocess.run(command, cwd=root, env=environment).returncode
     if status not in (0, 1):
         raise RuntimeError(f"pytest ended with status {status}; nothing was measured.")
+    shutil.rmtree(directory / "sources", ignore_errors=True)
+    for file in (root / "tf_detreg").rglob("*.py"):
+        copy = directory / "sources" / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy)

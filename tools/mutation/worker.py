@@ -1,6 +1,7 @@
 """A process that has TensorFlow loaded and runs tests in forks of itself, each with one fault in the package.
 
-It reads one JSON object a line, `{"tests": […], "timeout": seconds}`, and answers `killed`, `survived` or `timeout`.
+It reads one JSON object a line, `{"tests": […], "timeout": seconds}`, and answers with the outcome, `killed`,
+`survived` or `timeout`, and the test that failed first: `["killed", "tests/test_a.py::test_b"]`.
 The fault itself is written into the copy of the project that the process works in, so that tests which start processes
 meet it too.
 """
@@ -9,26 +10,48 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 
 
-def run(tests: list[str], timeout: float) -> str:
-    """Run tests in a fork until one fails, and say what came of it."""
-    child = os.fork()
-    if child == 0:
-        _run_tests(tests)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "timeout"
+class FirstFailure:
+    """A pytest plugin that writes the name of a test that fails, or of a file that cannot be collected."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def pytest_runtest_logreport(self, report):
+        self._write(report)
+
+    def pytest_collectreport(self, report):
+        self._write(report)
+
+    def _write(self, report):
+        if report.failed:
+            self.file.write(report.nodeid.encode() + b"\n")
+            self.file.flush()
 
 
-def _run_tests(tests: list[str]):
+def run(tests: list[str], timeout: float) -> tuple[str, str]:
+    """Run tests in a fork until one fails, and return what came of it and which one failed."""
+    with tempfile.TemporaryFile() as file:
+        child = os.fork()
+        if child == 0:
+            _run_tests(tests, file)
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                file.seek(0)
+                failed = file.readline().decode().strip()
+                return ("survived", "") if os.waitstatus_to_exitcode(status) == 0 else ("killed", failed)
+            time.sleep(0.02)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return "timeout", ""
+
+
+def _run_tests(tests: list[str], file):
     import pytest
 
     os.setpgrp()
@@ -37,7 +60,8 @@ def _run_tests(tests: list[str]):
         os.dup2(nothing, descriptor)
     sys.path.insert(0, os.getcwd())
     os.environ["PYTHONPATH"] = os.getcwd()
-    os._exit(int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "", *tests])))
+    command = ["-q", "-x", "-p", "no:cacheprovider", "-m", "", *tests]
+    os._exit(int(pytest.main(command, plugins=[FirstFailure(file)])))
 
 
 def main() -> None:
@@ -48,7 +72,7 @@ def main() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        print(run(request["tests"], request["timeout"]), flush=True)
+        print(json.dumps(run(request["tests"], request["timeout"])), flush=True)
 
 
 if __name__ == "__main__":
