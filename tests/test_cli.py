@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tf_detreg import cli, retrieval, searching, training
+from tf_detreg.cli import publish
 from tf_detreg.extras import PACKAGES
 
 SMALL = ["--image-size", "16", "--epochs", "1", "--classes", "3", "--images", "2", "--backbone", "small_cnn"]
@@ -123,6 +125,7 @@ def test_export_writes_what_loads_and_what_it_checked(analyzed, tmp_path):
     output = command("export", run, "--to", tmp_path, "--format", "saved_model", "--format", "float32")
     served = tf.saved_model.load(tmp_path / "photos" / "1").signatures["serving_default"]
     assert served(images=tf.zeros((2, 16, 16, 3)))["embeddings"].shape == (2, 8)
+    assert f"tf-detreg serve {tmp_path / 'photos'} --index" in output
     (lite,) = (tmp_path / "photos" / "1" / "lite").glob("*.tflite")
     assert lite.name in output.replace("\n", "")
     card = (tmp_path / "photos" / "1" / "README.md").read_text(encoding="utf-8")
@@ -405,6 +408,28 @@ def test_a_run_in_the_way_is_not_overwritten(run, photos):
 def test_every_command_explains_itself():
     for name in [entry.callback.__name__ for entry in cli.app.registered_commands]:
         assert len(command(name.replace("_", "-"), "--help")) > 200
+
+
+def test_index_search_says_that_search_is_meant():
+    result = CliRunner().invoke(cli.app, ["index", "search", "--help"])
+    assert result.exit_code == 2 and "tf-detreg search --help" in result.output
+
+
+def test_the_server_says_that_it_loads_before_it_does(monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr("tf_detreg.cli.publish.load_tensorflow", lambda: said.append(capsys.readouterr().out))
+    monkeypatch.setattr("tf_detreg.serving.serve", lambda *arguments, **options: None)
+    publish.serve(pathlib.Path("saved_models/mine"), pathlib.Path("mine.index"), write_token_file=None)
+    assert said == ["Loading     saved_models/mine and mine.index …\n"]
+
+
+def test_learning_rates_are_options_of_train(photos, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(training, "train", lambda config, *arguments, **options: asked.append(config) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command("train", photos, "--recipe", "photos", "--backbone-rate", "1e-3", "--head-rate", "0.01")
+    assert (asked[0].optimizer["backbone_rate"], asked[0].optimizer["head_rate"]) == (1e-3, 1e-2)
+    assert asked[0].optimizer["clipnorm"] == 1.0
 
 
 @pytest.mark.parametrize(

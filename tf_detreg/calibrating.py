@@ -39,8 +39,8 @@ def calibrate_run(run: training.Run, target: float = 0.01, **options: Any) -> re
         )
     validation, trained = _unseen(splits.validation, splits.train.class_names)
     test, _ = _unseen(splits.test, splits.train.class_names) if len(splits.test) else (None, False)
-    embedded = training.embed(run.embedder, validation, progress=None)
-    measured = None if test is None else training.embed(run.embedder, test, progress=None)
+    embedded = training.embed(run.embedder, validation, title="Embedding validation images")
+    measured = None if test is None else training.embed(run.embedder, test, title="Embedding test images")
     decision = retrieval.calibrate(
         embedded.embeddings,
         [validation.class_names[label] for label in embedded.labels],

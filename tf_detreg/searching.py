@@ -1,4 +1,4 @@
-"""Search with image files: among the images of a run, or in an index of a catalogue."""
+"""Search with image files: among the images of a run, or in an index of a catalog."""
 
 import os
 import pathlib
@@ -43,9 +43,9 @@ def search_run(
 
     run = training.load_run(directory, data)
     asked = image_files(queries, run.embedder)
-    found = training.embed(run.embedder, asked)
+    found = training.embed(run.embedder, asked, title="Embedding queries")
     parts = [part for part in run.splits() if len(part)]
-    embedded = [training.embed(run.embedder, part, progress=None) for part in parts]
+    embedded = [training.embed(run.embedder, part, title="Embedding the run's images") for part in parts]
     gallery = np.concatenate([part.embeddings for part in embedded])
     where = [(n, i) for n, part in enumerate(embedded) for i in part.indices]
     ids, scores = retrieval.search(found.embeddings, gallery, min(k, len(gallery)))
@@ -136,7 +136,7 @@ def search_index(
         where: Only items that this filter keeps; see `Index.search`. Default None: all.
 
     Returns:
-        What was found, named by file and folder. Items whose files have gone are found all the same, and drawn grey.
+        What was found, named by file and folder. Items whose files have gone are found all the same, and drawn gray.
         An item's file is the `path` in its metadata, or else its id.
 
     Raises:

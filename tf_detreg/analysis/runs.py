@@ -158,7 +158,9 @@ def compare_run(
         # A preset's folder that has moved, or no network: the run has its trained model, and that is measured.
         logger.warning("The model before training is left out, as it cannot be built again: %s", error)
     else:
-        embeddings["before training"] = [training.embed(untrained, part).embeddings for part in shown]
+        embeddings["before training"] = [
+            training.embed(untrained, part, title="Embedding, before training").embeddings for part in shown
+        ]
     embeddings["after training"] = final
     return shown, final, run_page.compare(embeddings, [part.labels for part in shown], run.config.k)
 

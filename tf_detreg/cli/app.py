@@ -54,22 +54,27 @@ def _start(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions and exit.")
     ] = False,
 ) -> None:
-    """Deep metric learning for Keras: train an embedding on photos by class, measure it on classes it never saw, search
-    with it, and put it behind TensorFlow Serving or on a phone.
+    """Train a model that finds similar images, also of classes that training never saw (deep metric learning in Keras).
 
-    Start with **tf-detreg demo** (embedded data, a few minutes), then **tf-detreg train PHOTOS/**, where PHOTOS holds
-    one folder of images a class.
+    Without photos: **tf-detreg demo**, a few minutes. With PHOTOS/, which holds one folder of images for each class:
+
+    * **tf-detreg train PHOTOS/ --features --run runs/mine** trains, and holds some classes back;
+
+    * **tf-detreg evaluate runs/mine** measures it on those;
+
+    * **tf-detreg export runs/mine --format saved_model**, **tf-detreg index runs/mine PHOTOS/ --to mine.index** and
+    **tf-detreg serve saved_models/mine --index mine.index** lead to a search page in the browser.
     """
 
 
-Run = Annotated[pathlib.Path, typer.Argument(help="The directory of a run, as `train` and `demo` make it.")]
+Run = Annotated[pathlib.Path, typer.Argument(help="A run's directory, as `train` makes it: runs/mine.")]
 Images = Annotated[list[pathlib.Path], typer.Argument(help="Image files, or folders of them.")]
 Exports = Annotated[pathlib.Path, typer.Option("--to", help="The folder that exports go to.")]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="Where the run's images are now, if they have moved; compared with its record."),
+    typer.Option("--data", help="Where the images that the run was trained on are now, if they have moved."),
 ]
-Seed = Annotated[int, typer.Option(help="Of weights, batches and augmentation.")]
+Seed = Annotated[int, typer.Option(help="Random seed of weights, batches and augmentation.")]
 
 
 def verbose() -> int:

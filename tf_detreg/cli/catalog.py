@@ -19,6 +19,10 @@ class _BuildsByDefault(TyperGroup):
         """Put `build` in front of arguments that begin with no command."""
         # The type of `ctx` is click's in older releases of Typer, and of Typer's own copy of click in newer ones.
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            # `index search` is meant for `search`, and no run of that name.
+            others = () if ctx.parent is None else ctx.parent.command.commands
+            if args[0] in others and not pathlib.Path(args[0]).exists():
+                ctx.fail(f"There is no `index {args[0]}`; see `tf-detreg {args[0]} --help`.")
             args = ["build", *args]
         return super().parse_args(ctx, args)
 
@@ -29,13 +33,13 @@ Place = Annotated[pathlib.Path, typer.Argument(help="An index, as `tf-detreg ind
 Catalog = Annotated[pathlib.Path, typer.Argument(help="An index, or a folder of shards that `index shard` made.")]
 Table = Annotated[
     pathlib.Path | None,
-    typer.Option("--csv", help="A table with a column `path`, perhaps `id`; other columns become metadata."),
+    typer.Option("--csv", help="A table with a column `path`, and `id` if you like; other columns become metadata."),
 ]
 Where = Annotated[
-    str | None, typer.Option(help="Only items whose metadata are so, such as 'label = \"mug\" and price < 20'.")
+    str | None, typer.Option(help="Only items whose metadata fit, such as 'label = \"mug\" and price < 20'.")
 ]
 Maker = Annotated[
-    pathlib.Path | None, typer.Option("--run", help="The run whose model made the index. Default: it knows.")
+    pathlib.Path | None, typer.Option("--run", help="The run whose model made the index. Default: as the index says.")
 ]
 
 
@@ -54,13 +58,13 @@ def _index() -> None:
 
     * **index compact** gives space back, **index compress** memory, **index verify** looks for damage;
 
-    * **index refresh shop.index --run NEW** goes to a new model;
+    * **index refresh shop.index --run NEW** embeds everything again with a new model;
 
     * **index shard shop.index --to shards --shards 4** makes several smaller ones, which **search** asks as one;
 
     * **index export shop.index --to shop.sql** writes it for PostgreSQL, or `.parquet` for anything else.
 
-    A change is seen by servers and searches that have the index open. Whatever is killed loses only what it was doing.
+    A change is seen by servers and searches that have the index open. A command that is killed leaves the index whole.
     """
 
 
@@ -74,13 +78,14 @@ def _command(function: Command) -> Command:
 def build(
     run: Run,
     images: Annotated[list[pathlib.Path] | None, typer.Argument(help="Image files, or folders of them.")] = None,
-    to: Annotated[pathlib.Path, typer.Option(help="The index's folder.")] = pathlib.Path("index"),
+    to: Annotated[pathlib.Path, typer.Option(help="The folder of the new index.")] = pathlib.Path("index"),
     csv: Table = None,
 ) -> None:
-    """Build an index of images that `search` and `serve` read. Unreadable files are counted and named.
+    """Build an index of images that `search` and `serve` read.
 
-    `tf-detreg index RUN IMAGES/ --to shop.index`, without the word `build`, does the same. With `--csv items.csv` the
-    table's files are items too; its columns, such as `price`, are what `--where` filters by.
+    Files that cannot be read are counted and named. `tf-detreg index RUN IMAGES/ --to shop.index`, without the word
+    `build`, does the same. With `--csv items.csv` the files of that table are items too; its columns, such as `price`,
+    are what `--where` filters by.
     """
     from tf_detreg.index import Index
     from tf_detreg.indexing import index_files
@@ -101,9 +106,9 @@ def add(
         bool, typer.Option("--replace", help="Embed files again that are in the index, and replace their metadata.")
     ] = False,
 ) -> None:
-    """Add images to an index; those that are in it are passed over.
+    """Add images to an index; images that are in it already stay as they are.
 
-    About a thousand images are added at a time: stopped work goes on where it was when the command is given again.
+    About a thousand images are added at a time. Where the command was stopped, the same command again adds the rest.
     """
     from tf_detreg.indexing import add_files
 
@@ -182,15 +187,15 @@ def compress(
     place: Place,
     kind: Annotated[
         Literal["float16", "int8", "binary", "product"],
-        typer.Option(help="2, 1, 1/8 or (by ScaNN, in a search tree) 1/4 bytes a dimension, in place of 4."),
+        typer.Option(help="Bytes for each number of a vector: 2, 1, 1/8, or (by ScaNN) 1/4, in place of 4."),
     ] = "int8",
     dimensions: Annotated[
-        int | None, typer.Option(min=1, help="Project to so many principal axes first. Default: keep all.")
+        int | None, typer.Option(min=1, help="Keep so many principal components. Default: all dimensions.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="The deepest search that it is meant for.")] = 10,
-    recall: Annotated[float, typer.Option(help="Share of the true neighbors to find.")] = 0.99,
+    k: Annotated[int, typer.Option("-k", min=1, help="The largest number of neighbors that you will ask for.")] = 10,
+    recall: Annotated[float, typer.Option(help="Share of the true neighbors that must still be found.")] = 0.99,
 ) -> None:
-    """Search in a compressed copy of the vectors: less memory, and nothing is lost but what is measured and printed.
+    """Search in a compressed copy of the vectors: less memory, and a loss that is measured and printed.
 
     The vectors stay on disk, where the best candidates are scored. A search tree that the index has is replaced.
     """
@@ -210,13 +215,14 @@ def refresh(
     place: Place,
     run: Annotated[pathlib.Path, typer.Option("--run", help="The run with the new model.")],
     limit: Annotated[
-        float, typer.Option(help="Largest share of neighbors that items may lose whose pictures are gone.")
+        float,
+        typer.Option(help="Items whose pictures are gone lose some of their neighbors: the largest share allowed."),
     ] = 0.1,
 ) -> None:
     """Move an index to a new model: embed its images again, then switch in one step.
 
-    Searches go on meanwhile with the old model. Items whose pictures are gone are mapped from their old vectors, with a
-    loss that is measured and printed; above `--limit` nothing is changed.
+    Searches go on meanwhile with the old model. New vectors of items whose pictures are gone are computed from their
+    old vectors, with a loss that is measured and printed; above `--limit` nothing is changed.
     """
     from tf_detreg.indexing import refresh_index
 
@@ -241,22 +247,22 @@ def shard(
     to: Annotated[pathlib.Path, typer.Option(help="A new folder for the shards.")],
     shards: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="How many. Default: one for each file that `embed --runner` wrote."),
+        typer.Option(min=1, max=256, help="Number of shards. Default: one for each file that `embed --runner` wrote."),
     ] = None,
     run: Annotated[
         pathlib.Path | None,
         typer.Option("--run", help="The run whose model made the embeddings. Default: as the source says."),
     ] = None,
     field: Annotated[
-        list[str] | None, typer.Option(help="Of the metadata, on which filters are to be quick; repeat it.")
+        list[str] | None, typer.Option(help="A metadata field that filters will use, to make them fast; repeat it.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="The deepest search that large shards are tuned for.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="The largest number of neighbors that you will ask for.")] = 10,
 ) -> None:
     """Make several smaller indexes of one index, or of embeddings in files: for a catalog too large for one machine.
 
-    Each item goes to the shard that its id says. `search`, `index list` and `index verify` take the folder as one
-    catalog; a single shard in it is an index like any other. Without `--shards`, work that was stopped goes on where it
-    was when the command is given again; with it, nothing of stopped work is kept.
+    The id of an item says which shard it goes to. `search`, `index list` and `index verify` take the folder as one
+    catalog; a single shard in it is an index like any other. Without `--shards`, the same command again goes on where
+    it was stopped; with it, it begins anew.
     """
     from tf_detreg.index import Shards, sharding, splitting
 
@@ -279,7 +285,12 @@ def shard(
 @_command
 def export(
     place: Place,
-    to: Annotated[str, typer.Option(help="A file; for qdrant and lancedb a folder, or for qdrant http://HOST:6333.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="What to write: a file; for lancedb and qdrant a folder; for a server of qdrant http://HOST:6333."
+        ),
+    ],
     format: Annotated[
         Literal["parquet", "pgvector", "qdrant", "lancedb"] | None,
         typer.Option(help="Default: by the ending, .parquet or .sql."),

@@ -12,7 +12,7 @@ from tf_detreg.cli.app import command, print_table
 def backbones(
     data: Annotated[
         str,
-        typer.Argument(help="A folder of class folders, a .csv file, or another data set, as `train` takes it."),
+        typer.Argument(help="A folder with one folder of images for each class, or other data as `train` takes it."),
     ],
     names: Annotated[
         list[str] | None,
@@ -23,22 +23,22 @@ def backbones(
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(min=0, help="Also train a linear head on the features, for so many epochs: 20 take seconds.")
+        int, typer.Option(min=0, help="Also train a linear head on the features, for so many epochs; 20 take seconds.")
     ] = 0,
     image_size: Annotated[
-        int | None, typer.Option(help="Side of the images in pixels, where a name says none.")
+        int | None, typer.Option(help="Side of the images in pixels, for names without `@SIZE`.")
     ] = None,
     output: Annotated[
         pathlib.Path, typer.Option("--output", help="The folder for backbones.json and backbones.png.")
     ] = pathlib.Path("runs/backbones"),
-    seed: Annotated[int, typer.Option(help="Of the deal of classes, as for `train`.")] = 0,
+    seed: Annotated[int, typer.Option(help="Says which classes are the validation classes, as for `train`.")] = 0,
 ) -> None:
     """Compare pretrained backbones on your photos before you train.
 
-    Each backbone stays as it is: it turns the photos of the validation classes (the fifth that `train` holds back) into
-    features, and R@1 says how often a photo's nearest neighbor is of its class, MAP@R how well all its neighbors are
-    ranked, with intervals over classes: backbones whose intervals overlap much are not told apart by so few classes.
-    Fine-tuning raises the numbers and may turn the order of close ones. Beside them: images a second of the model on
+    Each backbone stays as it is, and turns the photos of the validation classes (the fifth that `train` holds back)
+    into features. R@1 is the share of photos whose nearest neighbor is of their class; MAP@R says how well all their
+    neighbors are ranked. Where the intervals of two backbones overlap much, so few classes do not say which is better.
+    Fine-tuning raises the numbers and may change the order of close ones. Beside them: images a second of the model on
     this machine, parameters, and the size of its weights in 8 bits, for phones.
 
     Features are kept: asked again, or by `train --features` with the same backbone, they are read from the cache. What

@@ -12,23 +12,31 @@ from tf_detreg.cli.app import Data, Images, Run, app
 def calibrate(
     run: Run,
     target: Annotated[
-        float, typer.Option(help="Largest share of queries whose class is not in the catalogue that may be accepted.")
+        float,
+        typer.Option(help="Of queries whose class is not in the catalog, the largest share that may be accepted."),
     ] = 0.01,
     score: Annotated[
-        Literal["nearest", "margin", "mean"], typer.Option(help="What is compared with the threshold.")
+        Literal["nearest", "margin", "mean"],
+        typer.Option(
+            help="What is compared with the threshold: the cosine of the nearest item; its lead over the nearest item "
+            "of another class; or the mean of the five nearest."
+        ),
     ] = "nearest",
     bound: Annotated[
         Literal["upper", "point"],
-        typer.Option(help="`upper`: classes never seen keep the target too; `point`: the validation classes do."),
+        typer.Option(
+            help="`upper` leaves a margin, so that the target holds for other classes too; `point` leaves none."
+        ),
     ] = "upper",
     index: Annotated[
-        pathlib.Path | None, typer.Option(help="An index of this model that is to keep the decision too.")
+        pathlib.Path | None, typer.Option(help="An index of this run's model; the threshold is stored in it too.")
     ] = None,
     data: Data = None,
 ) -> None:
-    """Find the score from which on a match counts, on validation classes; report it on test classes.
+    """Choose the threshold for "no match": the score from which on a match counts.
 
-    Writes `decision.json` and `reliability.png` into the run; `search`, `serve` and `export` use it from then on.
+    It is chosen on the validation classes of a run and checked on its test classes. `decision.json` and
+    `reliability.png` are written into the run; `search`, `index` and `export` use the threshold from then on.
     """
     from tf_detreg import training
     from tf_detreg.calibrating import calibrate_run
@@ -50,14 +58,14 @@ def calibrate(
 
 @app.command()
 def monitor(
-    index: Annotated[pathlib.Path, typer.Argument(help="An index.")],
+    index: Annotated[pathlib.Path, typer.Argument(help="An index, with the threshold of `calibrate`.")],
     queries: Images,
     run: Annotated[
-        pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
+        pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: as the index says.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare the scores of new queries with those at calibration, and say when to fit the threshold again."""
+    """Compare the scores of new queries with those of `calibrate`, and say whether to choose the threshold again."""
     from tf_detreg.calibrating import monitor_index
 
     found = monitor_index(index, queries, run)

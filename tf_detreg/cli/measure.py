@@ -12,15 +12,20 @@ def evaluate(
     run: Run,
     engine: Annotated[
         str,
-        typer.Option(help="How to search: `auto`, `exact`, or `scann` or `usearch`, which report their own error."),
+        typer.Option(
+            help="How to search: `exact`, or `scann` or `usearch`, which are faster and say how much they miss."
+        ),
     ] = "auto",
-    clusters: Annotated[bool, typer.Option("--clusters", help="Add NMI, AMI and F1 of a k-means clustering.")] = False,
-    page: Annotated[bool, typer.Option(help="Write the run's report.html.")] = True,
+    clusters: Annotated[
+        bool, typer.Option("--clusters", help="Also cluster by k-means, and print NMI, AMI and F1.")
+    ] = False,
+    page: Annotated[bool, typer.Option(help="Write report.html into the run.")] = True,
     cross_group: Annotated[
         bool,
         typer.Option(
             "--cross-group",
-            help="Items of the query's class *and* group (camera, style, font) leave the gallery; no report.html.",
+            help="Do not count images of the query's class that are of its group too (camera, style: a column `group` "
+            "of the .csv file). No report.html.",
         ),
     ] = False,
     data: Data = None,
@@ -28,13 +33,15 @@ def evaluate(
         bool,
         typer.Option(
             "--open-set",
-            help="Also hold classes out of the gallery: how well do scores tell that a query's class is not there?",
+            help="Also measure how well the score tells that a query's class is not in the gallery.",
         ),
     ] = False,
 ) -> None:
-    """Measure a run on its test classes: R@k, MAP@R and more, with intervals over classes.
+    """Measure how well a run finds images of its test classes, and write `report.html`.
 
-    The numbers are printed and kept in the run's `evaluate.json`, those with `--cross-group` in
+    Each test image is searched for among the others. R@k is the share of them with an image of their class among the k
+    nearest; MAP@R says how well all images of their class are ranked. Intervals say how far another choice of classes
+    would move a number. The numbers are printed and kept in the run's `evaluate.json`, those with `--cross-group` in
     `evaluate-cross-group.json`; `evaluation.json` stays what training left.
     """
     import rich
@@ -64,15 +71,18 @@ def evaluate(
 @command
 def analyze(
     run: Run,
-    samples: Annotated[int, typer.Option(min=1, help="Points at which Jacobians are measured.")] = 64,
+    samples: Annotated[int, typer.Option(min=1, help="Images at which it is measured.")] = 64,
     data: Data = None,
     memory: Annotated[
-        float, typer.Option(help="Gigabytes that a step may take, beside the model and half of that for images.")
+        float, typer.Option(help="Gigabytes of memory for a step, beside the model and half as much for images.")
     ] = 0.6,
 ) -> None:
-    """Measure how much a run's map stretches, on seen and unseen classes: a table, `lipschitz.json` and a plot.
+    """Measure how smooth a run's model is: how much it enlarges small differences between images (Lipschitz constants).
 
-    Spectral and Frobenius norm, log-determinant, singular values, and the ratio of distances after and before the map.
+    For research on determinant regularization; a search does not need it. It prints a table for classes that were
+    trained on and others, and writes `lipschitz.json` and `lipschitz.png`: spectral and Frobenius norm of the Jacobian,
+    log-determinant, singular values, and ratios of distances after and before the model.
+
     Each sample costs about 200 forward passes of the backbone: minutes for a small net, with EfficientNet-Lite0 at
     224 px on two cores the better part of an hour for all 64.
     """

@@ -14,34 +14,42 @@ if TYPE_CHECKING:
 @command
 def embed(
     run: Run,
-    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them; with --runner, patterns too.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, or folders of them; with `--runner`, patterns such as `'PHOTOS/*.jpg'` too."),
+    ],
     out: Annotated[
         str | None,
-        typer.Option(help="The file to write, or with --runner a folder. Default: embeddings.npz, embeddings."),
+        typer.Option(
+            help="The file to write; with `--runner`, a folder. Default: embeddings.npz, or the folder embeddings."
+        ),
     ] = None,
     format: Annotated[
         Literal["npz", "parquet", "tfrecord"] | None,
-        typer.Option(help="Default: by the ending of --out, else npz; with --runner, tfrecord, or parquet."),
+        typer.Option(help="Default: as the ending of `--out` says, else npz; with `--runner`, tfrecord."),
     ] = None,
     runner: Annotated[
         str | None,
-        typer.Option(help="Embed on Apache Beam, in shards: `DirectRunner` is this machine; see docs/scaling.md."),
+        typer.Option(
+            help="For millions of images: embed on Apache Beam (docs/scaling.md). `DirectRunner` is this machine."
+        ),
     ] = None,
     beam_option: Annotated[
         list[str] | None,
-        typer.Option(help="For Beam's pipeline, such as `--beam-option=--flink_master=host:8081`; repeat it."),
+        typer.Option(help="An option of Beam's pipeline, such as `--beam-option=--flink_master=host:8081`; repeat it."),
     ] = None,
     shards: Annotated[
-        int | None, typer.Option(min=1, help="With --runner: files to write; see docs/scaling.md. Default: 16.")
+        int | None, typer.Option(min=1, help="With `--runner`: number of files to write. Default: 16.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="With --runner: images that are embedded together. Default: 64.")
+        int | None, typer.Option(min=1, help="With `--runner`: images that are embedded together. Default: 64.")
     ] = None,
 ) -> None:
-    """Embed images into a file that other programs read. Unreadable files are counted and named.
+    """Write the embeddings of images to a file that other programs read.
 
-    An `.npz` holds `embeddings` (N, dim) and `paths` (N). A `.parquet` is a table of `id` (the file), `vector`, `path`
-    and, where folders are classes, `label`; DuckDB, Polars, pandas and LanceDB read it, and `Index.from_parquet`.
+    Files that cannot be read are counted and named. An `.npz` holds `embeddings` (N, dim) and `paths` (N). A `.parquet`
+    is a table of `id` (the file), `vector`, `path` and, where folders are classes, `label`; DuckDB, Polars, pandas and
+    LanceDB read it, and `Index.from_parquet`.
 
     With `--runner` the work is spread over the workers of Apache Beam, and goes to shards, TFRecord files or Parquet,
     that `retrieval.bulk_embed.read_embeddings` reads. The same command again goes on where it was stopped.
@@ -74,25 +82,29 @@ def embed(
 def search(
     place: Annotated[
         pathlib.Path,
-        typer.Argument(help="An index, a folder of its shards, or a run: then its own images are searched."),
+        typer.Argument(
+            help="What to search in: an index; a folder that `index shard` made; or a run, whose images are searched."
+        ),
     ],
     queries: Images,
     run: Annotated[
-        pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: it knows.")
+        pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: as the index says.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Neighbors of each query, as far as there are so many.")] = 8,
+    k: Annotated[int, typer.Option("-k", min=1, help="Images to find for each query.")] = 8,
     picture: Annotated[
-        pathlib.Path | None, typer.Option(help="The picture to write. Default: neighbors.png; with --json, none.")
+        pathlib.Path | None, typer.Option(help="The picture to write. Default: neighbors.png; with `--json`, none.")
     ] = None,
     data: Data = None,
     where: Annotated[
         str | None,
-        typer.Option(help="Only items of an index whose metadata are so, such as 'label = \"mug\" and price < 20'."),
+        typer.Option(
+            help="Search only items whose metadata fit, such as 'label = \"mug\" and price < 20'; for an index."
+        ),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="Print a line of JSON a query, with ids and metadata of an index; draw only with --picture."
+            "--json", help="Print a line of JSON for each query, with ids and metadata; draw only with `--picture`."
         ),
     ] = False,
 ) -> None:
@@ -101,8 +113,8 @@ def search(
     `tf-detreg search shop.index photo.jpg --where 'label = "mug" and price < 20' --json` prints ids, scores and
     metadata. A filter has `=`, `!=`, `<`, `<=`, `>`, `>=`, `in (…)`, `prefix "…"`, `and`, `or`, `not` and brackets.
 
-    With a decision (`tf-detreg calibrate`) each match has a probability, and a query whose class is not in the
-    catalogue has `no match`.
+    After `tf-detreg calibrate` each match has a probability, and a query whose nearest item is below the threshold has
+    `no match`.
     """
     import json
 

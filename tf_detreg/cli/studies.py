@@ -7,12 +7,17 @@ import typer
 
 from tf_detreg.cli.app import command
 
-Study = Annotated[pathlib.Path, typer.Argument(help="A study file: see `studies/` and docs/studies.md.")]
-Trials = Annotated[
-    pathlib.Path, typer.Option("--output", help="The folder of finished trials; they are not run again.")
+Study = Annotated[
+    pathlib.Path,
+    typer.Argument(help="A study: a .toml file of configurations to compare, as in `studies/` (docs/studies.md)."),
 ]
-Jobs = Annotated[int, typer.Option(help="Processes, each on one thread; 0: this one, on all its devices.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="The small version, in half a minute or so.")]
+Trials = Annotated[
+    pathlib.Path, typer.Option("--output", help="The folder for results; what is finished there is not run again.")
+]
+Jobs = Annotated[
+    int, typer.Option(help="Trainings at a time, each on one processor core; 0: one, on all cores or GPUs.")
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Only try it: small networks on embedded data, half a minute.")]
 
 
 @command
@@ -21,19 +26,25 @@ def ablate(
     output: Trials = pathlib.Path("studies/out"),
     jobs: Jobs = 1,
     smoke: Smoke = False,
-    data: Annotated[
-        str | None, typer.Option(help="Other data than the study's: a folder, or `LOADER:WHERE` as for `train`.")
+    data: Annotated[str | None, typer.Option(help="Other data than the study names, as `train` takes it.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Another backbone than the study names, such as `ResNet50`.")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="Another backbone than the study's, such as `ResNet50`.")] = None,
     strategy: Annotated[
-        Literal["mirrored"] | None, typer.Option(help="All GPUs of this machine for each trial; with `--jobs 0`.")
+        Literal["mirrored"] | None,
+        typer.Option(help="Use all GPUs of this machine for each training; with `--jobs 0`."),
     ] = None,
     estimate: Annotated[
         float | None,
-        typer.Option(help="Run nothing: say how many hours it takes at so many training images a second."),
+        typer.Option(help="Train nothing: say how many hours it would take at so many training images a second."),
     ] = None,
 ) -> None:
-    """Run what is missing of a study: choose on validation classes, look at the test classes once, compare in pairs."""
+    """Run a study: train several configurations, and compare them fairly.
+
+    A study is a .toml file that says which configurations are compared, on which data, and with how many seeds and
+    divisions into classes. Settings are chosen on validation classes; the test classes are used once. A study that was
+    stopped goes on where it was.
+    """
     from tf_detreg import experiments
 
     if estimate is not None:
@@ -46,13 +57,16 @@ def ablate(
 @command
 def tune(
     study: Study,
-    family: Annotated[str, typer.Argument(help="The family of recipes whose settings are searched.")],
-    trials: Annotated[int, typer.Option(help="Proposals in this call.")] = 20,
+    family: Annotated[str, typer.Argument(help="Which of the study's families (named configurations) to tune.")],
+    trials: Annotated[int, typer.Option(help="Trainings in this call.")] = 20,
     output: Trials = pathlib.Path("studies/out"),
     jobs: Jobs = 1,
     smoke: Smoke = False,
 ) -> None:
-    """Search a family's settings on the validation classes with Optuna; a search continues where it stopped."""
+    """Search for the best settings of one family of a study with Optuna, on validation classes.
+
+    The same command again goes on with the search.
+    """
     from tf_detreg import experiments
 
     best = experiments.tune(study, family, trials=trials, output=output, jobs=jobs, smoke=smoke)
@@ -61,15 +75,15 @@ def tune(
 
 @command
 def report(
-    studies: Annotated[pathlib.Path, typer.Option(help="The folder of study files and their results.")] = pathlib.Path(
+    studies: Annotated[pathlib.Path, typer.Option(help="The folder of studies and their results.")] = pathlib.Path(
         "studies"
     ),
     output: Annotated[pathlib.Path, typer.Option(help="The page to write.")] = pathlib.Path("docs/results.md"),
     picture: Annotated[
-        pathlib.Path | None, typer.Option(help="Where the differences on test classes are drawn, as SVG.")
+        pathlib.Path | None, typer.Option(help="Also draw the differences on test classes, as SVG, here.")
     ] = None,
 ) -> None:
-    """Compose the page of results from what has been run, and name what has not."""
+    """Write the page of results of all studies in a folder, and name those that were not run."""
     from tf_detreg import experiments
 
     typer.echo(f"Page        {experiments.report(studies, output, picture)}")

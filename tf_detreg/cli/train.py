@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 @command
 def demo(
     run: Annotated[
-        pathlib.Path, typer.Option(help="The run directory; one that was cut off is resumed.")
+        pathlib.Path, typer.Option(help="The run directory to make; a run that was stopped goes on.")
     ] = pathlib.Path("runs/demo"),
     to: Exports = pathlib.Path("saved_models"),
     epochs: Annotated[int, typer.Option(help="Passes over the training classes.")] = 6,
     seed: Seed = 0,
 ) -> None:
-    """Train, evaluate, export and show an embedder of characters, on 2 cores in minutes.
+    """Train, evaluate and export a model that finds the same character in other fonts: some minutes on two cores.
 
-    The characters that are evaluated never occur in training. Nothing is downloaded: the fonts inside matplotlib draw.
-    What needs a package that is not installed is left out, with a line that says so.
+    The characters that it is evaluated on never occur in training. Nothing is downloaded: the images are drawn with the
+    fonts inside matplotlib. What needs a package that is not installed is left out, with a line that says so.
     """
     from tf_detreg.analysis.run_page import recall_rows
     from tf_detreg.demo import demo as show
@@ -39,76 +39,102 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="`glyphs`, `digits`, a folder of class folders, a .csv file; `cub:`, `cars:`, `sop:` or `in_shop:` "
-            "before the benchmark's folder; `tfds:` before a name of TensorFlow Datasets. Default: the recipe's, or "
-            "the run's with `--resume`, else `glyphs`."
+            help="A folder that holds one folder of images for each class, or a .csv file (docs/data.md); `glyphs` or "
+            "`digits`, which need no files; `cub:`, `cars:`, `sop:` or `in_shop:` before the folder of that benchmark; "
+            "`tfds:` before a name of TensorFlow Datasets. Default: the recipe's, or the run's with `--resume`, else "
+            "`glyphs`."
         ),
     ] = None,
     run: Annotated[pathlib.Path, typer.Option(help="The run directory to make.")] = pathlib.Path("runs/latest"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the stopped run in the run directory.")] = False,
     moved_to: Annotated[
         str | None,
-        typer.Option("--data", help="The same as DATA. With `--resume`: where the run's images are now."),
+        typer.Option("--data", help="The same as DATA. With `--resume`: where the images are now, if they have moved."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A recipe's name, or a .toml file: see `tf-detreg recipes`.")
+        str | None, typer.Option(help="A whole configuration: a name of `tf-detreg recipes`, or a .toml file of yours.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training classes.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Such as `small_cnn`, `efficientnet_lite0`, `ResNet50`; `hub:NAME`, `hub:FOLDER`, `hf://…` or "
-            "`kaggle://…` for a preset of keras-hub: see docs/backbones.md. `tf-detreg backbones` compares them."
+            help="The network that turns an image into features: `small_cnn`, `efficientnet_lite0`, `ResNet50` or "
+            "another of keras.applications; `hub:NAME`, `hub:FOLDER`, `hf://…` or `kaggle://…` for a preset of "
+            "keras-hub (docs/backbones.md). `tf-detreg backbones` compares them on your photos."
         ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Of the backbone: `imagenet`, or a file; a preset of keras-hub brings its weights."),
+        typer.Option(help="Weights of the backbone: `imagenet`, or a file. A preset of keras-hub brings its own."),
     ] = None,
     head: Annotated[
-        str | None, typer.Option(help="`RealNVP`, `NICE`, `Glow`, `FFJORD`, `Linear`, `ResidualMLP`.")
+        str | None,
+        typer.Option(
+            help="The part that turns features into the embedding: `Linear`, `ResidualMLP`, or an invertible network: "
+            "`RealNVP`, `NICE`, `Glow`, `FFJORD` (docs/heads.md)."
+        ),
     ] = None,
-    dim: Annotated[int | None, typer.Option(help="Width of the embedding.")] = None,
-    penalty: Annotated[float | None, typer.Option(help="λ of the determinant's penalty.")] = None,
-    loss: Annotated[str | None, typer.Option(help="Such as `ProxyAnchor`, `SupCon`, `TripletSemiHard`.")] = None,
-    classes: Annotated[int | None, typer.Option(help="P: classes in a batch.")] = None,
-    images: Annotated[int | None, typer.Option(help="K: images of each class in a batch.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, batches and augmentation.")] = None,
+    dim: Annotated[int | None, typer.Option(help="Numbers in an embedding.")] = None,
+    penalty: Annotated[
+        float | None, typer.Option(help="Weight λ of determinant regularization; for invertible heads.")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Such as `ProxyAnchor`, `SupCon`, `TripletSemiHard` (docs/losses).")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Classes in a batch.")] = None,
+    images: Annotated[int | None, typer.Option(help="Images of each class in a batch.")] = None,
+    backbone_rate: Annotated[float | None, typer.Option(help="Learning rate of the backbone.")] = None,
+    head_rate: Annotated[float | None, typer.Option(help="Learning rate of the head.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed of weights, batches and augmentation.")] = None,
     features: Annotated[
-        bool | None, typer.Option(help="Embed once with the frozen backbone, then train the head on what was kept.")
+        bool | None,
+        typer.Option(
+            help="Leave the backbone as it is, and train the head alone on features that are computed once: minutes "
+            "without a GPU."
+        ),
     ] = None,
     lora_rank: Annotated[
-        int | None, typer.Option(help="Train low-rank factors of a transformer, and nothing else of it.")
+        int | None, typer.Option(help="Of a transformer backbone, train low-rank factors of this rank alone (LoRA).")
     ] = None,
     freeze_until: Annotated[
-        str | None, typer.Option(help="The lowest block of the backbone that trains, by name or number.")
+        str | None,
+        typer.Option(
+            help="Freeze the backbone's blocks below the one of this name, or so many blocks from the input "
+            "(docs/training.md)."
+        ),
     ] = None,
     layer_decay: Annotated[
-        float | None, typer.Option(help="Factor of the rate from each block to the one below it, such as 0.75.")
+        float | None,
+        typer.Option(help="Each block of the backbone learns at so much of the rate of the next one: 0.75."),
     ] = None,
     soup: Annotated[
-        int | None, typer.Option(min=2, help="Also try the average of the last so many epochs, on validation classes.")
+        int | None,
+        typer.Option(min=2, help="Also try the average of the weights of the last so many epochs; the best is kept."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Such as `mixed_bfloat16`: see docs/training.md, Speed.")
+        str | None, typer.Option(help="Number format, such as `mixed_bfloat16` (docs/training.md, Speed).")
     ] = None,
-    jit_compile: Annotated[bool | None, typer.Option(help="Compile the step with XLA.")] = None,
-    steps_per_execution: Annotated[int | None, typer.Option(help="Batches in one call of the compiled step.")] = None,
+    jit_compile: Annotated[bool | None, typer.Option(help="Compile the training step with XLA.")] = None,
+    steps_per_execution: Annotated[int | None, typer.Option(help="Batches in one call of the training step.")] = None,
     prefetch_to_device: Annotated[int | None, typer.Option(help="Batches copied to the GPU ahead.")] = None,
     deterministic: Annotated[
-        bool | None, typer.Option(help="Whether a resumed run must equal an unbroken one to the bit.")
+        bool | None, typer.Option(help="Whether a resumed run ends with the same weights as one that was not stopped.")
     ] = None,
     strategy: Annotated[
-        Literal["mirrored", "multiworker"] | None, typer.Option(help="Several GPUs or machines: see docs/scaling.md.")
+        Literal["mirrored", "multiworker"] | None,
+        typer.Option(help="Train on several GPUs or machines (docs/scaling.md)."),
     ] = None,
 ) -> None:
-    """Train an embedder on classes of images, and leave a run directory.
+    """Train a model on classes of images, and write a run directory.
 
     Some classes are held back: a fifth to choose the best epoch by, three tenths for the evaluation (the benchmarks
-    have splits of their own). Killed at any moment and started again with `--resume`, the run ends with the same
-    weights. With `--resume` alone, the run's own configuration is used; DATA beside it says where its images are now.
-    An option that is not given is the recipe's: the run's `config.json` shows them all.
+    have splits of their own). A run that was stopped goes on with `--resume`, and ends with the same weights; its
+    configuration is known, so no other option is needed.
+
+    What no option says, the recipe says: `photos` for a folder, if the extra `lite0` is installed. The run's
+    `config.json` shows all of it. Examples: `tf-detreg train PHOTOS/ --features --run runs/mine`, `tf-detreg train
+    PHOTOS/ --backbone-rate 1e-3 --epochs 10 --run runs/rate-1e-3`.
     """
     from tf_detreg import training
 
@@ -138,7 +164,9 @@ def train(
     }
     changes |= {"precision": precision, "jit_compile": jit_compile, "steps_per_execution": steps_per_execution}
     changes |= {"prefetch_to_device": prefetch_to_device, "deterministic": deterministic}
-    changes |= {"optimizer": None if layer_decay is None else {**config.optimizer, "layer_decay": layer_decay}}
+    rates = {"backbone_rate": backbone_rate, "head_rate": head_rate, "layer_decay": layer_decay}
+    given = {key: value for key, value in rates.items() if value is not None}
+    changes |= {"optimizer": {**config.optimizer, **given} if given else None}
     changes |= {"averaging": None if soup is None else {**(config.averaging or {}), "last": soup}}
     changes |= {"strategy": strategy, "features": features} | {
         key: _changed(getattr(config, key), part) for key, part in parts.items()
@@ -161,7 +189,7 @@ def train(
 
 @app.command()
 def recipes() -> None:
-    """List the recipes that `train --recipe` knows: whose they are, and what they need."""
+    """List the recipes, whole configurations that `train --recipe` takes, with where they come from."""
     from tf_detreg import recipes as known_recipes
 
     for name, title in known_recipes.titles().items():

@@ -25,7 +25,11 @@ class Embedded(NamedTuple):
 
 
 def embed(
-    embedder: keras.Model, image_set: "ImageSet", batch_size: int = 128, progress: bool | None = None
+    embedder: keras.Model,
+    image_set: "ImageSet",
+    batch_size: int = 128,
+    progress: bool | None = None,
+    title: str = "Embedding",
 ) -> Embedded:
     """Embed every image of a set once, in index order; images that cannot be read are left out.
 
@@ -34,6 +38,7 @@ def embed(
         image_set: `datasets.ImageSet`.
         batch_size: Default 128.
         progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
+        title: What the progress is named. Default `"Embedding"`.
 
     Returns:
         Embeddings, indices, labels and groups.
@@ -51,7 +56,7 @@ def embed(
     if not len(image_set):
         raise checks.invalid("image_set", "hold an image", "none")
     parts, indices = [], []
-    for vectors, rows in embed_parts(embedder, image_set, batch_size, progress):
+    for vectors, rows in embed_parts(embedder, image_set, batch_size, progress, title):
         parts.append(vectors)
         indices.append(rows)
     if not parts:
@@ -62,7 +67,11 @@ def embed(
 
 
 def embed_parts(
-    embedder: keras.Model, image_set: "ImageSet", batch_size: int = 128, progress: bool | None = None
+    embedder: keras.Model,
+    image_set: "ImageSet",
+    batch_size: int = 128,
+    progress: bool | None = None,
+    title: str = "Embedding",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Embed the images of a set once, in index order, a batch at a time: no more than that is in memory.
 
@@ -71,12 +80,13 @@ def embed_parts(
         image_set: `datasets.ImageSet`.
         batch_size: Default 128.
         progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
+        title: What the progress is named. Default `"Embedding"`.
 
     Yields:
         Embeddings `(n, dim)` float32, and the index of the image of each; those that cannot be read are left out.
     """
     run, pixel_range = traced(embedder), PixelRange()
-    with ticker("Embedding", len(image_set), progress) as tick:
+    with ticker(title, len(image_set), progress) as tick:
         for images, rows in image_set.indexed(batch_size):
             if len(rows):
                 pixel_range(images)

@@ -89,9 +89,16 @@ def serve(
     gallery = None if opened is None else Gallery(opened, pictures)
     app = create_app(model, gallery, settings, grpc_address=grpc_address)
     shown = f"http://{_bracketed(host)}:{port}"
-    print(f"Search page: {shown}/   REST: {shown}/v1/models/{model.name}:predict", flush=True)
-    print(f"gRPC: {grpc_address or 'off'}", flush=True)
-    uvicorn.Server(http_config(app, settings, host=host, port=port)).run()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            """Say where the server listens once it does."""
+            await super().startup(sockets)
+            print(f"Ready       {shown}/    (open it in a browser; Ctrl-C ends the server)", flush=True)
+            print(f"REST        {shown}/v1/models/{model.name}:predict", flush=True)
+            print(f"gRPC        {grpc_address or 'off'}", flush=True)
+
+    Server(http_config(app, settings, host=host, port=port)).run()
 
 
 def http_config(app: "ASGIApp", settings: Settings, **options: Any) -> "uvicorn.Config":
