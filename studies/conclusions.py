@@ -30,9 +30,9 @@ GAINS = (
         ("all at once", {}),
     ),
     (
-        "freezing its batch normalisation",
+        "freezing its batch normalization",
         "emoji-finetune",
-        ("linear, batch normalisation learns", {}),
+        ("linear, batch normalization learns", {}),
         ("linear", {"rates.backbone_rate": 3e-4}),
     ),
     (
@@ -42,10 +42,10 @@ GAINS = (
         ("linear", {"rates.backbone_rate": 3e-4}),
     ),
     (
-        "temperature of normalised softmax",
+        "temperature of normalized softmax",
         "emoji-sensitivity",
-        ("normalised softmax", {"loss.temperature": 0.025}),
-        ("normalised softmax", {"loss.temperature": 0.1}),
+        ("normalized softmax", {"loss.temperature": 0.025}),
+        ("normalized softmax", {"loss.temperature": 0.1}),
     ),
 )
 
