@@ -4,7 +4,7 @@
 
 VENV is another environment with `pip install torch pytorch-metric-learning`. Both sides take the same weights of
 EfficientNet-Lite0 (extra `lite0`), images of 96 pixels, a linear head of 128, Proxy-Anchor, AdamW and frozen batch
-normalisation, on one thread. The features of both are compared first: they must agree.
+normalization, on one thread. The features of both are compared first: they must agree.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import tf_detreg
-from tools.words import retired
+from tools.words import BRITISH, retired
 
 PACKAGE = pathlib.Path(tf_detreg.__file__).parent
 ROOT = PACKAGE.parent
@@ -43,6 +43,15 @@ def test_retired_words_stay_out():
         if word.lower() not in ALLOWED.get(path.relative_to(ROOT).as_posix(), ())
     ]
     assert not found, "Retired words (docs/glossary.md says what to write):\n" + "\n".join(found)
+
+
+def test_the_package_is_spelled_as_in_america():
+    found = {
+        f"{path.relative_to(PACKAGE).as_posix()}: {word}"
+        for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.toml")])
+        for word in BRITISH.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == {"export/verification.py: artefact"}, "a name of version 0.1 alone"
 
 
 @pytest.mark.parametrize(

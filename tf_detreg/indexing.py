@@ -126,7 +126,7 @@ def index_files(
     chosen = listed.subset(found.indices)
     made = Index(found.embeddings, chosen.ids, chosen.metadata, retrieval.fingerprint(run.embedder))
     made.decision = decision_of(directory)
-    made.tune(min(MOST_NEIGHBORS, len(made)))  # a large catalogue keeps its tree, as deep as the server asks
+    made.tune(min(MOST_NEIGHBORS, len(made)))  # a large catalog keeps its tree, as deep as the server asks
     return made
 
 

@@ -7,7 +7,7 @@ Three things, on the prose alone (no code, no tables, no addresses):
 - no sentence with more than `LONGEST` words between its marks (`.`, `:`, `;`).
 
 Of docs/results.md, the part below the line is left out: it is generated from tables. The part above it is held to
-proselint and to the retired words alone: its sentences are lists of numbers, and it quotes names from the tables.
+proselint and to the words alone: its sentences are lists of numbers.
 Pages that measurements write (`MEASURED`) are left out.
 """
 
@@ -125,11 +125,11 @@ def own_faults(path: pathlib.Path, text: str) -> Iterator[Fault]:
     """Yield retired words, British spelling, and sentences that are too long."""
     for word, line in words.retired(text):
         yield Fault(path, line, f"{word!r} is retired; docs/glossary.md says what to write")
-    if path.name == "results.md":
-        return
     for match in words.BRITISH.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         yield Fault(path, line, f"{match[0]}…: American spelling is {words.AMERICAN[match[0].lower()]}…")
+    if path.name == "results.md":
+        return
     for line, sentence in sentences(text):
         if (length := count(sentence)) > LONGEST:
             yield Fault(path, line, f"{length} words without a mark (at most {LONGEST}): {sentence[:60]}…")

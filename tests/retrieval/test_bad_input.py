@@ -78,11 +78,11 @@ def test_evaluate_refuses(arguments, message):
         retrieval.evaluate(**{"queries": GOOD, "labels": LABELS, "k": (1, 2)} | arguments)
 
 
-def test_unnormalised_input_is_normalised_and_noted():
+def test_unnormalized_input_is_normalized_and_noted():
     lengths = np.array([1, 10, 0.1, 1, 1e-20, 1e20])[:, None]
     once, scaled = retrieval.evaluate(GOOD, LABELS, k=1), retrieval.evaluate(GOOD * lengths, LABELS, k=1)
     assert once.metrics == pytest.approx(scaled.metrics)
-    assert any("normalised" in note for note in scaled.notes)
+    assert any("normalized" in note for note in scaled.notes)
     unit = (GOOD / np.linalg.norm(GOOD, axis=1, keepdims=True)).astype(np.float32)
     assert not retrieval.evaluate(unit, LABELS, k=1).notes
 

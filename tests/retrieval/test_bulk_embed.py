@@ -18,10 +18,10 @@ SCALING = pathlib.Path(__file__).parents[2] / "docs" / "scaling.md"
 
 
 @pytest.fixture
-def catalogue(tmp_path):
+def catalog(tmp_path):
     """25 pictures of several kinds and sizes at two depths, two that are none, and a note."""
     rng = np.random.default_rng(0)
-    folder = tmp_path / "catalogue"
+    folder = tmp_path / "catalog"
     (folder / "deep er").mkdir(parents=True)
     for i in range(25):
         place = folder / ("deep er" if i % 2 else "")
@@ -49,9 +49,9 @@ def test_without_beam_the_error_says_what_to_install(monkeypatch):
         bulk_embed("images", "embedder.keras", "out")
 
 
-def test_shards_hold_every_picture_once_and_the_bad_ones_are_set_aside(catalogue, embedder, tmp_path):
+def test_shards_hold_every_picture_once_and_the_bad_ones_are_set_aside(catalog, embedder, tmp_path):
     pytest.importorskip("apache_beam", reason="needs the extra `beam`")
-    result = bulk_embed(catalogue, tmp_path / "embedder.keras", tmp_path / "out", batch_size=4, shards=3)
+    result = bulk_embed(catalog, tmp_path / "embedder.keras", tmp_path / "out", batch_size=4, shards=3)
     assert (result.embedded, result.unreadable) == (25, 2)
     assert "2 could not be read" in result.summary()
 
@@ -71,11 +71,11 @@ def test_shards_hold_every_picture_once_and_the_bad_ones_are_set_aside(catalogue
 
 
 @pytest.mark.parametrize("format", ["tfrecord", "parquet"])
-def test_a_run_that_was_stopped_keeps_what_is_done(catalogue, embedder, tmp_path, format):
+def test_a_run_that_was_stopped_keeps_what_is_done(catalog, embedder, tmp_path, format):
     pytest.importorskip("apache_beam", reason="needs the extra `beam`")
     asked = {"shards": 4, "format": format, "batch_size": 3}
     out, model = tmp_path / "out", tmp_path / "embedder.keras"
-    bulk_embed(catalogue, model, out, **asked)
+    bulk_embed(catalog, model, out, **asked)
     whole = read_embeddings(out)
     assert len(whole[0]) == 25
     written = {path.name: path.stat().st_mtime_ns for path in out.glob("embeddings-*")}
@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_keeps_what_is_done(catalogue, embedder, tmp_path
     # Stopped before the mark of a shard was written, and within another one.
     (out / "done-00001-of-00004.json").unlink()
     (out / f"embeddings-00002-of-00004.{format}").unlink()
-    again = bulk_embed(catalogue, model, out, **asked)
+    again = bulk_embed(catalog, model, out, **asked)
     assert (again.embedded, again.unreadable, again.kept) == (25, 2, 2)
     assert "2 shards were there already" in again.summary()
     changed = {path.name for path in out.glob("embeddings-*") if path.stat().st_mtime_ns != written[path.name]}
@@ -94,35 +94,35 @@ def test_a_run_that_was_stopped_keeps_what_is_done(catalogue, embedder, tmp_path
     np.testing.assert_array_equal(vectors, whole[1])
 
     # A picture that was added makes its own shard stale, and no other.
-    Image.new("RGB", (20, 20)).save(catalogue / "new.png")
-    assert bulk_embed(catalogue, model, out, **asked).kept == 3
+    Image.new("RGB", (20, 20)).save(catalog / "new.png")
+    assert bulk_embed(catalog, model, out, **asked).kept == 3
     assert len(read_embeddings(out)[0]) == 26
 
 
-def test_another_plan_is_refused_before_work(catalogue, embedder, tmp_path, monkeypatch):
+def test_another_plan_is_refused_before_work(catalog, embedder, tmp_path, monkeypatch):
     beam = pytest.importorskip("apache_beam", reason="needs the extra `beam`")
     out, model = tmp_path / "out", tmp_path / "embedder.keras"
-    bulk_embed(catalogue, model, out, shards=2)
+    bulk_embed(catalog, model, out, shards=2)
 
     def work(*_, **__):
         raise AssertionError("work was begun")
 
     monkeypatch.setattr(beam, "Pipeline", work)
     with pytest.raises(ValueError, match=r"`shards` must be 2, .* received 3"):
-        bulk_embed(catalogue, model, out, shards=3)
+        bulk_embed(catalog, model, out, shards=3)
     with pytest.raises(ValueError, match=r"`format` must be 'tfrecord', .* received 'parquet'"):
-        bulk_embed(catalogue, model, out, shards=2, format="parquet")
+        bulk_embed(catalog, model, out, shards=2, format="parquet")
     with pytest.raises(ValueError, match="`images` must be"):
-        bulk_embed([catalogue, tmp_path / "more"], model, out, shards=2)
+        bulk_embed([catalog, tmp_path / "more"], model, out, shards=2)
     keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(5)]).save(model)
     with pytest.raises(ValueError, match="`embedder` must be the one"):
-        bulk_embed(catalogue, model, out, shards=2)
+        bulk_embed(catalog, model, out, shards=2)
     (out / "plan.json").unlink()
     with pytest.raises(ValueError, match="of an earlier version"):
-        bulk_embed(catalogue, model, out, shards=2)
+        bulk_embed(catalog, model, out, shards=2)
     for wrong in ({"shards": 0}, {"batch_size": 0}, {"format": "csv"}):
         with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
-            bulk_embed(catalogue, model, tmp_path / "new", **wrong)
+            bulk_embed(catalog, model, tmp_path / "new", **wrong)
 
 
 @pytest.mark.parametrize("format", ["tfrecord", "parquet"])
@@ -150,7 +150,7 @@ def test_shards_are_read_in_bounded_memory(tmp_path, format):
     np.testing.assert_array_equal(found, vectors)
 
 
-def test_the_script_of_the_page_runs_as_printed(catalogue, embedder, tmp_path, monkeypatch, capsys):
+def test_the_script_of_the_page_runs_as_printed(catalog, embedder, tmp_path, monkeypatch, capsys):
     pytest.importorskip("apache_beam", reason="needs the extra `beam`")
     (script,) = re.findall(
         r"```python\n(from tf_detreg.retrieval.bulk_embed.*?)```", SCALING.read_text("utf-8"), re.DOTALL

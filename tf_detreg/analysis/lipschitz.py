@@ -140,7 +140,7 @@ def measure(
 ) -> LipschitzReport:
     """Measure head, backbone and whole embedder on real samples.
 
-    The head is measured as its flow, `z → y` before normalisation; the backbone as images → features; the embedder as
+    The head is measured as its flow, `z → y` before normalization; the backbone as images → features; the embedder as
     images → unit vectors. A head is also accepted alone: `data` are then features.
 
     A point costs `iterations` × 3 + `probes` × 2 passes of the backbone and as many of the embedder, where a pass

@@ -230,7 +230,7 @@ def _pictured(
 
 
 def pixels(image_set: "ImageSet", indices: np.ndarray) -> np.ndarray:
-    """Return the images at `indices` (any shape), as uint8 `indices.shape + (H, W, 3)`; unreadable ones are grey."""
+    """Return the images at `indices` (any shape), as uint8 `indices.shape + (H, W, 3)`; unreadable ones are gray."""
     indices = np.asarray(indices)
     wanted, places = np.unique(indices, return_inverse=True)
     pictures = np.full((len(wanted), *_height_width(image_set), 3), 127, np.uint8)

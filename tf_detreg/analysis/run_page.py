@@ -45,9 +45,9 @@ def recall_rows(reports: Mapping[str, RetrievalReport]) -> list[dict[str, object
 
 
 def raw_pixels(image_set: "ImageSet") -> np.ndarray:
-    """Return the grey values themselves as vectors: the baseline that any embedding must beat.
+    """Return the gray values themselves as vectors: the baseline that any embedding must beat.
 
-    A black image has the direction of a grey one: zeros have none.
+    A black image has the direction of a gray one: zeros have none.
     """
     rows = [images.numpy().mean(axis=-1).reshape(len(images), -1) for images, _ in image_set.ordered(256)]
     vectors = np.concatenate(rows).astype(np.float32)

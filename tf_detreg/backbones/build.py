@@ -115,7 +115,7 @@ def build(
         trainable: False freezes all of it. Default True.
         scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family or
             what the preset's image converter does, which for a model given as an object is "none".
-        freeze_batch_norm: keep batch normalisation at its stored statistics, as is usual in metric learning. Default
+        freeze_batch_norm: keep batch normalization at its stored statistics, as is usual in metric learning. Default
             False.
         freeze_until: the lowest block that trains, by its name in `backbones.blocks`, or how many blocks are frozen.
             Default None: all train.

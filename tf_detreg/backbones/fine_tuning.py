@@ -22,7 +22,7 @@ def restrict(
     Args:
         model: The backbone.
         trainable: False freezes all of it. Default True.
-        freeze_batch_norm: Keep batch normalisation at its stored statistics. Default False.
+        freeze_batch_norm: Keep batch normalization at its stored statistics. Default False.
         freeze_until: The lowest block that trains, see `backbones.freeze_until`. Default None: all.
         lora_rank: Freeze the weights and train low-rank factors beside them, see `backbones.enable_lora`. Default None.
 

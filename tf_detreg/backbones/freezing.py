@@ -1,4 +1,4 @@
-"""Freezing batch normalisation or the lower blocks, and thawing a backbone step by step."""
+"""Freezing batch normalization or the lower blocks, and thawing a backbone step by step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _walk(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
 
 
 def freeze_batch_norm(model: keras.Model) -> int:
-    """Make every batch normalisation use its stored statistics, also in training; return how many there are.
+    """Make every batch normalization use its stored statistics, also in training; return how many there are.
 
     Freeze before `compile`: Keras fixes what trains there.
 
@@ -114,7 +114,7 @@ def unfreeze(model: keras.Model, share: float, keep_batch_norm: bool = True) -> 
     Args:
         model: the backbone.
         share: 0 (all frozen) to 1 (all trainable), counted in layers from the output.
-        keep_batch_norm: leave batch normalisation frozen. Default True.
+        keep_batch_norm: leave batch normalization frozen. Default True.
 
     Returns:
         How many layers are trainable now.

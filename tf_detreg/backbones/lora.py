@@ -31,7 +31,7 @@ def enable_lora(model: keras.Model, rank: int) -> int:
         kernel + A·B,    A (inputs, rank),  B (rank, units), B = 0 at first
 
     These are Keras' own factors (`enable_lora` of `Dense` and `EinsumDense`). Layers that `freeze_until` froze get
-    none. All else of the backbone, batch normalisation included, stays as it is. Call it before `compile`.
+    none. All else of the backbone, batch normalization included, stays as it is. Call it before `compile`.
 
     Args:
         model: The backbone, built.

@@ -17,7 +17,7 @@ _OF_TOKENS = ("class", "patches", "class+patches")
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class GeM(keras.layers.Layer):
-    """Generalised-mean pooling with a learned power: `(mean(max(x, ε)^p))^(1/p)` over height and width.
+    """Generalized-mean pooling with a learned power: `(mean(max(x, ε)^p))^(1/p)` over height and width.
 
     p = 1 is the average, p → ∞ the maximum.
 

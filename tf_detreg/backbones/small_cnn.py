@@ -12,13 +12,13 @@ from tf_detreg.backbones.scaling import PixelScaling
 def small_cnn(
     image_size: int | tuple[int, int] = 32, width: int = 32, blocks: int = 3, pooling: str | None = "flatten"
 ) -> keras.Model:
-    """Build blocks of two 3 × 3 convolutions with batch normalisation, each block half the size and twice the channels.
+    """Build blocks of two 3 × 3 convolutions with batch normalization, each block half the size and twice the channels.
 
     Args:
         image_size: side or (height, width). Default 32.
         width: channels of the first block. Default 32.
         blocks: number of blocks. Default 3.
-        pooling: "flatten", the default: every position counts, as in characters, and the features are normalised once
+        pooling: "flatten", the default: every position counts, as in characters, and the features are normalized once
             more over the batch, so that an untrained net does not send all images to nearly one point; or "avg",
             "max", "both", "gem"; None for the feature map.
 

@@ -1,4 +1,4 @@
-"""Labelled images: loaders that return `Splits(train, validation, test)` of `ImageSet`."""
+"""Labeled images: loaders that return `Splits(train, validation, test)` of `ImageSet`."""
 
 from tf_detreg.datasets import decode as _moved  # noqa: F401 - so that a later import cannot hide the function
 from tf_detreg.datasets.arrays import arrays

@@ -100,7 +100,7 @@ class FeatureSet:
         return replace(self, rows=self.rows[indices], labels=self.labels[indices], groups=groups)
 
     def select_classes(self, ids: Sequence[int], name: str | None = None) -> FeatureSet:
-        """Return the rows of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`; nothing is copied."""
+        """Return the rows of the classes `ids`, relabeled 0..len(ids)-1 in the order of `ids`; nothing is copied."""
         new_label = np.full(self.num_classes, -1, np.int32)
         new_label[ids] = np.arange(len(ids), dtype=np.int32)
         kept = self.subset(new_label[self.labels] >= 0)

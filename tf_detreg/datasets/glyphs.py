@@ -54,7 +54,7 @@ def glyphs(image_size: int = 32, validation: float = 0.2, test: float = 0.3, see
         seed: of the random placement and of the split. Default 0.
 
     Returns:
-        `Splits` by class of grey images (three equal channels, one in memory).
+        `Splits` by class of gray images (three equal channels, one in memory).
 
     Raises:
         ValueError: for a size or shares out of range.

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Labelled images, in memory (`images`) or on disk (`paths`).
+    """Labeled images, in memory (`images`) or on disk (`paths`).
 
     Args:
         labels: int32 (N,), from 0 to C-1.
         class_names: C names; `class_names[labels[i]]` is what image i shows.
-        images: uint8 (N, H, W, 3), or None when the images are files. Grey images are given as
+        images: uint8 (N, H, W, 3), or None when the images are files. Gray images are given as
             (N, H, W) or (N, H, W, 1) and stay one channel in memory (a broadcast view shows three).
         paths: N file names, or None when the images are in memory.
         groups: int32 (N,) or None: a second label (font family, artist, camera) for cross-group retrieval.
@@ -165,7 +165,7 @@ class ImageSet:
         )
 
     def select_classes(self, ids: Sequence[int] | np.ndarray, name: str | None = None) -> ImageSet:
-        """Return the images of the classes `ids`, relabelled 0..len(ids)-1 in the order of `ids`."""
+        """Return the images of the classes `ids`, relabeled 0..len(ids)-1 in the order of `ids`."""
         ids = np.asarray(ids, np.int64)
         if len(np.unique(ids)) != len(ids) or (len(ids) and (ids.min() < 0 or ids.max() >= self.num_classes)):
             raise ValueError(f"`ids` must be different numbers in 0..{self.num_classes - 1}; received {ids!r}.")

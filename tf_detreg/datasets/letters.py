@@ -31,7 +31,7 @@ def letters(
         seed: Of the random placement and of the split. Default 0.
 
     Returns:
-        `Splits` by class of grey images (three equal channels, one in memory).
+        `Splits` by class of gray images (three equal channels, one in memory).
 
     Raises:
         ValueError: For a size, a number of images or shares out of range.

@@ -238,7 +238,7 @@ def _smoothness(compared: list[dict[str, Any]]) -> Grid | None:
     columns = [c for c in SMOOTHNESS if any(c in e["metrics"] for e in compared)]
     if not columns:
         return None
-    # L2 normalisation undoes a common scale, so the ratio of the two norms says what is left: unevenness.
+    # L2 normalization undoes a common scale, so the ratio of the two norms says what is left: unevenness.
     head = ["smoothness of the flow", "spectral / frobenius", *columns]
     rows = []
     for entry in compared:

@@ -31,7 +31,7 @@ def quantize(
 
     Args:
         calibrated: A float model with the ranges of its activations, as the converter measures them.
-        finish: Makes the whole model of the quantised one, with the output `embeddings`.
+        finish: Makes the whole model of the quantized one, with the output `embeddings`.
         batches: The calibration images, as the model takes them.
         expected: `(N, dim)`, the float model's embeddings of them.
         input_dtype: `"float32"` or `"uint8"`.

@@ -8,7 +8,7 @@ from tf_detreg.export.flatfiles import packed, unpacked
 def join(first: bytes, second: bytes) -> bytes:
     """Return one model that runs `first`, then `second` on its output.
 
-    The converter quantises a model in one way throughout. Joining lets each part keep its own: int8 activations where
+    The converter quantizes a model in one way throughout. Joining lets each part keep its own: int8 activations where
     they do no harm, float activations where they do. No number is touched, only indices are moved.
 
     Args:

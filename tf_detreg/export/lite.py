@@ -124,7 +124,7 @@ def _int8(embedder: keras.Model, shape: tuple[Any, ...], calibration: np.ndarray
 
         rest = convert(embeddings, embedder, "dynamic")
 
-    # A uint8 input comes from the quantiser, which folds the cast into the first quantisation.
+    # A uint8 input comes from the quantizer, which folds the cast into the first quantization.
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="images")])
     def features(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"embeddings" if rest is None else "features": embed(backbone, images)}
@@ -145,7 +145,7 @@ def convert(
 ) -> bytes:
     """Return the `.tflite` bytes of a `tf.function` over the embedder's variables: float32 (None), or `"dynamic"`.
 
-    With `"calibrated"` they are float32, with the activations' ranges on the calibration images, for the quantiser.
+    With `"calibrated"` they are float32, with the activations' ranges on the calibration images, for the quantizer.
 
     Raises:
         ValueError: If the graph needs ops that LiteRT does not have built in.

@@ -100,7 +100,7 @@ def write_warm_up(path: str | os.PathLike[str], model_name: str, image_size: tup
 
 
 def prediction_log(model_name: str, signature: str, inputs: dict[str, np.ndarray]) -> bytes:
-    """Return one serialised `PredictionLog` of a predict request.
+    """Return one serialized `PredictionLog` of a predict request.
 
     Raises:
         ImportError: If `tensorflow-serving-api` is not installed.

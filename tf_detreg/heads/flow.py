@@ -21,7 +21,7 @@ class FlowHead(Head):
     Every `g_t` is triangular (up to a fixed order of the coordinates), so its Jacobian determinant is the product of
     its diagonal `exp(s_t)`. One pass yields `y` *and* all `s_t`; the regularity `R` is a sum over them
     (`tf_detreg.heads.measures`). With `penalty=λ` a training call adds `λ·R` to the layer's losses, so that plain
-    `model.fit` minimises `loss + λ·R`. A negative λ maximises R: that is the rival of a `Dueling` pair.
+    `model.fit` minimizes `loss + λ·R`. A negative λ maximizes R: that is the rival of a `Dueling` pair.
 
     **Writing a new flow** takes two methods:
 
@@ -112,7 +112,7 @@ class FlowHead(Head):
             training: Whether dropout acts inside the flow.
 
         Returns:
-            `y` of shape `(B, dim)`, not normalised, and a list of `(B, n)` or `(n,)` tensors.
+            `y` of shape `(B, dim)`, not normalized, and a list of `(B, n)` or `(n,)` tensors.
         """
         log_scales: list[tf.Tensor] = []
         y = z

@@ -1,4 +1,4 @@
-"""Glow for vectors: normalise, mix by an invertible matrix, couple."""
+"""Glow for vectors: normalize, mix by an invertible matrix, couple."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ class Glow(CouplingHead):
     another number.) All log-scales are bounded, `s = b·tanh(raw / b)`.
 
     An untrained head is the identity. The first training batch sets every ActNorm so that each coordinate leaves it
-    with mean 0 and variance 1 (as far as the bound on its scale allows): the data-dependent initialisation of the
+    with mean 0 and variance 1 (as far as the bound on its scale allows): the data-dependent initialization of the
     paper. Under a distribution strategy it is the batch of all replicas. That it has happened is a weight of the layer
     and is saved with it.
 

@@ -64,7 +64,7 @@ class RealNVP(CouplingHead):
         >>> embeddings.shape, len(head.losses)
         (TensorShape([3, 8]), 1)
 
-        The map itself, before normalisation, and back:
+        The map itself, before normalization, and back:
 
         >>> z = head.project(tf.random.normal((3, 20)))
         >>> y, log_scales = head.flow(z)

@@ -1,7 +1,7 @@
 """Color: any mode of Pillow as RGB of 8 bits a channel.
 
 Policy: transparent parts lie on white, by an alpha channel, by a palette or by one transparent color. A palette's
-colors are its own; a pixel outside of its palette makes the image unreadable. Grey becomes three equal channels. Values
+colors are its own; a pixel outside of its palette makes the image unreadable. Gray becomes three equal channels. Values
 of 16 bits are divided by 257, or taken as they are where none exceeds 255 (some programs store so); of color with 16
 bits the high byte counts. CMYK becomes RGB as Pillow does it. Color profiles and gamma are not applied.
 """

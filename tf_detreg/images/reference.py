@@ -42,7 +42,7 @@ def decode(
 ) -> np.ndarray:
     """Read one image.
 
-    Turned as its EXIF says, transparent parts on white, grey and CMYK as RGB, 16 bits as 8; cropped (in the center
+    Turned as its EXIF says, transparent parts on white, gray and CMYK as RGB, 16 bits as 8; cropped (in the center
     unless `crop` says otherwise) to the proportions of `size` and resized with antialiasing.
 
     Args:

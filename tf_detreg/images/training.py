@@ -163,7 +163,7 @@ def _whole(low: float, high: float, full: int, step: int) -> tuple[int, int]:
 
 
 def header_of(path: str) -> tuple[int, int, int] | None:
-    """Return (width, height, orientation) of a JPEG of 8 bits in grey or three colors; None of any other file.
+    """Return (width, height, orientation) of a JPEG of 8 bits in gray or three colors; None of any other file.
 
     Also None of one that is damaged as far as its segments show, of a baseline one in more than one scan, and of one
     that declares too many pixels.

@@ -38,7 +38,7 @@ class Context:
         features: output of the backbone, `(B, F)`.
         z: input of the flow, `(B, dim)`.
         embeddings: unit vectors, `(B, dim)`.
-        proxies: weights of a proxy loss, `(P, dim)`, not normalised.
+        proxies: weights of a proxy loss, `(P, dim)`, not normalized.
         proxy_labels: class of each proxy, `(P,)`.
         head: the head, a `heads.Head`.
         backbone: the model from images to features.

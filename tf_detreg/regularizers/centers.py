@@ -59,7 +59,7 @@ class CenterSeparation(Regularizer):
         return tf.cond(tf.reduce_any(pairs), lambda: self.energy(cosines, pairs), lambda: 0.0 * tf.reduce_sum(cosines))
 
     def energy(self, cosines: tf.Tensor, pairs: tf.Tensor) -> tf.Tensor:
-        """Return the scalar to be minimised; at least one pair counts."""
+        """Return the scalar to be minimized; at least one pair counts."""
         raise NotImplementedError(f"{type(self).__name__} must implement energy(cosines, pairs).")
 
     def get_config(self) -> dict[str, Any]:

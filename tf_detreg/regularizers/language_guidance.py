@@ -32,7 +32,7 @@ class LanguageGuidance(Regularizer):
     shifts T by g, but not S; both are kept here.
 
     Args:
-        texts: text embeddings `(C, e)` or `(C, k, e)`, normalised inside.
+        texts: text embeddings `(C, e)` or `(C, k, e)`, normalized inside.
         divergence: `"backward"` or `"forward"`. Default `"backward"`.
         on: `"batch"`, `"proxies"` (each unit proxy stands for an image of its class), or `"auto"`: proxies where the
             loss has them. Default `"auto"`.

@@ -25,7 +25,7 @@ class Lipschitz(Regularizer):
 
     Args:
         weight: Factor of the penalty in the objective. Default 1.
-        part: Which map. `"head"` (default): the flow, `z → y` before normalisation; 1 for an identity, and without a
+        part: Which map. `"head"` (default): the flow, `z → y` before normalization; 1 for an identity, and without a
             gradient for a linear head, whose flow is empty. `"backbone"`: images → features. `"embedder"`: images →
             unit embeddings.
         seed: Of the directions.

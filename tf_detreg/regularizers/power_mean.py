@@ -12,11 +12,11 @@ from tf_detreg.vectors import squared_chords
 
 @keras.saving.register_keras_serializable("tf_detreg")
 class PowerMean(CenterSeparation):
-    r"""Power mean of distances, to be maximised.
+    r"""Power mean of distances, to be maximized.
 
     `penalty = -M_p`,  `M_p = ( mean_{i≠j} |c_i - c_j|^p )^{1/p}`,  `M_0 = exp( mean log |c_i - c_j| )`
 
-    It generalises potential energy: `M_{-s} = E_s^{-1/s}` and `M_0 = exp(-E_0)` with the energies of
+    It generalizes potential energy: `M_{-s} = E_s^{-1/s}` and `M_0 = exp(-E_0)` with the energies of
     `HypersphericalEnergy`, so both have the same optimum. `p = -1` is the harmonic mean (Coulomb), and `p → -∞` tends
     to the smallest distance (Tammes' problem). Computed by logarithms, so that `p = -100` is harmless.
 

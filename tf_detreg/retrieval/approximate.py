@@ -2,7 +2,7 @@
 
 A tree of leaves is built once; how many leaves a query visits, and how many candidates are scored again exactly,
 can be chosen at each search. Both are found on a sample of queries whose true neighbors exact search has found, and
-the result is measured on another sample, so that the number in the report is not the one that was optimised.
+the result is measured on another sample, so that the number in the report is not the one that was optimized.
 """
 
 import contextlib

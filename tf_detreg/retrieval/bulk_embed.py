@@ -1,4 +1,4 @@
-"""A whole catalogue through an embedder, on one machine or on a cluster: the same Apache Beam pipeline."""
+"""A whole catalog through an embedder, on one machine or on a cluster: the same Apache Beam pipeline."""
 
 import dataclasses
 import os
@@ -80,7 +80,7 @@ def bulk_embed(
             began: another number or format of shards, other patterns or another embedder.
 
     Example:
-        >>> bulk_embed("catalogue/", "runs/shop/embedder.keras", "vectors/").summary()  # doctest: +SKIP
+        >>> bulk_embed("catalog/", "runs/shop/embedder.keras", "vectors/").summary()  # doctest: +SKIP
         '10,000 images embedded in vectors.'
     """
     batch_size = checks.integer("batch_size", batch_size, 1)

@@ -65,7 +65,7 @@ def histograms(
 def reliability(decision: "Decision", path: str | os.PathLike[str] | None = None) -> "Figure":
     """Draw the share of right matches against the probability that was stated."""
     figure, axes = _figure()
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.plot([0, 1], [0, 1], color="gray", linewidth=0.8)
     for label, found in (("fitted on", decision.fitted), ("other classes", decision.test)):
         if found is not None:
             expected, observed, _ = zip(*found.reliability, strict=True)

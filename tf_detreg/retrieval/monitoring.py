@@ -61,7 +61,7 @@ class Drift:
         }[self.verdict]
         return (
             f"{self.queries:,} queries. Population stability index {self.stability:.3f} ({self.verdict}). Not in the "
-            f"catalogue: {100 * self.unknown:.1f} % ({100 * low:.1f} – {100 * high:.1f}), of known queries at "
+            f"catalog: {100 * self.unknown:.1f} % ({100 * low:.1f} – {100 * high:.1f}), of known queries at "
             f"calibration "
             f"{100 * self.unknown_at_calibration:.1f} %. {advice}"
         )
@@ -76,7 +76,7 @@ def monitor(decision: Decision, scores: ArrayLike) -> Drift:
 
     Returns:
         A `Drift`. The reference holds known queries alone: where many new queries are of classes that are not in the
-        catalogue, the index rises too.
+        catalog, the index rises too.
 
     Raises:
         ValueError: If the scores are not finite numbers of shape (Q,).

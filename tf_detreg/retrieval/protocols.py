@@ -186,5 +186,5 @@ def checked(
         if gallery_groups is not None:
             inputs.same_kind(groups, gallery_groups, "groups")
     if changed:
-        notes.append("The vectors were not of length one; they were normalised, so that scores are cosines.")
+        notes.append("The vectors were not of length one; they were normalized, so that scores are cosines.")
     return queries, labels, gallery, gallery_labels, groups, gallery_groups, notes

@@ -81,7 +81,7 @@ class RetrievalReport:
         dimension: Of the embeddings.
         seconds: Wall time.
         approximation: How far an approximate engine was off; None for exact search.
-        notes: What a reader should know: vectors that were normalised, an engine that was replaced, …
+        notes: What a reader should know: vectors that were normalized, an engine that was replaced, …
         per_query: Name to one value a query; NaN for queries without positives. Holds `first_rank` and `relevant`
             too. Not written to JSON.
     """

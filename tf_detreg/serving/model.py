@@ -67,7 +67,7 @@ class Version:
         return {name: value.numpy() for name, value in self.signatures[signature](**tensors).items()}
 
     def _warm_up(self, picture: bytes) -> None:
-        """Run each signature once, which optimises its graph and takes a second or more, and then at the sizes of
+        """Run each signature once, which optimizes its graph and takes a second or more, and then at the sizes of
         batches, two at a time as the server does: no request waits for it, and memory grows now rather than later."""
         for signature in self.signatures:
             self.run(signature, self._blank(signature, 1, picture))

@@ -1,4 +1,4 @@
-"""Is the embedding alive? Measures that show a collapse without a labelled test set, and a callback that logs them."""
+"""Is the embedding alive? Measures that show a collapse without a labeled test set, and a callback that logs them."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -202,7 +202,7 @@ class Health(keras.callbacks.Callback):
         prefix: of the names. Default `"health_"`.
         margin: of the triplets. Default `0.2`.
         batch_size: Default `128`.
-        settle: optimizer steps without warnings at the start: until the moving averages of batch normalisation have
+        settle: optimizer steps without warnings at the start: until the moving averages of batch normalization have
             caught up, a net from scratch does send all images to nearly one point at inference. Default `300`.
 
     Attributes:

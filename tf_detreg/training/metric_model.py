@@ -40,7 +40,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         L = loss(e) + w·loss(e′) + λ·R(Z) + λ′·R(Z′) + Σ_k w_k·regularizer_k
 
     `e` and `Z` belong to the embedder's head, `e′` and `Z′` to the rival. **One rule for signs**: each head's own
-    `penalty` is its λ, as it stands; a negative one maximises R. So a rival is a head with a negative penalty, and with
+    `penalty` is its λ, as it stands; a negative one maximizes R. So a rival is a head with a negative penalty, and with
     `w = 0`, the paper's literal reading, it gets no metric loss at all.
 
     Calling the model is inference with the embedder alone. `fit` logs every term of the objective by its own name and
