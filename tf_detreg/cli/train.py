@@ -106,7 +106,7 @@ def train(
     ] = None,
     layer_decay: Annotated[
         float | None,
-        typer.Option(help="Each block of the backbone learns at so much of the rate of the next one: 0.75."),
+        typer.Option(help="Learning rate of each block of the backbone, as a share of the next one's: 0.75."),
     ] = None,
     soup: Annotated[
         int | None,
