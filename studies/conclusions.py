@@ -14,6 +14,7 @@ from scipy import stats
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FROZEN = ("emoji-heads", "glyphs-heads")
+CURVES = ("emoji-classes",)
 TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end", "glyphs-clipped")
 # What, the study, and the trials before and after: a family, and settings of its recipe by dotted names.
 GAINS = (
@@ -101,6 +102,23 @@ def compare(study: str) -> None:
         print("  " + pair(table, first, second))
 
 
+def curve(study: str) -> None:
+    """Print a curve's means on test and train classes, and each family's differences to the linear head."""
+    points = defaultdict(lambda: defaultdict(dict))
+    for row in rows(study, "test"):
+        points[int(row["study"].rsplit("-", 1)[1])][row["family"]][row["split"], row["seed"]] = row
+    print(f"{study}: test classes, by the number of training classes")
+    for point, table in sorted(points.items()):
+        recall = {family: {key: float(row["metric.recall@1"]) for key, row in t.items()} for family, t in table.items()}
+        for family, tests in table.items():
+            names = ("recall@1", "cross_recall@1", "train_recall@1")
+            means = (np.mean([float(row[f"metric.{name}"]) for row in tests.values()]) for name in names)
+            print(f"  {point}, {family}: R@1 {{:.2f}}, across styles {{:.2f}}, of train classes {{:.0f}}".format(*means))
+            if family != "linear":
+                above = sum(value > recall["linear"][key] for key, value in recall[family].items())
+                print(f"    {pair(recall, family, 'linear')}, {above} of them above 0")
+
+
 def mean(study: str, family: str, settings: dict) -> float:
     """Mean R@1 on validation classes of the trials of a family that have these settings."""
 
@@ -131,6 +149,8 @@ def main() -> None:
         conclude(study)
     for study in TESTED:
         compare(study)
+    for study in CURVES:
+        curve(study)
 
 
 if __name__ == "__main__":
