@@ -113,7 +113,9 @@ def curve(study: str) -> None:
         for family, tests in table.items():
             names = ("recall@1", "cross_recall@1", "train_recall@1")
             means = (np.mean([float(row[f"metric.{name}"]) for row in tests.values()]) for name in names)
-            print(f"  {point}, {family}: R@1 {{:.2f}}, across styles {{:.2f}}, of train classes {{:.0f}}".format(*means))
+            print(
+                f"  {point}, {family}: R@1 {{:.2f}}, across styles {{:.2f}}, of train classes {{:.0f}}".format(*means)
+            )
             if family != "linear":
                 above = sum(value > recall["linear"][key] for key, value in recall[family].items())
                 print(f"    {pair(recall, family, 'linear')}, {above} of them above 0")
