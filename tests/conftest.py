@@ -52,3 +52,26 @@ def eager():
 
     with eagerly():
         yield
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """What the progress of long work has counted where it ended, and of how many steps: a list by title."""
+    from tf_detreg import progress
+
+    found = {}
+
+    class Counted(progress._Lines):
+        steps = 0
+
+        def advance(self, steps):
+            super().advance(steps)
+            with self.lock:
+                self.steps += steps
+
+        def end(self):
+            super().end()
+            found.setdefault(self.title, []).append((self.steps, self.total))
+
+    monkeypatch.setattr(progress, "_Lines", Counted)
+    return found

@@ -251,6 +251,16 @@ def test_new_tests_in_the_file_of_a_module_are_always_chosen_and_lines_may_have_
     assert chosen(2, budget=1.0) == own
 
 
+def test_the_command_is_tested_at_the_top(tmp_path):
+    import coverage
+
+    coverage.CoverageData(str(tmp_path / "coverage.sqlite")).write()
+    (tmp_path / "durations.json").write_text("{}")
+    new = ["tests/test_cli.py::a", "tests/test_search.py::b", "tests/index/test_search.py::c", "tests/test_files.py::d"]
+    mutant = Mutant("tf_detreg/cli/search.py", 1, "number", 0, 1, "")
+    assert selection.Selection(tmp_path, tmp_path, 60.0, new).tests(mutant) == new[:2]
+
+
 def test_the_default_tests_are_listed_by_name(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "-q"\nmarkers = ["slow"]\n')
     text = "import pytest\ndef test_one():\n    pass\n@pytest.mark.slow\ndef test_two():\n    pass\n"

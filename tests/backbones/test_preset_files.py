@@ -1,5 +1,7 @@
 """The folder of a preset is whole, or refused before anything is loaded from it."""
 
+import types
+
 import pytest
 
 from tf_detreg.backbones import hub
@@ -67,3 +69,19 @@ def test_a_size_that_a_model_cannot_take_is_refused_before_its_weights_are_looke
         hub.load("hub:mine", (33, 32))
     with pytest.raises(ValueError, match="incomplete"):
         hub.load("hub:mine")
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "factors", "offsets"),
+    [
+        (None, None, [1.0] * 3, [0.0] * 3),
+        (2, 0.5, [2.0] * 3, [0.5] * 3),
+        ([1, 2, 3], None, [1.0, 2.0, 3.0], [0.0] * 3),
+        (None, (4, 5, 6), [1.0] * 3, [4.0, 5.0, 6.0]),
+    ],
+)
+def test_a_converter_that_leaves_out_a_number_changes_nothing_by_it(scale, offset, factors, offsets, monkeypatch):
+    monkeypatch.setattr(hub, "_converter", lambda *_: types.SimpleNamespace(scale=scale, offset=offset))
+    assert hub._scaling(None, {}) == {"mode": "given", "factor": factors, "offset": offsets}
+    monkeypatch.setattr(hub, "_converter", lambda *_: None)
+    assert hub._scaling(None, {}) is None

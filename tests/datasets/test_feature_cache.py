@@ -52,6 +52,9 @@ def test_batches_come_in_the_order_of_the_images(images, backbone, tmp_path):
     features = datasets.cache_features(backbone, images, tmp_path)
     ours = [y.numpy().tolist() for _, y in features.batches(4, 3, seed=5, first_epoch=2)]
     assert ours == [y.numpy().tolist() for _, y in images.batches(4, 3, seed=5, first_epoch=2)]
+    # Where nothing is said of the epoch, both begin with the first.
+    begins = [[y.numpy().tolist() for _, y in some.batches(4, 3, seed=5)] for some in (features, images)]
+    assert begins[0] == begins[1] != ours
 
 
 def test_computed_once_and_anew_when_anything_changes(images, backbone, tmp_path, monkeypatch):
@@ -241,8 +244,10 @@ def test_too_many_unreadable_files_are_an_error_as_in_training(backbone, tmp_pat
         datasets.cache_features(backbone, few, tmp_path / "cache", max_unreadable=5)
 
 
-def test_progress_is_shown_in_a_log(images, backbone, tmp_path, monkeypatch, capsys):
+def test_progress_is_shown_in_a_log(images, backbone, tmp_path, monkeypatch, capsys, counted):
     monkeypatch.setattr("tf_detreg.progress.EVERY", 0.0)
-    datasets.cache_features(backbone, images, tmp_path, batch_size=32)
+    datasets.cache_features(backbone, images, tmp_path, batch_size=25)
     said = capsys.readouterr().err
     assert "Features of digits" in said and "100" in said
+    ((title, ends),) = counted.items()
+    assert title.startswith("Features of digits") and ends == [(len(images), len(images))]

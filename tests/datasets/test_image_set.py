@@ -1,5 +1,7 @@
 """Labels, selections, and classes dealt into train, validation and test."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,44 @@ def test_shares_of_classes():
             split_by_class(whole, *wrong)
     kept, held = hold_out(whole, 0.25)
     assert (kept.name, held.name) == ("images/train", "images/validation") and held.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": None}, "`images` must be given (an array), or `paths` (file names); received neither"),
+        ({"paths": ["a.png", "b.png"]}, "; received both"),
+        ({"images": None, "paths": ["a.png", "b.png"]}, "`image_size` must be the size at which the files in `paths`"),
+        ({"images": None, "paths": "a.png", "image_size": 8}, "a list of file names; received the one name 'a.png'"),
+        ({"labels": [0]}, "`labels` must be one an image, 2; received 1"),
+        ({"groups": [0, 1, 2]}, "`groups` must be one an image, 2; received 3"),
+        ({"labels": [0, 2]}, "`labels` must lie in 0..C-1 for the C=2 `class_names`; received 0 to 2"),
+        ({"labels": [-1, 1]}, "; received -1 to 1"),
+    ],
+)
+def test_what_does_not_fit_together_is_no_set(changes, message):
+    arguments = {"labels": [0, 1], "class_names": ["a", "b"], "images": np.zeros((2, 4, 4, 3), np.uint8)}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ImageSet(**{**arguments, **changes})
+
+
+def test_a_set_holds_pixels_or_files():
+    in_memory = a_set([0, 1])
+    on_disk = ImageSet(labels=[0, 1], class_names=["a", "b"], paths=["a.png", "b.png"], image_size=8)
+    assert in_memory.pixels.shape == (2, 4, 4, 3) and list(on_disk.files) == ["a.png", "b.png"]
+    with pytest.raises(ValueError, match="holds images in memory: there are no files"):
+        in_memory.files  # noqa: B018 - a property that raises
+    with pytest.raises(ValueError, match="holds files, whose pixels are read in batches"):
+        on_disk.pixels  # noqa: B018
+
+
+def test_arrays_have_a_name_for_each_label():
+    from tf_detreg import datasets
+
+    labels = np.repeat([3, 1, 7, 5], 2)
+    images = np.zeros((8, 4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match="`class_names` must be one a label, 4; received 3"):
+        datasets.arrays(images, labels, class_names=["a", "b", "c"])
+    whole = datasets.arrays(images, labels, class_names=["one", "three", "five", "seven"], validation=0.25, test=0.25)
+    named = [*whole.train.class_names, *whole.validation.class_names, *whole.test.class_names]
+    assert sorted(named) == ["five", "one", "seven", "three"]

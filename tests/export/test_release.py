@@ -14,7 +14,7 @@ from tf_detreg.export import publishing, releasing, verification
 from tf_detreg.serving.model import ModelDirectory
 
 
-def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tmp_path):
+def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tmp_path, counted):
     facts = {"name": "Colours", "data": "48 pictures", "recipe": {"loss": "proxy_anchor"}, "license": "CC0"}
     done = export.release(
         embedder, tmp_path / "m", images, labels, formats=["saved_model", "dynamic"], class_names=["a"], card=facts
@@ -33,6 +33,8 @@ def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tm
     assert done.card == done.paths["saved_model"] / "README.md"
     for text in ("# Colours", "48 pictures", "proxy_anchor", "CC0", "| SavedModel |", "| m-dynamic.tflite | litert |"):
         assert text in card
+    writing, checking = counted["Writing the files"], counted["Checking the files"]
+    assert writing == checking == [(len(done.paths), len(done.paths))]
 
 
 def test_nothing_is_published_below_the_limits(embedder, images, tmp_path):
@@ -53,6 +55,17 @@ def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images
     monkeypatch.setattr(releasing, "DEFAULT", ("saved_model", "float32", "dynamic"))  # the others were written above
     with pytest.raises(ValueError, match=r"Not published.*m-float32\.tflite.*below 1\.1"):
         export.release(embedder, tmp_path / "m", images, limits={"float32": export.Limits(1.1, 0.0)})
+
+
+def test_images_are_needed_to_verify_and_to_calibrate(embedder, images, tmp_path, monkeypatch):
+    for options in ({}, {"formats": ["float32"]}, {"formats": ["int8"], "check": False}):
+        with pytest.raises(ValueError, match="`images` are needed to verify the files, and to calibrate int8"):
+            export.release(embedder, tmp_path / "m", None, **options)
+    given = []
+    monkeypatch.setattr(releasing, "_spread", lambda images, size: given.append(images) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export.release(embedder, tmp_path / "m", None, formats=["int8"], check=False, calibration=images)
+    assert given[0] is images
 
 
 def test_bad_settings(embedder, images, tmp_path):
@@ -89,7 +102,7 @@ def test_a_number_is_never_given_twice(embedder, images, tmp_path):
     done = export.release(embedder, directory, images, formats=["float32"], check=False)
     assert done.paths["float32"] == directory / "lite-7" / "lite" / "m-float32.tflite"
     before = done.paths["float32"].read_bytes()
-    again = export.release(embedder, directory, images, formats=["float32"], check=False)
+    again = export.release(embedder, directory, None, formats=["float32"], check=False)
     assert again.paths["float32"].parts[-3] == "lite-8"
     assert done.paths["float32"].read_bytes() == before
     assert publishing.publish(directory, None, write_text("c")).name == "9"

@@ -280,3 +280,20 @@ def test_what_is_counted_once_is_counted_again_after_a_change():
     assert len(index) == 4 and index.search(np.eye(6)[[0, 2, 5]], 1).positions.ravel().tolist() == [0, 1, 3]
     index.remove([0])
     assert len(index) == 3 and index.search(np.eye(6)[[2, 5]], 1).positions.ravel().tolist() == [0, 2]
+
+
+def test_long_work_counts_every_item_once(tmp_path, counted):
+    from tf_detreg.index import splitting
+
+    Index(np.random.default_rng(0).normal(size=(40, 4))).save(tmp_path / "index")
+    with Index.load(tmp_path / "index") as index:
+        index.remove([3, 5, 8])
+        index.verify()
+        index.to_parquet(tmp_path / "items.parquet")
+        index.to_parquet(tmp_path / "none.parquet", where={"label": "none"})
+        splitting.split(index, tmp_path / "shards", 2)
+        index.compact()
+    # To verify is to read each item, and each vector.
+    assert counted["Verifying"] == [(74, 74)]
+    assert counted["Writing items"][:2] == [(37, 37), (0, 0)]
+    assert counted["Writing shards"] == counted["Compacting"] == [(37, 37)]

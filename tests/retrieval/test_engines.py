@@ -391,3 +391,12 @@ def test_a_tree_is_asked_for_what_the_metrics_need_and_no_more_than_there_is(k, 
     with pytest.raises(approximate.EngineFailed):
         engines._approximately(task, "scann", 0.99, 1.0)
     assert asked == [(depth, list(range(10)) if itself else None)]
+
+
+@pytest.mark.parametrize("size", [7, 100])
+def test_every_query_is_counted_once(size, counted):
+    from tf_detreg.retrieval import exact
+
+    done = []
+    exact.in_blocks(40, size, lambda rows: done.extend(rows.tolist()), "Ranking", None)
+    assert sorted(done) == list(range(40)) and counted == {"Ranking": [(40, 40)]}

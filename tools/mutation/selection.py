@@ -46,7 +46,7 @@ class Selection:
         """
         lines = self.data.contexts_by_lineno(str(self.root / mutant.path))
         mirrored = f"tests/{package_of(mutant.path)}/"
-        new = {test for test in self.new if _belongs(test, mutant.path)}
+        new = {test for test in self.new if _belongs(test, mutant.path) or _is_own(test, mutant.path)}
         covering = self._known(lines.get(self._measured_line(mutant), ()))
         of_file = self._known(context for contexts in lines.values() for context in contexts)
         others = set() if covering else {test for test in self.seconds if test.startswith(mirrored)} | of_file
