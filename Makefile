@@ -123,9 +123,12 @@ publish: $(SITE)/.ready
 english: $(SITE)/.ready
 	$(SITE)/bin/python -m tools.english
 
+# Beside a copy of the pictures, where their links lead.
+KERNEL := {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 notebooks: $(SITE)/.ready
 	mkdir -p build/notebooks
-	for page in docs/tutorials/[!R]*.md; do $(SITE)/bin/python -m jupytext --quiet --to ipynb --output build/notebooks/$$(basename $$page .md).ipynb $$page || exit 1; done
+	for page in docs/tutorials/[!R]*.md; do $(SITE)/bin/python -m jupytext --quiet --to ipynb --update-metadata '$(KERNEL)' --output build/notebooks/$$(basename $$page .md).ipynb $$page || exit 1; done
+	cp -R docs/pictures build/
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ class ProxyAnchor(ProxyLoss):
     here; values equal the authors' code and pytorch-metric-learning to rounding.
 
     With `direction=γ` the negatives' exponent becomes `α(s(x,p) + δ - γ·r)`, `r = cos(p - x, p_y - x)`: a push away
-    from a foreign proxy is weakened where it would also push x away from its own proxy `p_y` (`docs/direction.md`
+    from another class's proxy is weakened where it would also push x away from its own proxy `p_y` (`docs/direction.md`
     derives this).
 
     Args:
