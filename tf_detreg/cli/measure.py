@@ -65,7 +65,7 @@ def evaluate(
         typer.echo(f"Open set    {write_text(run / 'open_set.json', known.to_json())}")
     if page and not cross_group:
         path, _ = write_report(done, splits, found.embedded)
-        typer.echo(f"Report      {path}")
+        typer.echo(f"Report      {path}    (open it in a browser)")
 
 
 @command

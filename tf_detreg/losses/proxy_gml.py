@@ -18,7 +18,7 @@ class ProxyGML(ProxyLoss):
     `ℓ_ic = Σ_{j of class c} A_ij·S_ij`
     `L = mean_i -log( e^{ℓ_iy} / Σ_{c reached} e^{ℓ_ic} ) + λ·CE_j( q_j·Σ_{j' of c} q_j', class(j) )`
 
-    with `k = max(⌈r·C·N⌉, N + 1)`: at least one of another class, or a small C would leave nothing to learn. Ties at the
+    with `k = max(⌈r·C·N⌉, N + 1)`: at least one is of another class, also where C is small. Ties at the
     k-th place are all kept. The second term needs a `(C·N, C)` matrix; with many classes, set λ = 0.
 
     Paper settings: CUB and Cars N = 12, r = 0.05, λ = 0.3, proxy rate 0.03; SOP N = 1, r = 0.05, λ = 0, proxy rate 0.3;
