@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
+import tf_detreg
 from tf_detreg import cli, retrieval, searching, training
 from tf_detreg.cli import publish
 from tf_detreg.extras import PACKAGES
@@ -408,6 +410,22 @@ def test_a_run_in_the_way_is_not_overwritten(run, photos):
 def test_every_command_explains_itself():
     for name in [entry.callback.__name__ for entry in cli.app.registered_commands]:
         assert len(command(name.replace("_", "-"), "--help")) > 200
+
+
+def test_commands_and_python_of_your_photos_train_the_same(monkeypatch, tmp_path):
+    page = pathlib.Path(__file__).parents[1] / "docs" / "tutorials" / "your_photos.md"
+    text = page.read_text(encoding="utf-8")
+    line = re.search(r"^tf-detreg (train .*)$", text, re.MULTILINE)[1]
+    python = re.search(r"```python\n(config = .*?)run = ", text, re.DOTALL)[1]
+    (tmp_path / "PHOTOS").mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked, names = [], {"dr": tf_detreg}
+    monkeypatch.setattr(training, "train", lambda config, *arguments, **options: asked.append(config) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command(*line.split())
+    exec(python, names)
+    one, other = asked[0].to_dict(), names["config"].to_dict()
+    assert {key for key in one if one[key] != other[key]} <= {"data"}
 
 
 def test_index_search_says_that_search_is_meant():
