@@ -201,3 +201,69 @@ def test_no_module_can_take_the_name_of_what_is_public_beside_it():
                     checked += 1
                     taken += [f"{package}.{name}"] * (f"{package}.{name}" not in loaded)
     assert not taken and checked > 10
+
+
+def functions(tree):
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def lines_of(function):
+    """How many lines a function has without its signature and docstring."""
+    has_docstring = ast.get_docstring(function) is not None and len(function.body) > 1
+    return function.end_lineno - function.body[1 if has_docstring else 0].lineno + 1
+
+
+def test_no_function_is_long():
+    """What does not fit on a screen does several things."""
+    long = [
+        f"{path.relative_to(ROOT)}:{function.lineno} {function.name}: {count}"
+        for path in sorted(ROOT.rglob("*.py"))
+        for function in functions(ast.parse(path.read_text(encoding="utf-8")))
+        if (count := lines_of(function)) > 60
+    ]
+    assert not long
+
+
+def test_whoever_catches_everything_says_why():
+    """Raise something else, or say in a comment why whatever happened does not matter."""
+    seen, silent = 0, []
+    for path in sorted(ROOT.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            kinds = "BaseException" if node.type is None else ast.unparse(node.type)
+            if re.search(r"\b(Base)?Exception\b", kinds):
+                seen += 1
+                raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+                if not raises and not any("#" in line for line in lines[node.lineno - 1 : node.body[0].lineno]):
+                    silent.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not silent and seen > 20
+
+
+def test_every_ignored_type_error_has_its_reason():
+    seen = 0
+    for path in sorted(ROOT.rglob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if "type: ignore" in line:
+                seen += 1
+                assert re.search(r"# type: ignore\[[\w-]+\]  # \w", line), f"{path.relative_to(ROOT)}:{number}"
+    assert seen > 5
+
+
+@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "HACK"])
+def test_nothing_is_left_for_later(word):
+    for path in sorted(ROOT.rglob("*.py")):
+        assert not re.search(rf"\b{word}\b", path.read_text(encoding="utf-8")), path
+
+
+def test_only_what_speaks_to_a_terminal_prints():
+    prints = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    scripts = {"demo.py", "doctor.py", "export/runner.py", "heads/limits.py"}
+    assert prints == {*scripts, "loading.py", "progress.py", "serving/server.py"}

@@ -97,6 +97,22 @@ def test_docstrings_of_functions_begin_with_a_verb():
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_second_verb_is_in_the_form_of_the_first():
+    """ "Make a folder, and keep others out", not "and keeps"."""
+    second = re.compile(
+        r"^[A-Z]\w+[^.;]*(?:,? and|;) (?:keeps|leaves|removes|returns|stops|yields|logs|writes|raises|gives|makes|"
+        r"takes|puts|adds|sets|reads|counts|saves|starts|names) (?!no\b)"
+    )
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
+                if second.match(first):
+                    wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {first[:90]}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_defaults_are_stated_in_one_form():
     for path in sorted(PACKAGE.rglob("*.py")):
         assert not re.search(r"\b[Dd]efaults\s+to\b", path.read_text(encoding="utf-8")), f"{path}: write `Default 12.`"

@@ -143,5 +143,5 @@ def _or_why(ask: Callable[[], str]) -> str:
     """Return the answer, or why TensorFlow or Keras, which it needs, does not start."""
     try:
         return ask()
-    except Exception as error:
+    except Exception as error:  # whatever is wrong with an installation, the report is printed
         return f"unknown: {error}"

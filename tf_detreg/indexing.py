@@ -239,7 +239,7 @@ def refresh_index(
 
 
 def _in_parts(run: "Run", images: "ImageSet") -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Embed images; yields embeddings and indices of about a thousand at a time."""
+    """Embed images; yield embeddings and indices of about a thousand at a time."""
     from tf_detreg.retrieval.embedding import embed_parts
 
     vectors, indices = [], []

@@ -266,7 +266,7 @@ def test_a_class_with_a_single_picture_trains_beside_others(splits, tmp_path, ca
     [
         ({"warmup_epochs": 1}, r"after warmup_epochs=1 no step of epochs=1 \(5 steps\).*Raise epochs"),
         ({"warmup_epochs": 0.6, "backbone_delay_epochs": 0.6}, "warmup_epochs=0.6 and backbone_delay_epochs=0.6"),
-        ({"warmup_epochs": "1"}, "does not take these arguments"),
+        ({"warmup_epochs": "1"}, "`warmup_epochs` must be a finite number, 0 or more"),
     ],
 )
 def test_a_warm_up_as_long_as_the_run_is_told_in_epochs(options, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg.backbones.pooling import pool
 from tf_detreg.backbones.scaling import PixelScaling
 
@@ -17,7 +18,7 @@ def small_cnn(
     Args:
         image_size: side or (height, width). Default 32.
         width: channels of the first block. Default 32.
-        blocks: number of blocks. Default 3.
+        blocks: number of blocks: at most so many that the image is one pixel in the end, or 3. Default 3.
         pooling: "flatten", the default: every position counts, as in characters, and the features are normalized once
             more over the batch, so that an untrained net does not send all images to nearly one point; or "avg",
             "max", "both", "gem"; None for the feature map.
@@ -28,6 +29,9 @@ def small_cnn(
     Returns:
         A `keras.Model` with features (B, F); with "avg", "max" and "gem", F = width · 2^(blocks−1).
 
+    Raises:
+        ValueError: If a number is out of range.
+
     Example:
     >>> from tf_detreg import backbones
     >>> backbones.small_cnn(image_size=16, width=8).output_shape
@@ -37,7 +41,11 @@ def small_cnn(
     """
     from tf_detreg.images.geometry import height_width
 
-    inputs = keras.Input((*height_width(image_size), 3), name="images")
+    size = height_width(image_size)
+    checks.integer("width", width, 1)
+    # With each more the kernels take four times the memory.
+    checks.integer("blocks", blocks, 1, max(3, (max(size) - 1).bit_length()))
+    inputs = keras.Input((*size, 3), name="images")
     x = PixelScaling("symmetric", name="scale")(inputs)
     for block in range(blocks):
         for conv in range(2):

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class SkipLog:
-    """Count distinct unreadable files, and stops the run when they are more than a stated share."""
+    """Count distinct unreadable files, and stop the run when they are more than a stated share."""
 
     def __init__(self, total: int, share: float, what: str) -> None:
         checks.within("max_unreadable", share, 0, 1)

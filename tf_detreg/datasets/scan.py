@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def sift(paths: Iterable[str], what: str, look: Callable[[str], str | None] = problem) -> dict[str, str]:
-    """Return path → problem, for the files that have one; logs how many there are and names the first."""
+    """Return path → problem, for the files that have one; log how many there are and name the first."""
     paths = list(paths)
     bad = {}
     with ThreadPoolExecutor() as pool, ticker("Looking at the files", len(paths)) as tick:
@@ -34,7 +34,7 @@ def sift(paths: Iterable[str], what: str, look: Callable[[str], str | None] = pr
 
 
 def passed_over(paths: Iterable[str], what: str) -> dict[str, str]:
-    """Return path → reason of the files that are no images by their names; logs how many there are of each ending."""
+    """Return path → reason of the files that are no images by their names; log how many there are of each ending."""
     found = {path: "no image by its name" for path in paths if not is_image_name(os.path.basename(path))}
     endings = Counter(os.path.splitext(path)[1].lower() or "no ending" for path in found)
     if found:

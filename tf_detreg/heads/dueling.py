@@ -28,6 +28,8 @@ class Dueling(keras.layers.Layer):
         main: The head that stays; its `penalty` is λ₁.
         rival: The head that is thrown away; its `penalty` is −λ₂, so give it a negative one. Default: a second head
             of the main one's configuration with the opposite penalty (λ₂ = λ₁).
+        name, trainable: As in `keras.layers.Layer`.
+        dtype: Has no effect: the pair computes in the precision of `main`.
 
     Call arguments:
         features: `(B, F)` floats, F static.

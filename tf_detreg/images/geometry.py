@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tf_detreg.checks import is_finite
+
 Size = int | tuple[int, int]
 Box = tuple[float, float, float, float]
 
@@ -54,9 +56,9 @@ class RandomCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+        if not _is_range(self.scale) or self.scale[1] > 1:
             raise ValueError(f"`scale` must be (least, greatest) shares in (0, 1]; received {self.scale}.")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
+        if not _is_range(self.ratio):
             raise ValueError(f"`ratio` must be (least, greatest) positive width/height; received {self.ratio}.")
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> Box:
@@ -71,6 +73,11 @@ class RandomCrop:
         w, h = min(width, math.sqrt(area * ratio)), min(height, math.sqrt(area / ratio))
         left, top = x * (width - w), y * (height - h)
         return left, top, min(left + w, width), min(top + h, height)
+
+
+def _is_range(pair: object) -> bool:
+    """Return whether this is two numbers above 0, the smaller first."""
+    return isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_finite, pair)) and 0 < pair[0] <= pair[1]
 
 
 def _between(share: float, low: float, high: float) -> float:

@@ -209,7 +209,7 @@ class Catalog(Exports):
             decision: From which score on a match counts, as `retrieval.calibrate` finds it. Default: the index's own.
 
         Returns:
-            A `Matches`; its `places` are positions among `ids` and `embeddings`. With a decision, `accepted` and
+            A `Matches`; its `positions` are those among `ids` and `embeddings`. With a decision, `accepted` and
             `probabilities` are filled.
 
         Raises:

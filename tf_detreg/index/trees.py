@@ -144,7 +144,7 @@ def load(directory: pathlib.Path, base: Segment, facts: Mapping[str, Any]) -> ap
     verify(directory, facts)
     try:
         vectors = directory / segments.FOLDER / base.file
-        return _form(directory, facts).load(folder, vectors, base.vectors, facts)  # type: ignore[no-any-return]
+        return _form(directory, facts).load(folder, vectors, base.vectors, facts)  # type: ignore[no-any-return]  # a module
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise segments.damaged(directory, f"its search tree cannot be read: {error}") from error
 

@@ -72,7 +72,7 @@ def available() -> str | None:
     """Return why ScaNN cannot be used here; None when it can."""
     try:
         scann_library.searchers()
-    except Exception as error:
+    except Exception as error:  # an engine is optional, and anything may be wrong with it
         return (
             f"ScaNN cannot be loaded ({error}); exact search answers instead. On Linux (x86-64): "
             "pip install 'tf-detreg[retrieval]'."

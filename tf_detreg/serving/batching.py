@@ -117,7 +117,7 @@ class Batcher:
             joined = {name: _joined([request.inputs[name] for request in batch]) for name in batch[0].inputs}
             self._observe(sum(request.rows for request in batch))
             outputs = await asyncio.get_running_loop().run_in_executor(self._pool, self._run, joined)
-        except Exception as error:
+        except Exception as error:  # whatever it is, those who wait are told
             for request in batch:
                 if not request.done.done():
                     request.done.set_exception(error)

@@ -101,7 +101,7 @@ async def fields_and_file(headers: Headers, body: bytes) -> tuple[dict[str, str]
         yield body
 
     try:
-        parser = MultiPartParser(headers, once(), max_files=1, max_fields=_MOST_FIELDS)  # type: ignore[arg-type]
+        parser = MultiPartParser(headers, once(), max_files=1, max_fields=_MOST_FIELDS)  # type: ignore[arg-type]  # Headers will do
         form = await parser.parse()
     except MultiPartException as error:
         raise BadRequest(f"The form cannot be read: {error.message}") from None

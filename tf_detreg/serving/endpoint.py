@@ -42,7 +42,7 @@ def endpoint(function: Answer, name: str, metrics: Metrics, timeout: float) -> A
             response = JSONResponse({"error": f"Gave up after {timeout:g} seconds."}, 504)
         except ClientDisconnect:
             response = Response(status_code=499)
-        except Exception:
+        except Exception:  # a client always gets an answer, and the log the reason
             logger.exception("%s failed", name)
             response = JSONResponse({"error": "Internal error; the server's log says more."}, 500)
         metrics.seconds.labels(name).observe(time.perf_counter() - start)

@@ -101,7 +101,7 @@ class _Service:
         except TimeoutError:
             code = grpc.StatusCode.DEADLINE_EXCEEDED
             text = f"Gave up after {self._predictor.settings.timeout:g} seconds."
-        except Exception:
+        except Exception:  # a client always gets an answer, and the log the reason
             logger.exception("%s failed", name)
             code, text = grpc.StatusCode.INTERNAL, "Internal error; the server's log says more."
         finally:

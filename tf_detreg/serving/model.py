@@ -67,8 +67,11 @@ class Version:
         return {name: value.numpy() for name, value in self.signatures[signature](**tensors).items()}
 
     def _warm_up(self, picture: bytes) -> None:
-        """Run each signature once, which optimizes its graph and takes a second or more, and then at the sizes of
-        batches, two at a time as the server does: no request waits for it, and memory grows now rather than later."""
+        """Run each signature once, and then at the sizes of batches, two at a time as the server does.
+
+        The first call optimizes a graph, for a second or more: no request waits for it, and memory grows now rather
+        than later.
+        """
         for signature in self.signatures:
             self.run(signature, self._blank(signature, 1, picture))
             sizes = [rows for rows in reversed(SIZES) if rows <= WARM_UP_ROWS]
@@ -96,6 +99,8 @@ class ModelDirectory:
         ValueError: If it holds no version.
     """
 
+    _away = False  # whether the folder could not be listed at the last look
+
     def __init__(self, directory: str | os.PathLike[str], name: str | None = None) -> None:
         self.directory = existing(directory, "directory", "Give the folder that export.saved_model wrote to.")
         self.name = name or self.directory.resolve().name
@@ -119,7 +124,15 @@ class ModelDirectory:
         Returns:
             Whether another version serves now.
         """
-        newest = max(versions(self.directory), default=self.current.number)
+        try:
+            newest = max(versions(self.directory), default=self.current.number)
+        except OSError as error:  # a network disk that is away for a while must not end the watch
+            if not self._away:
+                number = self.current.number
+                logger.warning("%s cannot be read (%s); version %d keeps serving.", self.directory, error, number)
+            self._away = True
+            return False
+        self._away = False
         if newest == self.current.number:
             return False
         try:

@@ -53,7 +53,7 @@ class LimitedProtocol(H11Protocol):
         self._state: str | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # never a datagram
         super().connection_made(transport)
         if len(self.connections) > self._settings.max_connections:
             self._refuse(503, "Too many connections.")

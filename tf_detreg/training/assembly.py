@@ -5,7 +5,8 @@ import inspect
 import logging
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from tf_detreg import checks, heads, losses, miners, regularizers
 from tf_detreg.images.geometry import height_width
 from tf_detreg.training import texts
-from tf_detreg.training.config import Part, RunConfig
+from tf_detreg.training.config import Part, RunConfig, named
 from tf_detreg.training.interpolation import Interpolation
 from tf_detreg.training.metric_model import MetricModel
 from tf_detreg.training.optimizers import optimizer
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_Made = TypeVar("_Made")
+
 # The rate of `training.optimizer` is made for fine-tuning. With it, and with ten times it, a net from scratch stays far
 # behind, and at the rate it wants unclipped gradients throw it back: see "End to end: does the learning rate decide?"
 # and "why does a second linear head help?" in docs/results.md.
@@ -36,6 +39,17 @@ STEEP = {"clipnorm": 1.0}
 # What `backbones.build` takes to freeze parts of any backbone, small_cnn too.
 _LIMITS = ("trainable", "freeze_batch_norm", "freeze_until", "lora_rank")
 _BEFORE_THE_FALL = ("warmup", "backbone_delay")
+# What a name in a field may stand for.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "head": (heads.Head, heads.Dueling),
+    "rival": (heads.Head,),
+    "loss": (keras.losses.Loss, keras.layers.Layer),
+    "loss.miner": (miners.Miner,),
+    "regularizers": (regularizers.Regularizer,),
+    "augment": (keras.layers.Layer,),
+}
+# Classes that are there to be made others of.
+_BASES = (heads.FlowHead, losses.PairLoss, losses.ProxyLoss, miners.Miner, regularizers.Regularizer, keras.layers.Layer)
 
 
 def load_splits(config: RunConfig) -> "Splits":
@@ -67,11 +81,10 @@ def load_splits(config: RunConfig) -> "Splits":
         size = preset_size(config)
     if size is not None:
         options["image_size"] = size
+    if path is not None and address not in ("path", "directory", "dataset"):
+        raise ValueError(f"`data`: {name} takes no path; received {path!r}. Leave it out, or name a loader of files.")
     given = [] if path is None else [path]
-    try:
-        inspect.signature(loader).bind(*given, **options)
-    except TypeError as error:
-        raise ValueError(f"`data`: {name} does not take these arguments: {error}") from error
+    _check_arguments("data", name, loader, *given, **options)
     splits: Splits = loader(*given, **options)
     return splits
 
@@ -137,7 +150,9 @@ def build_backbone(config: RunConfig, image_size: tuple[int, int]) -> keras.Mode
         options["weights"] = str(find_data(options["weights"]))
     if name == "small_cnn":
         limits = {key: options.pop(key) for key in _LIMITS if key in options}
+        _check_arguments("backbone", name, backbones.small_cnn, **options)
         return backbones.restrict(backbones.small_cnn(square, **options), **limits)
+    _check_arguments("backbone", name, backbones.build, name, square, **options)
     return backbones.build(name, square, **options)
 
 
@@ -171,7 +186,9 @@ def build_model(config: RunConfig, train: "ImageSet", embedder: keras.Model, ste
         else None,
         rival_loss_weight=weight,
         rival_proxies=proxies,
-        interpolation=Interpolation(**config.interpolation) if config.interpolation is not None else 0.0,
+        interpolation=0.0
+        if config.interpolation is None
+        else called("interpolation", "training.Interpolation", Interpolation, **config.interpolation),
         regularizers=[_make("regularizers", regularizers, part, **_texts(part, train)) for part in config.regularizers],
     )
     model.compile(
@@ -195,7 +212,7 @@ def parts(config: RunConfig) -> dict[str, type]:
     found = {"head": _find("head", heads, config.head["name"]), "loss": _find("loss", losses, config.loss["name"])}
     miner = config.loss.get("miner")
     if miner is not None:
-        found["loss.miner"] = _find("loss.miner", miners, miner if isinstance(miner, str) else miner["name"])
+        found["loss.miner"] = _find("loss.miner", miners, named("loss.miner", miner)["name"])
     for part in config.regularizers:
         found[f"regularizers.{part['name']}"] = _find("regularizers", regularizers, part["name"])
     return found
@@ -209,7 +226,8 @@ def image_options(config: RunConfig) -> dict[str, Any]:
 
     options = {"augment": augmentation(config)}
     if config.crop is not None:
-        options["crop"] = RandomCrop(**{key: tuple(value) for key, value in config.crop.items()})
+        crop = {key: tuple(value) if isinstance(value, list) else value for key, value in config.crop.items()}
+        options["crop"] = called("crop", "datasets.RandomCrop", RandomCrop, **crop)
     return options
 
 
@@ -223,11 +241,11 @@ def _loss(part: Part, classes: int) -> Any:
     part = dict(part)
     miner = part.pop("miner", None)
     if miner is not None:
-        part["miner"] = _make("loss.miner", miners, {"name": miner} if isinstance(miner, str) else miner)
+        part["miner"] = _make("loss.miner", miners, named("loss.miner", miner))
     kind = _find("loss", losses, part["name"])
     if "loss" in part:
         # A cross-batch memory around another loss.
-        part["loss"] = _loss({"name": part["loss"]} if isinstance(part["loss"], str) else part["loss"], classes)
+        part["loss"] = _loss(named("loss.loss", part["loss"]), classes)
     if "num_classes" in inspect.signature(kind).parameters:
         part["num_classes"] = classes
     return _make("loss", losses, part)
@@ -255,24 +273,20 @@ def build_optimizer(config: RunConfig, steps: int) -> "GroupedOptimizer":
     if any(_find("regularizers", regularizers, part["name"]).steep for part in config.regularizers):
         given = given | STEEP
     options: dict[str, Any] = {"steps": steps * config.epochs, **given, **config.optimizer}
-    try:
-        for name in (*_BEFORE_THE_FALL, "decay_every"):
-            if f"{name}_epochs" in options:
-                options[name] = round(options.pop(f"{name}_epochs") * steps)
-        before = sum(options.get(name, 0) for name in _BEFORE_THE_FALL)
-        if options.get("clipnorm") == 0:
-            options["clipnorm"] = None
-        falls = options["steps"] is not None and options.get("decay", "linear") in ("linear", "cosine")
-        if falls and before >= options["steps"]:
-            said = [f"{name}={value}" for name, value in config.optimizer.items() if name.startswith(_BEFORE_THE_FALL)]
-            raise ValueError(
-                f"`optimizer`: after {' and '.join(said)} no step of epochs={config.epochs} ({options['steps']} "
-                "steps) "
-                "is left for the learning rate to fall in. Raise epochs, lower these, or take decay='none'."
-            )
-        return optimizer(**options)
-    except TypeError as error:
-        raise ValueError(f"`optimizer`: training.optimizer does not take these arguments: {error}") from error
+    for name in (*_BEFORE_THE_FALL, "decay_every"):
+        if (epochs := options.pop(f"{name}_epochs", None)) is not None:
+            options[name] = round(checks.not_negative(f"{name}_epochs", epochs) * steps)
+    before = sum(checks.not_negative(name, options.get(name, 0)) for name in _BEFORE_THE_FALL)
+    if options.get("clipnorm") == 0:
+        options["clipnorm"] = None
+    falls = options["steps"] is not None and options.get("decay", "linear") in ("linear", "cosine")
+    if falls and before >= checks.integer("steps", options["steps"], 1):
+        said = [f"{name}={value}" for name, value in config.optimizer.items() if name.startswith(_BEFORE_THE_FALL)]
+        raise ValueError(
+            f"`optimizer`: after {' and '.join(said)} no step of epochs={config.epochs} ({options['steps']} steps) "
+            "is left for the learning rate to fall in. Raise epochs, lower these, or take decay='none'."
+        )
+    return called("optimizer", "training.optimizer", optimizer, **options)
 
 
 def _make(field: str, package: "ModuleType", part: Part, label: str | None = None, **more: Any) -> Any:
@@ -281,21 +295,53 @@ def _make(field: str, package: "ModuleType", part: Part, label: str | None = Non
     options = {key: value for key, value in part.items() if key != "name"} | more
     if field in ("head", "rival"):
         options["name"] = label or "head"
+    return called(field, part["name"], kind, **options)
+
+
+def called(field: str, what: str, function: Callable[..., _Made], **options: Any) -> _Made:
+    """Return what a function or class makes of the arguments in a table of a configuration.
+
+    Args:
+        field: The table.
+        what: What the message calls the function.
+        function: It.
+        **options: The arguments.
+
+    Raises:
+        ValueError: If it does not take them.
+    """
+    _check_arguments(field, what, function, **options)
     try:
-        return kind(**options)
+        return function(**options)
     except TypeError as error:
-        raise ValueError(f"`{field}`: {part['name']} does not take these arguments: {error}") from error
+        raise ValueError(f"`{field}`: {what} does not take these arguments: {error}") from error
+
+
+def _check_arguments(field: str, what: str, function: Callable[..., Any], *given: Any, **options: Any) -> None:
+    """Refuse arguments that a function does not have, and what is neither true nor false where one of them is asked."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*given, **options)
+    except TypeError as error:
+        raise ValueError(f"`{field}`: {what} does not take these arguments: {error}") from error
+    for name, value in options.items():
+        # A text such as "no" would count as true.
+        if name in signature.parameters and signature.parameters[name].annotation in (bool, "bool"):
+            checks.flag(name, value)
 
 
 def _find(field: str, package: "ModuleType", name: str) -> Any:
-    kind = getattr(package, name, None)
-    if not isinstance(kind, type):
-        known = [key for key, value in vars(package).items() if isinstance(value, type)]
-        near = difflib.get_close_matches(name, known, n=3) or known[:12]
+    known = {
+        key: kind
+        for key, kind in vars(package).items()
+        if isinstance(kind, type) and issubclass(kind, _KINDS[field]) and kind not in _BASES
+    }
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or list(known)[:12]
         raise checks.invalid(
             field, f"be a class of {package.__name__}", checks.shown(name), f"Near are: {', '.join(near)}."
         )
-    return kind
+    return known[name]
 
 
 def data_facts(splits: Any) -> dict[str, Any]:

@@ -64,12 +64,7 @@ class Averaging:
         """
         if config.averaging is None:
             return None
-        try:
-            made = cls(**config.averaging)
-        except TypeError as error:
-            raise ValueError(
-                f"averaging: training.averaging.Averaging does not take these arguments: {error}"
-            ) from error
+        made = assembly.called("averaging", "training.averaging.Averaging", cls, **config.averaging)
         if made.shares and (config.features or config.backbone["name"] == "small_cnn"):
             received = (
                 "features=true, which leaves it as it is" if config.features else "small_cnn, which has no such weights"

@@ -31,7 +31,7 @@ def state_of(model: keras.Model) -> dict[str, keras.Variable]:
 def save(
     model: keras.Model, directory: str | os.PathLike[str], epoch: int, notes: dict[str, Any], keep: int = 2
 ) -> pathlib.Path:
-    """Write `epoch-NNNN.npz` atomically and removes all but the newest `keep` checkpoints.
+    """Write `epoch-NNNN.npz` atomically and remove all but the newest `keep` checkpoints.
 
     Args:
         model: A compiled model whose optimizer is built.

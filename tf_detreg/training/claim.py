@@ -16,7 +16,7 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def claimed(directory: pathlib.Path) -> Iterator[None]:
-    """Make a directory, and keeps other processes from training in it while the block runs.
+    """Make a directory, and keep other processes from training in it while the block runs.
 
     The lock is the operating system's, on a file in the directory: a killed process holds nothing back. Where the
     system or the disk knows no locks, the block runs without one. Folders that were made here and stay empty are

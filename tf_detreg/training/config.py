@@ -11,6 +11,8 @@ from tf_detreg import checks
 from tf_detreg.files import existing
 
 Part = dict[str, Any]
+_LARGEST_SEED = 2**32 - 1  # of NumPy's generator
+_PRECISIONS = ("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ class RunConfig:
         patience: Evaluations without a new best after which training stops. Default 0: never.
         k: Ranks of the recall. Default 1, 2, 4, 8.
         evaluate_every: Epochs from one validation to the next. Default 1.
-        seed: Of weights, batches and augmentation. Default 0.
+        seed: Of weights, batches and augmentation, below 2³². Default 0.
         deterministic: Whether TensorFlow must take reproducible kernels. Only with it does a resumed run equal an
             unbroken one to the bit. Default true.
         steps_per_execution: Batches in one call of the compiled step: fewer returns to Python, which small heads gain
@@ -111,12 +113,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for field in ("data", "backbone", "head", "loss"):
-            self._set(field, _named(field, getattr(self, field)))
+            self._set(field, named(field, getattr(self, field)))
         for field in ("augment", "regularizers", "k"):
             if not isinstance(getattr(self, field), list | tuple):
                 raise checks.invalid(field, "be a list", checks.shown(getattr(self, field)))
         for field in ("augment", "regularizers"):
-            self._set(field, tuple(_named(field, part) for part in getattr(self, field)))
+            self._set(field, tuple(named(field, part) for part in getattr(self, field)))
         for field in ("crop", "rival", "interpolation", "averaging", "unfreezing"):
             value = getattr(self, field)
             if value is not None and not isinstance(value, dict):
@@ -136,6 +138,7 @@ class RunConfig:
         }
         for field, least in least_of.items():
             self._set(field, checks.integer(field, getattr(self, field), least))
+        self._set("seed", checks.integer("seed", self.seed, 0, _LARGEST_SEED))
         if not self.k or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in self.k):
             raise checks.invalid("k", "be a list of whole numbers, 1 or more", checks.shown(list(self.k)))
         for field in ("features", "health", "deterministic", "jit_compile"):
@@ -151,6 +154,7 @@ class RunConfig:
                 "features", f"be false with {' and '.join(adapted)}, being of a backbone as it is", "true"
             )
         checks.choice("strategy", self.strategy, ("", "mirrored", "multiworker"))
+        checks.choice("precision", self.precision, _PRECISIONS)
         checks.choice("monitor", self.monitor, [*(f"recall@{k}" for k in self.k), "map@r"])
 
     def _set(self, field: str, value: Any) -> None:
@@ -227,8 +231,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return lines
 
 
-def _named(field: str, value: Any) -> Part:
-    """Return a part with a name; `"ProxyAnchor"` means `{"name": "ProxyAnchor"}`."""
+def named(field: str, value: Any) -> Part:
+    """Return a part with a name; `"ProxyAnchor"` means `{"name": "ProxyAnchor"}`.
+
+    Raises:
+        ValueError: If it is neither a name nor a table with one.
+    """
     if isinstance(value, str) and value:
         return {"name": value}
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

@@ -119,7 +119,8 @@ class MetricModel(BuiltBeforehand, keras.Model):
             raise checks.invalid("rival", "be another head, with other weights", "the embedder's head")
         self.embedder, self.backbone, self.head, self.rival = embedder, backbone, head, rival
         self.loss_function = loss
-        self.rival_loss_weight, self.rival_proxies = float(rival_loss_weight), rival_proxies
+        self.rival_loss_weight = checks.number("rival_loss_weight", rival_loss_weight)
+        self.rival_proxies = rival_proxies
         self.rival_loss = self._loss_of_rival()
         # A miner is no layer: without this its generator's state would be in no checkpoint.
         self._draws = [miner_draws(each) for each in {id(loss): loss, id(self.rival_loss): self.rival_loss}.values()]
@@ -309,7 +310,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
         )
 
     def _log(self, objective: tf.Tensor, terms: dict[str, tf.Tensor], batch: GlobalBatch) -> dict[str, tf.Tensor]:
-        """Add the terms to the epoch's means, each sample with equal weight, and returns the means."""
+        """Add the terms to the epoch's means, each sample with equal weight, and return the means."""
         weight = tf.cast(batch.local, tf.float32)
         # A share times the size of the global batch, summed over the replicas, is the term times that size.
         scale = tf.cast(batch.total, tf.float32)

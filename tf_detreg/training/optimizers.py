@@ -220,6 +220,11 @@ def optimizer(
     checks.not_negative("backbone_rate", backbone_rate)
     checks.not_negative("head_rate", head_rate)
     checks.not_negative("proxy_factor", proxy_factor)
+    checks.not_negative("weight_decay", weight_decay)
+    if ema is not None:
+        checks.within("ema", ema, 0, 1, "()")
+    if epsilon is not None:
+        checks.positive("epsilon", epsilon)
     if decay == "step" and steps is not None:
         checks.positive("decay_every", decay_every)  # steps from one fall to the next
 

@@ -40,7 +40,7 @@ class EmbeddingProjector(keras.callbacks.Callback):
             self.write(getattr(self.model, "embedder", self.model))
 
     def write(self, embedder: keras.Model) -> pathlib.Path:
-        """Write vectors, labels, pictures and the projector's configuration; returns the folder."""
+        """Write vectors, labels, pictures and the projector's configuration; return the folder."""
         some = self.image_set.subset(np.arange(min(self.limit, len(self.image_set))))
         found = embed(embedder, some)
         names = [some.class_names[label].replace("\t", " ").replace("\n", " ") for label in found.labels]

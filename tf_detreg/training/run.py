@@ -119,7 +119,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> Run:
-    """Train an embedder and leaves a run directory.
+    """Train an embedder and leave a run directory.
 
     Killed at any moment and called again with `resume=True`, it ends with the weights that an unbroken run would have:
     each epoch leaves the whole state behind, optimizer, random states and the best epoch included, and what an epoch

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import checks
 from tf_detreg._compat import disable_op_determinism, is_op_determinism_enabled
 from tf_detreg.files import replacing, write_json
 from tf_detreg.training import assembly, averaging, checkpoint
@@ -191,7 +192,9 @@ def build_model(embedder: Embedder) -> Assembled:
     averaging.Averaging.of(config)
     callbacks: list[keras.callbacks.Callback] = []
     if config.unfreezing is not None:
-        callbacks.append(GradualUnfreezing(**config.unfreezing))
+        callbacks.append(
+            assembly.called("unfreezing", "callbacks.GradualUnfreezing", GradualUnfreezing, **config.unfreezing)
+        )
     if config.health:
         callbacks.append(Health.of(train, seed=config.seed))
     return Assembled(data, embedder.whole, model, callbacks, batches, steps)
@@ -225,6 +228,7 @@ def fit(
     """
     model, data = assembled.model, assembled.data
     config, place = data.config, data.place
+    _check_monitor(config, data.splits.validation)
     averages = averaging.check(config, data.splits.validation)
     # What training begins with, also of a run that is resumed.
     pretrained = averaging.plain_weights(assembled) if averages is not None else []
@@ -242,6 +246,21 @@ def fit(
         with naming_the_last_checkpoint(directory):
             averaging.choose(assembled, averages, directory, pretrained)
     return Fitted(data, directory, guard.reason)
+
+
+def _check_monitor(config: RunConfig, validation: Any) -> None:
+    """Refuse a rank that the validation images are too few for: no epoch would ever be the best by it.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    rank = config.monitor.partition("@")[2]
+    if rank != "r" and has_pairs(validation) and int(rank) > len(validation) - 1:
+        raise checks.invalid(
+            "monitor",
+            f"be at a rank up to {len(validation) - 1}, since a validation image is searched among the others",
+            f"{config.monitor!r} with {len(validation)} validation images",
+        )
 
 
 def write_config(data: Data, directory: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ from tf_detreg.images.graph.binary import Content, signed
 
 
 def decode_bmp(content: Content, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    """Return uint8 `(h, w, 3)`; raises inside the graph for any other kind."""
+    """Return uint8 `(h, w, 3)`; raise inside the graph for any other kind."""
     depth, size = content.little(28, 2), content.little(14, 4)
     with_palette = depth <= 8
     known = tf.reduce_any(depth == tf.constant([1, 4, 8, 24, 32], tf.int64)) & (content.little(30, 4) == 0)

@@ -157,6 +157,23 @@ def _to_mark(content: Content, at: tf.Tensor) -> tf.Tensor:
     return tf.where(at + found < content.end, found, JUNK)
 
 
+def _holds_profile(content: Content, at: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    """Return whether a chunk of a PNG is text that holds Exif, as ImageMagick writes it."""
+    length, longest = big(head[:4]), len(orientation.RAW_PROFILES[0])
+    text = same(head[4:], b"tEXt") | same(head[4:], b"zTXt")
+    keyword = content.head(at + 8, longest)
+    known = tf.reduce_any([same(keyword, one) for one in orientation.RAW_PROFILES])
+    return text & (length <= orientation.LONGEST_PROFILE) & (length >= longest) & known
+
+
+def _is_broken(content: Content, head: tf.Tensor, behind: tf.Tensor) -> tf.Tensor:
+    """Return whether a chunk of a PNG goes beyond the file, or is of a critical kind that nobody knows."""
+    letters = head[4:] | 32
+    alphabetic = tf.reduce_all((letters >= ord("a")) & (letters <= ord("z")))
+    known = tf.reduce_any(tf.stack([same(head[4:], kind) for kind in PNG_CRITICAL]))
+    return (behind > content.end) | ~alphabetic | (((head[4] & 32) == 0) & ~known)
+
+
 def png(content: Content) -> Facts:
     def step(
         at: tf.Tensor,
@@ -171,31 +188,20 @@ def png(content: Content) -> Facts:
         key: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         head = content.head(at, 8)
-        length = big(head[:4])
-        behind = at + 12 + length
+        behind = at + 12 + big(head[:4])
 
         def name(text: bytes) -> tf.Tensor:
             return same(head[4:], text)
 
-        letters = head[4:] | 32
-        alphabetic = tf.reduce_all((letters >= ord("a")) & (letters <= ord("z")))
-        known = tf.reduce_any(tf.stack([name(kind) for kind in PNG_CRITICAL]))
-        wrong = (behind > content.end) | ~alphabetic | (((head[4] & 32) == 0) & ~known)
         is_exif = name(b"eXIf") & (exif < 0)
         exif, exif_end = tf.where(is_exif, at + 8, exif), tf.where(is_exif, behind - 4, exif_end)
-        text, packed_text = name(b"tEXt"), name(b"zTXt")
-        fits = (text | packed_text) & (profile < 0) & (length <= orientation.LONGEST_PROFILE)
-        longest = len(orientation.RAW_PROFILES[0])
-        keyword = content.head(at + 8, longest)
-        is_profile = (
-            fits & (length >= longest) & tf.reduce_any([same(keyword, one) for one in orientation.RAW_PROFILES])
-        )
-        profile = tf.where(is_profile, at + 8 + longest, profile)
+        is_profile = _holds_profile(content, at, head) & (profile < 0)
+        profile = tf.where(is_profile, at + 8 + len(orientation.RAW_PROFILES[0]), profile)
         profile_end = tf.where(is_profile, behind - 4, profile_end)
-        packed = tf.where(is_profile, packed_text, packed)
+        packed = tf.where(is_profile, name(b"zTXt"), packed)
         key |= name(b"tRNS") & ~pixels
         pixels |= name(b"IDAT")
-        state = tf.where(wrong, 2, tf.where(name(b"IEND"), 1, 0))
+        state = tf.where(_is_broken(content, head, behind), 2, tf.where(name(b"IEND"), 1, 0))
         at, count = _over_pixels(content, behind, count + 1, pixels)
         return at, count, state, pixels, exif, exif_end, profile, profile_end, packed, key
 

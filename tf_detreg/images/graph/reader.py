@@ -71,7 +71,7 @@ def _decoder(image_size: tuple[int, int], max_pixels: int) -> Callable[[tf.Tenso
 
 
 def decode(content: tf.Tensor, image_size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> tf.Tensor:
-    """Return one encoded image as uint8 `(H, W, 3)`; raises inside the graph when it is none, or is too large."""
+    """Return one encoded image as uint8 `(H, W, 3)`; raise inside the graph when it is none, or is too large."""
     whole = Content(content)
     form = format_of(whole)
     facts = facts_of(whole, form)

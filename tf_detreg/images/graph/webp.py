@@ -9,7 +9,7 @@ from tf_detreg.images.headers import WEBP_WITH_ALPHA
 
 
 def decode_webp(content: Content, facts: Facts) -> tf.Tensor:
-    """Return uint8 `(h, w, 3)`; raises inside the graph where the pixels' size is not the file's.
+    """Return uint8 `(h, w, 3)`; raise inside the graph where the pixels' size is not the file's.
 
     TensorFlow decodes a file that holds the first chunk of pixels alone, and the alpha that belongs to it. Where pixels
     are damaged, libwebp's plain decoder, which TensorFlow calls, would read on in whatever follows them; its decoder of
