@@ -79,6 +79,12 @@ def test_the_draw_follows_from_the_seed_and_reaches_every_package():
     assert not packages - reached - {"recipes"}
 
 
+def test_the_draw_is_of_the_packages_and_paths_that_are_asked_for():
+    drawn = sample(ROOT, 6, seed=1, only=("miners", "tf_detreg/index/i"))
+    assert {mutant.path.rpartition("/")[0] for mutant in drawn} == {"tf_detreg/miners", "tf_detreg/index"}
+    assert all(mutant.path.startswith(("tf_detreg/miners/", "tf_detreg/index/i")) for mutant in drawn)
+
+
 ASK = """
 import json, sys
 from tools.mutation import worker

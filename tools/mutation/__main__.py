@@ -77,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.mutation", description=__doc__)
     parser.add_argument("--count", type=int, default=300, help="faults to plant, about (default 300)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
-    parser.add_argument("--only", default="", help="a package such as `losses`, or the beginning of a path")
+    parser.add_argument("--only", nargs="*", default=(), help="packages such as `losses`, or beginnings of paths")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for one fault (default 60)")
     parser.add_argument("--measure", action="store_true", help="measure again which test covers which line")

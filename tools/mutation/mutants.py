@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import pathlib
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 _COMPARISONS = {
     ast.Lt: ("<", "<="),
@@ -113,14 +113,14 @@ def _edited(path: str, source: str) -> list[Mutant]:
     return sorted(set(found), key=lambda m: (m.start, m.end, m.text))
 
 
-def sample(root: pathlib.Path, count: int, seed: int, only: str = "") -> list[Mutant]:
+def sample(root: pathlib.Path, count: int, seed: int, only: Collection[str] = ()) -> list[Mutant]:
     """Draw faults over all packages, in proportion to their size, but at least ten of each.
 
     Args:
         root: The project.
         count: How many in all, about.
         seed: Of the draw.
-        only: A package such as `losses`, or a path that the files must begin with. Default: all.
+        only: Packages such as `losses`, or what the files' paths must begin with. Default: all.
 
     Returns:
         The faults, in the order of the draw.
@@ -128,7 +128,7 @@ def sample(root: pathlib.Path, count: int, seed: int, only: str = "") -> list[Mu
     packages: dict[str, list[tuple[Mutant, str]]] = {}
     for file in sorted((root / "tf_detreg").rglob("*.py")):
         path = file.relative_to(root).as_posix()
-        if only and not (package_of(path) == only or path.startswith(only)):
+        if only and not any(package_of(path) == one or path.startswith(one) for one in only):
             continue
         source = file.read_text(encoding="utf-8")
         packages.setdefault(package_of(path), []).extend((mutant, source) for mutant in _edited(path, source))
