@@ -59,6 +59,14 @@ def test_text_that_no_test_should_depend_on_is_left_alone():
     assert {m.line for m in mutants("m.py", SOURCE)} == {6, 8, 9, 11}
 
 
+def test_an_argument_is_not_passed_on():
+    def left(source):
+        return {m.apply(source) for m in mutants("m.py", source) if m.kind == "argument dropped"}
+
+    assert left("f(a, b=x, c=y)\n") == {"f(a, c=y)\n", "f(a, b=x)\n"}
+    assert left("f(b=x, **c)\n") == {"f(**c)\n"} and left("f(b=x)\n") == {"f()\n"} and not left("f(a, *b)\n")
+
+
 def test_imports_for_type_checkers_are_left_alone():
     assert not mutants("m.py", "if TYPE_CHECKING:\n    from a import b\n")
     assert mutants("m.py", "if CHECKING:\n    from a import b\n")

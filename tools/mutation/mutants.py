@@ -233,6 +233,12 @@ def _call_edits(node: ast.Call, span, text) -> Iterator[tuple[str, tuple[int, in
         yield "function", (last - len(name), last), _NAMES[name]
     if name in _WRAPPERS and len(node.args) == 1 and not isinstance(node.args[0], ast.Starred | ast.GeneratorExp):
         yield "call dropped", span(node), f"({text(node.args[0])})"
+    given = sorted([*node.args, *node.keywords], key=lambda part: span(part)[0])
+    for number, part in enumerate(given):
+        if isinstance(part, ast.keyword) and part.arg is not None:
+            before = span(given[number - 1])[1] if number else span(part)[0]
+            after = span(given[1])[0] if not number and len(given) > 1 else span(part)[1]
+            yield "argument dropped", (before, after), ""
 
 
 def _compiles(mutant: Mutant, source: str) -> bool:
