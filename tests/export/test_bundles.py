@@ -82,6 +82,7 @@ def test_scann_in_a_process_with_tensorflow_and_scann(embedder, tmp_path):
     path = export.retrieval_saved_model(embedder, gallery, tmp_path / "s", k=10, engine="scann", warm_up=False)
     facts = json.loads((path / "assets.extra" / "metadata.json").read_text())
     assert facts["neighbor_recall"] >= 0.95
+    assert (facts["engine"], facts["gallery_items"], facts["k"]) == ("scann", 3000, 10)
     np.save(tmp_path / "q.npy", gallery[:50])
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCANN, str(path), str(tmp_path / "q.npy")],

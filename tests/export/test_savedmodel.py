@@ -226,3 +226,19 @@ def test_any_number_of_images_is_embedded_none_included(count):
     assert found.dtype == tf.float32
     np.testing.assert_allclose(found, images.mean((1, 2)).reshape(count, 3), rtol=1e-3)
     np.testing.assert_array_equal(given[0], images if count else np.zeros((1, 2, 4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "installed", "wanted", "told"),
+    [
+        (None, None, False, True),
+        (None, "there", True, False),
+        (True, None, True, False),
+        (False, "there", False, False),
+    ],
+)
+def test_warm_up_requests_are_written_if_they_can_be(asked, installed, wanted, told, monkeypatch, caplog):
+    monkeypatch.setattr(metadata.importlib.util, "find_spec", lambda name: installed)
+    with caplog.at_level("INFO", metadata.__name__):
+        assert metadata.warm_up_wanted(asked) is wanted
+    assert ("No warm-up requests were written" in caplog.text) is told

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.retrieval.test_decisions import classes_of
 from tf_detreg import retrieval
 from tf_detreg.index import Index
+from tf_detreg.index.connection import connected, wide_cache
 
 IDS = st.one_of(st.integers(0, 12), st.sampled_from(["a", "b", "1", "\udcff", "é"]))
 VECTOR = st.integers(0, 63).map(lambda seed: unit(np.random.default_rng(seed).standard_normal(4)))
@@ -297,3 +298,16 @@ def test_long_work_counts_every_item_once(tmp_path, counted):
     assert counted["Verifying"] == [(74, 74)]
     assert counted["Writing items"][:2] == [(37, 37), (0, 0)]
     assert counted["Writing shards"] == counted["Compacting"] == [(37, 37)]
+
+
+def test_a_change_may_use_128_mib_and_gives_them_back():
+    connection = connected("file::memory:")
+
+    def size():
+        return connection.execute("PRAGMA cache_size").fetchone()[0]
+
+    before = size()
+    with contextlib.suppress(KeyError), wide_cache(connection):
+        assert size() == -128 * 1024  # SQLite counts KiB below zero, pages above
+        raise KeyError
+    assert size() == before

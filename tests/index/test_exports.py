@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tempfile
+import uuid
 
 import numpy as np
 import pytest
@@ -191,3 +192,13 @@ def test_lancedb_finds_the_same_neighbors(index, queries, tmp_path):
     same([asked(queries[0], "price < 9")], index.search(queries[:1], 5, where="price < 9"))
     with pytest.raises(ValueError, match="exists"):
         index.to_lancedb(tmp_path / "db", "shop")
+
+
+def test_points_have_numbers_of_their_own():
+    from tf_detreg.index.qdrant import point_id
+
+    given = [7, "7", -7, "-7", "a", "A", 2**63 - 1]
+    found = [point_id(id) for id in given]
+    assert (found[0], found[-1]) == (7, 2**63 - 1) and len(set(found)) == len(given)
+    for point in found[1:-1]:  # Qdrant takes no negative numbers and no texts
+        assert str(uuid.UUID(point)) == point

@@ -103,6 +103,11 @@ def test_what_does_not_fit_is_refused(one_and_shards):
         Shards([one, Index(unit(3), fingerprint="another")])
     with pytest.raises(ValueError, match="another model"):
         shards.search(unit(1), 1, fingerprint="another")
+    # Of an index whose model nobody knows, nothing is said.
+    with Shards([one, Index(unit(3))]) as some:
+        assert len(some) == len(one) + 3
+    with pytest.raises(RuntimeError, match="shutdown"):
+        some.search(unit(1), 1)
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """What a tree is tuned on."""
 
-import numpy as np
+import types
 
-from tf_detreg.index import trees
+import numpy as np
+import pytest
+
+from tf_detreg.index import nearest, trees
 
 
 def test_a_sample_holds_live_items_alone():
@@ -21,3 +24,20 @@ def test_a_sample_holds_live_items_alone():
     assert trees.sample(base)[0].tolist() == [1, 2, 4, 5, 6, 7, 8, 9]
     base.removed = None
     assert trees.sample(base)[0].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("k", "allowed", "wanted"),
+    [
+        (3, [1, 1, 1], [12, 10, 11]),
+        (2, [1, 1, 1], [12, 10]),
+        (2, [1, 0, 1], [12, 10]),
+        (3, [1, 0, 1], None),
+        (4, [1] * 3, None),
+    ],
+)
+def test_what_a_tree_lists_counts_if_it_is_allowed_and_enough(k, allowed, wanted):
+    listed = np.array([[2, 1, 0, -1]]), np.array([[0.9, 0.7, 0.8, -np.inf]], np.float32)
+    tree = types.SimpleNamespace(search=lambda queries, ask, progress, wider: listed)
+    found = nearest._allowed(tree, np.eye(3)[:1], 4, k, np.array(allowed, bool), 10, 1.0, False)
+    assert (found if found is None else found.rows.tolist()) == (wanted if wanted is None else [wanted])

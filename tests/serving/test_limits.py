@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import time
+import types
 
 import numpy as np
 import pytest
@@ -286,6 +287,7 @@ def test_limits_are_checked():
         Settings(timeout=0)
     with pytest.raises(ValueError, match="`max_bodies` must be at least `max_body`"):
         Settings(max_bodies=1000)
+    assert Settings(max_body=1000, max_bodies=1000).max_bodies == 1000
     with pytest.raises(ValueError, match="`allowed_hosts` must be a list"):
         Settings(allowed_hosts="localhost")
     assert Settings().waiting_rows >= max(batching.SIZES)
@@ -413,3 +415,14 @@ def test_instances_that_are_no_images(client, instances):
     refused = client.post(PREDICT, content='{"instances": ' + text + "}")
     assert refused.status_code == 400
     assert len(refused.json()["error"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("data", "too_large"),
+    [(b"x" * 7, False), (b"x" * 8, True), (b"x" * 5 + b"\r\n\r\n", False), (b"x" * 20, True)],
+)
+def test_an_unfinished_header_may_be_as_large_as_the_limit(data, too_large):
+    some = types.SimpleNamespace(
+        _settings=types.SimpleNamespace(max_header=10), conn=types.SimpleNamespace(trailing_data=(b"abc", False))
+    )
+    assert protocol.LimitedProtocol._is_too_large(some, data) is too_large

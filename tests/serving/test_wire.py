@@ -51,6 +51,7 @@ def test_several_inputs_come_by_name(content, rows):
         ([[0, 1.01 * LARGEST]], True, IMAGE, "a number that float32 cannot"),
         ([[-1.01 * LARGEST, 0]], True, IMAGE, "a number that float32 cannot"),
         ("abc", False, TEXT, "must be a list of strings"),
+        ({"b64": "YQ=="}, False, TEXT, "must be a list of strings"),
         ([1], True, TEXT, "must be a string or"),
         ([{"b64": 1}], True, TEXT, "must be a string or"),
         (["a", {"b64": "YQ==", "more": ""}], True, TEXT, "must be a string or"),

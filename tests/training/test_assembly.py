@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tf_detreg import datasets
-from tf_detreg.training import RunConfig, stages
+from tf_detreg.training import RunConfig, assembly, stages
 from tf_detreg.training.assembly import data_facts, load_splits
 
 Splits = collections.namedtuple("Splits", ["train"])
@@ -96,3 +96,21 @@ def test_data_are_named_by_their_loader_and_by_nothing_else_that_is_there():
     for name in ("ImageSet", "decode", "no_such_data"):
         with pytest.raises((ValueError, FileNotFoundError), match=name):
             load_splits(RunConfig.from_dict({"data": name}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels", "told"),
+    [
+        ({}, [0, 1, 2], True),
+        ({}, [0, 1, 1], False),
+        ({"augment": ["RandomFlip"]}, [0, 1, 2], False),
+        ({"crop": {}}, [0, 1, 2], False),
+        ({"loss": "ProxyAnchor"}, [0, 1, 2], False),
+    ],
+)
+def test_batches_of_repeated_images_are_told_of(changes, labels, told, caplog):
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    train = datasets.ImageSet(labels=labels, class_names=list("abc"), images=images, name="the set")
+    config = RunConfig.from_dict({"data": {"name": "digits"}, "loss": "SupCon", **changes})
+    assembly.check_batches(config, train)
+    assert ("No class of the set has two images: a batch repeats each" in caplog.text) is told

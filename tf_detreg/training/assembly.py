@@ -121,7 +121,7 @@ def check_batches(config: RunConfig, train: "ImageSet") -> None:
                 f"`{field}` must be 2 or more for loss={name!r}, which compares the images of a batch with each other; "
                 f"received 1, where a batch holds {lack}. Raise it, or take a proxy loss such as 'ProxyAnchor'."
             )
-    if not (config.augment or config.crop) and np.bincount(train.labels).max() < 2:
+    if not config.augment and config.crop is None and np.bincount(train.labels).max() < 2:
         logger.warning(
             "No class of %s has two images: a batch repeats each, and loss=%r only pushes them apart. Give crop or "
             "augment, so that the copies differ.",
