@@ -302,6 +302,17 @@ def test_what_was_not_noticed_is_found_again_where_its_line_has_moved(tmp_path):
     assert moved.apply(file.read_text()).splitlines()[3] == added.apply("a = 1\nb = a + 2\n").splitlines()[1]
 
 
+def test_of_two_like_faults_in_one_line_the_same_one_is_found_again(tmp_path):
+    (tmp_path / "tf_detreg").mkdir()
+    file = tmp_path / "tf_detreg" / "a.py"
+    file.write_text("a = f(1, 1)\n")
+    _, second = mutants("tf_detreg/a.py", file.read_text())
+    outcomes.write(tmp_path / "o.json", tmp_path, {second: "survived"}, [0])
+    file.write_text("if a:\n    a = f(1, 1)\n")
+    ((moved, _),) = outcomes.read(tmp_path / "o.json", tmp_path)[0].items()
+    assert moved.apply(file.read_text()).endswith("a = f(1, (1 + 1))\n")
+
+
 def test_the_page_lists_what_was_not_noticed_and_the_rate_decides(tmp_path):
     first, second, third, *rest = mutants("tf_detreg/files.py", (ROOT / "tf_detreg/files.py").read_text("utf-8"))
     outcomes = {first: "survived", second: "killed", third: "covered by no test", **dict.fromkeys(rest, "killed")}

@@ -159,6 +159,8 @@ def test_too_many_unreadable_files_stop_the_run(tmp_path):
     whole = file_set(tmp_path, broken=(1, 4, 6))
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"more than the stated share of 10\.0%"):
         list(whole.batches(classes=3, images=4, max_unreadable=0.1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"more than the stated share of 5\.0%"):
+        list(whole.batches(classes=3, images=4))
 
 
 def test_ordered_leaves_unreadable_files_out(tmp_path):

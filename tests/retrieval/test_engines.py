@@ -400,3 +400,18 @@ def test_every_query_is_counted_once(size, counted):
     done = []
     exact.in_blocks(40, size, lambda rows: done.extend(rows.tolist()), "Ranking", None)
     assert sorted(done) == list(range(40)) and counted == {"Ranking": [(40, 40)]}
+
+
+@pytest.mark.parametrize(
+    ("differences", "wanted"),
+    [
+        ([0.0] * 300, (0, -0.01, 0.01)),
+        ([1.0, 1.0], (1, -0.5, 1)),
+        ([-1.0, -1.0], (-1, -1, 0.5)),
+        ([np.nan, 0.5, np.nan], (0.5, -1, 1)),
+        ([0.1, 0.3] * 200, (0.2, 0.1902, 0.2098)),
+        ([np.nan], (np.nan,) * 3),
+    ],
+)
+def test_the_interval_of_an_error_lies_in_what_is_possible(differences, wanted):
+    np.testing.assert_allclose(engines._error(np.array(differences)), wanted, atol=1e-9)

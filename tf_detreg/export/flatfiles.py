@@ -45,7 +45,7 @@ def _aligned(buffer: Any) -> Callable[[Any], int]:
     return packing
 
 
-def code_of(content: Any, name: str, version: int = 1) -> int:
+def code_of(content: Any, name: str, version: int) -> int:
     """Return the index of a built-in operator's code, which is added where the model has none of this version."""
     with extras.needed("A .tflite file"):
         from ai_edge_litert import schema_py_generated as schema

@@ -42,7 +42,7 @@ def read(file: pathlib.Path, root: pathlib.Path) -> tuple[dict[Mutant, str], lis
     found = {}
     content = json.loads(file.read_text(encoding="utf-8"))
     for row in content["faults"]:
-        place = {"old": row.pop("old", None), "code": row.pop("code", None)}
+        place = {name: row.pop(name) for name in ("old", "code", "column") if name in row}
         outcome = row.pop("outcome")
         mutant = Mutant(**row)
         now = mutant if outcome in NOTICED else _moved(mutant, place, root)
@@ -61,7 +61,7 @@ def left(outcomes: Mapping[Mutant, str], judged: Judged) -> list[Mutant]:
     return [mutant for mutant in unplanted or unnoticed if judged.reason(mutant) is None]
 
 
-def _moved(mutant: Mutant, place: dict[str, str | None], root: pathlib.Path) -> Mutant | None:
+def _moved(mutant: Mutant, place: dict[str, str | int], root: pathlib.Path) -> Mutant | None:
     file = root / mutant.path
     if not file.is_file():
         return None
@@ -69,10 +69,12 @@ def _moved(mutant: Mutant, place: dict[str, str | None], root: pathlib.Path) -> 
     same = [
         other
         for other in mutants(mutant.path, source)
-        if (other.kind, other.text) == (mutant.kind, mutant.text) and _place(other, source) == place
+        if (other.kind, other.text) == (mutant.kind, mutant.text) and _place(other, source).items() >= place.items()
     ]
     return min(same, key=lambda other: abs(other.line - mutant.line), default=None)
 
 
-def _place(mutant: Mutant, source: str) -> dict[str, str]:
-    return {"old": source[mutant.start : mutant.end], "code": source.splitlines()[mutant.line - 1].strip()}
+def _place(mutant: Mutant, source: str) -> dict[str, str | int]:
+    line = source.splitlines()[mutant.line - 1]
+    column = mutant.start - source.rfind("\n", 0, mutant.start) - 1 - (len(line) - len(line.lstrip()))
+    return {"old": source[mutant.start : mutant.end], "code": line.strip(), "column": column}
