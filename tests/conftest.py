@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import sys
 
 import pytest
@@ -42,6 +43,27 @@ def no_xla_unless_asked_for():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "_resolve_auto_jit_compile", lambda self: False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def imports_are_not_searched_for_garbage():
+    """Leave what is there after the collection of tests, TensorFlow above all, out of every search for garbage."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def traced_steps_are_forgotten():
+    """Let go of the training steps that a file's tests traced: TensorFlow would keep all of them to the end."""
+    if "tensorflow" not in sys.modules:
+        yield
+        return
+    from tf_detreg import _compat
+
+    with _compat.forgetting_gradients():
         yield
 
 

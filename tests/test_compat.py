@@ -1,8 +1,10 @@
 """Private hooks of Keras and TensorFlow stand in one module, and each does what it is used for."""
 
 import ast
+import gc
 import pathlib
 import re
+import weakref
 
 import keras
 import numpy as np
@@ -233,3 +235,27 @@ def test_calibrate_only_and_mlir_quantize(hook):
         rounded = _compat.mlir_quantize(measured)
         types = {detail["dtype"] for detail in tf.lite.Interpreter(model_content=rounded).get_tensor_details()}
         assert np.int8 in types
+
+
+def test_forgetting_gradients(hook):
+    with hook:
+
+        @tf.custom_gradient
+        def tripled(x):
+            return 3 * x, lambda slope: 3 * slope
+
+        def traced():
+            step = tf.function(lambda x: tripled(x))
+            step(tf.constant(1.0))
+            return weakref.ref(step.get_concrete_function(tf.constant(1.0)).graph), step
+
+        with _compat.forgetting_gradients():
+            graph, step = traced()
+            with tf.GradientTape() as tape:
+                tape.watch(x := tf.constant(2.0))
+                y = step(x)
+            assert float(tape.gradient(y, x)) == 3.0
+        assert float(step(tf.constant(2.0))) == 6.0  # what was traced still runs
+        del step, tape, y
+        gc.collect()
+        assert graph() is None

@@ -5,6 +5,7 @@ A hook is private where its name begins with an underscore, or where it is impor
 hook below so that a Keras or TensorFlow that changed it fails by its name.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,27 @@ def compiled_by_xla() -> bool:
     from tensorflow.python.ops import control_flow_util
 
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+@contextlib.contextmanager
+def forgetting_gradients() -> Iterator[None]:
+    """Forget the gradients that `tf.custom_gradient` registers in a block, and with them the graphs that they hold.
+
+    Private: `tensorflow.python.framework.ops.gradient_registry`. A traced call of such a function enters its gradient
+    there for good, and nothing public takes it out. Keras' optimizers trace one in every training step (the sum over
+    replicas), so that a process that trains many models keeps the graphs of them all. What was traced in the block
+    still runs afterwards; only new gradients through its graphs cannot be taken.
+    """
+    from tensorflow.python.framework import ops
+
+    registered = ops.gradient_registry._registry
+    before = set(registered)
+    try:
+        yield
+    finally:
+        for name in set(registered) - before:
+            if name.startswith("CustomGradient-"):
+                del registered[name]
 
 
 def is_op_determinism_enabled() -> bool:

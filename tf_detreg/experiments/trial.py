@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_detreg import retrieval, training
+from tf_detreg import _compat, retrieval, training
 from tf_detreg.datasets import Splits
 from tf_detreg.experiments import data
 from tf_detreg.inference import any_batch
@@ -22,6 +22,7 @@ from tf_detreg.training.parts import split_embedder
 HEALTH = ("mean_cosine", "effective_rank", "within_between_ratio", "active_triplets")
 
 
+@_compat.forgetting_gradients()
 def run(
     config: training.RunConfig,
     protocol: Mapping[str, Any],
