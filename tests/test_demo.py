@@ -7,6 +7,14 @@ import pytest
 
 from tf_detreg.demo import demo
 
+# A shallow flow: of one with twelve layers, each of the graphs that are traced here takes seconds.
+SMALL = {
+    "data": "digits",
+    "head": {"name": "RealNVP", "dim": 128, "depth": 2, "hidden": 16, "penalty": 10.0},
+    "classes": 4,
+    "epochs": 1,
+    "evaluate_every": 1,
+}
 LOADERS = {
     "saved_model": "import sys, tensorflow as tf; f = tf.saved_model.load(sys.argv[1]).signatures['serving_default']; "
     "print(f(images=tf.zeros((1, 8, 8, 3)))['embeddings'].shape)",
@@ -18,7 +26,7 @@ LOADERS = {
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     place = tmp_path_factory.mktemp("demo")
-    return demo(place / "run", place / "exports", verbose=0, data="digits", classes=4, epochs=1, evaluate_every=1)
+    return demo(place / "run", place / "exports", verbose=0, **SMALL)
 
 
 def test_what_is_compared_is_raw_before_and_after(result):
@@ -38,9 +46,7 @@ def test_exports_load_where_our_code_is_unknown(result, kind):
 
 
 def test_the_demo_goes_on_where_it_stopped(result):
-    again = demo(
-        result.run, result.saved_model.parents[1], verbose=0, data="digits", classes=4, epochs=1, evaluate_every=1
-    )
+    again = demo(result.run, result.saved_model.parents[1], verbose=0, **SMALL)
     assert again.reports["after training"].metrics == result.reports["after training"].metrics
     assert again.saved_model.name == "2"
 

@@ -209,7 +209,8 @@ assert (path / "saved_model.pb").is_file()
 sys.argv = ["tf-detreg", "demo"]
 from tf_detreg import __main__, demo
 whole = demo.demo
-demo.demo = lambda run, exports: whole(f"{folder}/{run}", f"{folder}/{exports}", epochs=1, evaluate_every=1)
+few = {"data": {"name": "letters", "images": 8}, "epochs": 1, "evaluate_every": 1}
+demo.demo = lambda run, exports: whole(f"{folder}/{run}", f"{folder}/{exports}", **few)
 __main__.main()
 loaded = [name for name in sys.modules if name.partition(".")[0] in hidden]
 assert not loaded, loaded

@@ -319,14 +319,16 @@ def test_a_release_of_several_formats_is_there_whole_or_not_at_all_after_any_fau
 
     def newest():
         present = publishing.versions(tmp_path)
-        assert present == list(range(1, len(present) + 1))
+        assert present == list(range(present[0], present[-1] + 1))
         for version in present[-2:]:
             folder = tmp_path / str(version)
             assert publishing.check_version(folder)
             nothing_left(folder / "lite", {f"{tmp_path.name}-float32.tflite"})
             texts = [path.read_text() for path in (folder / "lite").iterdir()] + [(folder / "README.md").read_text()]
             assert {int(text.split()[0]) for text in texts} == {number_of(folder)}
-        return len(present) - 1
+        for version in present[:-5]:  # each release looks at all of them: hundreds would take most of the time
+            shutil.rmtree(tmp_path / str(version))
+        return present[-1] - 1
 
     assert every_fault(write, newest) >= 200
     assert all(path.name.isdecimal() for path in tmp_path.iterdir())

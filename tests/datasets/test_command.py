@@ -9,6 +9,9 @@ from tests.datasets import trees
 from tests.datasets.test_tfds import source  # noqa: F401 - a fixture
 from tf_detreg import cli
 
+# A run here takes a handful of steps: tracing them would take most of the time.
+pytestmark = pytest.mark.usefixtures("eager")
+
 SMALL = """
 image_size = 8
 classes = 2

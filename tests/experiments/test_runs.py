@@ -4,14 +4,13 @@ import dataclasses
 import json
 import pathlib
 import re
-import subprocess
-import sys
 import threading
 
 import keras
 import numpy as np
 import pytest
 
+from tests import conclusions as conclusions_script
 from tf_detreg import datasets, heads
 from tf_detreg.experiments import ablation, cost, data, pages, runner, study, table, trial, tuning
 from tf_detreg.training import RunConfig
@@ -404,9 +403,7 @@ def decimals(text):
 
 
 def test_every_number_that_is_quoted_stands_in_a_table_or_is_printed():
-    said = subprocess.run(
-        [sys.executable, ROOT / "studies" / "conclusions.py"], capture_output=True, text=True, check=True
-    ).stdout
+    said = conclusions_script.printed()
     conclusions, tables = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("\n---\n", 1)
     known = decimals(tables) | decimals(said)
     known |= {f"{float(number):.1f}" for number in known}
@@ -420,7 +417,5 @@ def test_the_page_of_results_and_its_conclusions_follow_from_the_tables(tmp_path
     kept = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     numbers = lambda text: [line for line in text.splitlines() if line.startswith("| ")]  # noqa: E731
     assert numbers(written) == numbers(kept)
-    said = subprocess.run(
-        [sys.executable, ROOT / "studies" / "conclusions.py"], capture_output=True, text=True, check=True
-    ).stdout
+    said = conclusions_script.printed()
     assert "glyphs-heads: R@1 on validation classes" in said and said.count("pairs") > 50

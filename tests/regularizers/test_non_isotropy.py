@@ -180,15 +180,21 @@ def test_a_sample_without_explanation_stalls_adam_unless_gradients_are_clipped(c
     inputs = tf.constant(np.eye(3)[labels] + rng.normal(size=(30, 3)), tf.float32)
     weights = tf.Variable(rng.normal(size=(3, DIM)), dtype=tf.float32)
     optimizer = keras.optimizers.Adam(0.01, clipnorm=clipnorm)
+    optimizer.build([weights])
+    loss(labels, tf.matmul(inputs, weights))  # makes the proxies
 
-    def step(shift):
-        penalty.nets[0].stack[-1].bias.assign(np.r_[np.full(3, shift), np.zeros(3)])
+    @tf.function
+    def update(penalized):
         with tf.GradientTape() as tape:
             x = tf.matmul(inputs, weights)
             value = loss(labels, x)
             context = Context(labels=labels, embeddings=x, proxies=loss.proxies.value, proxy_labels=loss.proxy_labels)
-            objective = value + penalty.penalty(context) * float(shift != 0)
+            objective = value + penalty.penalty(context) * penalized
         optimizer.apply_gradients([(tape.gradient(objective, weights), weights)])
+
+    def step(shift):
+        penalty.nets[0].stack[-1].bias.assign(np.r_[np.full(3, shift), np.zeros(3)])
+        update(tf.constant(float(shift != 0)))
 
     for shift in [0.0] * 5 + [3.0]:
         step(shift)

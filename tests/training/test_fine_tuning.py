@@ -50,7 +50,9 @@ def tiny(monkeypatch):
         if backbone != "tiny":
             return build(backbone, image_size, **options)
         images = keras.Input((*datasets.digits().train.image_size, 3))
-        return backbones.restrict(keras.Model(images, transformer()(keras.layers.Resizing(8, 8)(images))), **options)
+        return backbones.restrict(
+            keras.Model(images, transformer(blocks=2)(keras.layers.Resizing(8, 8)(images))), **options
+        )
 
     monkeypatch.setattr(backbones, "build", named)
 
