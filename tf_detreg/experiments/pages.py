@@ -146,7 +146,7 @@ def _protocol(study: Study, rows: list[dict[str, Any]]) -> str:
     }[study.kind]
     test = "its official test classes" if p["test"] == OFFICIAL else f"{p['test']:.0%} of the classes for test"
     return (
-        f"*Protocol*: {len(p['splits'])} class splits × {_count(len(p['seeds']), 'seed')}; {what}. Data: "
+        f"*Protocol*: {_count(len(p['splits']), 'class split')} × {_count(len(p['seeds']), 'seed')}; {what}. Data: "
         f"`{study.base['data']['name']}`, {test}, {p['validation']:.0%} of the rest for "
         f"validation. {run}{versions}). Reproduce: `tf-detreg ablate {study.path.as_posix()}`."
     )
