@@ -67,6 +67,14 @@ def embedder():
     return keras.Sequential([*layers, heads.Dueling(heads.RealNVP(5, depth=2, hidden=8, penalty=0.1))])
 
 
+@pytest.fixture(scope="module")
+def known():
+    """An embedder, twelve images of four classes, and what is measured of it on them."""
+    images = np.random.default_rng(0).uniform(0, 255, (12, 4, 4, 3)).astype("float32")
+    model = embedder()
+    return model, images, lipschitz.measure(model, images, np.arange(12) % 4)
+
+
 def test_whole_embedder_report(tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (12, 4, 4, 3)).astype("float32")
     labels = np.arange(12) % 4
@@ -83,24 +91,22 @@ def test_whole_embedder_report(tmp_path):
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
-def test_a_metric_model_is_measured_as_its_embedder():
-    images = np.random.default_rng(0).uniform(0, 255, (12, 4, 4, 3)).astype("float32")
-    model = training.MetricModel(embedder(), losses.SupCon())
-    wanted, found = (lipschitz.measure(part, images, np.arange(12) % 4) for part in (model.embedder, model))
+def test_a_metric_model_is_measured_as_its_embedder(known):
+    plain, images, wanted = known
+    found = lipschitz.measure(training.MetricModel(plain, losses.SupCon()), images, np.arange(12) % 4)
     np.testing.assert_array_equal(found.parts["embedder"].spectral, wanted.parts["embedder"].spectral)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_an_embedder_in_half_precision_measures_alike(policy):
-    images = np.random.default_rng(0).uniform(0, 255, (12, 4, 4, 3)).astype("float32")
-    plain = embedder()
+def test_an_embedder_in_half_precision_measures_alike(known, policy):
+    plain, images, wanted = known
     keras.config.set_dtype_policy(policy)
     try:
         half = embedder()
     finally:
         keras.config.set_dtype_policy("float32")
     half.set_weights(plain.get_weights())
-    wanted, found = (lipschitz.measure(model, images, np.arange(12) % 4) for model in (plain, half))
+    found = lipschitz.measure(half, images, np.arange(12) % 4)
     for name, part in wanted.parts.items():
         np.testing.assert_allclose(found.parts[name].spectral, part.spectral, rtol=0.05)
         np.testing.assert_allclose(found.parts[name].spectrum[:, 0], part.spectrum[:, 0], rtol=0.05)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.eager import eagerly
 from tf_detreg.cli.app import app
 from tf_detreg.searching import search_run
 from tf_detreg.training import RunConfig, load_run, train
@@ -29,19 +30,28 @@ def config(data, **changes):
     )
 
 
-@pytest.fixture
-def there(tmp_path, eager):
-    """A run that was killed before its end, and where its photos are now."""
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """The folder of a run, and of its photos, which are not any more where they were when it was trained."""
+    folder = tmp_path_factory.mktemp("once")
     rng = np.random.default_rng(0)
     for number in range(8):
-        (tmp_path / "photos" / f"class {number}").mkdir(parents=True)
+        (folder / "photos" / f"class {number}").mkdir(parents=True)
         for image in range(3):
             pixels = rng.integers(0, 60, (16, 16, 3)) + 20 * number
-            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"photos/class {number}/{number}-{image}.png")
-    run = train(config(tmp_path / "photos"), tmp_path / "run", verbose=0)
-    (tmp_path / "disk").mkdir()
-    shutil.move(tmp_path / "photos", tmp_path / "disk" / "pictures")
-    return run, tmp_path / "disk" / "pictures"
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"photos/class {number}/{number}-{image}.png")
+    with eagerly():
+        train(config(folder / "photos"), folder / "run", verbose=0)
+    (folder / "photos").rename(folder / "pictures")
+    return folder
+
+
+@pytest.fixture
+def there(once, tmp_path, eager):
+    """A run that was killed before its end, and where its photos are now."""
+    shutil.copytree(once / "run", tmp_path / "run")
+    shutil.copytree(once / "pictures", tmp_path / "disk" / "pictures")
+    return load_run(tmp_path / "run"), tmp_path / "disk" / "pictures"
 
 
 def test_every_command_takes_the_new_address(there):
