@@ -251,11 +251,39 @@ def test_an_index_goes_into_shards_that_answer_as_one(shop, tmp_path):
     assert "as it was written: 6 items" in command("index", "verify", shards)
 
 
+def test_a_folder_of_shards_changes_as_an_index_does(shop, tmp_path):
+    shards = tmp_path / "shards"
+    command("index", "shard", shop.place, "--to", shards, "--shards", 3)
+    photo(tmp_path / "new" / "red" / "7.png", COLORS["red"], 7)
+    first, *_ = rows(shop)
+    for place in (shop.place, shards):
+        said = command("index", "add", place, tmp_path / "new", tmp_path / "photos")
+        assert said.startswith("1 images added, 6 there already")
+        assert command("index", "remove", place, first["id"]).startswith("1 items removed, 6 left")
+        assert command("index", "remove", place, "--where", 'label = "green"').startswith("2 items removed, 4 left")
+        command("index", "add", place, tmp_path / "photos")
+    listed = [json.loads(line) for line in command("index", "list", shards, "--json").splitlines()]
+    assert sorted(map(str, listed)) == sorted(map(str, rows(shop))) and len(listed) == 7
+    assert "as it was written: 7 items" in command("index", "verify", shards)  # each in its shard
+    with pytest.raises(ValueError, match="is not in the index"):
+        command("index", "remove", shards, listed[0]["id"], "nothing.png")
+    assert "7 of 3 dimensions" in command("index", "list", shards)
+
+
+def test_a_filter_on_a_field_that_is_not_there_names_those_that_are(shop, tmp_path):
+    shards, query = tmp_path / "shards", photo(tmp_path / "query.png", COLORS["green"], 9)
+    command("index", "shard", shop.place, "--to", shards, "--shards", 2)
+    for place in (shop.place, shards):
+        said = r"matches no item.* No item has the field 'prize'; the fields are: .*label"
+        with pytest.raises(ValueError, match=said):
+            command("search", place, query, "--json", "--where", "prize < 3")
+        with pytest.raises(ValueError, match=r"matches no item.*there is nothing to find\.$"):
+            command("search", place, query, "--json", "--where", 'label = "pink"')
+
+
 @pytest.mark.parametrize(
     "given",
     [
-        "index add {} x.png",
-        "index remove {} x",
         "index compact {}",
         "index compress {}",
         "index export {} --to a.sql",
@@ -270,7 +298,7 @@ def test_a_command_that_takes_no_shards_says_which_do(shop, tmp_path, given):
         command(*given)
 
 
-def test_a_bulk_embedding_goes_into_shards(run, tmp_path):
+def test_a_bulk_embedding_goes_into_shards(run, tmp_path, monkeypatch):
     source = tmp_path / "vectors"
     source.mkdir()
     for shard in range(2):
@@ -281,6 +309,14 @@ def test_a_bulk_embedding_goes_into_shards(run, tmp_path):
             write(names, np.eye(3)[[ord(name) % 3 for name in names]])
     assert command("index", "shard", source, "--to", tmp_path / "a", "--run", run).startswith("8 items in 2 shards")
     assert command("index", "shard", source, "--to", tmp_path / "b", "--shards", 5).startswith("8 items in 5 shards")
+    narrow = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    wrong = r"`dimension` must be that of the vectors, 3; received 2\. Another model"
+    with monkeypatch.context() as patch:
+        patch.setattr("tf_detreg.training.load_run", lambda directory: types.SimpleNamespace(embedder=narrow))
+        for more in ([], ["--shards", 2]):
+            with pytest.raises(ValueError, match=wrong):
+                command("index", "shard", source, "--to", tmp_path / "c", "--run", run, *more)
+    assert not (tmp_path / "c").exists()
     kept = [command("index", "list", tmp_path / name, "--json").splitlines() for name in "ab"]
     assert sorted(kept[0]) == sorted(kept[1]) and json.loads(kept[0][0]).keys() == {"id", "path"}
     photo(tmp_path / "query.png", COLORS["red"])

@@ -297,6 +297,21 @@ def test_control_c_is_a_sentence(monkeypatch, capfd):
     assert code == 130 and "Stopped. What was finished is kept" in said and "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("serve model", ""),
+        ("index shard a --to b --shards 4", " No shard is left behind."),
+        ("index shard a --to b --shards=4", " No shard is left behind."),
+        ("index shard vectors --to b", " Whole shards are kept: the same command goes on."),
+        ("index add a b", " What was finished is kept."),
+        ("tune s.toml", " What was finished is kept. `tf-detreg train --resume` goes on with a run."),
+    ],
+)
+def test_what_a_stopped_command_leaves_is_told(words, said):
+    assert cli._kept(words.split()) == said
+
+
 def test_control_c_of_the_server_speaks_of_no_run(monkeypatch, capfd):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

@@ -158,7 +158,7 @@ def add_files(
     """Add image files to an index, some in each transaction: what is killed is started again and goes on.
 
     Args:
-        place: The index's folder.
+        place: The index's folder, or a folder of its shards: each item then goes to the shard that its id says.
         images: Image files, or folders of them.
         table: A CSV file of files and their metadata; see `item_table.read_items`. Default: none.
         directory: The run whose model made the index. Default: as the index noted.
@@ -171,7 +171,7 @@ def add_files(
     Raises:
         ValueError: If the index was made by another model, or there is no file.
     """
-    index, run, _ = open_index(place, directory)
+    index, run, _ = open_catalog(place, directory)
     with index:
         index.refuse_other_model(retrieval.fingerprint(run.embedder))
         listed = list_files(run, images, table)

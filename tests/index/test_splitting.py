@@ -182,3 +182,47 @@ def test_tables_without_vectors_are_refused(columns, said, tmp_path):
     parquet.write_table(pa.table(columns), tmp_path / "bad.parquet")
     with pytest.raises(ValueError, match=said):
         splitting.split(tmp_path / "bad.parquet", tmp_path / "shards", 2)
+
+
+def test_items_are_added_replaced_and_removed_in_their_shards(one, tmp_path):
+    folder = tmp_path / "shards"
+    splitting.split(one, folder, 3, k=None)
+    ids, facts = ["mug", "cup", 7, "item-0"], [{"price": price} for price in (1, 2, 3, 4)]
+    with Shards.load(folder) as shards:
+        assert "item-0" in shards and 199 in shards and "mug" not in shards and None not in shards
+        assert shards.upsert(unit(4, seed=9), ids, facts, "model") == one.upsert(unit(4, seed=9), ids, facts) == 2
+        shards.verify(progress=False)
+        found, wanted = (some.search(unit(5, seed=3), 6, progress=False) for some in (shards, one))
+        assert found.ids == wanted.ids and found.metadata == wanted.metadata
+        count = len(shards)
+        for wrong, said in (
+            ({"ids": ["mug", "no such"]}, "`id`='no such' is not in the index"),
+            ({"ids": ["mug"], "where": "price = 1"}, "give either `ids` or `where`"),
+            ({"where": "price ="}, "`where` cannot be read"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                shards.remove(**wrong)
+        for wrong, said in (
+            ((unit(2), ["a", "a"]), "must all differ"),
+            ((unit(2), ["a", "b"], [{}]), "one mapping for each"),
+            ((unit(2)[:, :3], ["a", "b"]), "have 3 dimensions"),
+            ((unit(2), ["a", "b"], None, "another"), "another model"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                shards.upsert(*wrong)
+        with pytest.raises(ValueError, match="another model"):
+            shards.refuse_other_model("another")
+        assert len(shards) == count
+        assert shards.remove(["mug", 7]) == 2 and shards.remove(where="price = 2") == one.remove(where="price = 2") > 0
+        by_hand = Shards(shards.shards)
+        assert "item-0" in by_hand
+        for change in (lambda: by_hand.upsert(unit(1), ["a"]), lambda: by_hand.remove(where="price = 3")):
+            with pytest.raises(ValueError, match=r"opened from their folder, Shards\.load"):
+                change()
+
+
+def test_vectors_of_another_dimension_are_not_called_a_model_s(one, tmp_path):
+    with pytest.raises(ValueError, match="`dimension` must be that of the vectors, 8; received 5"):
+        splitting.split(one, tmp_path / "shards", 2, dimension=5)
+    assert not (tmp_path / "shards").exists()
+    assert len(splitting.split(one, tmp_path / "shards", 2, dimension=8, k=None)) == 2

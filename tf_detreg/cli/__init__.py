@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -66,9 +67,16 @@ def _run() -> None:
 
 
 def _stopped() -> None:
-    # Ctrl-C is how a server is meant to end: nothing was left unfinished.
-    serving = sys.argv[1:2] == ["serve"]
-    training = sys.argv[1:2] in (["train"], ["ablate"], ["tune"])
-    kept = " What was finished is kept." * (not serving) + " `tf-detreg train --resume` goes on with a run." * training
-    typer.secho(f"Stopped.{kept}", err=True)
+    typer.secho(f"Stopped.{_kept(sys.argv[1:])}", err=True)
     sys.exit(_STOPPED)
+
+
+def _kept(words: Sequence[str]) -> str:
+    """Return what is left of a command that was stopped, and how it goes on."""
+    if words[:1] == ["serve"]:
+        return ""  # Ctrl-C is how a server is meant to end: nothing was left unfinished
+    if words[:2] == ["index", "shard"]:
+        whole = any(word.partition("=")[0] == "--shards" for word in words)
+        return " No shard is left behind." if whole else " Whole shards are kept: the same command goes on."
+    resumes = " `tf-detreg train --resume` goes on with a run." * (words[:1] in (["train"], ["ablate"], ["tune"]))
+    return f" What was finished is kept.{resumes}"

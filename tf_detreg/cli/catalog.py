@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from tf_detreg.cli.app import Command, Run, app, with_tensorflow
 
 if TYPE_CHECKING:
-    from tf_detreg.index import Index
+    from tf_detreg.index import Index, Shards
 
 
 class _BuildsByDefault(TyperGroup):
@@ -98,7 +98,7 @@ def build(
 
 @_command
 def add(
-    place: Place,
+    place: Catalog,
     images: Annotated[list[pathlib.Path] | None, typer.Argument(help="Image files, or folders of them.")] = None,
     csv: Table = None,
     run: Maker = None,
@@ -106,7 +106,7 @@ def add(
         bool, typer.Option("--replace", help="Embed files again that are in the index, and replace their metadata.")
     ] = False,
 ) -> None:
-    """Add images to an index; images that are in it already stay as they are.
+    """Add images to an index, or to a folder of shards; images that are in it already stay as they are.
 
     About a thousand images are added at a time. Where the command was stopped, the same command again adds the rest.
     """
@@ -120,16 +120,16 @@ def add(
 
 @_command
 def remove(
-    place: Place,
+    place: Catalog,
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of items, as `index list` shows them.")] = None,
     where: Where = None,
 ) -> None:
-    """Remove items by their ids or by a filter, in one step."""
-    from tf_detreg.index import Index
+    """Remove items by their ids or by a filter, in one step; of a folder of shards, in one step a shard."""
+    from tf_detreg.index import sharding
 
     if bool(ids) == bool(where):
         raise ValueError("Say which items: their ids, or --where 'price > 100'.")
-    with Index.load(place) as opened:
+    with sharding.load(place) as opened:
         removed = opened.remove(where=where) if where else opened.remove([_known(opened, id) for id in ids or []])
         typer.echo(f"{removed} items removed, {len(opened)} left: {place}")
 
@@ -260,22 +260,22 @@ def shard(
 ) -> None:
     """Make several smaller indexes of one index, or of embeddings in files: for a catalog too large for one machine.
 
-    The id of an item says which shard it goes to. `search`, `index list` and `index verify` take the folder as one
-    catalog; a single shard in it is an index like any other. Without `--shards`, the same command again goes on where
-    it was stopped; with it, it begins anew.
+    The id of an item says which shard it goes to. `search` and `index add`, `remove`, `list` and `verify` take the
+    folder as one catalog; a single shard in it is an index like any other. Without `--shards`, the same command again
+    goes on where it was stopped; with it, it begins anew.
     """
     from tf_detreg.index import Shards, sharding, splitting
 
-    fingerprint = None
+    options: dict[str, Any] = {"k": k, "fields": field or []}
     if run is not None:
         from tf_detreg import retrieval, training
 
-        fingerprint = retrieval.fingerprint(training.load_run(run).embedder)
-    fields = field or []
+        embedder = training.load_run(run).embedder
+        options |= {"fingerprint": retrieval.fingerprint(embedder), "dimension": embedder.output_shape[-1]}
     if shards is not None:
-        made = splitting.split(source, to, shards, fingerprint=fingerprint, k=k, fields=fields)
+        made = splitting.split(source, to, shards, **options)
     elif source.is_dir() and any(source.glob("embeddings-*-of-*")):
-        made = sharding.build(source, to, fingerprint=fingerprint, k=k, fields=fields)
+        made = sharding.build(source, to, **options)
     else:
         raise ValueError("Say how many shards, such as --shards 4.")
     with Shards.load(to) as opened:
@@ -329,6 +329,6 @@ def export(
     typer.echo(f"{total:,} items written as {format}: {to}")
 
 
-def _known(opened: "Index", id: str) -> str | int:
+def _known(opened: "Index | Shards", id: str) -> str | int:
     """Return an id as the index has it: what is typed may be an integer there."""
     return int(id) if id not in opened and id.lstrip("-").isdecimal() and int(id) in opened else id

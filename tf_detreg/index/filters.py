@@ -8,9 +8,10 @@ compared is false.
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _MOST_TEXT, _MOST_DEPTH, _MOST_VALUES = 10_000, 50, 10_000
+_MOST_SHOWN = 20
 _ORDERS = ("<", "<=", ">", ">=")
 _OPERATORS = ("=", "!=", *_ORDERS, "in", "prefix")
 _LAST = "\U0010ffff"
@@ -178,6 +179,34 @@ def parse(where: Where) -> Filter:
         else:
             parts.append(_compare(field, "=", value))
     return parts[0] if len(parts) == 1 else Every(tuple(parts))
+
+
+def fields_of(kept: Filter) -> set[str]:
+    """Return the fields that a filter looks at."""
+    if isinstance(kept, Compare):
+        return {kept.field}
+    parts = (kept.part,) if isinstance(kept, Not) else kept.parts
+    return {field for part in parts for field in fields_of(part)}
+
+
+def unknown(kept: Filter, known: Iterable[str]) -> str:
+    """Return a sentence, after a space, on the fields of a filter that no item has; an empty text if there is none.
+
+    Args:
+        kept: The filter.
+        known: The fields that items have.
+
+    Example:
+        >>> unknown(parse("prize < 20 and label = 'mug'"), ["price", "label"])
+        " No item has the field 'prize'; the fields are: label, price."
+    """
+    there = sorted(set(known))
+    missing = sorted(fields_of(kept).difference(there))
+    if not missing:
+        return ""
+    shown = ", ".join(there[:_MOST_SHOWN]) + ", …" * (len(there) > _MOST_SHOWN)
+    fields = f"the fields are: {shown}" if there else "the items have no metadata"
+    return f" No item has the field {' or '.join(map(repr, missing))}; {fields}."
 
 
 def _compare(field: str, operator: str, value: object) -> Compare:

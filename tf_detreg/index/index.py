@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from tf_detreg import deprecated
+from tf_detreg import checks, deprecated
 from tf_detreg.files import check_file, replacing
 from tf_detreg.index import changes, segments, shard_folders, trees, version_1
 from tf_detreg.index.change import Change
@@ -77,8 +77,7 @@ class Index(Upkeep):
             ValueError: If `directory` exists and is not empty, or `dimension` is not a positive integer.
             OSError: If it cannot be written.
         """
-        if isinstance(dimension, bool) or not isinstance(dimension, int) or dimension < 1:
-            raise ValueError(f"`dimension` must be a positive integer; received {dimension!r}.")
+        checks.integer("dimension", dimension, 1)
         path = pathlib.Path(directory)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(
@@ -107,9 +106,9 @@ class Index(Upkeep):
         path = pathlib.Path(directory)
         if not (path / FILE).is_file() and (shards := shard_folders.present(path)):
             raise ValueError(
-                f"`directory`={str(path)!r} holds {len(shards)} shards of an index. `tf-detreg search`, `index list`, "
-                f"`index verify` and `Shards.load` take them all. One of them, such as {str(shards[0])!r}, is an "
-                "index too; which one an item belongs to, `Shards.load(…).shard_of(id)` says."
+                f"`directory`={str(path)!r} holds {len(shards)} shards of an index. `tf-detreg search`, `index add`, "
+                f"`remove`, `list`, `verify` and `Shards.load` take them all. One of them, such as {str(shards[0])!r}, "
+                "is an index too; which one an item belongs to, `Shards.load(…).shard_of(id)` says."
             )
         if not (path / FILE).is_file() and (path / version_1.MANIFEST).is_file():
             old = version_1.read(path)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from tf_detreg import checks
-from tf_detreg.index import nearest, segments, trees
-from tf_detreg.index.filters import Filter, Where, parse
+from tf_detreg.index import nearest, segments, tables, trees
+from tf_detreg.index.filters import Filter, Where, parse, unknown
 from tf_detreg.index.snapshot import Snapshot
 from tf_detreg.index.store import Store
 from tf_detreg.index.tuning import Tuner
@@ -65,7 +65,8 @@ class Searcher:
         count = state.live if rows is None else len(rows)
         if count == 0:
             what = "The index is empty" if kept is None else f"`where`={where!r} matches no item of the index"
-            raise ValueError(f"{what}: there is nothing to find.")
+            hint = "" if kept is None else unknown(kept, tables.fields(self._store))
+            raise ValueError(f"{what}: there is nothing to find.{hint}")
         (k,) = inputs.ranks_at(k, count)
         state, found, name, recall, notice = self._by_engine(state, queries, k, rows, engine, progress)
         items = self._store.items(np.unique(found.rows), state.version)

@@ -14,12 +14,12 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 from tf_detreg.files import replacing
-from tf_detreg.index import shard_folders
+from tf_detreg.index import filters, shard_folders, tables
 from tf_detreg.index.filters import Where
 from tf_detreg.index.index import Index
-from tf_detreg.index.items import Id
+from tf_detreg.index.shard_changes import ShardChanges
 from tf_detreg.retrieval import bulk_shards, deciding, inputs
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
@@ -55,7 +55,7 @@ class Shard(Protocol):
         """Return the k nearest items of each query."""
 
 
-class Shards:
+class Shards(ShardChanges):
     r"""Several indexes that answer as one.
 
     The k nearest of all items are among the k nearest of each shard, so that merging loses nothing: with exact search
@@ -166,24 +166,11 @@ class Shards:
         for at, index in enumerate(self._indexes()):
             try:
                 index.verify(progress)
-                damaged += self._misplaced(at, index)
+                damaged += self._misplaced(at, index, shard_folders.name_of(at, len(self.shards)))
             except ValueError as error:
                 damaged.append(str(error))
         if damaged:
             raise ValueError(" ".join(damaged))
-
-    def _misplaced(self, at: int, index: Index) -> list[str]:
-        """Return a sentence if a shard of a folder holds what belongs to another one."""
-        if self._folder is None:
-            return []
-        found = [id for id in index if self.shard_of(id) is not index]
-        if not found:
-            return []
-        place = self._folder / shard_folders.name_of(at, len(self.shards))
-        return [
-            f"{place} holds {len(found):,} items of other shards, such as {found[0]!r}. Remove them there, and "
-            f"add them to `Shards.load({os.fspath(self._folder)!r}).shard_of(id)`."
-        ]
 
     def describe(self) -> dict[str, str]:
         """Return what the shards are together, in words, as `Index.describe` does.
@@ -207,13 +194,6 @@ class Shards:
             if not isinstance(shard, Index):
                 raise TypeError(f"`shards` must be indexes on this machine; received a {type(shard).__name__} at {at}.")
             yield shard
-
-    def shard_of(self, id: Id) -> Shard:
-        """Return the shard that an id belongs to: the one to add, replace and remove it in.
-
-        It follows from a digest of the id, as in `retrieval.bulk_embed`.
-        """
-        return self.shards[bulk_shards.shard_of(str(id), len(self.shards))]
 
     def search(
         self,
@@ -249,7 +229,7 @@ class Shards:
         counts = list(self._pool.map(lambda shard: shard.count(where), self.shards))
         if not sum(counts):
             what = f"`where`={where!r} matches no item" if where else "The shards are empty"
-            raise ValueError(f"{what}: there is nothing to find.")
+            raise ValueError(f"{what}: there is nothing to find.{self._unknown(where)}")
         (k,) = inputs.ranks_at(k, sum(counts))
         needed = k if decision is None else deciding.depth(decision, k, sum(counts))
         tasks = [
@@ -269,6 +249,13 @@ class Shards:
         starts = [start for start, count in zip(sizes, counts, strict=False) if count]
         found = merged([task.result() for task in tasks], starts, needed)
         return found if decision is None else deciding.decided(found, decision, k)
+
+    def _unknown(self, where: Where | None) -> str:
+        """Return a sentence on the fields of a filter that no item has; empty text where clients may have them."""
+        if not where or not all(isinstance(shard, Index) for shard in self.shards):
+            return ""
+        known = itertools.chain.from_iterable(tables.fields(index._store) for index in self._indexes())
+        return filters.unknown(filters.parse(where), known)
 
 
 def load(directory: str | os.PathLike[str]) -> Index | Shards:
@@ -313,6 +300,7 @@ def build(
     k: int | None = 10,
     fields: Iterable[str] = (),
     options: Sequence[str] | None = None,
+    dimension: int | None = None,
 ) -> list[pathlib.Path]:
     """Make an index of each shard that `retrieval.bulk_embed` wrote, in bounded memory.
 
@@ -327,12 +315,13 @@ def build(
         fields: Of the metadata, on which filters are to be quick. Default: none.
         options: Beam's pipeline options, for as many shards at a time as there are workers. Default None: one shard
             after the other, in this process, without Beam.
+        dimension: Of the model's vectors, where other ones are to be refused. Default: as the files have them.
 
     Returns:
         The directories of the indexes.
 
     Raises:
-        ValueError: If `vectors` holds no shards, or not all of one run.
+        ValueError: If `vectors` holds no shards, or not all of one run, or vectors of another dimension.
         ImportError: If there are options and Beam is not installed.
     """
     from tf_detreg.retrieval import bulk_embed
@@ -340,6 +329,7 @@ def build(
     files = bulk_embed.shard_files(os.fspath(vectors))
     folder = pathlib.Path(output)
     width = next((part.shape[1] for file in files for _, part in bulk_shards.parts(file, 1) if len(part)), 1)
+    check_dimension(dimension, width)
     work = [(file, str(folder / shard_folders.name_of(at, len(files)))) for at, file in enumerate(files)]
     more = (width, fingerprint, k, tuple(fields))
     if options is None:
@@ -350,6 +340,21 @@ def build(
             from tf_detreg.retrieval import beam_stages
         beam_stages.each(work, build_shard, more, options)
     return shard_folders.complete(folder)
+
+
+def check_dimension(wanted: int | None, width: int) -> None:
+    """Refuse vectors that the model of a fingerprint does not make.
+
+    Raises:
+        ValueError: If the two are known and differ.
+    """
+    if wanted not in (None, width):
+        raise checks.invalid(
+            "dimension",
+            f"be that of the vectors, {width}",
+            f"{wanted}",
+            "Another model made them: name its run (--run), or leave it out.",
+        )
 
 
 def build_shard(

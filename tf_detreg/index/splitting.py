@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_detreg import checks
 from tf_detreg.files import existing, replacing
-from tf_detreg.index import segments, shard_folders
+from tf_detreg.index import segments, shard_folders, sharding
 from tf_detreg.index.index import Index
 from tf_detreg.index.items import Id
 from tf_detreg.index.store import FILE
@@ -52,6 +52,7 @@ def split(
     k: int | None = 10,
     fields: Iterable[str] = (),
     progress: bool | None = None,
+    dimension: int | None = None,
 ) -> list[pathlib.Path]:
     """Make several indexes of the items of one, or of embeddings in files, in bounded memory.
 
@@ -67,6 +68,7 @@ def split(
         k: The deepest search that the search tree of a large shard is meant for. Default 10; None builds no trees.
         fields: Of the metadata, on which filters are to be quick, beside those of the index. Default: none.
         progress: Whether to show progress; None, the default, shows it in a terminal.
+        dimension: Of the model's vectors, where other ones are to be refused. Default: as the source has them.
 
     Returns:
         The directories of the indexes. What an index knows comes along: metadata, fields, model, decision.
@@ -97,7 +99,8 @@ def split(
         temporary.mkdir()
         names = [shard_folders.name_of(shard, shards) for shard in range(shards)]
         places = [temporary / name for name in names]
-        _fill(read, places, fingerprint or read.fingerprint, tuple(dict.fromkeys((*read.fields, *fields))), progress)
+        known = tuple(dict.fromkeys((*read.fields, *fields)))
+        _fill(read, places, fingerprint or read.fingerprint, known, progress, dimension)
         for place in places:
             with Index.load(place) as index:
                 if read.decision is not None:
@@ -108,7 +111,12 @@ def split(
 
 
 def _fill(
-    read: Source, places: Sequence[pathlib.Path], fingerprint: str | None, fields: Sequence[str], progress: bool | None
+    read: Source,
+    places: Sequence[pathlib.Path],
+    fingerprint: str | None,
+    fields: Sequence[str],
+    progress: bool | None,
+    dimension: int | None,
 ) -> None:
     """Make the indexes, and add each item to that of its id."""
     indexes: list[Index] = []
@@ -117,6 +125,7 @@ def _fill(
         ticker("Writing shards", read.total or 0, False if read.total is None else progress) as tick,
     ):
         for ids, vectors, metadata in read.parts:
+            sharding.check_dimension(dimension, vectors.shape[1])
             for place in places[len(indexes) :]:
                 indexes.append(stack.enter_context(Index.create(place, vectors.shape[1], fingerprint)))
                 if fields:
