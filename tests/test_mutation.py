@@ -181,8 +181,8 @@ def test_a_run_that_was_ended_goes_on_where_it_was(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(command, "_planted", ends_after(2))
     with pytest.raises(KeyboardInterrupt):
         run("--only", "miners", "--count", "5")
-    kept, seeds = outcomes.read(tmp_path / "outcomes.json", ROOT)
-    assert list(kept.values()) == ["survived"] * 2 + ["not planted"] * 3 and seeds == [0]
+    kept, draws = outcomes.read(tmp_path / "outcomes.json", ROOT)
+    assert list(kept.values()) == ["survived"] * 2 + ["not planted"] * 3 and draws == ["seed 0 of miners"]
     with pytest.raises(KeyboardInterrupt):
         run("--again")
     assert seen[1] == seen[0][2:]
@@ -203,9 +203,11 @@ def test_another_draw_is_added_to_the_last_one(tmp_path, monkeypatch, capsys):
         command_line = ["mutation", "--to", str(tmp_path / "page.md"), "--only", "miners", "--count", "4", *options]
         monkeypatch.setattr(sys, "argv", command_line)
         assert command.main() == 0
-    kept, seeds = outcomes.read(tmp_path / "outcomes.json", ROOT)
-    assert 4 < len(kept) <= 8 and seeds == [0, 1]
-    assert f"planted {len(kept)} faults (seeds 0 and 1)" in (tmp_path / "page.md").read_text("utf-8")
+    kept, draws = outcomes.read(tmp_path / "outcomes.json", ROOT)
+    assert 4 < len(kept) <= 8 and draws == ["seed 0 of miners", "seed 1 of miners"]
+    assert f"planted {len(kept)} faults (seed 0 of miners; seed 1 of miners)" in (tmp_path / "page.md").read_text(
+        "utf-8"
+    )
 
 
 def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
@@ -290,10 +292,10 @@ def test_what_was_not_noticed_is_found_again_where_its_line_has_moved(tmp_path):
         next(m for m in mutants("tf_detreg/a.py", file.read_text()) if m.line == n) for n in (1, 2, 3)
     )
     judged = {first: "killed", added: "survived", third: "covered by no test"}
-    outcomes.write(tmp_path / "o.json", tmp_path, judged, [0, 3])
+    outcomes.write(tmp_path / "o.json", tmp_path, judged, ["seed 0"])
     file.write_text("# A comment.\na = 1\n\nb = a + 2\nc = a <= b\n")
-    found, seeds = outcomes.read(tmp_path / "o.json", tmp_path)
-    assert seeds == [0, 3]
+    found, draws = outcomes.read(tmp_path / "o.json", tmp_path)
+    assert draws == ["seed 0"]
     assert [(m.line, m.kind, outcome) for m, outcome in found.items()] == [
         (1, first.kind, "killed"),
         (4, added.kind, "survived"),
@@ -307,7 +309,7 @@ def test_of_two_like_faults_in_one_line_the_same_one_is_found_again(tmp_path):
     file = tmp_path / "tf_detreg" / "a.py"
     file.write_text("a = f(1, 1)\n")
     _, second = mutants("tf_detreg/a.py", file.read_text())
-    outcomes.write(tmp_path / "o.json", tmp_path, {second: "survived"}, [0])
+    outcomes.write(tmp_path / "o.json", tmp_path, {second: "survived"}, ["seed 0"])
     file.write_text("if a:\n    a = f(1, 1)\n")
     ((moved, _),) = outcomes.read(tmp_path / "o.json", tmp_path)[0].items()
     assert moved.apply(file.read_text()).endswith("a = f(1, (1 + 1))\n")
@@ -320,13 +322,13 @@ def test_the_page_lists_what_was_not_noticed_and_the_rate_decides(tmp_path):
     none = Judged(ROOT, tmp_path / "none.toml")
     (tmp_path / "one.toml").write_text(none.entry(third, "it is 'the same'"), encoding="utf-8")
     one = Judged(ROOT, tmp_path / "one.toml")
-    page = report.page(ROOT, outcomes, [3], one)
+    page = report.page(ROOT, outcomes, ["seed 3"], one)
     not_noticed, same = page.split("## Not noticed")[1].split("## Change nothing")
     assert "not planted again" not in page and "(seed 3)" in page
     assert not_noticed.count("- `") == 1 and f"`{first.path}:{first.line}`" in not_noticed
     assert same.count("- `") == 1 and same.rstrip().endswith(": it is 'the same'")
     assert "**100.0 %**" not in page and "| 1 |" in page
-    assert "**100.0 %**" in report.page(ROOT, {**outcomes, first: "killed"}, [3], one)
+    assert "**100.0 %**" in report.page(ROOT, {**outcomes, first: "killed"}, ["seed 3"], one)
     assert report.passed(dict.fromkeys(outcomes, "killed"), none)
     assert not report.passed(dict.fromkeys(outcomes, "survived"), one)
     # What was judged to change nothing, and was noticed all the same, counts.

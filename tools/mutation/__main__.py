@@ -23,24 +23,25 @@ def main() -> int:
     options, known, file = _options(), Judged(ROOT), DATA / "outcomes.json"
     if options.measure or not (DATA / "durations.json").is_file():
         selection.measure(ROOT, DATA)
-    outcomes, seeds = kept.read(file, ROOT) if options.again or options.more or options.page else ({}, [])
+    outcomes, draws = kept.read(file, ROOT) if options.again or options.more or options.page else ({}, [])
     if options.again:
         planted = kept.left(outcomes, known)
     elif options.page:
         planted = []
     else:
         planted = [m for m in sample(ROOT, options.count, options.seed, options.only) if m not in outcomes]
-        seeds = sorted({*seeds, options.seed})
+        draw = f"seed {options.seed}" + (f" of {', '.join(options.only)}" if options.only else "")
+        draws = [*draws, draw] if draw not in draws else draws
     outcomes |= dict.fromkeys(planted, kept.NOT_PLANTED)
     print(f"{len(planted)} faults, {options.workers} processes", flush=True)
     began = time.monotonic()
     for judged, (mutant, outcome) in enumerate(_planted(planted, options.workers, options.budget), 1):
         outcomes[mutant] = outcome
-        kept.write(file, ROOT, outcomes, seeds)
+        kept.write(file, ROOT, outcomes, draws)
         left = (time.monotonic() - began) / judged * (len(planted) - judged)
         print(f"{judged}/{len(planted)} {outcome} {mutant.path}:{mutant.line} {mutant.kind}", flush=True)
         print(f"    {left / 60:.0f} min left", flush=True)
-    page = report.page(ROOT, outcomes, seeds, known)
+    page = report.page(ROOT, outcomes, draws, known)
     (options.to or ROOT / "docs" / "mutation.md").write_text(page, encoding="utf-8")
     print(page.split("\n## ")[0])
     return 0 if report.passed(outcomes, known) or options.only else 1

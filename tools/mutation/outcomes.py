@@ -13,14 +13,14 @@ NOTICED = ("killed", "timeout")
 NOT_PLANTED = "not planted"
 
 
-def write(file: pathlib.Path, root: pathlib.Path, outcomes: Mapping[Mutant, str], seeds: list[int]) -> None:
+def write(file: pathlib.Path, root: pathlib.Path, outcomes: Mapping[Mutant, str], draws: list[str]) -> None:
     """Write each fault with its outcome, and where to find it again: the text that it replaces, and its line.
 
     Args:
         file: Is replaced as a whole, so that a run may be ended at any time.
         root: The project.
         outcomes: By fault.
-        seeds: Of the draws that the faults come from.
+        draws: Where the faults come from, such as `seed 1 of miners`.
     """
     sources = {mutant.path: "" for mutant, outcome in outcomes.items() if outcome not in NOTICED}
     sources = {path: (root / path).read_text(encoding="utf-8") for path in sources}
@@ -29,12 +29,12 @@ def write(file: pathlib.Path, root: pathlib.Path, outcomes: Mapping[Mutant, str]
         place = {} if outcome in NOTICED else _place(mutant, sources[mutant.path])
         rows.append({**dataclasses.asdict(mutant), **place, "outcome": outcome})
     part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps({"seeds": seeds, "faults": rows}, indent=1), encoding="utf-8")
+    part.write_text(json.dumps({"draws": draws, "faults": rows}, indent=1), encoding="utf-8")
     os.replace(part, file)
 
 
-def read(file: pathlib.Path, root: pathlib.Path) -> tuple[dict[Mutant, str], list[int]]:
-    """Read what `write` wrote, as faults of the source as it is now, and the seeds of their draws.
+def read(file: pathlib.Path, root: pathlib.Path) -> tuple[dict[Mutant, str], list[str]]:
+    """Read what `write` wrote, as faults of the source as it is now, and the draws that they come from.
 
     A fault that was noticed stays as it was. One that was not is looked for in its file, whose lines may have moved; if
     its line is gone, so is the fault.
@@ -48,7 +48,7 @@ def read(file: pathlib.Path, root: pathlib.Path) -> tuple[dict[Mutant, str], lis
         now = mutant if outcome in NOTICED else _moved(mutant, place, root)
         if now is not None:
             found[now] = outcome
-    return found, content["seeds"]
+    return found, content["draws"]
 
 
 def left(outcomes: Mapping[Mutant, str], judged: Judged) -> list[Mutant]:

@@ -17,13 +17,13 @@ def passed(outcomes: Mapping[Mutant, str], judged: Judged) -> bool:
     return _rate(outcomes, judged) >= OVERALL and all(rate >= EACH for rate in rates)
 
 
-def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seeds: list[int], judged: Judged) -> str:
+def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], draws: list[str], judged: Judged) -> str:
     """Write the report as Markdown.
 
     Args:
         root: The project.
         outcomes: By fault.
-        seeds: Of the draws that the faults come from.
+        draws: Where the faults come from, such as `seed 1 of miners`.
         judged: What changes nothing.
     """
     packages = _by_package(outcomes, judged)
@@ -31,12 +31,12 @@ def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], seeds: list[int], j
         mutant: judged.reason(mutant) for mutant, what in outcomes.items() if _counts_not(mutant, what, judged)
     }
     waiting = sum(outcome == NOT_PLANTED and mutant not in equivalent for mutant, outcome in outcomes.items())
-    drawn = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
     lines = [
         "# Planted faults",
         "",
-        f"`make mutate` planted {len(outcomes)} faults ({drawn}), one at a time, each in one line of the package,",
-        "and ran the tests that cover the line. What these did not notice was planted again when tests had been added",
+        f"`make mutate` planted {len(outcomes)} faults ({'; '.join(draws)}), one at a time,",
+        "each in one line of the package, and ran the tests that cover the line.",
+        "What these did not notice was planted again when tests had been added",
         "(`make mutate MUTATE=--again`).",
         f"The tests noticed **{100 * _rate(outcomes, judged):.1f} %** of those that change what the package does",
         f"(wanted: {OVERALL:.0%} in all, {EACH:.0%} in each package). {len(equivalent)} change nothing that can be",
