@@ -126,3 +126,24 @@ def test_every_face_belongs_to_the_family_of_its_name():
         wanted = glyph_module.FAMILIES[family].replace(" ", "")
         assert file.startswith(wanted) or (wanted == "ComputerModern" and file.startswith("cm"))
         assert not (file.startswith("DejaVuSansMono") and wanted == "DejaVuSans")
+
+
+def test_each_face_draws_the_classes_that_it_has_by_their_first_character(monkeypatch):
+    faces = [glyph_module.FACES[0], glyph_module.FACES[-1], glyph_module.FACES[0]]
+    monkeypatch.setattr(glyph_module, "FACES", faces)
+    monkeypatch.setattr(glyph_module, "_drawings", lambda: [dict.fromkeys(chars) for chars in ("ac", "bcd", "ad")])
+    monkeypatch.setattr(glyph_module, "_classes", lambda drawings: list(map(frozenset, ("a", "bc", "d"))))
+    drawn = []
+
+    def draw(font, chars, size, rng):
+        drawn.append("".join(chars))
+        return np.full((len(chars), size, size), len(drawn), np.uint8)
+
+    monkeypatch.setattr(glyph_module, "draw", draw)
+    found = glyph_module._draw_all(8, seed=0)
+    assert drawn == ["ac", "bd", "ad"]
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    # The number of the face that drew each, and its family.
+    assert found.pixels[:, 0, 0, 0].tolist() == [1, 3, 1, 2, 2, 3]
+    assert found.groups.tolist() == [faces[face][1] for face in (0, 2, 0, 1, 1, 2)]
+    assert found.class_names == ("LATIN SMALL LETTER A", "LATIN SMALL LETTER B", "LATIN SMALL LETTER D")
