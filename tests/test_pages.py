@@ -154,6 +154,33 @@ def test_options_that_pages_name_exist():
     assert not wrong
 
 
+def known_names():
+    """Public names as `losses.ArcFace`, those of an `index`, modules, and what modules define without an underscore."""
+    listed = (ROOT / "tests" / "data" / "public_api.txt").read_text(encoding="utf-8")
+    names = set(re.findall(r"^[\w.]+", listed, re.MULTILINE))
+    names |= {name.replace("index.Index.", "index.", 1) for name in names}
+    for path in (ROOT / "tf_detreg").rglob("*.py"):
+        module = ".".join(path.relative_to(ROOT / "tf_detreg").with_suffix("").parts)
+        defined = re.findall(r"^(?:def|class) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        names |= {module, *(f"{module}.{name}" for name in defined)}
+    return names | {"index.decision"}
+
+
+def test_names_and_files_that_pages_give_exist():
+    known, wrong = known_names(), []
+    packages = "|".join(sorted({name.partition(".")[0] for name in known if "." in name}))
+    for page in WRITTEN:
+        for code in re.findall(r"`([^`\n]+)`", prose(page)):
+            # `index.save(…)`, and no file such as `images.txt`.
+            for name in re.findall(rf"(?<![\w./])(?:dr\.|tf_detreg\.)?((?:{packages})\.[A-Za-z_][\w.]*)", code):
+                if name.rstrip(".") not in known and not re.search(r"\.(?:txt|json|md|png)$", name):
+                    wrong.append(f"{page.relative_to(ROOT)}: {name}")
+            for file in re.findall(r"(?<![\w/.-])((?:docs|tests|tools|examples|benchmarks|tf_detreg)/[\w./-]+)", code):
+                if not (ROOT / file).exists() and page.name != "keras_examples.md":
+                    wrong.append(f"{page.relative_to(ROOT)}: {file}")
+    assert not wrong
+
+
 LINK = re.compile(r"\]\(([^)\s]+)\)|<(?:img|a) [^>]*(?:src|href)=\"([^\"]+)\"")
 
 
