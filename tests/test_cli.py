@@ -427,6 +427,21 @@ def test_every_command_explains_itself():
         assert len(command(name.replace("_", "-"), "--help")) > 200
 
 
+def test_a_network_from_scratch_does_not_get_the_rate_of_a_pretrained_one(photos, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "train", lambda config, *arguments, **options: asked.append(config) or 1 / 0)
+    for options in (
+        ["--backbone", "small_cnn"],
+        ["--backbone", "ResNet50"],
+        ["--backbone", "small_cnn", "--backbone-rate", "2"],
+    ):
+        with pytest.raises(ZeroDivisionError):
+            command("train", photos, "--recipe", "photos", *options)
+    # None: what suits `small_cnn`, 1e-2.
+    assert [config.optimizer.get("backbone_rate") for config in asked] == [None, 3e-4, 2.0]
+    assert "backbone_delay_epochs" not in asked[0].optimizer and asked[0].optimizer["clipnorm"] == 1.0
+
+
 def test_commands_and_python_of_your_photos_train_the_same(monkeypatch, tmp_path):
     page = pathlib.Path(__file__).parents[1] / "docs" / "tutorials" / "your_photos.md"
     text = page.read_text(encoding="utf-8")

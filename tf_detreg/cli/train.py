@@ -166,7 +166,8 @@ def train(
     changes |= {"prefetch_to_device": prefetch_to_device, "deterministic": deterministic}
     rates = {"backbone_rate": backbone_rate, "head_rate": head_rate, "layer_decay": layer_decay}
     given = {key: value for key, value in rates.items() if value is not None}
-    changes |= {"optimizer": {**config.optimizer, **given} if given else None}
+    kept = _rates_for(config, backbone)
+    changes |= {"optimizer": {**kept, **given} if given or kept != config.optimizer else None}
     changes |= {"averaging": None if soup is None else {**(config.averaging or {}), "last": soup}}
     changes |= {"strategy": strategy, "features": features} | {
         key: _changed(getattr(config, key), part) for key, part in parts.items()
@@ -236,6 +237,14 @@ def _changed(part: dict[str, Any], options: dict[str, Any]) -> dict[str, Any] | 
         return None
     kept = part if options.get("name", part["name"]) == part["name"] else {k: part[k] for k in ("dim",) if k in part}
     return {**kept, **options}
+
+
+def _rates_for(config: "training.RunConfig", backbone: str | None) -> dict[str, Any]:
+    """Return the recipe's optimizer, without what it says of a pretrained backbone where the one asked for is not."""
+    if backbone != "small_cnn" or config.backbone["name"] == backbone:
+        return config.optimizer
+    pretrained = ("backbone_rate", "backbone_delay", "backbone_delay_epochs", "layer_decay")
+    return {key: value for key, value in config.optimizer.items() if key not in pretrained}
 
 
 def _frozen_norms(recipe: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
