@@ -275,6 +275,8 @@ def test_the_command_is_tested_at_the_top(tmp_path):
     new = ["tests/test_cli.py::a", "tests/test_search.py::b", "tests/index/test_search.py::c", "tests/test_files.py::d"]
     mutant = Mutant("tf_detreg/cli/search.py", 1, "number", 0, 1, "")
     assert selection.Selection(tmp_path, tmp_path, 60.0, new).tests(mutant) == new[:2]
+    # A package may have its tests in the directory of another one.
+    assert selection._is_own("tests/training/test_recipes.py::a", "tf_detreg/recipes/__init__.py")
 
 
 def test_the_default_tests_are_listed_by_name(tmp_path):

@@ -108,8 +108,8 @@ def _is_own(test: str, path: str) -> bool:
         True
     """
     file, module = pathlib.PurePosixPath(test.partition("::")[0]), pathlib.PurePosixPath(path)
-    near = file.parent.name in ("tests", package_of(path))
-    return near and file.stem.removeprefix("test_") in {*module.parts[1:-1], module.stem}
+    name, near = file.stem.removeprefix("test_"), file.parent.name in ("tests", package_of(path))
+    return name == package_of(path) or (near and name in {*module.parts[1:-1], module.stem})
 
 
 def collected(root: pathlib.Path) -> list[str]:
