@@ -222,10 +222,10 @@ def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
     seconds = {
         "tests/x.py::far": 1.0,
         "tests/images/a.py::near": 2.0,
-        "tests/images/b.py::slow": 90.0,
+        "tests/images/test_b.py::slow": 90.0,
         "tests/y.py::z": 0,
     }
-    (tmp_path / "durations.json").write_text(json.dumps({**seconds, "tests/images/b.py::other": 3.0}))
+    (tmp_path / "durations.json").write_text(json.dumps({**seconds, "tests/images/test_b.py::other": 3.0}))
 
     def chosen(name, line, budget=60.0):
         mutant = Mutant(f"tf_detreg/images/{name}", line, 0, 1, "", "number")
@@ -235,6 +235,7 @@ def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
     assert chosen("graph.py", 3) == ["far"]
     assert chosen("graph.py", 7) == ["near", "far", "other"]  # A line that AutoGraph runs in translation.
     assert chosen("unknown.py", 1, budget=200.0) == ["near", "other", "slow"]
+    assert chosen("b.py", 1, budget=1.0) == ["other"]  # Of its own file, though another one is quicker.
     present = ["tests/x.py::far", "tests/images/a.py::new", "tests/heads/a.py::new_too"]
     mutant = Mutant("tf_detreg/images/graph.py", 2, 0, 1, "", "number")
     assert selection.Selection(tmp_path, tmp_path, 60.0, present).tests(mutant) == [present[1], present[0]]

@@ -42,7 +42,8 @@ class Selection:
         """List the tests to run: those that run the line, of the module's own test file first.
 
         Where none does, those of the file come first and then all that mirror the package. Such a line is run by the
-        import, or AutoGraph runs a translation of it, which coverage does not see.
+        import, or AutoGraph runs a translation of it, which coverage does not see: of a file of which it sees nothing,
+        the tests are those of its own test file.
         """
         lines = self.data.contexts_by_lineno(str(self.root / mutant.path))
         mirrored = f"tests/{package_of(mutant.path)}/"
@@ -54,7 +55,7 @@ class Selection:
         ordered = sorted(
             covering | others | new,
             key=lambda t: (
-                not (_is_own(t, mutant.path) and (t in sure or t in new)),
+                not (_is_own(t, mutant.path) and (not sure or t in sure or t in new)),
                 t not in sure and t not in new,
                 not t.startswith(mirrored),
                 self.seconds[t],
