@@ -52,7 +52,7 @@ def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images
     assert publishing.check_version(done.paths["saved_model"])
     assert "m-dynamic.tflite: cosine" in done.verification.reasons()
     assert "left out" in done.card.read_text()
-    monkeypatch.setattr(releasing, "DEFAULT", ("saved_model", "float32", "dynamic"))  # the others were written above
+    monkeypatch.setattr(releasing, "DEFAULT", ("saved_model", "float32"))  # the others were written above
     with pytest.raises(ValueError, match=r"Not published.*m-float32\.tflite.*below 1\.1"):
         export.release(embedder, tmp_path / "m", images, limits={"float32": export.Limits(1.1, 0.0)})
 

@@ -27,10 +27,13 @@ def encoded(images, encode):
 
 @pytest.mark.parametrize("engine", ["tensorflow", "session"])
 def test_a_process_with_tensorflow_alone_gives_the_same(exported, images, expected, encoded, engine):
-    got, answer = run_artifact(exported, images, engine=engine)
+    outputs, answer = run_job(
+        exported, encoded, engine=engine, signature="serve_bytes", outputs=("embeddings", "valid")
+    )
     assert "tf_detreg" not in answer["modules"]
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-    outputs, _ = run_job(exported, encoded, engine=engine, signature="serve_bytes", outputs=("embeddings", "valid"))
+    if engine == "tensorflow":  # each process loads TensorFlow
+        got, _ = run_artifact(exported, images, engine=engine)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
     good = ~np.isin(np.arange(16), [3, 7])
     np.testing.assert_array_equal(outputs["valid"], good)
     np.testing.assert_allclose(outputs["embeddings"], expected[:16] * good[:, None], atol=1e-6)

@@ -239,7 +239,7 @@ RANDOM = {
 def test_a_restored_model_draws_as_the_unbroken_one_would(data, make):
     def start():
         keras.utils.set_random_seed(0)
-        model = MetricModel(embedder(flow()), **make())
+        model = MetricModel(embedder(heads.Linear(6)), **make())  # which draws nothing itself
         model.compile(keras.optimizers.AdamW(1e-2))
         model.optimizer.build(model.trainable_variables)
         return model
@@ -378,12 +378,13 @@ def test_float64_stays_float64_with_every_part():
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(20, 7)), np.repeat(np.arange(CLASSES), 4)
     embed = keras.Sequential([keras.Input((7,), dtype="float64"), flow(dtype="float64")])
+    non_isotropy = regularizers.NonIsotropy(dim=6, depth=1, hidden=4)
     model = MetricModel(
         embed,
         ProxyAnchor(CLASSES, dtype="float64"),
         rival=flow(-0.1, dtype="float64"),
         interpolation=Interpolation(0.4, neighbors=2, random=True),
-        regularizers=[regularizers.Uniformity(), regularizers.Lipschitz(part="head"), regularizers.NonIsotropy(dim=6)],
+        regularizers=[regularizers.Uniformity(), regularizers.Lipschitz(part="head"), non_isotropy],
     )
     assert np.isfinite(fit(model, (features, labels))["loss"]).all()
     assert model.predict(features, verbose=0).dtype == np.float64
