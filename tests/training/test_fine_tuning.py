@@ -194,6 +194,7 @@ def test_averaging_needs_validation_classes(tmp_path):
         )
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_run_of_an_older_version_goes_on(tmp_path):
     """Its configuration lacks the entries that have been added since."""
     config = training.RunConfig.from_dict({**SMALL, "epochs": 1})

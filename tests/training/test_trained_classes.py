@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.eager import eagerly
 from tf_detreg import datasets
 from tf_detreg.analysis import run_page
 from tf_detreg.cli.app import app
@@ -48,7 +49,8 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory):
-    return train(config(photos), tmp_path_factory.mktemp("runs") / "one", verbose=0)
+    with eagerly():
+        return train(config(photos), tmp_path_factory.mktemp("runs") / "one", verbose=0)
 
 
 def test_the_json_counts_them_and_holds_both_parts(run):
@@ -79,6 +81,7 @@ def test_the_commands_and_the_page_say_so(run):
     assert "held back" not in page
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_csv_with_such_a_split_says_so_too(photos, tmp_path):
     rows = [
         f"{path},{path.parent.name},{path.parent.parent.name}"
@@ -91,6 +94,7 @@ def test_a_csv_with_such_a_split_says_so_too(photos, tmp_path):
     assert found["trained_classes"] == found["classes"] == 3 and not {"seen", "unseen"} & found.keys()
 
 
+@pytest.mark.usefixtures("eager")
 def test_classes_held_back_are_called_so(run, capsys):
     splits = load_run(run.directory).splits()
     apart = splits._replace(test=splits.test.select_classes([3, 4]))
