@@ -5,7 +5,7 @@ import types
 import pytest
 
 from tf_detreg.backbones import hub
-from tf_detreg.backbones.preset_files import Source
+from tf_detreg.backbones.preset_files import Source, source
 
 CONFIG = {"registered_name": "keras_hub>ViTBackbone"}
 
@@ -85,3 +85,27 @@ def test_a_converter_that_leaves_out_a_number_changes_nothing_by_it(scale, offse
     assert hub._scaling(None, {}) == {"mode": "given", "factor": factors, "offset": offsets}
     monkeypatch.setattr(hub, "_converter", lambda *_: None)
     assert hub._scaling(None, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("kaggle://a/b/keras", "kaggle://USER/MODEL/keras/VARIANT"),
+        ("kaggle://a//keras/d", "kaggle://USER/MODEL/keras/VARIANT"),
+        ("kaggle://a/b/keras/d/1/2", "kaggle://USER/MODEL/keras/VARIANT"),
+        ("hf://a", "hf://USER/MODEL"),
+        ("hf://a/", "hf://USER/MODEL"),
+        ("hub:hf:///b", "hf://USER/MODEL"),
+        ("hf://a/b/c", "hf://USER/MODEL"),
+    ],
+)
+def test_a_handle_of_another_form_is_refused(name, form):
+    with pytest.raises(ValueError, match=f"`backbone` must have the form {form}; received '{name}'"):
+        source(name, {})
+
+
+@pytest.mark.parametrize("name", ["kaggle://a/b/keras/d", "kaggle://a/b/keras/d/2", "hf://a/b"])
+def test_a_handle_says_where_a_preset_is(name):
+    for asked in (name, f"hub:{name}"):
+        assert source(asked, {}) == Source(asked, name, name)
+    assert source("hub:vit", {"vit": name}) == Source("hub:vit", "vit", name)

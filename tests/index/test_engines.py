@@ -192,8 +192,9 @@ def test_compressed_vectors_find_what_the_vectors_find(large, queries, tmp_path,
 
 
 def test_a_compressed_index_changes_and_is_compressed_again(large, queries, tmp_path):
-    large.compress("binary", progress=False)
+    large.compress("binary", target=0.93, progress=False)
     loaded = Index.load(large.save(tmp_path / "i"))
+    assert loaded._store.snapshot().tree["target"] == 0.93
     loaded.add(np.eye(32)[:1], ["new"])
     loaded.remove(where="even = true")
     found, true = both(loaded, queries)
@@ -202,6 +203,7 @@ def test_a_compressed_index_changes_and_is_compressed_again(large, queries, tmp_
     loaded.compact(progress=False)
     (part,) = loaded._store.snapshot().parts
     assert loaded._store.snapshot().tree["segment"] == part.number
+    assert loaded._store.snapshot().tree["target"] == 0.93
     found, true = both(loaded, queries)
     assert found.engine == "binary" and share(found, true) >= 0.96
     loaded.verify()

@@ -41,3 +41,21 @@ def test_what_a_tree_lists_counts_if_it_is_allowed_and_enough(k, allowed, wanted
     tree = types.SimpleNamespace(search=lambda queries, ask, progress, wider: listed)
     found = nearest._allowed(tree, np.eye(3)[:1], 4, k, np.array(allowed, bool), 10, 1.0, False)
     assert (found if found is None else found.rows.tolist()) == (wanted if wanted is None else [wanted])
+
+
+@pytest.mark.parametrize(("recalls", "taken"), [([0.97, 0.99], 0), ([0.9699, 0.98], 1), ([0.5, 0.96], None)])
+def test_an_engine_that_misses_neighbors_is_passed_over(recalls, taken, monkeypatch, caplog):
+    """They are tuned to find 99 % of the neighbors; with 97 % one is still of use."""
+    names = ["scann", "usearch"]
+    found = iter([types.SimpleNamespace(recall=recall) for recall in recalls])
+    monkeypatch.setattr(trees.choosing, "usable", lambda engine: list(names))
+    monkeypatch.setattr(trees.choosing, "builder", lambda name, progress: None)
+    monkeypatch.setattr(trees, "_calibrated", lambda *_: next(found))
+    base = types.SimpleNamespace(count=10)
+    if taken is None:
+        with pytest.raises(trees.NoEngine, match=r"scann finds 50\.0 % of the true neighbors; usearch finds 96\.0 %"):
+            trees.build(base, 5)
+    else:
+        name, tuned = trees.build(base, 5)
+        assert (name, tuned.recall) == (names[taken], recalls[taken])
+    assert caplog.text.count("another engine answers") == (len(recalls) if taken is None else taken)
