@@ -1,7 +1,11 @@
 """The examples of CONTRIBUTING: each is a part, named in one line, that passes what all of its kind must pass."""
 
+import json
 import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -118,3 +122,67 @@ def test_an_export_format(monkeypatch, tmp_path):
     done = export.release(embedder, tmp_path / "pets", images, formats=["any_batch"], progress=False)
     assert done.paths["any_batch"].name == "pets-any_batch.tflite"
     assert done.verification.passed and [check.engine for check in done.verification.checks] == ["litert"]
+
+
+# File of each example, the file that names it, and the name; then the table in that file, and what is put there.
+FILES = {
+    "loss": ("losses/pair_logistic.py", "losses/__init__.py", "PairLogistic"),
+    "head": ("heads/low_rank.py", "heads/__init__.py", "LowRank"),
+    "data set": ("datasets/pets.py", "datasets/__init__.py", "pets"),
+    "backbone": ("backbones/one_convolution.py", "backbones/build.py", "one_convolution"),
+    "engine": ("retrieval/sorting.py", "retrieval/engines.py", "by_sorting"),
+    "export format": ("export/any_batch.py", "export/formats.py", "any_batch"),
+}
+TABLES = {
+    "data set": ("LOADERS", '"pets", '),
+    "backbone": ("NAMED", '"one_convolution": one_convolution, '),
+    "engine": ("ENGINES", '"sorting": by_sorting, '),
+    "export format": ("WRITERS", '"any_batch": any_batch, '),
+}
+USE = """
+import json, sys
+from tf_detreg import analysis, export, training
+where, config = sys.argv[1], json.loads(sys.argv[2])
+run = training.train(training.RunConfig.from_dict(config), where + "/run", verbose=0)
+found = analysis.evaluate_run(run, engine="sorting", progress=False)
+done = export.export_run(run, where + "/model", formats=["any_batch"], check=False, progress=False)
+print(json.dumps([found.report.engine, type(run.embedder.layers[-1]).__name__, done.paths["any_batch"].name]))
+"""
+
+
+def test_all_of_them_together_in_a_copy_of_the_package(tmp_path):
+    """Each as a contributor would add it: a file, and the lines that name it. Imports in a circle show here alone."""
+    package = tmp_path / "tf_detreg"
+    shutil.copytree(ROOT / "tf_detreg", package, ignore=shutil.ignore_patterns("__pycache__"))
+    for kind, (file, names, name) in FILES.items():
+        (package / file).write_text(EXAMPLES[kind].partition("# For the row")[0], encoding="utf-8")
+        text = (package / names).read_text(encoding="utf-8")
+        module = "tf_detreg." + file.removesuffix(".py").replace("/", ".")
+        first = re.search(r"^from tf_detreg", text, re.M).start()
+        text = f"{text[:first]}from {module} import {name}\n{text[first:]}"
+        if kind in TABLES:
+            table, entry = TABLES[kind]
+            text, count = re.subn(rf"^({table}\b.*? = [({{])", rf"\1{entry}", text, flags=re.M)
+            assert count == 1, (kind, table)
+        (package / names).write_text(text, encoding="utf-8")
+    photos = tmp_path / "pets" / "images"
+    photos.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for breed in ("Abyssinian", "great_pyrenees", "pug", "Sphynx", "beagle"):
+        for number in range(3):
+            pixels = random.integers(0, 256, (9, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(photos / f"{breed}_{number}.jpg")
+    config = {
+        "data": {"name": "pets", "path": str(tmp_path / "pets")},
+        "image_size": 8,
+        "backbone": "one_convolution",
+        "head": {"name": "LowRank", "dim": 4},
+        "loss": {"name": "PairLogistic", "scale": 2.0},
+        "classes": 2,
+        "images": 2,
+        "epochs": 1,
+    }
+    command = [sys.executable, "-c", USE, str(tmp_path), json.dumps(config)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == ["sorting", "LowRank", "run-any_batch.tflite"]

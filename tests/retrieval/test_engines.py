@@ -22,6 +22,7 @@ from tf_detreg.retrieval import (
     protocols,
     ranking,
     scann_library,
+    tasks,
 )
 
 needs.scann()
@@ -100,7 +101,7 @@ def test_listed_ranks_follow_the_policy_of_exact_search(grouped):
     rows = np.arange(60)
     ids, scores = exact.search(points, points, 59, own=rows)
     vectors = ranking.Vectors(points, points)
-    listed, cut = engines.listed_ranks(ranking.Block(scores, rows, vectors, ids), rules)
+    listed, cut = tasks.listed_ranks(ranking.Block(scores, rows, vectors, ids), rules)
     true = ranking.positive_ranks(ranking.Block(points @ points.T, rows, vectors), *rules.same_class(rows))
     assert not len(cut)  # the lists hold the whole gallery
     if grouped:  # items of the same class and group are in the list, but count neither as right nor as wrong
@@ -185,7 +186,7 @@ def test_auto_takes_what_is_installed_and_expected_to_be_done_first(clustered, m
     monkeypatch.setattr(approximate, "SAMPLE", 100)
     monkeypatch.setattr(engines, "_exact_seconds", lambda task: 10_000.0)
     monkeypatch.setattr(engines, "_tree_seconds", lambda task, seconds: 100.0 + seconds / 20)
-    task = engines.Task(
+    task = tasks.Task(
         clustered[0], clustered[0], protocols.choose(clustered[1], None, None, None), (1,), "all", 0, False
     )
     expected = engines._expected_seconds(task, 10_000.0, 0.99)
@@ -389,7 +390,7 @@ def test_a_tree_is_asked_for_what_the_metrics_need_and_no_more_than_there_is(k, 
     rules = types.SimpleNamespace(
         relevant=lambda: np.array([1, 6, 2]), left_out=lambda: np.array([1, 3, 2]), searches_itself=itself
     )
-    task = engines.Task(np.eye(10), np.eye(10), rules, (1, k), what, 0, False)
+    task = tasks.Task(np.eye(10), np.eye(10), rules, (1, k), what, 0, False)
     with pytest.raises(approximate.EngineFailed):
         engines._approximately(task, "scann", 0.99, 1.0)
     assert asked == [(depth, list(range(10)) if itself else None)]

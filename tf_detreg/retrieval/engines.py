@@ -1,6 +1,5 @@
 """Which engine answers: exact search, or an approximate one that is faster and measured to be as right as asked."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -9,9 +8,9 @@ import numpy as np
 
 from tf_detreg import checks
 from tf_detreg.retrieval import approximate, choosing, exact, metrics
-from tf_detreg.retrieval.protocols import Protocol
-from tf_detreg.retrieval.ranking import Block, Vectors, ends_within_a_tie, positive_ranks
+from tf_detreg.retrieval.ranking import Block, Vectors
 from tf_detreg.retrieval.report import Approximation, named
+from tf_detreg.retrieval.tasks import Found, Task, listed_ranks
 
 if TYPE_CHECKING:
     from tf_detreg.retrieval.rescoring import Rescoring
@@ -22,50 +21,6 @@ _TOO_SMALL = 1e11  # multiplications; less than this is done before its cost wou
 _NEVER_BELOW = 10.0  # seconds of exact search that no tree can beat with its build
 _TRIED_FROM = 60.0  # seconds of exact search from which on it is worth while to try engines on a part
 _MARGIN = 0.6  # near the break-even, exact search is the better choice: its time is certain and so are its numbers
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What an engine found.
-
-    Args:
-        table: One value a query of each metric.
-        engine: The engine that answered.
-        approximation: How far off it was, for an approximate one.
-        notes: For the reader of the report.
-    """
-
-    table: metrics.Table
-    engine: str
-    approximation: Approximation | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What is to be measured.
-
-    Args:
-        queries: (Q, dim) float32 unit rows.
-        gallery: (N, dim) float32 unit rows.
-        rules: The protocol.
-        ks: For recall and precision.
-        what: `"all"` or `"recall"`.
-        seed: Of samples.
-        progress: Whether to show progress bars.
-    """
-
-    queries: np.ndarray
-    gallery: np.ndarray
-    rules: Protocol
-    ks: tuple[int, ...]
-    what: str
-    seed: int
-    progress: bool | None
-
-    def exactly(self, rows: np.ndarray | None = None, progress: bool | None = False) -> metrics.Table:
-        """Return the table by exact search, of some or all queries."""
-        return exact.per_query(self.queries, self.gallery, self.rules, self.ks, self.what, rows, progress)
 
 
 def run(task: Task, engine: str, target_recall: float) -> Found:
@@ -283,27 +238,3 @@ def _by_tree(
     if len(unsure):
         table.put(unsure, task.exactly(rows[unsure]))
     return table, len(unsure)
-
-
-def listed_ranks(block: Block, rules: Protocol) -> tuple[metrics.Ranks, np.ndarray]:
-    """Return ranks of the relevant items among listed neighbors, by the same policy as exact search.
-
-    Args:
-        block: Lists (b, K) of neighbors.
-        rules: The protocol.
-
-    Returns:
-        The ranks, and the positions of the queries whose list ends within a tie, so that they cannot be known.
-    """
-    ids, rows = block.items(), block.queries
-    found = np.isfinite(block.scores)
-    same = found & (rules.gallery_class[ids] == rules.query_class[rows, None])
-    kept = same.copy()
-    if rules.searches_itself:
-        kept &= ids != rows[:, None]
-    kept &= ~rules.share_group(ids, rows[:, None])
-    position, column = np.nonzero(same)
-    ranks = positive_ranks(block, position, column, kept[position, column])
-    whole = ids.shape[1] >= len(rules.members) - rules.searches_itself
-    cut = np.empty(0, np.int64) if whole else ends_within_a_tie(block, *np.nonzero(kept))
-    return dataclasses.replace(ranks, relevant=rules.relevant()[rows]), cut

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tf_detreg import checks
-from tf_detreg.retrieval import clustering, engines, inputs, intervals, protocols
+from tf_detreg.retrieval import clustering, engines, inputs, intervals, protocols, tasks
 from tf_detreg.retrieval.report import RetrievalReport
 
 
@@ -89,7 +89,7 @@ def evaluate(
     rules = protocols.choose(labels, gallery_labels, groups, gallery_groups, protocol)
     items = queries if gallery is None else gallery
     ks = inputs.ranks_at(k, len(items) - rules.searches_itself)
-    task = engines.Task(queries, items, rules, ks, metrics, seed, progress)
+    task = tasks.Task(queries, items, rules, ks, metrics, seed, progress)
     found = engines.run(task, engine, target_recall)
     table, notes = found.table.values, [*notes, *found.notes]
     if not table["relevant"].any():
