@@ -193,7 +193,7 @@ rng = np.random.default_rng(0)
 images, labels = rng.uniform(0, 255, (16, 16, 16, 3)).astype("float32"), np.arange(16) // 4
 for head in (dr.heads.Linear(8), dr.heads.ResidualMLP(8)):
     embedder = keras.Sequential([keras.Input((16, 16, 3)), dr.backbones.small_cnn(16, width=4), head])
-    embedder.compile("adam", loss=dr.losses.MultiSimilarity())
+    embedder.compile("adam", loss=dr.losses.MultiSimilarity(), jit_compile=False)
     embedder.fit(images, labels, epochs=1, verbose=0)
 embedder.save(f"{folder}/embedder.keras")
 loaded = dr.load(f"{folder}/embedder.keras")
