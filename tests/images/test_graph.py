@@ -39,7 +39,17 @@ def oriented(value):
 
 
 def cases(encode):
-    for height, width in [(1, 1), (24, 32), (40, 60), (300, 200), (333, 517), (20, 10), (5, 90), (900, 1300)]:
+    for height, width in [
+        (1, 1),
+        (24, 32),
+        (40, 60),
+        (300, 200),
+        (333, 517),
+        (20, 10),
+        (5, 90),
+        (282, 124),
+        (900, 1300),
+    ]:
         for form in ("PNG", "JPEG", "WEBP", "BMP", "GIF"):
             yield f"{form} {height}x{width}", encode(picture(height, width), form)
     for value in range(1, 9):
@@ -147,3 +157,32 @@ def test_a_webp_has_at_least_the_bytes_of_its_longest_header():
         if length < 9:
             with pytest.raises(UnreadableImage, match="cut off"):
                 evaluation_headers.webp(content)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_lossless_webp_says_its_size_beside_other_bits(encode, channels):
+    for height, width in ((1, 1), (7, 300), (300, 7), (2, 5000)):
+        facts = headers.webp(Content(tf.constant(encode(picture(height, width, channels), "WEBP", lossless=True))))
+        assert (int(facts.height), int(facts.width), bool(facts.fine)) == (height, width, True)
+
+
+def test_a_transparent_index_beyond_the_palette_of_a_gif_is_none(encode):
+    image = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4), "P")
+    image.putpalette(np.arange(48, dtype=np.uint8).tobytes())
+    content = bytearray(encode(image, "GIF", transparency=3))
+    colors, at = evaluation_headers.gif(bytes(content)).colors, content.index(b"!\xf9\x04")
+    for index in (0, 3, colors - 1, colors, 200):
+        content[at + 6] = index
+        key = int(headers.gif(Content(tf.constant(bytes(content)))).key)
+        assert (None if key < 0 else key) == evaluation_headers.gif(bytes(content)).transparent
+
+
+def test_a_jpeg_of_two_frames_is_refused(encode):
+    content = encode(picture(40, 30), "JPEG")
+    frame = content.index(b"\xff\xc0")
+    behind = frame + 2 + struct.unpack(">H", content[frame + 2 : frame + 4])[0]
+    twice = content[:behind] + content[frame:behind] + content[behind:]
+    assert headers.jpeg(Content(tf.constant(content))).fine
+    assert not headers.jpeg(Content(tf.constant(twice))).fine
+    with pytest.raises(UnreadableImage):
+        evaluation_headers.jpeg(twice)

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -41,6 +42,8 @@ class Selection:
     def tests(self, mutant: Mutant) -> list[str]:
         """List the tests to run: those that run the line, of the module's own test file first.
 
+        Half of the budget is for the module's own tests, and half for others that are new, as far as there are any.
+
         Where none does, those of the file come first and then all that mirror the package. Such a line is run by the
         import, or AutoGraph runs a translation of it, which coverage does not see: of a file of which it sees nothing,
         the tests are those of its own test file.
@@ -52,30 +55,31 @@ class Selection:
         of_file = self._known(context for contexts in lines.values() for context in contexts)
         others = set() if covering else {test for test in self.seconds if test.startswith(mirrored)} | of_file
         sure = covering or of_file
-        ordered = sorted(
-            covering | others | new,
-            key=lambda t: (
-                not (_is_own(t, mutant.path) and (not sure or t in sure or t in new)),
-                t not in sure and t not in new,
-                not t.startswith(mirrored),
-                self.seconds[t],
-                t,
-            ),
-        )
-        return self._within_budget(ordered, {test for test in new if _is_own(test, mutant.path)})
+        own = {test for test in self.seconds if _is_own(test, mutant.path) and (not sure or test in sure)} - self.new
+        own_new = {test for test in new if _is_own(test, mutant.path)}
+
+        def ordered(tests: set[str]) -> list[str]:
+            return sorted(tests, key=lambda t: (t not in sure, not t.startswith(mirrored), self.seconds[t], t))
+
+        chosen = ordered(own_new)
+        half, known = self.budget / 2, (covering | others | own) - self.new
+        for group, share in ((own, half), (new - own_new, half), (known, self.budget)):
+            left = min(share, self.budget - self.expected(chosen))
+            chosen += self._within(left, ordered(group - {*chosen}), at_least=0 if chosen else 1)
+        return chosen
 
     def expected(self, tests: list[str]) -> float:
         """Return the seconds that tests took together when they were measured."""
         return sum(self.seconds[test] for test in tests)
 
-    def _within_budget(self, tests: list[str], always: set[str]) -> list[str]:
-        """Keep the first test, those after it that together take no longer than the budget, and some in any case."""
-        chosen, spent = [], 0.0
-        for test in tests:
-            spent += self.seconds[test]
-            if not chosen or spent <= self.budget or test in always:
-                chosen.append(test)
-        return chosen
+    def _within(self, budget: float, tests: list[str], at_least: int) -> list[str]:
+        """Keep the first tests that together take no longer than the budget, and so many in any case."""
+        spent = itertools.accumulate(self.seconds[test] for test in tests)
+        return [
+            test
+            for number, (test, total) in enumerate(zip(tests, spent, strict=True))
+            if number < at_least or total <= budget
+        ]
 
     def _measured_line(self, mutant: Mutant) -> int | None:
         """Return where a fault's line stood when the tests were measured; None if it is new."""
