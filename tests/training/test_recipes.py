@@ -1,3 +1,5 @@
+import pathlib
+
 import keras
 import pytest
 
@@ -71,6 +73,13 @@ def test_a_backbone_from_nothing_learns_faster_than_one_that_is_tuned_and_with_c
     assert settings(**steep) == (1e-4, 1.0)
     assert settings(**steep, optimizer={"clipnorm": 0}) == (1e-4, None)
     assert settings(**{**steep, "regularizers": ["Uniformity"]}) == (1e-4, None)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_copy_of_a_recipe_is_a_configuration(name, tmp_path):
+    text = (pathlib.Path(recipes.__file__).parent / f"{name}.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    assert RunConfig.load(tmp_path / "mine.toml") == recipes.load(name)
 
 
 def test_recipes_for_photos_train_the_head_first_and_state_their_cost():

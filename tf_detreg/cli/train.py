@@ -52,7 +52,7 @@ def train(
         typer.Option("--data", help="The same as DATA. With `--resume`: where the images are now, if they have moved."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="A whole configuration: a name of `tf-detreg recipes`, or a .toml file of yours.")
+        str | None, typer.Option(help="A whole configuration: a name of `tf-detreg recipes`, or a .toml or .json file.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training classes.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,

@@ -177,7 +177,7 @@ class RunConfig:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "RunConfig":
-        """Load a `.toml` or `.json` file; a run's `config.json` will do.
+        """Load a `.toml` or `.json` file; a run's `config.json` and a copy of a recipe will do.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -192,6 +192,7 @@ class RunConfig:
         values = values.get("config", values) if isinstance(values, dict) else values
         if not isinstance(values, dict):
             raise ValueError(f"{path} is no configuration: it holds {values!r:.40} in place of a table of entries.")
+        values = {name: value for name, value in values.items() if name != "recipe"}  # where a recipe comes from
         try:
             return cls.from_dict(values)
         except ValueError as error:
