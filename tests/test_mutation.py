@@ -195,6 +195,16 @@ def test_a_run_that_was_ended_goes_on_where_it_was(tmp_path, monkeypatch, capsys
     assert seen[2] == seen[0][4:] and seen[3] == seen[0]
 
 
+def test_what_is_judged_is_not_planted_again(tmp_path):
+    first, second, third, *_ = mutants("tf_detreg/files.py", (ROOT / "tf_detreg/files.py").read_text("utf-8"))
+    (tmp_path / "none.toml").touch()
+    none = Judged(ROOT, tmp_path / "none.toml")
+    (tmp_path / "one.toml").write_text(none.entry(first, "it is the same"), encoding="utf-8")
+    one = Judged(ROOT, tmp_path / "one.toml")
+    kept = {first: "not planted", second: "survived", third: "killed"}
+    assert outcomes.left(kept, none) == [first] and outcomes.left(kept, one) == [second]
+
+
 def test_another_draw_is_added_to_the_last_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "DATA", tmp_path)
     monkeypatch.setattr(command, "_planted", lambda faults, *_: ((fault, "killed") for fault in faults))

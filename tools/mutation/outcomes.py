@@ -56,9 +56,9 @@ def left(outcomes: Mapping[Mutant, str], judged: Judged) -> list[Mutant]:
 
     What was judged to change nothing is not planted again.
     """
-    unplanted = [mutant for mutant, outcome in outcomes.items() if outcome == NOT_PLANTED]
-    unnoticed = [mutant for mutant, outcome in outcomes.items() if outcome not in NOTICED]
-    return [mutant for mutant in unplanted or unnoticed if judged.reason(mutant) is None]
+    unnoticed = {m: outcome for m, outcome in outcomes.items() if outcome not in NOTICED and judged.reason(m) is None}
+    unplanted = [mutant for mutant, outcome in unnoticed.items() if outcome == NOT_PLANTED]
+    return unplanted or list(unnoticed)
 
 
 def _moved(mutant: Mutant, place: dict[str, str | int], root: pathlib.Path) -> Mutant | None:
