@@ -131,3 +131,10 @@ def test_tokens_that_are_not_there_or_not_known_cannot_be_pooled(pooling, prefix
         pool(np.ones((2, 5, 3), "float32"), pooling, prefix)
     np.testing.assert_array_equal(pool(2 * np.ones((2, 5, 3), "float32"), "class", None), 2 * np.ones((2, 3)))
     np.testing.assert_array_equal(pool(2 * np.ones((2, 5, 3), "float32"), "patches", 0), 2 * np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(("size", "most"), [(2, 3), (16, 4), (17, 5), ((8, 33), 6)])
+def test_a_small_cnn_has_as_many_blocks_as_halve_its_image_to_one_pixel(size, most):
+    assert backbones.small_cnn(size, width=1, blocks=most, pooling=None).output_shape[1:3].count(1) >= 1
+    with pytest.raises(ValueError, match=rf"`blocks` must be a whole number from 1 to {most}; received {most + 1}"):
+        backbones.small_cnn(size, width=1, blocks=most + 1)

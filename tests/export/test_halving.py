@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from tf_detreg import export, heads
-from tf_detreg.export.flatfiles import packed, unpacked
+from tf_detreg.export.flatfiles import code_of, packed, unpacked
 from tf_detreg.export.halving import halve
 from tf_detreg.export.lite import operators
 from tf_detreg.export.verification import run_artifact
@@ -186,3 +186,14 @@ def test_weights_lie_where_the_format_wants_them():
 def test_other_bytes_are_refused():
     with pytest.raises(ValueError, match=r"bytes of a \.tflite file"):
         halve(b"no model at all")
+
+
+def test_an_operator_has_a_code_for_each_version():
+    content = schema.ModelT()
+    content.operatorCodes = []
+    asked = [("CAST", 1), ("DEQUANTIZE", 1), ("DEQUANTIZE", 3), ("CAST", 1), ("DEQUANTIZE", 3), ("GELU", 2)]
+    assert [code_of(content, name, version) for name, version in asked] == [0, 1, 2, 0, 2, 3]
+    found = [(code.builtinCode, code.version, code.deprecatedBuiltinCode) for code in content.operatorCodes]
+    kinds = schema.BuiltinOperator
+    assert found[:3] == [(kinds.CAST, 1, kinds.CAST), (kinds.DEQUANTIZE, 1, kinds.DEQUANTIZE), (kinds.DEQUANTIZE, 3, 6)]
+    assert found[3] == (kinds.GELU, 2, 127) and kinds.GELU > 127

@@ -203,3 +203,10 @@ def test_a_build_that_is_killed_goes_on(vectors, tmp_path):
         sharding.build(folder, place, fingerprint="model", fields=["path"])
         check(place, names, rows)
         assert not [path for path in place.iterdir() if not path.name.startswith("index-")]
+
+
+def test_shards_are_described_together():
+    with Shards([Index(unit(5)), Index(unit(2), fingerprint="one"), Index(unit(3))]) as shards:
+        said = shards.describe()
+    assert said["items"] == "10 of 8 dimensions, in 3 shards of 2 to 5"
+    assert said["on disk"].endswith(" MB") and said["fields"] and said["search"].count(";") == 0

@@ -114,3 +114,24 @@ def test_batches_of_repeated_images_are_told_of(changes, labels, told, caplog):
     config = RunConfig.from_dict({"data": {"name": "digits"}, "loss": "SupCon", **changes})
     assembly.check_batches(config, train)
     assert ("No class of the set has two images: a batch repeats each" in caplog.text) is told
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "message"),
+    [
+        (0, 1, "`images` must be 2 or more .* a batch holds one image"),
+        (0, 2, None),
+        (1, 4, "`classes` must be 2 or more .* a batch holds images of one class only"),
+        (2, 1, "`images` must be 2 or more .* a batch holds no two images of one class"),
+        (2, 2, None),
+    ],
+)
+def test_batches_hold_what_a_pair_loss_compares(classes, images, message):
+    train = datasets.ImageSet(labels=[0, 0, 1, 1], class_names=["a", "b"], images=np.zeros((4, 4, 4, 3), np.uint8))
+    given = {"data": {"name": "digits"}, "loss": "SupCon", "classes": classes, "images": images}
+    if message is None:
+        assembly.check_batches(RunConfig.from_dict(given), train)
+    else:
+        with pytest.raises(ValueError, match=message):
+            assembly.check_batches(RunConfig.from_dict(given), train)
+    assembly.check_batches(RunConfig.from_dict({**given, "loss": "ProxyAnchor"}), train)
