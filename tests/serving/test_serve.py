@@ -1,0 +1,77 @@
+"""What `serve` makes of its arguments, and what it says; nothing is loaded and nothing listens."""
+
+import asyncio
+import types
+
+import pytest
+
+from tf_detreg.serving import server
+
+uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+
+from tf_detreg.serving import app, gallery, model  # noqa: E402 - they need the extra as well
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """`serve`, returning what it passes on."""
+    seen = {}
+
+    class Server:
+        def __init__(self, config):
+            seen["config"] = config
+
+        async def startup(self, sockets=None):
+            pass
+
+        def run(self):
+            asyncio.run(self.startup())
+
+    def create_app(model, gallery, settings, *, grpc_address):
+        seen.update(model=model, gallery=gallery, settings=settings, grpc=grpc_address)
+        return "the application"
+
+    monkeypatch.setattr(uvicorn, "Server", Server)
+    monkeypatch.setattr(
+        model, "ModelDirectory", lambda path, name: types.SimpleNamespace(path=path, name=name or "colours")
+    )
+    monkeypatch.setattr(gallery, "Gallery", lambda opened, pictures: (opened, pictures))
+    monkeypatch.setattr(app, "create_app", create_app)
+    monkeypatch.setattr(server, "http_config", lambda *arguments, **options: (arguments, options))
+
+    def call(*arguments, **options):
+        server.serve(*arguments, **options)
+        return types.SimpleNamespace(**seen)
+
+    return call
+
+
+def test_what_is_not_said_has_its_default(serve, capsys):
+    seen = serve("models/colours", grpc_port=0)
+    assert (seen.model.path, seen.gallery, seen.grpc) == ("models/colours", None, None)
+    assert seen.settings == app.Settings(allowed_hosts=server.host_names("127.0.0.1"))
+    assert seen.config == (("the application", seen.settings), {"host": "127.0.0.1", "port": 8501})
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[-3:]] == [
+        ["Ready", "http://127.0.0.1:8501/"],
+        ["REST", "http://127.0.0.1:8501/v1/models/colours:predict"],
+        ["gRPC", "off"],
+    ]
+
+
+def test_every_argument_arrives(serve, capsys, monkeypatch):
+    monkeypatch.setattr(server, "_grpc_address", lambda host, port: f"{host} {port}")
+    index, token = object(), "0123456789abcdefg"
+    asked = {
+        "allowed_hosts": ["a.example"],
+        "cors_origins": ["https://b.example"],
+        "timeout": 3.5,
+        "write_token": token,
+    }
+    more = {"pictures": ["a.png"], "host": "::1", "port": 9, "grpc_port": 10, "name": "other", "max_body": 10**9}
+    seen = serve("models/colours", index, **asked, **more)
+    assert (seen.model.name, seen.gallery, seen.grpc) == ("other", (index, ["a.png"]), "::1 10")
+    # All bodies together may be as large as one.
+    assert seen.settings == app.Settings(**asked, max_body=10**9, max_bodies=10**9)
+    assert seen.config == (("the application", seen.settings), {"host": "::1", "port": 9})
+    said = capsys.readouterr().out
+    assert "http://[::1]:9/v1/models/other:predict" in said and "::1 10" in said
