@@ -37,7 +37,7 @@ def page(root: pathlib.Path, outcomes: Mapping[Mutant, str], draws: list[str], j
         f"`make mutate` planted {len(outcomes)} faults ({'; '.join(draws)}), one at a time,",
         "each in one line of the package, and ran the tests that cover the line.",
         "What these did not notice was planted again when tests had been added",
-        "(`make mutate MUTATE=--again`).",
+        "(`make mutate MUTATE=--again`), so that the numbers say nothing of faults that were not drawn.",
         f"The tests noticed **{100 * _rate(outcomes, judged):.1f} %** of those that change what the package does",
         f"(wanted: {OVERALL:.0%} in all, {EACH:.0%} in each package). {len(equivalent)} change nothing that can be",
         "seen; they are not counted, and are listed with the reason.",
