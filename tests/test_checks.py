@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tf_detreg
-from tf_detreg import backbones, checks, heads, losses, miners, regularizers
+from tf_detreg import backbones, checks, datasets, heads, losses, miners, regularizers, retrieval
 
 NAN = float("nan")
 PACKAGE = pathlib.Path(tf_detreg.__file__).parent
@@ -185,3 +185,22 @@ def test_no_other_wording_is_written_anywhere():
             ):
                 wrong.append(f"{path.relative_to(PACKAGE)}:{line}: {message}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_seeds_and_decisions_are_told_in_this_wording():
+    points, labels = np.random.default_rng(0).normal(size=(20, 6)), np.repeat(np.arange(5), 4)
+    whole = datasets.arrays(np.zeros((20, 4, 4, 3), np.uint8), labels).train
+    calls = [
+        functools.partial(retrieval.evaluate, points, labels),
+        functools.partial(retrieval.verification, points, labels),
+        functools.partial(retrieval.open_set, points, labels, scores="nearest"),  # one name is as good as a list
+        functools.partial(datasets.digits),
+        functools.partial(datasets.arrays, np.zeros((20, 4, 4, 3), np.uint8), labels),
+        functools.partial(whole.batches, 2, 2),
+        functools.partial(whole.batches, 0, 2),
+    ]
+    for call in calls:
+        for wrong in ("x", -1, 1.5, None, True):
+            refused("seed", call, seed=wrong)
+    for call in (retrieval.monitor, functools.partial(retrieval.measure, labels=labels)):
+        refused("decision", call, 3, points)

@@ -535,3 +535,28 @@ def test_searches_that_overlap_put_the_threads_back_as_they_were():
         assert set(threads()) == {1}, "the second search still runs"
         second.close()
         assert threads() == before
+
+
+def test_an_index_that_was_opened_by_a_relative_path_stays_open_elsewhere(tmp_path, monkeypatch):
+    """Before, it was searched and changed in the folder that the process had gone to."""
+    monkeypatch.chdir(tmp_path)
+    Index(np.eye(4)).save("shop ✓.index")
+    with Index.load("shop ✓.index") as index, Index.create("new.index", 4) as new:
+        (tmp_path / "away").mkdir()
+        monkeypatch.chdir(tmp_path / "away")
+        index.upsert(np.eye(4)[:1], ["a"])
+        new.add(np.eye(4)[:2])
+        index.compact()
+        index.verify(progress=False)
+        assert index.search(np.eye(4)[1:2], k=1).ids == [[1]] and new.search(np.eye(4)[1:2], k=1).ids == [[1]]
+        assert len(Index.load(tmp_path / "shop ✓.index")) == 5 and len(Index.load(tmp_path / "new.index")) == 2
+    assert not any((tmp_path / "away").iterdir())
+
+
+def test_a_closed_index_says_so_and_nothing_of_damage(tmp_path):
+    for index in (Index(np.eye(4)), Index.load(Index(np.eye(4)).save(tmp_path / "shop.index"))):
+        index.close()
+        index.close()
+        for use, *given in ((index.search, np.eye(4), 1), (index.__len__,), (index.add, np.eye(4))):
+            with pytest.raises(ValueError, match="This index is closed: open it again"):
+                use(*given)

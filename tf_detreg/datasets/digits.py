@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tf_detreg import extras
+from tf_detreg import checks, extras
 from tf_detreg.datasets.image_set import ImageSet, Splits
 
 
@@ -23,6 +23,7 @@ def digits(seed: int = 0) -> Splits:
     >>> train.num_classes, len(train) + len(validation) + len(test)
     (10, 1797)
     """
+    seed = checks.integer("seed", seed)
     with extras.needed("The digits data set"):
         from sklearn.datasets import load_digits
 

@@ -208,7 +208,7 @@ def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0
             f"{n_test} for testing leave none to train on. Add classes (four or more), lower `validation` and `test`, "
             "or sort the images into the folders train/ and test/ yourself."
         )
-    order = np.random.default_rng(seed).permutation(total)
+    order = np.random.default_rng(checks.integer("seed", seed)).permutation(total)
     parts = np.split(order, [total - n_validation - n_test, total - n_test])
     names = ("train", "validation", "test")
     return Splits(

@@ -61,7 +61,7 @@ class ClassSampler:
         self.classes = min(int(classes), len(self.present))
         if self.classes < classes:
             logger.warning("The set has %d classes: batches hold %d classes, not %d.", *(2 * [self.classes]), classes)
-        self.images, self.seed = int(images), int(seed)
+        self.images, self.seed = int(images), checks.integer("seed", seed)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._members = _by_class(labels, self._starts[:-1])
         rounds = -(-len(self.present) // self.classes)
@@ -155,7 +155,7 @@ class ShuffledSampler:
         if not count:
             raise checks.invalid("labels", "hold an image to draw batches from", "none")
         batch_size = checks.integer("images", batch_size, 1)
-        self.count, self.seed = count, int(seed)
+        self.count, self.seed = count, checks.integer("seed", seed)
         self.batch_size = min(int(batch_size), self.count)
         self.steps = self.count // self.batch_size
 

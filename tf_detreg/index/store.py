@@ -41,12 +41,14 @@ class Store:
         dimension: Of the vectors, where a new index is made; None opens one that is there.
 
     Raises:
-        ValueError: If there is none to open, or it is damaged or of another format.
+        ValueError: If there is none to open, it is damaged or of another format, or it has been closed.
         OSError: If it cannot be written.
     """
 
     def __init__(self, directory: pathlib.Path | None, dimension: int | None = None) -> None:
-        self.directory = directory
+        # Whoever opens it by a relative path may go to another folder afterwards.
+        self.directory = None if directory is None else directory.absolute()
+        self._closed = False
         self._lock = threading.RLock()
         self._arrays: dict[int, np.ndarray] = {}
         self._snapshot: Snapshot | None = None
@@ -104,12 +106,15 @@ class Store:
 
     def close(self) -> None:
         """Close the file."""
+        self._closed = True
         self._connection.close()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection to one thread at a time; what SQLite says of a damaged file becomes our sentence."""
         with self._lock:
+            if self._closed:
+                raise ValueError("This index is closed: open it again with Index.load(directory).")
             try:
                 yield self._connection
             except sqlite3.OperationalError as error:

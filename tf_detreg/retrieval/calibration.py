@@ -168,8 +168,10 @@ def measure(
         seed: Of folds and bootstrap. Default 0.
 
     Raises:
-        ValueError: If vectors or labels do not fit.
+        ValueError: If `decision` is none, or vectors or labels do not fit.
     """
+    checks.instance("decision", decision, Decision, "a retrieval.Decision")
+    seed = checks.integer("seed", seed)
     unit, classes, names = trials.checked(embeddings, labels)
     done = trials.run(
         unit, classes, (decision.score,), decision.neighbors, density, checks.integer("folds", folds, 2), seed

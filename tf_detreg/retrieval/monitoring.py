@@ -17,6 +17,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_detreg import checks
 from tf_detreg.retrieval import intervals
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.report import plain_json
@@ -79,7 +80,7 @@ def monitor(decision: Decision, scores: ArrayLike) -> Drift:
         catalog, the index rises too.
 
     Raises:
-        ValueError: If the scores are not finite numbers of shape (Q,).
+        ValueError: If `decision` is none, or the scores are not finite numbers of shape (Q,).
 
     Example:
         >>> from tf_detreg import retrieval
@@ -88,6 +89,7 @@ def monitor(decision: Decision, scores: ArrayLike) -> Drift:
         >>> monitor(decision, np.full(500, 0.3)).verdict
         'fit again'
     """
+    checks.instance("decision", decision, Decision, "a retrieval.Decision")
     scores = np.asarray(scores)
     if scores.ndim != 1 or not len(scores) or scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
         raise ValueError(f"`scores` must be finite numbers of shape (Q,), at least one; received shape {scores.shape}.")

@@ -114,6 +114,7 @@ def open_set(
     """
     unit, classes, _ = trials.checked(embeddings, labels)
     fpirs = tuple(sorted((checks.within("fpirs", rate, 0, 1, "(]") for rate in fpirs), reverse=True))
+    scores, seed = (scores,) if isinstance(scores, str) else scores, checks.integer("seed", seed)
     scores = (*scores, *(("density",) if density is not None and "density" not in scores else ()))
     neighbors, resamples = checks.integer("neighbors", neighbors, 1), checks.integer("resamples", resamples)
     done = trials.run(unit, classes, scores, neighbors, density, checks.integer("folds", folds, 2), seed, progress)

@@ -158,6 +158,7 @@ def verification(
     """
     unit, _ = inputs.unit_rows(embeddings, "embeddings")
     max_pairs, resamples = checks.integer("max_pairs", max_pairs, 1), checks.integer("resamples", resamples)
+    seed = checks.integer("seed", seed)
     fars = tuple(sorted((checks.within("fars", far, 0, 1, "(]") for far in fars), reverse=True))
     if labels is None and pairs is None:
         raise ValueError("`labels` is missing: give the class of each vector, or `pairs`.")
