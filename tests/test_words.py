@@ -115,4 +115,6 @@ def test_a_second_verb_is_in_the_form_of_the_first():
 
 def test_defaults_are_stated_in_one_form():
     for path in sorted(PACKAGE.rglob("*.py")):
-        assert not re.search(r"\b[Dd]efaults\s+to\b", path.read_text(encoding="utf-8")), f"{path}: write `Default 12.`"
+        text = path.read_text(encoding="utf-8")
+        other = re.search(r"\b[Dd]efaults\s+to\b|\b[Dd]efault\s+`(-?[\d.]|None\b|True\b|False\b)", text)
+        assert not other, f"{path}: write `Default 12.` in place of {other[0]!r}"

@@ -27,11 +27,11 @@ class ArcFace(ProxyLoss):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default `1`.
-        scale: σ. Default `64.0`.
-        margin: m, in radians, below π. Default `0.5`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default 1.
+        scale: σ. Default 64.0.
+        margin: m, in radians, below π. Default 0.5.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -67,9 +67,9 @@ class ProxyLoss(LossLayer):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m. Default `1`.
-        initializer: of the proxies. Default `None`: normal with variance `2 / (C·m)` (Kaiming, fan-out), which is
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m. Default 1.
+        initializer: of the proxies. Default None: normal with variance `2 / (C·m)` (Kaiming, fan-out), which is
             what the authors of Proxy-Anchor use. Only directions matter to the losses, but the length of a proxy sets
             how far an optimizer step turns it.
 

@@ -26,12 +26,12 @@ class Circle(PairLoss):
     over all pairs of a batch instead of one for each anchor.
 
     Args:
-        margin: m. Default `0.4`.
-        scale: γ. Default `80.0`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        margin: m. Default 0.4.
+        scale: γ. Default 80.0.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -26,16 +26,16 @@ class Contrastive(PairLoss):
     k = 2. In cosine form (`distance="cosine"`, d = 1 - s) a margin of 0.5 on the similarity is `negative_margin=0.5`.
 
     Args:
-        positive_margin: m⁺. Default `0.0`.
-        negative_margin: m⁻. Default `1.0`.
-        power: k, 1 or 2. Default `2`.
+        positive_margin: m⁺. Default 0.0.
+        negative_margin: m⁻. Default 1.0.
+        power: k, 1 or 2. Default 2.
         average: `"nonzero"`, over the pairs with a loss above 0; `"all"` pairs; or `"anchors"`, the sum over the pairs
             of an anchor, averaged over the batch. Default `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -20,11 +20,11 @@ class CosFace(ProxyLoss):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default `1`.
-        scale: σ. Default `64.0`.
-        margin: m. Default `0.35`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default 1.
+        scale: σ. Default 64.0.
+        margin: m. Default 0.35.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

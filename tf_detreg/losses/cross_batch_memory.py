@@ -35,10 +35,10 @@ class CrossBatchMemory(LossLayer):
 
     Args:
         loss: a pair loss, or `Margin`.
-        memory_size: M, at least the batch size. Default `1024`.
+        memory_size: M, at least the batch size. Default 1024.
         start: training calls before the memory is written and used; until then the batch is compared with itself.
-            Default `0`.
-        batch_weight: weight of the loss within the batch. Default `0.0`.
+            Default 0.
+        batch_weight: weight of the loss within the batch. Default 0.0.
         name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:

@@ -27,11 +27,11 @@ class FastAP(PairLoss):
     multiplied by B/2 here (with SGD; adaptive methods do not see the factor).
 
     Args:
-        num_bins: L. Default `10`.
-        normalize: must be `True`. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        num_bins: L. Default 10.
+        normalize: must be `True`. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

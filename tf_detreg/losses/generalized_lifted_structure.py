@@ -25,12 +25,12 @@ class GeneralizedLiftedStructure(PairLoss):
     logarithm taken as 0; in batches of P classes × K images both are equal.
 
     Args:
-        margin: m. Default `1.0`.
+        margin: m. Default 1.0.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -18,7 +18,7 @@ def check_labels(labels: Any, embeddings: tf.Tensor, num_classes: int | None = N
     Args:
         labels: integers, `(B,)` or `(B, 1)`; or one-hot rows `(B, C)` of any numeric type, of which the class is taken.
         embeddings: `(B, dim)`.
-        num_classes: number of known classes C. Default `None`: every label that int32 holds is accepted.
+        num_classes: number of known classes C. Default None: every label that int32 holds is accepted.
 
     Raises:
         ValueError: if labels are no class numbers, do not fit the embeddings, or (eagerly) are out of range.

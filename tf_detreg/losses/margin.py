@@ -76,14 +76,14 @@ class Margin(LossLayer):
     with the same triplets the values are equal.
 
     Args:
-        num_classes: number of classes, for a β of each class. Default `None`: one β for all.
-        alpha: α. Default `0.2`.
-        beta: start of β. Default `1.2`.
-        nu: ν. Default `0.0`.
-        learn: train β. Default `True`.
+        num_classes: number of classes, for a β of each class. Default None: one β for all.
+        alpha: α. Default 0.2.
+        beta: start of β. Default 1.2.
+        nu: ν. Default 0.0.
+        learn: train β. Default True.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs or triplets count. Default `None`: all pairs.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs or triplets count. Default None: all pairs.
         name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:

@@ -31,14 +31,14 @@ class MultiSimilarity(PairLoss):
     logarithm; a second takes the dot product of unnormalized differences for r. Neither is the paper's.
 
     Args:
-        alpha: α. Default `2.0`.
-        beta: β. Default `50.0`.
-        base: λ. Default `0.5`.
-        direction: γ. Default `0.0`: no direction regularization.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        alpha: α. Default 2.0.
+        beta: β. Default 50.0.
+        base: λ. Default 0.5.
+        direction: γ. Default 0.0: no direction regularization.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

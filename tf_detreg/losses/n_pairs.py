@@ -26,11 +26,11 @@ class NPairs(PairLoss):
     pytorch-metric-learning the same with an unnormalized dot product. Roth et al. use λ = 0.005.
 
     Args:
-        penalty: λ, against growing embeddings. Default `0.0`.
-        normalize: scale the embeddings to length 1 first. Default `False`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        penalty: λ, against growing embeddings. Default 0.0.
+        normalize: scale the embeddings to length 1 first. Default False.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

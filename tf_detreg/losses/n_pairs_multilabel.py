@@ -25,10 +25,10 @@ class NPairsMultilabel(PairLoss):
     `NPairsMultilabel().against(labels, anchors, labels, positives)`.
 
     Args:
-        normalize: scale the embeddings to length 1 first. Default `False`.
+        normalize: scale the embeddings to length 1 first. Default False.
         miner: must be `None`: mining is not defined for several labels.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: zeros and ones `(B, L)`, a column for each label.

@@ -20,10 +20,10 @@ class NormalizedSoftmax(ProxyLoss):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default `1`.
-        temperature: T. Default `0.05`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default 1.
+        temperature: T. Default 0.05.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

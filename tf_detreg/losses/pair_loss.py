@@ -26,12 +26,12 @@ class PairLoss(keras.losses.Loss):
     `distance`).
 
     Args:
-        distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `None`: the loss's own, see each loss.
-        normalize: scale the embeddings to length 1 first. Default `True`.
+        distance: `"euclidean"`, `"squared"` or `"cosine"`. Default None: the loss's own, see each loss.
+        normalize: scale the embeddings to length 1 first. Default True.
         miner: which pairs count: a `tf_detreg.miners` object, or any function `(labels, embeddings)` → two boolean
-            masks or three index vectors. Default `None`: all pairs.
+            masks or three index vectors. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`, not negative nor above 2147483647.
@@ -84,7 +84,7 @@ class PairLoss(keras.losses.Loss):
             embeddings: `(B, dim)`, the anchors.
             reference_labels: integers `(M,)`; not checked, so that empty places may be marked by -1.
             references: `(M, dim)`.
-            valid: boolean `(B, M)` or `(1, M)`: which pairs exist. Default `None`: all.
+            valid: boolean `(B, M)` or `(1, M)`: which pairs exist. Default None: all.
         """
         embeddings, references = self.prepare(embeddings), self.prepare(references)
         labels = self.check(labels, embeddings)

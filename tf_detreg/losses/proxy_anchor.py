@@ -30,12 +30,12 @@ class ProxyAnchor(ProxyLoss):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; each proxy is an anchor of its own. Default `1`.
-        alpha: scale α. Default `32.0`.
-        margin: δ. Default `0.1`.
-        direction: γ, strength of the direction regularization. Default `0.0`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; each proxy is an anchor of its own. Default 1.
+        alpha: scale α. Default 32.0.
+        margin: δ. Default 0.1.
+        direction: γ, strength of the direction regularization. Default 0.0.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -29,11 +29,11 @@ class ProxyGML(ProxyLoss):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; N. Default `12`.
-        ratio: r, the share of all proxies that a sample is connected to. Default `0.05`.
-        proxy_weight: λ. Default `0.3`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; N. Default 12.
+        ratio: r, the share of all proxies that a sample is connected to. Default 0.05.
+        proxy_weight: λ. Default 0.3.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

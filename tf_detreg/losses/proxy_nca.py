@@ -27,11 +27,11 @@ class ProxyNCA(ProxyLoss):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default `1`.
-        scale: σ. Default `1.0`.
-        direction: γ, strength of the direction regularization; 0.3 is a common choice. Default `0.0`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; with several, a class is as near as its nearest proxy. Default 1.
+        scale: σ. Default 1.0.
+        direction: γ, strength of the direction regularization; 0.3 is a common choice. Default 0.0.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

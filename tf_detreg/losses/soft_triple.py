@@ -25,13 +25,13 @@ class SoftTriple(ProxyLoss):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; K, the centers. Default `10`.
-        scale: λ. Default `20.0`.
-        gamma: γ, temperature of the assignment to centers. Default `0.1`.
-        margin: δ. Default `0.01`.
-        tau: τ, weight of the center term. Default `0.2`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; K, the centers. Default 10.
+        scale: λ. Default 20.0.
+        gamma: γ, temperature of the assignment to centers. Default 0.1.
+        margin: δ. Default 0.01.
+        tau: τ, weight of the center term. Default 0.2.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

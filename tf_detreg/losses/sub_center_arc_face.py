@@ -19,11 +19,11 @@ class SubCenterArcFace(ArcFace):
 
     Args:
         num_classes: number of classes C.
-        dim: size of an embedding. Default `None`: taken from the first call.
-        proxies_per_class: m; K, the sub-centers. Default `3`.
-        scale: σ. Default `64.0`.
-        margin: m, in radians, below π. Default `0.5`.
-        initializer: of the proxies. Default `None`: Kaiming normal, fan-out.
+        dim: size of an embedding. Default None: taken from the first call.
+        proxies_per_class: m; K, the sub-centers. Default 3.
+        scale: σ. Default 64.0.
+        margin: m, in radians, below π. Default 0.5.
+        initializer: of the proxies. Default None: Kaiming normal, fan-out.
         name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:

@@ -26,11 +26,11 @@ class SupCon(PairLoss):
     exactly 0 out of the mean, and gives 0 if the batch has no negative.
 
     Args:
-        temperature: τ. Default `0.1`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        temperature: τ. Default 0.1.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -37,19 +37,19 @@ class Triplet(PairLoss):
     `TripletBatchHard`.
 
     Args:
-        margin: m. Default `0.2`.
+        margin: m. Default 0.2.
         negatives: which triplets count: `"all"`; `"semi_hard"`, `0 < d_an - d_ap <= m`; or `"hard"`, `d_an <= d_ap`.
             Default `"all"`.
-        soft: softplus instead of the hinge; it has no margin. Default `False`.
-        swap: use `min(d_an, d_pn)` for `d_an`. Default `False`.
-        direction: γ. Default `0.0`: no direction regularization.
+        soft: softplus instead of the hinge; it has no margin. Default False.
+        swap: use `min(d_an, d_pn)` for `d_an`. Default False.
+        direction: γ. Default 0.0: no direction regularization.
         average: `"nonzero"`, over triplets with a loss above 0; `"all"` triplets; or `"anchors"`, the sum over the
             triplets of an anchor, averaged over the batch. Default `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

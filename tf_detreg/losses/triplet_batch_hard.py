@@ -25,13 +25,13 @@ class TripletBatchHard(PairLoss):
     positive, with `max d_ap = 0`.
 
     Args:
-        margin: m. Default `0.2`.
-        soft: softplus instead of the hinge; it has no margin. Default `False`.
+        margin: m. Default 0.2.
+        soft: softplus instead of the hinge; it has no margin. Default False.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

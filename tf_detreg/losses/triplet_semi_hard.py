@@ -28,12 +28,12 @@ class TripletSemiHard(PairLoss):
     `Triplet(negatives="semi_hard")`.
 
     Args:
-        margin: m. Default `0.2`.
+        margin: m. Default 0.2.
         distance: `"squared"`, `"euclidean"` or `"cosine"`. Default `"squared"`.
-        normalize: scale the embeddings to length 1 first. Default `True`.
-        miner: which pairs count; see `PairLoss`. Default `None`: all pairs.
+        normalize: scale the embeddings to length 1 first. Default True.
+        miner: which pairs count; see `PairLoss`. Default None: all pairs.
         reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default `None`: the class's.
+        name: name of the loss. Default None: the class's.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -25,7 +25,7 @@ class Angular(Miner):
     to length 1 as its other miners do; on unit vectors both choose the same triplets.
 
     Args:
-        angle: threshold in degrees. Default `20.0`.
+        angle: threshold in degrees. Default 20.0.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -32,9 +32,9 @@ class DistanceWeighted(Miner):
     cutoff out.
 
     Args:
-        cutoff: smallest distance in the weights. Default `0.5`.
-        nonzero_loss_cutoff: distance from which on negatives are not drawn. Default `1.4`.
-        seed: of the draws; with a seed every call draws the same. Default `None`: each call draws anew.
+        cutoff: smallest distance in the weights. Default 0.5.
+        nonzero_loss_cutoff: distance from which on negatives are not drawn. Default 1.4.
+        seed: of the draws; with a seed every call draws the same. Default None: each call draws anew.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

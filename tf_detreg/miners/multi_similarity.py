@@ -24,7 +24,7 @@ class MultiSimilarity(Miner):
     anchor stays. They skip anchors of which one side is left empty, and stop with an error at a class with one sample.
 
     Args:
-        epsilon: ε. Default `0.1`.
+        epsilon: ε. Default 0.1.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

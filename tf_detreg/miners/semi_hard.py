@@ -21,7 +21,7 @@ class SemiHard(Miner):
     `losses.Triplet` write `Triplet(negatives="semi_hard")` instead, which is the same without listing triplets.
 
     Args:
-        margin: m. Default `0.2`.
+        margin: m. Default 0.2.
 
     Call arguments:
         labels: integers `(B,)` or `(B, 1)`.

@@ -42,7 +42,7 @@ class Context:
         proxy_labels: class of each proxy, `(P,)`.
         head: the head, a `heads.Head`.
         backbone: the model from images to features.
-        gather: from rows of this replica to those of all. Default `None`: they are all.
+        gather: from rows of this replica to those of all. Default None: they are all.
     """
 
     labels: Any = None
@@ -79,7 +79,7 @@ class Regularizer(keras.layers.Layer):
     extend `get_config`. Own weights are created in `__init__` or in `build`, never inside `penalty`.
 
     Args:
-        weight: factor of the penalty in the objective. Default `1.0`.
+        weight: factor of the penalty in the objective. Default 1.0.
         name: what logs call the penalty. Default: the class's name, such as `log_exp_mean`.
         dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 

@@ -34,8 +34,8 @@ class CenterSeparation(Regularizer):
     Implementing one: write `energy(cosines, pairs)` from cosines `(R, C)` and a boolean mask of the pairs that count.
 
     Args:
-        weight: factor in the objective. Default `1.0`.
-        max_rows: Default `512`.
+        weight: factor in the objective. Default 1.0.
+        max_rows: Default 512.
     """
 
     def __init__(

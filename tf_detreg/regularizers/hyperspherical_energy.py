@@ -27,11 +27,11 @@ class HypersphericalEnergy(CenterSeparation):
     The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
 
     Args:
-        power: s. Default `1.0`, the Coulomb energy.
-        angular: whether u is the angle. Default `False`.
-        half: whether opposite points repel too. Default `False`.
-        weight: factor in the objective. Default `1.0`.
-        max_rows: centers drawn per step, if there are more. Default `512`.
+        power: s. Default 1.0, the Coulomb energy.
+        angular: whether u is the angle. Default False.
+        half: whether opposite points repel too. Default False.
+        weight: factor in the objective. Default 1.0.
+        max_rows: centers drawn per step, if there are more. Default 512.
 
     Call arguments:
         context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.

@@ -36,11 +36,11 @@ class LanguageGuidance(Regularizer):
         divergence: `"backward"` or `"forward"`. Default `"backward"`.
         on: `"batch"`, `"proxies"` (each unit proxy stands for an image of its class), or `"auto"`: proxies where the
             loss has them. Default `"auto"`.
-        shift: g. Default `1.0`.
-        temperature: τ. Default `1.0`.
-        max_rows: with more proxies than this, each step draws so many at random. Default `1024`.
-        shape: shape of `texts`, in its place; for loading a saved model. Default `None`.
-        weight: factor in the objective. Default `1.0`.
+        shift: g. Default 1.0.
+        temperature: τ. Default 1.0.
+        max_rows: with more proxies than this, each step draws so many at random. Default 1024.
+        shape: shape of `texts`, in its place; for loading a saved model. Default None.
+        weight: factor in the objective. Default 1.0.
 
     Call arguments:
         context: with `labels (B,)` and `embeddings (B, dim)`, or with `proxies` and `proxy_labels`.
@@ -155,7 +155,7 @@ def top_class_names(scores: ArrayLike, labels: ArrayLike, class_names: Sequence[
         scores: logits of the classifier, `(N, M)`, of the training images.
         labels: classes of the images, integers `(N,)` in `0 .. C - 1`, none missing.
         class_names: the classifier's M class names; only the text before a first comma is kept.
-        k: Default `5`.
+        k: Default 5.
 
     Returns:
         C lists of k names, best first.

@@ -45,13 +45,13 @@ class NonIsotropy(Regularizer):
 
     Args:
         dim: size of an embedding, 2 or more.
-        depth: number of couplings. Default `10`.
-        hidden: width of their networks. Default `128`.
-        hidden_layers: of each network. Default `7`.
-        scale_bound: bound of a log-scale. Default `2.0`.
+        depth: number of couplings. Default 10.
+        hidden: width of their networks. Default 128.
+        hidden_layers: of each network. Default 7.
+        scale_bound: bound of a log-scale. Default 2.0.
         exponential: `False` takes the mean of `ℓ_i / dim` instead, the plain negative log-likelihood, which has no
-            lower bound on a sphere. Default `True`.
-        weight: factor in the objective. Default `100.0`, the authors' for Cars.
+            lower bound on a sphere. Default True.
+        weight: factor in the objective. Default 100.0, the authors' for Cars.
 
     Call arguments:
         context: with `labels` and `embeddings`, and with `proxies` and `proxy_labels` for a proxy loss.

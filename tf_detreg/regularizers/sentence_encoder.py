@@ -23,7 +23,7 @@ class SentenceEncoder:
     on the disk; without `--no-deps`, pip would add PyTorch, which is not used here.
 
     Args:
-        directory: of the model. Default `None`: the installed package named above.
+        directory: of the model. Default None: the installed package named above.
 
     Raises:
         ImportError: if the extra `text` is not installed, or no folder is given and the package above is not.
@@ -54,7 +54,7 @@ class SentenceEncoder:
 
         Args:
             texts: strings; what exceeds the longest input of the model is cut off.
-            batch_size: Default `64`.
+            batch_size: Default 64.
         """
         tokens = [self.tokens(text) for text in texts]
         # Texts of similar length share a batch, so that little padding is computed.

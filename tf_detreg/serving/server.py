@@ -47,7 +47,7 @@ def serve(
         index: A `index.Index`, or the folder of a saved one, for the search page. Default none.
         name: The model's name in the API. Default: the folder's.
         pictures: What to show of the index's items: file names, or uint8 images. Default `path` in their metadata.
-        host: Address to listen on. Default `127.0.0.1`: this machine alone.
+        host: Address to listen on. Default 127.0.0.1: this machine alone.
         port: Default 8501, TensorFlow Serving's REST port.
         grpc_port: For gRPC; 0 for none. Default 8500, TensorFlow Serving's, where that port is free.
         allowed_hosts: Names under which clients reach the server, as in `Settings`; its address is always one. Default

@@ -83,7 +83,7 @@ def active_triplets(labels: ArrayLike, embeddings: ArrayLike, margin: float = 0.
     Args:
         labels: `(N,)`.
         embeddings: `(N, dim)`.
-        margin: Default `0.2`.
+        margin: Default 0.2.
 
     Example:
 
@@ -159,8 +159,8 @@ def measure(
     Args:
         labels: `(N,)`.
         embeddings: `(N, dim)`.
-        proxies: `(P, dim)`. Default `None`: `proxies_never_hit` is left out.
-        margin: of the triplets. Default `0.2`.
+        proxies: `(P, dim)`. Default None: `proxies_never_hit` is left out.
+        margin: of the triplets. Default 0.2.
 
     Raises:
         ValueError: if there are fewer than two embeddings, or labels do not fit.
@@ -200,10 +200,10 @@ class Health(keras.callbacks.Callback):
         images: a sample of the training images, `(N, H, W, 3)`: some hundred are plenty.
         labels: their classes, `(N,)`.
         prefix: of the names. Default `"health_"`.
-        margin: of the triplets. Default `0.2`.
-        batch_size: Default `128`.
+        margin: of the triplets. Default 0.2.
+        batch_size: Default 128.
         settle: optimizer steps without warnings at the start: until the moving averages of batch normalization have
-            caught up, a net from scratch does send all images to nearly one point at inference. Default `300`.
+            caught up, a net from scratch does send all images to nearly one point at inference. Default 300.
 
     Attributes:
         warned: epochs with a warning, counted from 1.
@@ -249,8 +249,8 @@ class Health(keras.callbacks.Callback):
 
         Args:
             image_set: the training images.
-            size: number of images, about. Default `512`.
-            seed: of the choice of classes. Default `0`.
+            size: number of images, about. Default 512.
+            seed: of the choice of classes. Default 0.
             **options: as for `Health`.
         """
         order = np.random.default_rng(seed).permutation(int(image_set.labels.max()) + 1)
