@@ -163,6 +163,15 @@ def test_connections_have_a_largest_number(connect):
     del held
 
 
+def test_as_many_connections_as_are_allowed_are_answered(served):
+    settings = Settings(poll=0, max_connections=3)
+    with listening(create_app(served, settings=settings), settings) as address, contextlib.ExitStack() as stack:
+        host, port = address.removeprefix("http://").split(":")
+        held = [stack.enter_context(socket.create_connection((host, int(port)), timeout=20)) for _ in range(4)]
+        assert all(b"200 OK" in ask_health(connection) for connection in held[:3])
+        assert b"503" in held[3].recv(1000)
+
+
 @pytest.mark.parametrize(
     "host",
     [
