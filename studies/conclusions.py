@@ -14,7 +14,7 @@ from scipy import stats
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FROZEN = ("emoji-heads", "glyphs-heads")
-CURVES = ("emoji-classes", "emoji-classes-flows")
+CURVES = ("emoji-classes",)
 TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end", "glyphs-clipped")
 # What, the study, and the trials before and after: a family, and settings of its recipe by dotted names.
 GAINS = (
