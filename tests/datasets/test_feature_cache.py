@@ -69,7 +69,7 @@ def test_computed_once_and_anew_when_anything_changes(images, backbone, tmp_path
     assert count.images == 250 and len(list(tmp_path.iterdir())) == 3
 
 
-def test_an_interrupted_computation_goes_on(images, backbone, tmp_path, monkeypatch):
+def test_an_interrupted_computation_goes_on(images, backbone, tmp_path, monkeypatch, counted):
     monkeypatch.setattr(cache, "_SECONDS_BETWEEN_NOTES", 0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         Counting(patch, stop_after=2)
@@ -77,6 +77,7 @@ def test_an_interrupted_computation_goes_on(images, backbone, tmp_path, monkeypa
     count = Counting(monkeypatch)
     features = datasets.cache_features(backbone, images, tmp_path, batch_size=30)
     assert count.images == 40
+    assert counted[f"Features of {images.name}"][-1][1] == 40
     expected = backbone.predict(images.images.astype("float32"), verbose=0)
     np.testing.assert_allclose(features.features, expected, rtol=1e-5, atol=1e-4)
 
