@@ -123,7 +123,7 @@ class ShardChanges:
             )
         return [cast(Index, shard) for shard in self.shards]
 
-    def _misplaced(self, at: int, index: Index, name: str) -> list[str]:
+    def _misplaced(self, index: Index, name: str) -> list[str]:
         """Return a sentence if a shard of a folder holds what belongs to another one."""
         if self._folder is None:
             return []

@@ -166,7 +166,7 @@ class Shards(ShardChanges):
         for at, index in enumerate(self._indexes()):
             try:
                 index.verify(progress)
-                damaged += self._misplaced(at, index, shard_folders.name_of(at, len(self.shards)))
+                damaged += self._misplaced(index, shard_folders.name_of(at, len(self.shards)))
             except ValueError as error:
                 damaged.append(str(error))
         if damaged:
