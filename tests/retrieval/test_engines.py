@@ -88,7 +88,7 @@ def test_a_large_gallery_tries_layouts_on_a_part_of_it(clustered, monkeypatch):
     ids, _ = tuned.tree.search(points[:200], 10, np.arange(200))
     true, _ = exact.search(points[:200], points, 10, np.arange(200))
     shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids, true, strict=True)])
-    assert tuned.recall >= 0.99 and shared >= 0.98
+    assert tuned.recall >= 0.99 and shared >= 0.96
     assert (ids != np.arange(200)[:, None]).all()
 
 
