@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from tests.eager import eagerly
 from tf_detreg import calibrating, cli, retrieval, training
-from tf_detreg.index import Index
+from tf_detreg.index import Index, Shards, splitting
 
 SMALL = {
     "image_size": 16,
@@ -111,6 +111,19 @@ def test_monitor_says_when_queries_have_changed(decided, photos, tmp_path):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / f"{number}.png")
     said = command("monitor", decided, tmp_path)
     assert "fit again" in said and "120 queries" in said
+
+
+def test_shards_keep_a_decision_as_an_index_does(decided, run, photos, tmp_path):
+    queries = [photos / "test" / f"c{n}" for n in range(40, 45)]
+    with Index.load(decided) as whole:
+        wanted, whole_copy = whole.decision, Index(whole.embeddings, whole.ids, list(whole.rows()), whole.fingerprint)
+    splitting.split(whole_copy, tmp_path / "shards", 3)
+    said = command("calibrate", run, "--target", "0.1", "--index", tmp_path / "shards")
+    assert said.splitlines()[-1].split() == ["Index", str(tmp_path / "shards")]
+    with Shards.load(tmp_path / "shards") as shards:
+        assert [index.decision for index in shards.indexes] == [wanted] * 3
+    one, several = (json.loads(command("monitor", place, *queries, "--json")) for place in (decided, tmp_path / "shards"))
+    assert one == several
 
 
 def test_monitor_needs_a_decision(run, photos, tmp_path):

@@ -288,7 +288,6 @@ def test_a_filter_on_a_field_that_is_not_there_names_those_that_are(shop, tmp_pa
         "index compress {}",
         "index export {} --to a.sql",
         "index refresh {} --run {run}",
-        "monitor {} x.png",
     ],
 )
 def test_a_command_that_takes_no_shards_says_which_do(shop, tmp_path, given):

@@ -80,16 +80,17 @@ def monitor_index(
     """Compare the scores of new images with those that an index's decision was fitted on.
 
     Args:
-        place: The index.
+        place: The index, or a folder of its shards.
         queries: Image files, or folders of them.
         directory: The run whose model made the index. Default None: as the index noted.
 
     Raises:
         ValueError: If neither the index nor its run has a decision, or its score is not the nearest cosine.
     """
-    from tf_detreg.searching import image_files, open_index
+    from tf_detreg.indexing import open_catalog
+    from tf_detreg.searching import image_files
 
-    index, run, decision = open_index(place, directory)
+    index, run, decision = open_catalog(place, directory)
     if decision is None:
         raise ValueError(
             f"Neither the index {str(place)!r} nor its run has a decision. `tf-detreg calibrate {run.directory} "

@@ -3,8 +3,10 @@
 import asyncio
 import types
 
+import numpy as np
 import pytest
 
+from tf_detreg.index import Index, Shards, splitting
 from tf_detreg.serving import server
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
@@ -75,3 +77,15 @@ def test_every_argument_arrives(serve, capsys, monkeypatch):
     assert seen.config == (("the application", seen.settings), {"host": "::1", "port": 9})
     said = capsys.readouterr().out
     assert "http://[::1]:9/v1/models/other:predict" in said and "::1 10" in said
+
+
+def test_a_folder_of_shards_is_opened_as_an_index_is(serve, tmp_path):
+    whole = Index(np.eye(4), ["a", "b", "c", "d"])
+    splitting.split(whole, tmp_path / "shards", 2)
+    whole.save(tmp_path / "whole")
+    for name, kind in (("whole", Index), ("shards", Shards)):
+        with serve("models/colours", tmp_path / name, grpc_port=0).gallery[0] as opened:
+            assert isinstance(opened, kind) and len(opened) == 4
+    (tmp_path / "shards" / "index-00001-of-00002").rename(tmp_path / "away")
+    with pytest.raises(ValueError, match="with 1 of 2: index-00001-of-00002 is not there"):
+        serve("models/colours", tmp_path / "shards", grpc_port=0)

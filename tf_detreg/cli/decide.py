@@ -29,7 +29,8 @@ def calibrate(
         ),
     ] = "upper",
     index: Annotated[
-        pathlib.Path | None, typer.Option(help="An index of this run's model; the threshold is stored in it too.")
+        pathlib.Path | None,
+        typer.Option(help="An index of this run's model, or a folder of shards; the threshold is stored in it too."),
     ] = None,
     data: Data = None,
 ) -> None:
@@ -40,10 +41,10 @@ def calibrate(
     """
     from tf_detreg import training
     from tf_detreg.calibrating import calibrate_run
-    from tf_detreg.index import Index
+    from tf_detreg.index import Index, sharding
 
     done = training.load_run(run, data)
-    catalog = None if index is None else Index.load(index)
+    catalog = None if index is None else sharding.load(index)
     decision = calibrate_run(done, target, score=score, bound=bound)
     typer.echo(decision.to_markdown())
     typer.echo(f"Decision    {run / 'decision.json'}")
@@ -52,13 +53,14 @@ def calibrate(
     if catalog is not None and index is not None:
         decision.refuse_other_model(catalog.fingerprint)
         catalog.decision = decision
-        catalog.save(index)  # an index of version 0.1 was read into memory
+        if isinstance(catalog, Index):
+            catalog.save(index)  # an index of version 0.1 was read into memory
         typer.echo(f"Index       {index}")
 
 
 @app.command()
 def monitor(
-    index: Annotated[pathlib.Path, typer.Argument(help="An index, with the threshold of `calibrate`.")],
+    index: Annotated[pathlib.Path, typer.Argument(help="An index, or a folder of shards, with the threshold of `calibrate`.")],
     queries: Images,
     run: Annotated[
         pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: as the index says.")

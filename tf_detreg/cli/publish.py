@@ -62,7 +62,11 @@ def export(
 def serve(
     model: Annotated[pathlib.Path, typer.Argument(help="A model's folder, as `export` writes it: saved_models/mine.")],
     index: Annotated[
-        pathlib.Path | None, typer.Option(help="The index that the search page searches, as `index` makes it.")
+        pathlib.Path | None,
+        typer.Option(
+            help="The index that the search page searches, as `index` makes it, or a folder of shards that "
+            "`index shard` made."
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="The address to listen on. The default is this machine alone.")

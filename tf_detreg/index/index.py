@@ -106,8 +106,9 @@ class Index(Upkeep):
         path = pathlib.Path(directory)
         if not (path / FILE).is_file() and (shards := shard_folders.present(path)):
             raise ValueError(
-                f"`directory`={str(path)!r} holds {len(shards)} shards of an index. `tf-detreg search`, `index add`, "
-                f"`remove`, `list`, `verify` and `Shards.load` take them all. One of them, such as {str(shards[0])!r}, "
+                f"`directory`={str(path)!r} holds {len(shards)} shards of an index. `tf-detreg search`, `serve`, "
+                "`calibrate`, `monitor`, `index add`, `remove`, `list`, `verify` and `Shards.load` take them all. One "
+                f"of them, such as {str(shards[0])!r}, "
                 "is an index too; which one an item belongs to, `Shards.load(…).shard_of(id)` says."
             )
         if not (path / FILE).is_file() and (path / version_1.MANIFEST).is_file():

@@ -1,38 +1,20 @@
 """Changes of a folder of shards: each item is added, replaced and removed in the shard that its id says."""
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from numpy.typing import ArrayLike
 
 from tf_detreg.index.filters import Where, parse
 from tf_detreg.index.index import Index
 from tf_detreg.index.items import Id, metadata_texts, not_there, plain_ids
+from tf_detreg.index.shard_items import ShardItems
 from tf_detreg.retrieval import bulk_shards, inputs
 
-if TYPE_CHECKING:
-    from tf_detreg.index.sharding import Shard
 
-
-class ShardChanges:
+class ShardChanges(ShardItems):
     """The side of `Shards` that changes them."""
-
-    shards: "tuple[Shard, ...]"
-    _folder: pathlib.Path | None
-
-    def shard_of(self, id: Id) -> "Shard":
-        """Return the shard that an id belongs to: the one to add, replace and remove it in.
-
-        It follows from a digest of the id, as in `retrieval.bulk_embed`.
-        """
-        return self.shards[bulk_shards.shard_of(str(id), len(self.shards))]
-
-    def __contains__(self, id: object) -> bool:
-        if self._folder is None:
-            return any(isinstance(shard, Index) and id in shard for shard in self.shards)
-        return id in cast(Index, self.shard_of(cast(Id, id)))
 
     def refuse_other_model(self, fingerprint: str | None) -> None:
         """Raise where a fingerprint is of another model than the shards'.

@@ -9,7 +9,7 @@ import itertools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -135,8 +135,16 @@ class Shards(ShardChanges):
 
     @property
     def decision(self) -> Decision | None:
-        """Return the decision that the first shard keeps, for `search`; None where it keeps none, or is a client."""
+        """Return the decision that the first shard keeps; None where it keeps none, or is a client.
+
+        Setting it writes it to all shards. `search` uses it where it is given.
+        """
         return getattr(self.shards[0], "decision", None)
+
+    @decision.setter
+    def decision(self, decision: Decision | None) -> None:
+        for index in self.indexes:
+            index.decision = decision
 
     def count(self, where: Where | None = None) -> int:
         """Return how many items there are, or how many a filter keeps."""
@@ -148,7 +156,7 @@ class Shards(ShardChanges):
         Raises:
             TypeError: If a shard is a client of another machine.
         """
-        return itertools.chain.from_iterable(index.rows(where) for index in self._indexes())
+        return itertools.chain.from_iterable(index.rows(where) for index in self.indexes)
 
     def verify(self, progress: bool | None = None) -> None:
         """Read everything once and compare it with its checksums; every shard is read, also behind a damaged one.
@@ -163,7 +171,7 @@ class Shards(ShardChanges):
             TypeError: If a shard is a client of another machine.
         """
         damaged = []
-        for at, index in enumerate(self._indexes()):
+        for at, index in enumerate(self.indexes):
             try:
                 index.verify(progress)
                 damaged += self._misplaced(index, shard_folders.name_of(at, len(self.shards)))
@@ -178,7 +186,7 @@ class Shards(ShardChanges):
         Raises:
             TypeError: If a shard is a client of another machine.
         """
-        indexes = list(self._indexes())
+        indexes = self.indexes
         said = [index.describe() for index in indexes]
         found = {
             "items": f"{len(self):,} of {self.dimension} dimensions, in {len(indexes)} shards of "
@@ -188,12 +196,6 @@ class Shards(ShardChanges):
             "on disk": f"{sum(index.bytes_on_disk() for index in indexes) / 1e6:,.1f} MB",
         }
         return found | {"search": "; ".join(dict.fromkeys(one["search"] for one in said))}
-
-    def _indexes(self) -> Iterator[Index]:
-        for at, shard in enumerate(self.shards):
-            if not isinstance(shard, Index):
-                raise TypeError(f"`shards` must be indexes on this machine; received a {type(shard).__name__} at {at}.")
-            yield shard
 
     def search(
         self,
@@ -232,29 +234,24 @@ class Shards(ShardChanges):
             raise ValueError(f"{what}: there is nothing to find.{self._unknown(where)}")
         (k,) = inputs.ranks_at(k, sum(counts))
         needed = k if decision is None else deciding.depth(decision, k, sum(counts))
+        options = {"where": where, "fingerprint": fingerprint, "engine": engine, "progress": progress}
         tasks = [
-            self._pool.submit(
-                shard.search,
-                asked,
-                min(needed, count),
-                where=where,
-                fingerprint=fingerprint,
-                engine=engine,
-                progress=progress,
-            )
+            self._pool.submit(up_to, shard, count, asked, needed, **options)
             for shard, count in zip(self.shards, counts, strict=True)
-            if count
         ]
         sizes = np.concatenate([[0], np.cumsum([len(shard) for shard in self.shards])])
-        starts = [start for start, count in zip(sizes, counts, strict=False) if count]
-        found = merged([task.result() for task in tasks], starts, needed)
+        results = [(task.result(), start) for task, start in zip(tasks, sizes, strict=False)]
+        parts = [(matches, start) for matches, start in results if matches is not None]
+        if not parts:  # emptied since they were counted
+            raise ValueError("The shards are empty: there is nothing to find.")
+        found = merged([matches for matches, _ in parts], [start for _, start in parts], needed)
         return found if decision is None else deciding.decided(found, decision, k)
 
     def _unknown(self, where: Where | None) -> str:
         """Return a sentence on the fields of a filter that no item has; empty text where clients may have them."""
         if not where or not all(isinstance(shard, Index) for shard in self.shards):
             return ""
-        known = itertools.chain.from_iterable(tables.fields(index._store) for index in self._indexes())
+        known = itertools.chain.from_iterable(tables.fields(index._store) for index in self.indexes)
         return filters.unknown(filters.parse(where), known)
 
 
@@ -265,6 +262,34 @@ def load(directory: str | os.PathLike[str]) -> Index | Shards:
         ValueError: If it is neither, is damaged, or shards are missing.
     """
     return Shards.load(directory) if shard_folders.present(directory) else Index.load(directory)
+
+
+def up_to(searched: Any, count: int, queries: np.ndarray, k: int, **options: Any) -> Matches | None:
+    """Return the k nearest items of each query, or all items where there are fewer; None where there is none.
+
+    Counting and searching see two states of a catalog that others change: where items were removed in between, those
+    that are left are searched.
+
+    Args:
+        searched: An `Index`, `Shards`, or one of these.
+        count: How many items it had a moment ago, with the filter among the options.
+        queries: (Q, dim).
+        k: How many.
+        **options: Of its `search`.
+
+    Raises:
+        ValueError: As `search`.
+    """
+    while count:
+        try:
+            matches: Matches = searched.search(queries, min(k, count), **options)
+            return matches
+        except ValueError:
+            left = searched.count(options.get("where"))
+            if left >= min(k, count):
+                raise
+            count = left
+    return None
 
 
 def merged(found: Sequence[Matches], starts: Sequence[int], k: int) -> Matches:

@@ -12,7 +12,7 @@ import numpy as np
 from tf_detreg.files import readable
 from tf_detreg.images import UnreadableImage, reference
 from tf_detreg.images.color import rgb
-from tf_detreg.index import Index
+from tf_detreg.index import Index, Shards, sharding
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +23,7 @@ FULL_SIDE = 1600  # of a picture in the detail view, in pixels
 
 
 class Gallery:
-    """An index with pictures to show; what others change in the index is seen by the next request.
+    """An index, or shards of one, with pictures to show; what others change in it is seen by the next request.
 
     Items have numbers, which stay while the server runs: new ones get new numbers. Thumbnails are made when the server
     starts, and those of new items when they are first asked for. A request names an item by its number alone, and the
@@ -31,18 +31,19 @@ class Gallery:
     it brings none that is tuned for as many neighbors as can be asked for: no request waits for it.
 
     Args:
-        index: A `index.Index`.
-        pictures: One an item: file names, or uint8 images `(N, H, W, 3)`. Default: the `path` in each item's
-            metadata where there is one.
+        index: An `index.Index`, or `index.Shards` on this machine.
+        pictures: One an item, in the order of `rows()`: file names, or uint8 images `(N, H, W, 3)`. Default: the `path`
+            in each item's metadata where there is one.
         side: Largest side of a thumbnail in pixels. Default 240.
 
     Raises:
         ValueError: If there is not one picture an item.
+        TypeError: If a shard is a client of another machine: nobody tells then what changed in it.
     """
 
     def __init__(
         self,
-        index: Index,
+        index: Index | Shards,
         pictures: Sequence[str | os.PathLike[str] | np.ndarray | None] | np.ndarray | None = None,
         side: int = 240,
     ):
@@ -50,7 +51,9 @@ class Gallery:
             raise ValueError(f"`pictures` must hold one an item, {len(index)}; received {len(pictures)}.")
         self.index, self._side = index, side
         self._lock = threading.Lock()
-        self._version, self._mark = -1, 0
+        # What changes, each with the version and the mark of the items that were last taken over.
+        self._parts = index.indexes if isinstance(index, Shards) else [index]
+        self._versions, self._marks = [-1] * len(self._parts), [0] * len(self._parts)
         self._ids: list[str | int] = []  # by number
         self._numbers: dict[str | int, int] = {}
         self._given: dict[str | int, Any] = {}
@@ -58,8 +61,9 @@ class Gallery:
         self._follow()
         if pictures is not None:
             self._given = dict(zip(self._ids, pictures, strict=True))
-        if len(index):
-            index.tune(min(MOST_NEIGHBORS, len(index)))
+        for part in self._parts:
+            if len(part):
+                part.tune(min(MOST_NEIGHBORS, len(part)))
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.thumbnail, range(min(len(self._ids), MOST_THUMBNAILS))))
 
@@ -67,18 +71,23 @@ class Gallery:
         return len(self.index)
 
     @property
-    def fingerprint(self) -> str | None:
-        """Return that of the model that made the index; another one after the index was refreshed."""
-        return self.index.fingerprint
+    def fingerprints(self) -> set[str]:
+        """Return those of the models that made it, several where only some shards were refreshed; none if unknown."""
+        return {part.fingerprint for part in self._parts if part.fingerprint is not None}
 
     def _follow(self) -> None:
         """Take over what has changed since the last request; cheap where nothing has."""
-        version = self.index.version
-        if version == self._version:
-            return
+        for at, part in enumerate(self._parts):
+            version = part.version
+            if version != self._versions[at]:
+                self._take_over(at, version)
+
+    def _take_over(self, at: int, version: int) -> None:
+        """Number the new items of the index, or of one of its shards."""
+        part = self._parts[at]
         with self._lock:
-            mark, ids = self.index.added_since(self._mark)
-            compacted = self._mark > 0 and len(ids) == len(self.index)
+            mark, ids = part.added_since(self._marks[at])
+            compacted = self._marks[at] > 0 and len(ids) == len(part)
             for id in ids:
                 number = self._numbers.setdefault(id, len(self._ids))
                 if number == len(self._ids):
@@ -86,7 +95,7 @@ class Gallery:
                 elif not compacted:
                     self._thumbnails.pop(number, None)
                     self._given.pop(id, None)
-            self._mark, self._version = mark, version
+            self._marks[at], self._versions[at] = mark, version
 
     def has(self, item: int) -> bool:
         """Return whether there is an item of this number."""
@@ -113,10 +122,11 @@ class Gallery:
 
     def search(self, embeddings: np.ndarray, k: int) -> list[dict[str, Any]]:
         """Return the k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
-        count = min(k, len(self))
-        if count == 0:
+        # Shards use the decision that they keep only where it is given.
+        options = {"progress": False, "decision": self.index.decision}
+        found = sharding.up_to(self.index, len(self), embeddings, k, **options)
+        if found is None:
             return []
-        found = self.index.search(embeddings, k=count, progress=False)
         self._follow()
         rows = zip(found.ids[0], found.scores[0], found.metadata[0], strict=True)
         matches = [

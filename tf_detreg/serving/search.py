@@ -145,12 +145,13 @@ class Search:
         if self._gallery is None:
             return
         model = self._predictor.model
-        made_by, serving = self._gallery.fingerprint, model.current.facts.get("fingerprint")
         if "serve_bytes" not in model.current.signatures:
             raise ValueError(f"The model {model.name!r} has no signature serve_bytes, which searching needs.")
-        if made_by and serving and not same_model(made_by, serving):
+        serving = model.current.facts.get("fingerprint")
+        others = sorted(one for one in self._gallery.fingerprints if serving and not same_model(one, serving))
+        if serving and others:
             raise ValueError(
-                f"`index` was made by another model ({short(made_by)}) than the one that serves ({short(serving)}, "
+                f"`index` was made by another model ({short(others[0])}) than the one that serves ({short(serving)}, "
                 f"version {model.current.number}): its distances mean nothing here. Embed the gallery again."
             )
 

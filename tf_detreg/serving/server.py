@@ -44,7 +44,8 @@ def serve(
 
     Args:
         directory: The model's folder, with numbered versions, from `export.saved_model`.
-        index: A `index.Index`, or the folder of a saved one, for the search page. Default none.
+        index: For the search page: an `index.Index`, or the folder of a saved one; or `index.Shards`, or the folder of
+            all shards of one, which are searched together. Default none.
         name: The model's name in the API. Default: the folder's.
         pictures: What to show of the index's items: file names, or uint8 images. Default `path` in their metadata.
         host: Address to listen on. Default 127.0.0.1: this machine alone.
@@ -70,7 +71,7 @@ def serve(
         import uvicorn
         from prometheus_client import CollectorRegistry  # noqa: F401
         from starlette.applications import Starlette  # noqa: F401
-    from tf_detreg.index import Index
+    from tf_detreg.index import sharding
     from tf_detreg.serving.app import Settings, create_app
     from tf_detreg.serving.gallery import Gallery
     from tf_detreg.serving.model import ModelDirectory
@@ -85,7 +86,7 @@ def serve(
     )
     grpc_address = _grpc_address(host, grpc_port)
     model = ModelDirectory(directory, name)
-    opened: Any = Index.load(index) if isinstance(index, str | os.PathLike) else index
+    opened: Any = sharding.load(index) if isinstance(index, str | os.PathLike) else index
     gallery = None if opened is None else Gallery(opened, pictures)
     app = create_app(model, gallery, settings, grpc_address=grpc_address)
     shown = f"http://{_bracketed(host)}:{port}"

@@ -60,7 +60,11 @@ class Writes:
         """Remove an item."""
         self._authorize(request)
         gallery, id = self._gallery(), _id(request)
-        if not await self._predictor.in_thread(gallery.remove, id):
+        try:
+            removed = await self._predictor.in_thread(gallery.remove, id)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        if not removed:
             raise Problem(404, "There is no item of this id.")
         return JSONResponse({"id": readable(id), "removed": True})
 
