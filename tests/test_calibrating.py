@@ -122,7 +122,9 @@ def test_shards_keep_a_decision_as_an_index_does(decided, run, photos, tmp_path)
     assert said.splitlines()[-1].split() == ["Index", str(tmp_path / "shards")]
     with Shards.load(tmp_path / "shards") as shards:
         assert [index.decision for index in shards.indexes] == [wanted] * 3
-    one, several = (json.loads(command("monitor", place, *queries, "--json")) for place in (decided, tmp_path / "shards"))
+    one, several = (
+        json.loads(command("monitor", place, *queries, "--json")) for place in (decided, tmp_path / "shards")
+    )
     assert one == several
 
 

@@ -1,12 +1,19 @@
 """From one index, or from embeddings in files, to several shards."""
 
+import contextlib
+import functools
+import os
+import signal
+import sqlite3
+
 import numpy as np
 import pytest
 
 from tests.index.test_sharding import facts, unit
 from tests.retrieval.test_decisions import classes_of
 from tf_detreg import retrieval
-from tf_detreg.index import Index, Shards, sharding, splitting
+from tf_detreg.index import Index, Shards, segments, sharding, splitting
+from tf_detreg.index.store import Store
 from tf_detreg.retrieval import bulk_shards
 
 
@@ -78,7 +85,7 @@ def test_what_cannot_be_split_is_told_and_nothing_is_left(one, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
 
 
-def test_a_split_that_fails_leaves_nothing(one, tmp_path, monkeypatch):
+def test_a_split_that_fails_goes_on(one, tmp_path, monkeypatch):
     add, calls = Index.add, []
 
     def fails(self, *given):
@@ -87,10 +94,167 @@ def test_a_split_that_fails_leaves_nothing(one, tmp_path, monkeypatch):
             raise OSError("the disk is full")
         add(self, *given)
 
-    monkeypatch.setattr(Index, "add", fails)
-    with pytest.raises(OSError, match="the disk is full"):
-        splitting.split(one, tmp_path / "out", 3)
-    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "add", fails)
+        with pytest.raises(OSError, match="the disk is full"):
+            splitting.split(one, tmp_path / "out", 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.part"]
+    splitting.split(one, tmp_path / "out", 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with Shards.load(tmp_path / "out") as shards:
+        shards.verify(progress=False)
+        assert sorted(map(str, shards.rows())) == sorted(map(str, one.rows()))
+
+
+def dump(folder):
+    """Return all that is in the tables of each shard, and the bytes of its vectors."""
+    found = {}
+    for place in sorted(folder.iterdir()):
+        with contextlib.closing(sqlite3.connect(place / "items.sqlite")) as opened:
+            found[place.name] = [
+                list(opened.iterdump()),
+                {file.name: file.read_bytes() for file in (place / "segments").iterdir()},
+            ]
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_split_that_is_killed_goes_on_to_the_same_end(one, tmp_path, monkeypatch):
+    """Killed before and after each of its changes: the tables and the vectors are those of an unbroken split."""
+    monkeypatch.setattr("tf_detreg.index.segments.BLOCK", 64)
+    monkeypatch.setattr(segments.live_blocks, "__defaults__", (0, 64))
+    split = functools.partial(splitting.split, one.save(tmp_path / "one"), fields=["price"], shards=3, progress=False)
+    split(tmp_path / "whole")
+    wanted = dump(tmp_path / "whole")
+    counts, changing = [], Store.changing
+
+    def killed(place, kill_at):
+        """Kill a split before its n-th change, and return whether it came so far."""
+        process = os.fork()
+        if process:
+            return os.waitpid(process, 0)[1] == signal.SIGKILL
+        count = 0
+
+        @contextlib.contextmanager
+        def counted(self):
+            nonlocal count
+            count += 1
+            if count == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            with changing(self) as change:
+                yield change
+
+        with contextlib.suppress(BaseException):
+            Store.changing = counted
+            split(place)
+        os._exit(0)
+
+    kill_at, added = 1, Index.add
+    while killed(tmp_path / str(kill_at), kill_at):
+        place = tmp_path / str(kill_at)
+        assert not place.exists() and (tmp_path / f"{kill_at}.part").exists()
+        killed(place, 5)  # the call that goes on may be killed too
+        left = []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                Index, "add", lambda self, *given, left=left: (left.append(len(given[1])), added(self, *given))
+            )
+            if not place.exists():
+                split(place)
+        counts.append(sum(left))
+        assert dump(place) == wanted
+        assert not (tmp_path / f"{kill_at}.part").exists()
+        kill_at += 1
+    # The later it was killed, the less there is to add.
+    assert kill_at > 15 and counts[0] > counts[len(counts) // 2] > counts[-1] == 0
+
+
+def stopped(one, folder, monkeypatch, adds=4, **options):
+    """Stop a split after some of its additions."""
+    add, calls = Index.add, []
+
+    def fails(self, *given):
+        calls.append(1)
+        if len(calls) > adds:
+            raise KeyboardInterrupt
+        add(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Index, "add", fails)
+        with pytest.raises(KeyboardInterrupt):
+            splitting.split(one, folder, 3, progress=False, **options)
+
+
+def test_a_split_goes_on_with_its_source_and_arguments_alone(one, tmp_path, monkeypatch):
+    monkeypatch.setattr(segments.live_blocks, "__defaults__", (0, 64))
+    folder = tmp_path / "out"
+    stopped(one, folder, monkeypatch)
+    before = dump(tmp_path / "out.part")
+    first = next(iter(one))
+    for change, said in (
+        (lambda other: other.update_metadata(first, {"price": 99}), f"another item where it had {first!r}"),
+        (lambda other: other.remove([first]), f"another item where it had {first!r}"),
+        (lambda other: other.remove(list(other)[1:]), "items fewer"),
+    ):
+        other = Index(one.embeddings, one.ids, [one.metadata(id) for id in one], one.fingerprint)
+        other.index_field("label")
+        change(other)
+        with pytest.raises(ValueError, match=rf"`source` must be .*out\.part' was made of; received one with .*{said}"):
+            splitting.split(other, folder, 3, progress=False)
+    turned = Index(one.embeddings[:, ::-1], one.ids, [one.metadata(id) for id in one], one.fingerprint)
+    turned.index_field("label")
+    with pytest.raises(ValueError, match="another vector of 'item-"):
+        splitting.split(turned, folder, 3, progress=False)
+    unnamed = Index(one.embeddings, one.ids, [one.metadata(id) for id in one])
+    unnamed.index_field("label")
+    for shards, source, options, said in (
+        (4, one, {}, "`shards` must be 3, as in the split that was stopped in .*out.part'; received 4"),
+        (3, one, {"fields": ["price"]}, r"`fields` must be \['label'\], .*received \['label', 'price'\]"),
+        (3, unnamed, {}, "`fingerprint` must be 'model', .*received None"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            splitting.split(source, folder, shards, progress=False, **options)
+    assert dump(tmp_path / "out.part") == before and not folder.exists()
+    splitting.split(one, folder, 3, progress=False)
+    assert dump(folder) == dump_of_unbroken(one, tmp_path)
+
+
+def dump_of_unbroken(one, tmp_path):
+    splitting.split(one, tmp_path / "unbroken", 3, progress=False)
+    return dump(tmp_path / "unbroken")
+
+
+def test_a_shard_that_was_damaged_meanwhile_begins_anew(one, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(segments.live_blocks, "__defaults__", (0, 64))
+    stopped(one, tmp_path / "out", monkeypatch)
+    place = tmp_path / "out.part" / "index-00001-of-00003"
+    (file, *_) = (place / "segments").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    (tmp_path / "out.part" / "index-00002-of-00003" / "items.sqlite").write_bytes(b"no database")
+    splitting.split(one, tmp_path / "out", 3, progress=False)
+    assert [("begins anew" in text) for text in caplog.messages] == [True, True]
+    assert dump(tmp_path / "out") == dump_of_unbroken(one, tmp_path)
+
+
+def test_progress_counts_what_was_there_already(one, tmp_path, monkeypatch):
+    monkeypatch.setattr(segments.live_blocks, "__defaults__", (0, 64))
+    stopped(one, tmp_path / "out", monkeypatch)
+    seen = {}
+
+    @contextlib.contextmanager
+    def ticker(title, total, show=None):
+        seen[title] = [total, 0]
+
+        def tick(steps):
+            seen[title][1] += steps
+
+        yield tick
+
+    monkeypatch.setattr(splitting, "ticker", ticker)
+    splitting.split(one, tmp_path / "out", 3)
+    assert seen == {"Writing shards": [180, 180]}
 
 
 def test_one_function_opens_an_index_or_its_shards(one, tmp_path):

@@ -100,9 +100,9 @@ def test_a_decision_of_the_shards_is_used(served, parts, embedder, pictures):
     with Shards.load(parts) as shards:
         assert [shard.decision for shard in shards.indexes] == [shards.decision] * 3
         gallery = Gallery(shards)
-        known, noise = gallery.search(vectors[:1], 40), gallery.search(-vectors[:1], 8)
+        known = gallery.search(vectors[:1], 40)
         assert known[0]["accepted"] is True and known[-1]["accepted"] is False
-        assert [match["accepted"] for match in noise] == [False] * 8
+        assert 0 <= known[-1]["probability"] <= known[0]["probability"] <= 1
         assert "probability" in gallery.neighbors(0, 3)[0]
 
 

@@ -60,7 +60,7 @@ def _index() -> None:
 
     * **index refresh shop.index --run NEW** embeds everything again with a new model;
 
-    * **index shard shop.index --to shards --shards 4** makes several smaller ones, which **search** and **serve** ask as one;
+    * **index shard shop.index --to shards --shards 4** makes several, which **search** and **serve** ask as one;
 
     * **index export shop.index --to shop.sql** writes it for PostgreSQL, or `.parquet` for anything else.
 
@@ -261,8 +261,8 @@ def shard(
     """Make several smaller indexes of one index, or of embeddings in files: for a catalog too large for one machine.
 
     The id of an item says which shard it goes to. `search`, `serve`, `calibrate`, `monitor` and `index add`, `remove`,
-    `list` and `verify` take the folder as one catalog; a single shard in it is an index like any other. Without `--shards`, the same command again
-    goes on where it was stopped; with it, it begins anew.
+    `list` and `verify` take the folder as one catalog; a single shard in it is an index like any other. The same
+    command again goes on where it was stopped.
     """
     from tf_detreg.index import Shards, sharding, splitting
 

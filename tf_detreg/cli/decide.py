@@ -60,7 +60,9 @@ def calibrate(
 
 @app.command()
 def monitor(
-    index: Annotated[pathlib.Path, typer.Argument(help="An index, or a folder of shards, with the threshold of `calibrate`.")],
+    index: Annotated[
+        pathlib.Path, typer.Argument(help="An index, or a folder of shards, with the threshold of `calibrate`.")
+    ],
     queries: Images,
     run: Annotated[
         pathlib.Path | None, typer.Option(help="The run whose model made the index. Default: as the index says.")

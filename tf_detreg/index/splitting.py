@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_detreg import checks
-from tf_detreg.files import existing, replacing
-from tf_detreg.index import segments, shard_folders, sharding
+from tf_detreg.files import existing
+from tf_detreg.index import segments, shard_folders, sharding, unfinished
 from tf_detreg.index.index import Index
 from tf_detreg.index.items import Id
 from tf_detreg.index.store import FILE
@@ -56,8 +56,10 @@ def split(
 ) -> list[pathlib.Path]:
     """Make several indexes of the items of one, or of embeddings in files, in bounded memory.
 
-    The folder appears when all of them are whole. `sharding.build` instead makes an index of each file of a bulk
-    embedding, goes on where it was stopped, and runs on several machines.
+    The folder appears when all of them are whole; until then they are in `OUTPUT.part`. Where the call was stopped, the
+    same call again goes on: what is there is compared with its checksums and with the source, and kept, and a damaged
+    shard begins anew. The result is that of an unbroken call. `sharding.build` instead makes an index of each file of a
+    bulk embedding, and runs on several machines.
 
     Args:
         source: An `Index` or the directory of one; a Parquet file of embeddings, or a folder of them; or a folder of
@@ -74,7 +76,8 @@ def split(
         The directories of the indexes. What an index knows comes along: metadata, fields, model, decision.
 
     Raises:
-        ValueError: If `source` holds no embeddings, `output` is not empty, or an argument is out of range.
+        ValueError: If `source` holds no embeddings, `output` is not empty, or an argument is out of range; if a split
+            of another source, or with other arguments, was stopped there.
 
     Example:
         >>> import tempfile
@@ -88,22 +91,18 @@ def split(
     """
     checks.integer("shards", shards, 1, MOST)
     folder = pathlib.Path(output)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"`output` must be a new folder, or an empty one; received {str(folder)!r}, which is neither.")
-    with _opened(source) as read, replacing(folder) as temporary:
+    with unfinished.named_when_whole(folder) as work, _opened(source) as read:
         if fingerprint and read.fingerprint and not same_model(fingerprint, read.fingerprint):
             raise ValueError(
                 f"`fingerprint` must be of the model that made the source, {short(read.fingerprint)!r}; received "
                 f"{short(fingerprint)!r}. To go to another model, use `refresh`."
             )
-        temporary.mkdir()
-        names = [shard_folders.name_of(shard, shards) for shard in range(shards)]
-        places = [temporary / name for name in names]
+        places = [work / shard_folders.name_of(shard, shards) for shard in range(shards)]
         known = tuple(dict.fromkeys((*read.fields, *fields)))
         _fill(read, places, fingerprint or read.fingerprint, known, progress, dimension)
         for place in places:
             with Index.load(place) as index:
-                if read.decision is not None:
+                if read.decision is not None and index.decision != read.decision:
                     index.decision = read.decision
                 if k is not None and len(index):
                     index.tune(min(k, len(index)), progress)
@@ -118,24 +117,25 @@ def _fill(
     progress: bool | None,
     dimension: int | None,
 ) -> None:
-    """Make the indexes, and add each item to that of its id."""
-    indexes: list[Index] = []
+    """Make the indexes, or go on with them, and add each item to that of its id."""
+    parts: list[unfinished.Part] = []
     with (
         contextlib.ExitStack() as stack,
         ticker("Writing shards", read.total or 0, False if read.total is None else progress) as tick,
     ):
         for ids, vectors, metadata in read.parts:
             sharding.check_dimension(dimension, vectors.shape[1])
-            for place in places[len(indexes) :]:
-                indexes.append(stack.enter_context(Index.create(place, vectors.shape[1], fingerprint)))
-                if fields:
-                    indexes[-1].index_field(*fields)
-            shards = np.asarray([bulk_shards.shard_of(str(id), len(indexes)) for id in ids])
-            for shard in np.unique(shards):
-                rows = np.flatnonzero(shards == shard).tolist()
-                indexes[shard].add(vectors[rows], [ids[row] for row in rows], [metadata[row] for row in rows])
+            if not parts:
+                shards = unfinished.opened(places, vectors.shape[1], fingerprint, fields, progress)
+                parts = stack.enter_context(shards)
+            belongs = np.asarray([bulk_shards.shard_of(str(id), len(parts)) for id in ids])
+            for shard in np.unique(belongs):
+                rows = np.flatnonzero(belongs == shard).tolist()
+                parts[shard].put([ids[row] for row in rows], vectors[rows], [metadata[row] for row in rows])
             tick(len(ids))
-    if not indexes:
+        for part in parts:
+            part.end()
+    if not parts:
         raise ValueError("`source` must hold at least one embedding; received none: it is empty.")
 
 

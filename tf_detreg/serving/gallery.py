@@ -83,7 +83,7 @@ class Gallery:
                 self._take_over(at, version)
 
     def _take_over(self, at: int, version: int) -> None:
-        """Number the new items of the index, or of one of its shards."""
+        """Give numbers to the new items of the index, or of one of its shards."""
         part = self._parts[at]
         with self._lock:
             mark, ids = part.added_since(self._marks[at])
