@@ -129,9 +129,14 @@ def _fill(
                 shards = unfinished.opened(places, vectors.shape[1], fingerprint, fields, progress)
                 parts = stack.enter_context(shards)
             belongs = np.asarray([bulk_shards.shard_of(str(id), len(parts)) for id in ids])
+            dealt = []
             for shard in np.unique(belongs):
                 rows = np.flatnonzero(belongs == shard).tolist()
-                parts[shard].put([ids[row] for row in rows], vectors[rows], [metadata[row] for row in rows])
+                dealt.append((parts[shard], [ids[row] for row in rows], vectors[rows], [metadata[row] for row in rows]))
+            for part, *items in dealt:  # all of them before any is changed: the source may be another one
+                part.compare(*items)
+            for part, *items in dealt:
+                part.put(*items)
             tick(len(ids))
         for part in parts:
             part.end()

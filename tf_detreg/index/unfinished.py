@@ -69,18 +69,26 @@ class Part:
         self.index = index
         self._kept, self._seen = len(index), 0
 
-    def put(self, ids: Sequence[Id], vectors: np.ndarray, metadata: Sequence[Mapping[str, object]]) -> None:
-        """Add the next items of the source; those that are there already are compared with them instead.
+    def compare(self, ids: Sequence[Id], vectors: np.ndarray, metadata: Sequence[Mapping[str, object]]) -> None:
+        """Compare the next items of the source with those that are there already.
 
         Raises:
             ValueError: If they differ: the shard was made of another source.
         """
-        there = min(len(ids), max(0, self._kept - self._seen))
+        there = self._there(len(ids))
         if there:
             self._compare(ids[:there], vectors[:there], metadata[:there])
+
+    def put(self, ids: Sequence[Id], vectors: np.ndarray, metadata: Sequence[Mapping[str, object]]) -> None:
+        """Add the next items of the source, but for those that are there already."""
+        there = self._there(len(ids))
         if there < len(ids):
             self.index.add(vectors[there:], ids[there:], metadata[there:])
         self._seen += len(ids)
+
+    def _there(self, count: int) -> int:
+        """Return how many of the next items are there already."""
+        return min(count, max(0, self._kept - self._seen))
 
     def end(self) -> None:
         """Raise where the source has ended before the items that are there.
