@@ -118,3 +118,85 @@ def test_defaults_are_stated_in_one_form():
         text = path.read_text(encoding="utf-8")
         other = re.search(r"\b[Dd]efaults\s+to\b|\b[Dd]efault\s+`(-?[\d.]|None\b|True\b|False\b)", text)
         assert not other, f"{path}: write `Default 12.` in place of {other[0]!r}"
+
+
+SECTION = re.compile(r"( *)(Args|Call arguments|Attributes|Raises|Returns|Yields):")
+ARGUMENT = re.compile(r" *\*{0,2}[A-Za-z_][\w.]*(?:, \*{0,2}[A-Za-z_]\w*)*: (.*)")
+# What keeps its small letter: the symbols of an equation, types, and what belongs to a program of that name.
+SYMBOLS = re.compile(r"(?!a )\w[⁺⁻]?\W|\w*\d|bool\b|uvicorn's")
+
+
+def descriptions(source):
+    """Yield line number and text of each description of an argument, an attribute, a result or an error."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if ast.get_docstring(node) is None:
+            continue
+        section, depth = "", 0
+        for number, line in enumerate(ast.get_source_segment(source, node.body[0]).split("\n"), node.body[0].lineno):
+            indent = len(line) - len(line.lstrip())
+            if begun := SECTION.fullmatch(line):
+                section, depth = begun[2], indent
+            elif section and line.strip() and indent <= depth:
+                section = ""
+            elif section and indent == depth + 4:
+                named = ARGUMENT.fullmatch(line)
+                if section in ("Returns", "Yields"):
+                    yield number, line.strip()
+                    section = ""
+                elif named:
+                    yield number, named[1]
+
+
+def small_letters(source):
+    """Return the descriptions that begin with a small letter, which only what is written so everywhere may have."""
+    return [(line, text) for line, text in descriptions(source) if text[:1].islower() and not SYMBOLS.match(text)]
+
+
+def test_descriptions_of_arguments_begin_with_a_capital():
+    wrong, count = [], 0
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        count += len(list(descriptions(source)))
+        wrong += [f"{path.relative_to(ROOT)}:{line}: {text[:70]}" for line, text in small_letters(source)]
+    assert not wrong, "\n".join(wrong)
+    assert count > 2500
+
+
+PLANTED = '''
+class Loss:
+    """Compute a loss.
+
+    Args:
+        margin: {margin}
+            goes on in a small letter.
+        *others: More.
+
+    Call arguments:
+        x, y: {pair}
+
+    Raises:
+        ValueError: {error}
+
+    Example:
+        name: not one of them.
+    """
+
+    def call(self):
+        """Return it.
+
+        Returns:
+            {result}
+            of all.
+        """
+'''
+FINE = {"margin": "m, in radians.", "pair": "float32 `(B,)`.", "error": "If not.", "result": "A number."}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"margin": "the margin."}, {"pair": "a pair."}, {"error": "without it."}, {"result": "the loss"}]
+)
+def test_a_description_with_a_small_letter_is_noticed(wrong):
+    assert not small_letters(PLANTED.format(**FINE)) and len(list(descriptions(PLANTED.format(**FINE)))) == 5
+    assert [text for _, text in small_letters(PLANTED.format(**FINE | wrong))] == list(wrong.values())

@@ -15,7 +15,7 @@ def unit(vectors: tf.Tensor) -> tf.Tensor:
     number.
 
     Args:
-        vectors: floats `(..., dim)`.
+        vectors: Floats `(..., dim)`.
 
     Returns:
         The same shape and type.

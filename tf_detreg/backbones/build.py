@@ -42,11 +42,11 @@ class _Body:
     """A backbone before pooling, and what belongs to it.
 
     Attributes:
-        layer: from scaled images to features, a feature map or tokens.
-        scaling: arguments of `PixelScaling`.
-        pooling: what suits it.
-        prefix: of tokens, how many stand before those of the patches; None if that is not known.
-        projection: layers from a class token to the space that images and texts share.
+        layer: From scaled images to features, a feature map or tokens.
+        scaling: Arguments of `PixelScaling`.
+        pooling: What suits it.
+        prefix: Of tokens, how many stand before those of the patches; None if that is not known.
+        projection: Layers from a class token to the space that images and texts share.
     """
 
     layer: keras.layers.Layer
@@ -104,7 +104,7 @@ def build(
             do not matter); a keras-hub preset ("hub:dinov2_small", a folder that `save_to_preset` wrote, "hf://…" or
             "kaggle://…"), of which the vision tower is taken; a keras-cv preset ("cv:mobilenet_v3_small");
             or any `keras.Model` or layer from images to features, to a feature map or to tokens.
-        image_size: side or (height, width) of the images. Default None: the size that a keras-hub preset was made
+        image_size: Side or (height, width) of the images. Default None: the size that a keras-hub preset was made
             for, else 224. At another size its position embeddings are interpolated.
         pooling: "avg", "max", "both" or "gem", for a backbone that ends in a feature map or in tokens (B, T, C); of
             tokens also "class" (or "first"), the class token, "patches", the mean of the others, and "class+patches";
@@ -113,15 +113,15 @@ def build(
         weights: "imagenet", a weights file, or None, the default, for random weights; of a keras-hub preset "random",
             or None for the preset's. A model given as an object keeps its weights.
         trainable: False freezes all of it. Default True.
-        scaling: how pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family or
+        scaling: How pixels in 0..255 are scaled, one of `backbones.SCALINGS`; None picks what belongs to the family or
             what the preset's image converter does, which for a model given as an object is "none".
-        freeze_batch_norm: keep batch normalization at its stored statistics, as is usual in metric learning. Default
+        freeze_batch_norm: Keep batch normalization at its stored statistics, as is usual in metric learning. Default
             False.
-        freeze_until: the lowest block that trains, by its name in `backbones.blocks`, or how many blocks are frozen.
+        freeze_until: The lowest block that trains, by its name in `backbones.blocks`, or how many blocks are frozen.
             Default None: all train.
-        lora_rank: train low-rank factors of this rank beside the frozen kernels of dense layers, and nothing else of
+        lora_rank: Train low-rank factors of this rank beside the frozen kernels of dense layers, and nothing else of
             the backbone. Default None.
-        drop_path: rate at which the last block is left out in training, see `drop_path.with_drop_path`. Default None:
+        drop_path: Rate at which the last block is left out in training, see `drop_path.with_drop_path`. Default None:
             what the backbone has by itself.
 
     Call arguments:
@@ -131,9 +131,9 @@ def build(
         A `keras.Model` with output (B, F).
 
     Raises:
-        ValueError: for an unknown name, pooling, scaling or output shape, or a size that the backbone does not take.
-        ImportError: if the package of a preset is not installed.
-        ConnectionError: if a preset must be downloaded and the other side does not answer.
+        ValueError: For an unknown name, pooling, scaling or output shape, or a size that the backbone does not take.
+        ImportError: If the package of a preset is not installed.
+        ConnectionError: If a preset must be downloaded and the other side does not answer.
 
     Example:
     >>> from tf_detreg import backbones
@@ -170,10 +170,10 @@ def preset_image_size(backbone: str) -> tuple[int, int] | None:
     """Return the image size (height, width) that a keras-hub preset was made for; None for any other backbone.
 
     Args:
-        backbone: the name of a backbone, as `build` takes it.
+        backbone: The name of a backbone, as `build` takes it.
 
     Raises:
-        ImportError, ValueError, ConnectionError: as `build`, where a preset cannot be read.
+        ImportError, ValueError, ConnectionError: As `build`, where a preset cannot be read.
 
     Example:
     >>> preset_image_size("ResNet50") is None

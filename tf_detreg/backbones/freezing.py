@@ -112,9 +112,9 @@ def unfreeze(model: keras.Model, share: float, keep_batch_norm: bool = True) -> 
     froze never trains, and of a backbone with LoRA the low-rank factors alone.
 
     Args:
-        model: the backbone.
+        model: The backbone.
         share: 0 (all frozen) to 1 (all trainable), counted in layers from the output.
-        keep_batch_norm: leave batch normalization frozen. Default True.
+        keep_batch_norm: Leave batch normalization frozen. Default True.
 
     Returns:
         How many layers are trainable now.

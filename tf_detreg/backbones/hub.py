@@ -28,10 +28,10 @@ class Preset:
     """What is known of a preset before it is downloaded.
 
     Attributes:
-        name: as `backbones.build` takes it, such as "hub:dinov2_small".
-        architecture: class of the model that sees images, such as "DINOV2Backbone"; "" if its files must tell.
-        parameters: how many there are, of both towers where there are two; None if it is not known.
-        description: a sentence of keras-hub, or "".
+        name: As `backbones.build` takes it, such as "hub:dinov2_small".
+        architecture: Class of the model that sees images, such as "DINOV2Backbone"; "" if its files must tell.
+        parameters: How many there are, of both towers where there are two; None if it is not known.
+        description: A sentence of keras-hub, or "".
     """
 
     name: str
@@ -55,9 +55,9 @@ class Loaded:
     """A preset's model that sees images, and what belongs to it.
 
     Attributes:
-        body: the model.
-        scaling: arguments of `PixelScaling`, or None if the preset does not say how pixels are scaled.
-        projection: layers from a class token to the space that images and texts share; empty if there are none.
+        body: The model.
+        scaling: Arguments of `PixelScaling`, or None if the preset does not say how pixels are scaled.
+        projection: Layers from a class token to the space that images and texts share; empty if there are none.
     """
 
     body: keras.Model
@@ -69,10 +69,10 @@ def presets(contains: str = "") -> list[Preset]:
     """Return the image presets that keras-hub knows by name, smallest first; nothing is downloaded.
 
     Args:
-        contains: part of the name, such as "dinov2". Default "", for all.
+        contains: Part of the name, such as "dinov2". Default "", for all.
 
     Raises:
-        ImportError: without keras-hub.
+        ImportError: Without keras-hub.
 
     Example:
     >>> [preset.name for preset in presets("dinov2_small")]
@@ -93,8 +93,8 @@ def describe(name: str) -> Preset:
         name: "hub:NAME", a folder, "hf://…" or "kaggle://…", as for `backbones.build`.
 
     Raises:
-        ImportError: without keras-hub.
-        ValueError: if there is no such preset, or it takes no images.
+        ImportError: Without keras-hub.
+        ValueError: If there is no such preset, or it takes no images.
 
     Example:
     >>> print(describe("hub:dinov2_small"))
@@ -108,14 +108,14 @@ def load(name: str, size: Size | None = None, weights: str | None = None) -> Loa
 
     Args:
         name: "hub:NAME", a folder, "hf://…" or "kaggle://…", as for `backbones.build`.
-        size: height and width of the images; None, the default, for the preset's.
+        size: Height and width of the images; None, the default, for the preset's.
         weights: "random" draws random ones; None, "preset" or "imagenet" loads the preset's. Default None.
 
     Raises:
-        ImportError: without keras-hub.
-        ValueError: if there is no such preset, it takes no images, does not fit this keras-hub, is incomplete, or does
+        ImportError: Without keras-hub.
+        ValueError: If there is no such preset, it takes no images, does not fit this keras-hub, is incomplete, or does
             not take this size.
-        ConnectionError: if it must be downloaded and the other side does not answer.
+        ConnectionError: If it must be downloaded and the other side does not answer.
     """
     if weights not in (None, "preset", "imagenet", "random"):
         raise checks.invalid("weights", f"be None, 'preset' or 'random' for {name}", checks.shown(weights))

@@ -21,9 +21,9 @@ def from_preset(name: str, weights: str | None) -> ForeignBackbone:
             the network and the weights from Kaggle, or reads them from Kaggle's cache.
 
     Raises:
-        ImportError: without keras-cv.
-        ValueError: for another prefix, or a preset that keras-cv does not know.
-        ConnectionError: if Kaggle, where keras-cv keeps its presets, does not answer.
+        ImportError: Without keras-cv.
+        ValueError: For another prefix, or a preset that keras-cv does not know.
+        ConnectionError: If Kaggle, where keras-cv keeps its presets, does not answer.
     """
     prefix, preset = name.split(":", 1)
     if prefix != "cv":

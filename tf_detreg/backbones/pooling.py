@@ -23,7 +23,7 @@ class GeM(keras.layers.Layer):
 
     Args:
         power: p at the start. Default 3.0.
-        epsilon: floor under the features, which must not be negative. Default 1e-06.
+        epsilon: Floor under the features, which must not be negative. Default 1e-06.
 
     Call arguments:
         features: (B, H, W, C).
@@ -75,7 +75,7 @@ class TokenPool(keras.layers.Layer):
 
     Args:
         mode: "class", "patches" or "class+patches".
-        prefix: how many tokens stand before those of the patches: the class token and registers. Default 1.
+        prefix: How many tokens stand before those of the patches: the class token and registers. Default 1.
 
     Call arguments:
         tokens: (B, T, C), the class token first.
@@ -118,13 +118,13 @@ def pool(features: tf.Tensor, pooling: str = "avg", prefix: int | None = None) -
     """Pool a feature map (B, H, W, C), or the tokens (B, T, C) of a transformer, by name.
 
     Args:
-        features: what the backbone ends in.
+        features: What the backbone ends in.
         pooling: "avg", "max", "both" (side by side, 2·C) or "gem", which count a class token like any other; of tokens
             "class" (or "first"), "patches" (the mean of the others) and "class+patches".
-        prefix: how many tokens stand before those of the patches; None, the default, where that is not known.
+        prefix: How many tokens stand before those of the patches; None, the default, where that is not known.
 
     Raises:
-        ValueError: for another name, one that belongs to tokens for a feature map, a class token where there is none,
+        ValueError: For another name, one that belongs to tokens for a feature map, a class token where there is none,
             or patches where it is not known which tokens they are.
     """
     tokens = len(features.shape) == 3

@@ -19,10 +19,10 @@ def interpolate(positions: np.ndarray, prefix: int, old: Grid, new: Grid, antial
 
     Args:
         positions: (…, prefix + old height · old width, C), row by row.
-        prefix: class and register tokens at the front, which have no place in the image and stay as they are.
-        old: height and width of the grid that they are for, in patches.
-        new: the wanted one.
-        antialias: smooth before a grid is made smaller. Default True.
+        prefix: Class and register tokens at the front, which have no place in the image and stay as they are.
+        old: Height and width of the grid that they are for, in patches.
+        new: The wanted one.
+        antialias: Smooth before a grid is made smaller. Default True.
 
     Returns:
         (…, prefix + new height · new width, C), float32.
@@ -46,11 +46,11 @@ def at_size(body: keras.Model, size: tuple[int, int]) -> keras.Model:
     the image's size and stores others, those stored become of that size too, so that nothing is lost in a file.
 
     Args:
-        body: the model, one of `families.FAMILIES`.
-        size: height and width of the images, allowed by `families.check_size`.
+        body: The model, one of `families.FAMILIES`.
+        size: Height and width of the images, allowed by `families.check_size`.
 
     Raises:
-        ValueError: if weights other than position embeddings depend on the size.
+        ValueError: If weights other than position embeddings depend on the size.
     """
     config = body.get_config()
     stored = config.get("position_embedding_shape")

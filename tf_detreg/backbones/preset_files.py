@@ -27,9 +27,9 @@ class Source:
     """Where a preset is.
 
     Attributes:
-        name: as the user wrote it.
-        handle: as keras-hub takes it: a preset's name, a folder, "kaggle://…" or "hf://…".
-        location: the folder, "kaggle://…" or "hf://…".
+        name: As the user wrote it.
+        handle: As keras-hub takes it: a preset's name, a folder, "kaggle://…" or "hf://…".
+        location: The folder, "kaggle://…" or "hf://…".
     """
 
     name: str
@@ -50,7 +50,7 @@ class Source:
         """Return one of its files, or None if there is no such file.
 
         Raises:
-            ConnectionError: if it must be downloaded and the site does not answer, or refuses.
+            ConnectionError: If it must be downloaded and the site does not answer, or refuses.
         """
         if not self.remote:
             path = pathlib.Path(self.location) / name
@@ -99,10 +99,10 @@ def source(name: str, builtin: Mapping[str, str]) -> Source | None:
 
     Args:
         name: "hub:NAME", "hub:FOLDER", a folder, "hf://…" or "kaggle://…".
-        builtin: name → location of the presets that keras-hub knows by name.
+        builtin: Name → location of the presets that keras-hub knows by name.
 
     Raises:
-        ValueError: for a handle of the wrong form.
+        ValueError: For a handle of the wrong form.
     """
     asked = name.removeprefix("hub:")
     if asked in builtin:

@@ -37,12 +37,12 @@ class PixelScaling(keras.layers.Layer):
         mode: "none" (the backbone scales by itself), "unit" (0..1), "symmetric" (−1..1), "imagenet" (mean 0,
             deviation 1 of ImageNet), "caffe" (BGR minus ImageNet's mean), "lite" ((x − 127) / 128), "given" (`factor`
             and `offset`). Default "symmetric".
-        factor: with "given", what to multiply by, one number a channel.
-        offset: with "given", what to add then, one number a channel.
+        factor: With "given", what to multiply by, one number a channel.
+        offset: With "given", what to add then, one number a channel.
 
     Call arguments:
         images: (B, H, W, 3), RGB, 0..255. In training, a warning tells of images in 0..1, once.
-        training: whether it is training.
+        training: Whether it is training.
 
     Example:
     >>> import numpy as np

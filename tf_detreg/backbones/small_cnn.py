@@ -16,9 +16,9 @@ def small_cnn(
     """Build blocks of two 3 × 3 convolutions with batch normalization, each block half the size and twice the channels.
 
     Args:
-        image_size: side or (height, width). Default 32.
-        width: channels of the first block. Default 32.
-        blocks: number of blocks: at most so many that the image is one pixel in the end, or 3. Default 3.
+        image_size: Side or (height, width). Default 32.
+        width: Channels of the first block. Default 32.
+        blocks: Number of blocks: at most so many that the image is one pixel in the end, or 3. Default 3.
         pooling: "flatten", the default: every position counts, as in characters, and the features are normalized once
             more over the batch, so that an untrained net does not send all images to nearly one point; or "avg",
             "max", "both", "gem"; None for the feature map.

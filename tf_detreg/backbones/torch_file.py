@@ -46,13 +46,13 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read a state dict of float32 and int64 tensors in PyTorch's first file format (before 1.6).
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
-        name → array.
+        Name → array.
 
     Raises:
-        ValueError: if the file is anything else, or holds any instruction beyond tensors in a dict.
+        ValueError: If the file is anything else, or holds any instruction beyond tensors in a dict.
     """
     try:
         with open(path, "rb") as file:

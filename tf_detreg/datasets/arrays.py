@@ -29,11 +29,11 @@ def arrays(
         labels: N labels of any kind (numbers with gaps, names); equal ones are one class, also where
             names differ in white space or Unicode form only.
         groups: N labels of any kind for cross-group retrieval, or None.
-        class_names: names of the classes in sorted order of their labels; None takes the labels themselves.
-        validation: share of the classes for validation. Default 0.2.
-        test: share of the classes for testing. Default 0.3.
-        seed: of the deal. Default 0.
-        name: what reports call the set. Default "arrays".
+        class_names: Names of the classes in sorted order of their labels; None takes the labels themselves.
+        validation: Share of the classes for validation. Default 0.2.
+        test: Share of the classes for testing. Default 0.3.
+        seed: Of the deal. Default 0.
+        name: What reports call the set. Default "arrays".
 
     Example:
     >>> import numpy as np

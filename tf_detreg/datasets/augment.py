@@ -21,7 +21,7 @@ def augmenter(augment: Callable[..., Any] | None) -> Callable[..., Any]:
             `tf.random.stateless_*` and `tf.image.stateless_*`.
 
     Raises:
-        ValueError: for anything that cannot be called.
+        ValueError: For anything that cannot be called.
     """
     if augment is None:
         return lambda images, seed: images

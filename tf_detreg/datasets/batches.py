@@ -41,16 +41,16 @@ def training_batches(
     An unreadable file is left out: another good image of its batch, of its own class if there is one, takes its place.
 
     Args:
-        image_set: what to draw from.
+        image_set: What to draw from.
         classes: P; lowered, with a warning, to the number of classes there are. 0: batches of `images` images in a
             random order, whatever their classes.
         images: K.
-        seed: of everything random.
-        augment: a Keras preprocessing layer, a `keras.Sequential` of them, or a function of (images, seed (2,) int32).
-        image_size: side or (height, width) if not the set's own.
-        crop: a random crop at decoding time, for sets of files.
-        first_epoch: number of the first epoch.
-        max_unreadable: share of the set's files above which unreadable ones stop the run.
+        seed: Of everything random.
+        augment: A Keras preprocessing layer, a `keras.Sequential` of them, or a function of (images, seed (2,) int32).
+        image_size: Side or (height, width) if not the set's own.
+        crop: A random crop at decoding time, for sets of files.
+        first_epoch: Number of the first epoch.
+        max_unreadable: Share of the set's files above which unreadable ones stop the run.
 
     Returns:
         A dataset of (images float32 (P·K, H, W, 3) in 0..255, labels int32 (P·K,)).
@@ -73,10 +73,10 @@ def epoch_batches(
     """Return what `training_batches` describes, for rows of any kind.
 
     Args:
-        sampler: which rows.
-        source: where the rows come from.
+        sampler: Which rows.
+        source: Where the rows come from.
         transform: (rows float32, seed) → rows.
-        first_epoch: number of the first epoch.
+        first_epoch: Number of the first epoch.
     """
     counter = _EpochCounter(first_epoch, sampler.steps)
 

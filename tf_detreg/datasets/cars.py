@@ -39,16 +39,16 @@ def cars(
     `cars_test_annos_withlabels.mat`.
 
     Args:
-        directory: the folder that holds them.
-        image_size: side or (height, width) at which pictures are decoded. Default 224.
-        validation: share of the first 98 classes held out for every choice; papers train on all of them (0). Default
+        directory: The folder that holds them.
+        image_size: Side or (height, width) at which pictures are decoded. Default 224.
+        validation: Share of the first 98 classes held out for every choice; papers train on all of them (0). Default
             0.2.
-        seed: of the held-out classes. Default 0.
-        check: insist on the official 8,054 and 8,131 images. Default True.
+        seed: Of the held-out classes. Default 0.
+        check: Insist on the official 8,054 and 8,131 images. Default True.
 
     Raises:
-        FileNotFoundError: if a file is missing; the message names it and the download page.
-        ValueError: if a .mat file is not what it should be, or the counts are not the official ones.
+        FileNotFoundError: If a file is missing; the message names it and the download page.
+        ValueError: If a .mat file is not what it should be, or the counts are not the official ones.
     """
     root = pathlib.Path(directory)
     if (root / "devkit").exists():

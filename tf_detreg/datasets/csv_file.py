@@ -45,13 +45,13 @@ def csv(
     Files that are missing or no images are left out, counted, named in the log and listed in `skipped` with the reason.
 
     Args:
-        path: the CSV file, UTF-8.
-        image_size: side or (height, width) at which pictures are decoded. Default 224.
-        directory: folder that relative paths start from; the CSV file's own by default.
-        validation: share of the classes for validation, where no `split` column says it. Default 0.2.
-        test: share of the classes for testing, likewise. Default 0.3.
-        seed: of the deal. Default 0.
-        max_missing: share of the listed files that may be missing. Default 0.0.
+        path: The CSV file, UTF-8.
+        image_size: Side or (height, width) at which pictures are decoded. Default 224.
+        directory: Folder that relative paths start from; the CSV file's own by default.
+        validation: Share of the classes for validation, where no `split` column says it. Default 0.2.
+        test: Share of the classes for testing, likewise. Default 0.3.
+        seed: Of the deal. Default 0.
+        max_missing: Share of the listed files that may be missing. Default 0.0.
 
     Labels that differ in white space or Unicode form only are one class; the log names those that differ in case only,
     and files that are listed again: under another spelling, as a link or copy, under two labels, in two splits.
@@ -60,8 +60,8 @@ def csv(
         `Splits` of images on disk. Labels are classes; with a `split` column, each split numbers its own.
 
     Raises:
-        FileNotFoundError: if the CSV file, or more than `max_missing` of the files that it lists, are missing.
-        ValueError: for a missing column, an unknown split, no readable image, or too few classes.
+        FileNotFoundError: If the CSV file, or more than `max_missing` of the files that it lists, are missing.
+        ValueError: For a missing column, an unknown split, no readable image, or too few classes.
     """
     path = existing(path, "path", "Give a CSV file with the columns `path` and `label`.")
     rows = _rows(path)

@@ -27,16 +27,16 @@ def cub(
     """Load the official folder `CUB_200_2011`.
 
     Args:
-        directory: the folder that holds `images.txt`.
-        image_size: side or (height, width) at which pictures are decoded. Default 224.
-        validation: share of the first 100 classes held out for every choice; papers train on all of them (0). Default
+        directory: The folder that holds `images.txt`.
+        image_size: Side or (height, width) at which pictures are decoded. Default 224.
+        validation: Share of the first 100 classes held out for every choice; papers train on all of them (0). Default
             0.2.
-        seed: of the held-out classes. Default 0.
-        check: insist on the official 5,864 and 5,924 images. Default True.
+        seed: Of the held-out classes. Default 0.
+        check: Insist on the official 5,864 and 5,924 images. Default True.
 
     Raises:
-        FileNotFoundError: if a file is missing; the message names it and the download page.
-        ValueError: if the counts are not the official ones.
+        FileNotFoundError: If a file is missing; the message names it and the download page.
+        ValueError: If the counts are not the official ones.
     """
     root = CUB.open(directory)
     files = dict(table(root / "images.txt", 2))

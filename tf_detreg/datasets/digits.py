@@ -12,7 +12,7 @@ def digits(seed: int = 0) -> Splits:
     """Load the digits, split by *image* (ten classes are too few to hold some out): 60 % / 20 % / 20 %.
 
     Args:
-        seed: of the split. Default 0.
+        seed: Of the split. Default 0.
 
     Returns:
         `Splits` of 8 × 8 images whose three channels are equal.

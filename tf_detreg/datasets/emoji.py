@@ -47,17 +47,17 @@ def emoji_images(
     """Load an emoji set as written by `examples/rebuild_emoji_set.py`.
 
     Args:
-        path: the `.npz` file, looked for with `datasets.find_data`.
-        without: styles to leave out, by name. `("fluent-emoji-flat", "fluent-3d")` removes near copies. Styles that
+        path: The `.npz` file, looked for with `datasets.find_data`.
+        without: Styles to leave out, by name. `("fluent-emoji-flat", "fluent-3d")` removes near copies. Styles that
             the set does not hold are no error: sets can be rebuilt with fewer.
-        min_images: classes with fewer images are dropped. Default 2.
-        image_size: side in pixels, resized by averaging (box filter). Default: as they are in the file.
+        min_images: Classes with fewer images are dropped. Default 2.
+        image_size: Side in pixels, resized by averaging (box filter). Default: as they are in the file.
 
     Returns:
         An `ImageSet` whose `groups` are the design families, for cross-family retrieval.
 
     Raises:
-        FileNotFoundError: if the file is not there.
+        FileNotFoundError: If the file is not there.
     """
     with np.load(find_data(path), allow_pickle=False) as file:
         png, offset = file["png"], file["offset"]

@@ -46,7 +46,7 @@ class FeatureSet:
         labels: int32 (N,).
         class_names: C names.
         groups: int32 (N,) or None.
-        name: what reports call the set. Default "features".
+        name: What reports call the set. Default "features".
     """
 
     features: np.ndarray
@@ -148,11 +148,11 @@ def cache_features(
     at about 1 GB/s from memory; from the first damaged part on they are computed again, with a warning.
 
     Args:
-        backbone: images → features (B, F); used in inference mode.
-        data: an `ImageSet`, or `Splits` of them.
-        directory: where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
-        batch_size: images at a time. Default 64.
-        max_unreadable: share of a set's files above which unreadable ones are an error, as in training; of `Splits`,
+        backbone: Images → features (B, F); used in inference mode.
+        data: An `ImageSet`, or `Splits` of them.
+        directory: Where to keep the features; by default in the cache folder (`$TF_DETREG_CACHE`).
+        batch_size: Images at a time. Default 64.
+        max_unreadable: Share of a set's files above which unreadable ones are an error, as in training; of `Splits`,
             the train set's. Default 0.05.
         progress: False shows none. Default None, a bar in a terminal and lines in a log.
 
@@ -160,8 +160,8 @@ def cache_features(
         A `FeatureSet` (or the same kind of tuple of them); images that could not be read are left out.
 
     Raises:
-        ValueError: if the backbone's output is not (B, F), or too many files cannot be read.
-        OSError: if they cannot be kept, with the reason and the folder.
+        ValueError: If the backbone's output is not (B, F), or too many files cannot be read.
+        OSError: If they cannot be kept, with the reason and the folder.
 
     Example:
     >>> import tempfile, keras

@@ -43,18 +43,18 @@ def folder(
     one image stays and is reported: as a query it has nothing to find.
 
     Args:
-        directory: the folder.
-        image_size: side or (height, width) at which pictures are decoded. Default 224.
-        validation: share of the classes for validation. Default 0.2.
-        test: share of the classes for testing. Default 0.3.
-        seed: of the deal. Default 0.
+        directory: The folder.
+        image_size: Side or (height, width) at which pictures are decoded. Default 224.
+        validation: Share of the classes for validation. Default 0.2.
+        test: Share of the classes for testing. Default 0.3.
+        seed: Of the deal. Default 0.
 
     Returns:
         `Splits` of images on disk.
 
     Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no pictures, or fewer classes than can be split.
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds no pictures, or fewer classes than can be split.
     """
     root = pathlib.Path(directory)
     if not root.is_dir():

@@ -48,16 +48,16 @@ def glyphs(image_size: int = 32, validation: float = 0.2, test: float = 0.3, see
     folder (`$TF_DETREG_CACHE`, else the platform's); the same versions of matplotlib and Pillow draw the same pixels.
 
     Args:
-        image_size: side in pixels, 16 to 128. Default 32.
-        validation: share of the classes for validation. Default 0.2.
-        test: share of the classes for testing. Default 0.3.
-        seed: of the random placement and of the split. Default 0.
+        image_size: Side in pixels, 16 to 128. Default 32.
+        validation: Share of the classes for validation. Default 0.2.
+        test: Share of the classes for testing. Default 0.3.
+        seed: Of the random placement and of the split. Default 0.
 
     Returns:
         `Splits` by class of gray images (three equal channels, one in memory).
 
     Raises:
-        ValueError: for a size or shares out of range.
+        ValueError: For a size or shares out of range.
     """
     image_size = checks.integer("image_size", image_size, 16, 128)
     return split_by_class(_cached(image_size, int(seed)), validation, test, seed)

@@ -34,12 +34,12 @@ class ImageSet:
             (N, H, W) or (N, H, W, 1) and stay one channel in memory (a broadcast view shows three).
         paths: N file names, or None when the images are in memory.
         groups: int32 (N,) or None: a second label (font family, artist, camera) for cross-group retrieval.
-        name: what reports call the set. Default "images".
-        image_size: side, or (height, width), at which files are decoded; taken from `images` when those are given.
-        skipped: files that a loader left out, each with its reason. Default none.
+        name: What reports call the set. Default "images".
+        image_size: Side, or (height, width), at which files are decoded; taken from `images` when those are given.
+        skipped: Files that a loader left out, each with its reason. Default none.
 
     Raises:
-        ValueError: when lengths, types or the range of the labels do not fit together.
+        ValueError: When lengths, types or the range of the labels do not fit together.
 
     Example:
     >>> import numpy as np
@@ -188,13 +188,13 @@ def split_by_class(image_set: ImageSet, validation: float = 0.2, test: float = 0
     """Deal the classes (not the images) into train, validation and test at random.
 
     Args:
-        image_set: the whole set.
-        validation: share of the classes for validation. Default 0.2.
-        test: share of the classes for testing. Default 0.3.
-        seed: of the deal. Default 0.
+        image_set: The whole set.
+        validation: Share of the classes for validation. Default 0.2.
+        test: Share of the classes for testing. Default 0.3.
+        seed: Of the deal. Default 0.
 
     Raises:
-        ValueError: when a share is impossible or leaves no class for training.
+        ValueError: When a share is impossible or leaves no class for training.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ValueError(

@@ -35,19 +35,19 @@ def in_shop(
     """Load the official folder: `Eval/list_eval_partition.txt` and `Img/img/…` (or `img/…`).
 
     Args:
-        directory: the folder that holds them.
-        image_size: side or (height, width) at which pictures are decoded. Default 224.
-        validation: share of the train classes held out for every choice; papers train on all of them (0). Default
+        directory: The folder that holds them.
+        image_size: Side or (height, width) at which pictures are decoded. Default 224.
+        validation: Share of the train classes held out for every choice; papers train on all of them (0). Default
             0.2.
-        seed: of the held-out classes. Default 0.
-        check: insist on the official 25,882 train, 14,218 query and 12,612 gallery images. Default True.
+        seed: Of the held-out classes. Default 0.
+        check: Insist on the official 25,882 train, 14,218 query and 12,612 gallery images. Default True.
 
     Returns:
         `GallerySplits`: `test` are the queries, `gallery` is where they look.
 
     Raises:
-        FileNotFoundError: if a file is missing; the message names it and the download page.
-        ValueError: if the list is not what it should be, or the counts are not the official ones.
+        FileNotFoundError: If a file is missing; the message names it and the download page.
+        ValueError: If the list is not what it should be, or the counts are not the official ones.
     """
     root = pathlib.Path(directory)
     listing = next((name for name in _LISTS if (root / name).exists()), _LISTS[0])

@@ -20,8 +20,8 @@ class PathList(Sequence[str]):
     Ten million `str` objects need more than a gigabyte; here a name costs its bytes plus two.
 
     Args:
-        names: file names, relative to `root` (or absolute, when `root` is empty).
-        root: folder that stands before each name.
+        names: File names, relative to `root` (or absolute, when `root` is empty).
+        root: Folder that stands before each name.
 
     Example:
     >>> from tf_detreg.datasets.paths import PathList

@@ -36,13 +36,13 @@ class ClassSampler:
     images for, and at least one whole round. Everything follows from (`seed`, epoch), so a run can resume anywhere.
 
     Args:
-        labels: integers (N,).
+        labels: Integers (N,).
         classes: P; lowered with a warning to the number of classes there are.
         images: K.
-        seed: of everything random.
+        seed: Of everything random.
 
     Raises:
-        ValueError: for an empty set or non-positive P or K.
+        ValueError: For an empty set or non-positive P or K.
 
     Example:
     >>> from tf_detreg.datasets.sampler import ClassSampler

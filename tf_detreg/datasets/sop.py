@@ -28,16 +28,16 @@ def sop(
     """Load the official folder `Stanford_Online_Products`.
 
     Args:
-        directory: the folder that holds `Ebay_train.txt`.
-        image_size: side or (height, width) at which pictures are decoded. Default 224.
-        validation: share of the train classes held out for every choice; papers train on all of them (0). Default
+        directory: The folder that holds `Ebay_train.txt`.
+        image_size: Side or (height, width) at which pictures are decoded. Default 224.
+        validation: Share of the train classes held out for every choice; papers train on all of them (0). Default
             0.2.
-        seed: of the held-out classes. Default 0.
-        check: insist on the official 59,551 images of 11,318 articles and 60,502 of 11,316. Default True.
+        seed: Of the held-out classes. Default 0.
+        check: Insist on the official 59,551 images of 11,318 articles and 60,502 of 11,316. Default True.
 
     Raises:
-        FileNotFoundError: if a file is missing; the message names it and the download page.
-        ValueError: if the counts are not the official ones.
+        FileNotFoundError: If a file is missing; the message names it and the download page.
+        ValueError: If the counts are not the official ones.
     """
     root = SOP.open(directory)
     parts = {part: _part(root, part, image_size, check) for part in ("train", "test")}

@@ -79,19 +79,19 @@ def tfds(
     below `$TF_DETREG_CACHE/tfds`, so that crops, batches and cached features read them like any other files.
 
     Args:
-        dataset: its name, such as "cars196" or "oxford_flowers102:2.1.1".
-        image_size: side or (height, width) at which pictures are decoded. Default 224.
-        validation: share of the classes for validation; for the three benchmarks, of the train classes. Default
+        dataset: Its name, such as "cars196" or "oxford_flowers102:2.1.1".
+        image_size: Side or (height, width) at which pictures are decoded. Default 224.
+        validation: Share of the classes for validation; for the three benchmarks, of the train classes. Default
             0.2.
-        test: share of the classes for testing, where no benchmark says it. Default 0.3.
-        seed: of the deal. Default 0.
-        check: insist on a benchmark's official counts. Default True.
-        directory: where TensorFlow Datasets keeps its data; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        test: Share of the classes for testing, where no benchmark says it. Default 0.3.
+        seed: Of the deal. Default 0.
+        check: Insist on a benchmark's official counts. Default True.
+        directory: Where TensorFlow Datasets keeps its data; by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     Raises:
-        ImportError: without tensorflow-datasets, with the pip line.
-        ValueError: for a name that is not known, a data set without images and labels, or wrong counts.
-        OSError: if it could be neither found nor prepared, with what to do.
+        ImportError: Without tensorflow-datasets, with the pip line.
+        ValueError: For a name that is not known, a data set without images and labels, or wrong counts.
+        OSError: If it could be neither found nor prepared, with what to do.
 
     Example:
     >>> from tf_detreg import datasets

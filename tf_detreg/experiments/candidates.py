@@ -35,9 +35,9 @@ class Measured:
 
     Attributes:
         recall: R@1, a share.
-        recall_interval: its 95 % bootstrap interval over classes.
+        recall_interval: Its 95 % bootstrap interval over classes.
         map_at_r: MAP@R, a share.
-        map_interval: its interval.
+        map_interval: Its interval.
     """
 
     recall: float
@@ -51,16 +51,16 @@ class Candidate:
     """One backbone, measured.
 
     Attributes:
-        name: as `train --backbone` takes it.
-        weights: as `train --weights` takes them, or None.
+        name: As `train --backbone` takes it.
+        weights: As `train --weights` takes them, or None.
         image_size: (height, width) of the images.
-        features: how many it gives.
-        parameters: how many it has.
-        int8_megabytes: size with weights of 8 bits, in MB (10⁶ bytes): a byte for each weight of a kernel, four for
+        features: How many it gives.
+        parameters: How many it has.
+        int8_megabytes: Size with weights of 8 bits, in MB (10⁶ bytes): a byte for each weight of a kernel, four for
             biases and scales. A `.tflite` file is some percent larger.
-        images_per_second: of the model alone on this machine, in batches, decoding not counted.
-        frozen: what the features are worth as they are.
-        linear: what a linear head of some epochs makes of them, or None.
+        images_per_second: Of the model alone on this machine, in batches, decoding not counted.
+        frozen: What the features are worth as they are.
+        linear: What a linear head of some epochs makes of them, or None.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Comparison:
     """Candidates on the same validation classes.
 
     Attributes:
-        data: what was measured on, as the command takes it.
-        images: how many validation images there are.
-        classes: of how many classes.
-        epochs: of the linear head; 0 for none.
-        candidates: those that could be measured, best first.
-        failures: name → why it could not.
+        data: What was measured on, as the command takes it.
+        images: How many validation images there are.
+        classes: Of how many classes.
+        epochs: Of the linear head; 0 for none.
+        candidates: Those that could be measured, best first.
+        failures: Name → why it could not.
     """
 
     data: str
@@ -185,19 +185,19 @@ def compare(
     size and seed finds them.
 
     Args:
-        data: a folder of class folders, a `.csv` file, or another data set, as `tf-detreg train` takes it.
-        names: backbones as `backbones.build` takes them; `NAME@SIZE` at another image size. Default `DEFAULT`.
-        epochs: of a linear head on the training classes' features; 0, the default, trains none.
-        image_size: side of the images in pixels, where a name says none. Default None: that of the preset, else
+        data: A folder of class folders, a `.csv` file, or another data set, as `tf-detreg train` takes it.
+        names: Backbones as `backbones.build` takes them; `NAME@SIZE` at another image size. Default `DEFAULT`.
+        epochs: Of a linear head on the training classes' features; 0, the default, trains none.
+        image_size: Side of the images in pixels, where a name says none. Default None: that of the preset, else
             the data set's.
-        seed: of the deal of classes, and of the head. Default 0.
+        seed: Of the deal of classes, and of the head. Default 0.
         progress: False shows none. Default None, a bar in a terminal and lines in a log.
 
     Returns:
         The candidates, best first; what could not be loaded, or does not take the size, is in `failures`.
 
     Raises:
-        ValueError: if the data are not there, too few classes have two images, or a name is given twice.
+        ValueError: If the data are not there, too few classes have two images, or a name is given twice.
     """
     names = tuple(names) or DEFAULT
     if len(set(names)) < len(names):
@@ -232,9 +232,9 @@ def candidate_config(data: str, name: str, image_size: int | None = None, seed: 
     """Return the run that a candidate stands for.
 
     Args:
-        data: as `tf-detreg train` takes it.
-        name: a backbone, or `NAME@SIZE`.
-        image_size: side of the images where the name says none. Default None.
+        data: As `tf-detreg train` takes it.
+        name: A backbone, or `NAME@SIZE`.
+        image_size: Side of the images where the name says none. Default None.
         seed: Default 0.
 
     Example:
@@ -325,9 +325,9 @@ def images_per_second(model: keras.Model, batch: int = 16, seconds: float = 1.0)
     """Return how many images a second a model takes on this machine.
 
     Args:
-        model: from images (B, H, W, 3) to features.
-        batch: images at a time. Default 16.
-        seconds: how long it is measured, at least three batches. Default 1.0.
+        model: From images (B, H, W, 3) to features.
+        batch: Images at a time. Default 16.
+        seconds: How long it is measured, at least three batches. Default 1.0.
 
     Returns:
         From the median time of a batch; the first, which traces the model, is not counted.

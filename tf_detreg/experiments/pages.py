@@ -80,17 +80,17 @@ def report(
     """Compose the results page from what has been run, and name what has not.
 
     Args:
-        studies: folder of study files, with `results/NAME.csv` beside them and perhaps `conclusions.md`.
-        output: the Markdown page to write.
-        picture: where the differences of the studies that looked at test classes are drawn, as SVG, but for those with
+        studies: Folder of study files, with `results/NAME.csv` beside them and perhaps `conclusions.md`.
+        output: The Markdown page to write.
+        picture: Where the differences of the studies that looked at test classes are drawn, as SVG, but for those with
             `headline = false`; none by default.
 
     Returns:
         The page's path.
 
     Raises:
-        FileNotFoundError: if there is no such directory.
-        ValueError: if `studies` holds no study file, or a study has families that its table lacks.
+        FileNotFoundError: If there is no such directory.
+        ValueError: If `studies` holds no study file, or a study has families that its table lacks.
     """
     folder = existing(studies, "studies", "Give a directory of study files; the repository's is studies/.")
     found = [read(path) for path in sorted(folder.glob("*.toml"))]

@@ -21,7 +21,7 @@ def overview(studies: list[tuple[Study, list[dict[str, Any]]]]) -> str:
     """Return the differences of several studies, a panel each, as tall as its rows are many.
 
     Args:
-        studies: each study with what `table.compare` makes of it.
+        studies: Each study with what `table.compare` makes of it.
     """
     rows = [len(compared) for _, compared in studies]
     figure = _figure(0.8 * len(rows) + 0.2 * sum(rows))

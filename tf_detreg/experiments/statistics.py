@@ -14,11 +14,11 @@ class Interval:
     """A mean with two 95 % intervals: Student's t over all pairs, and a bootstrap over splits and seeds within them.
 
     Attributes:
-        mean: of the values.
-        deviation: their sample standard deviation.
-        count: how many there are.
-        t: lower and upper end by Student's t, which takes the values as independent.
-        bootstrap: lower and upper end by resampling splits, then seeds within each, which does not.
+        mean: Of the values.
+        deviation: Their sample standard deviation.
+        count: How many there are.
+        t: Lower and upper end by Student's t, which takes the values as independent.
+        bootstrap: Lower and upper end by resampling splits, then seeds within each, which does not.
     """
 
     mean: float
@@ -40,9 +40,9 @@ def interval(values: Mapping[Key, float], draws: int = 4000, seed: int = 0) -> I
     """Return mean and intervals of values by (split, seed).
 
     Args:
-        values: at least one; with a single one the intervals are infinite.
-        draws: bootstrap samples. Default 4000.
-        seed: of the bootstrap.
+        values: At least one; with a single one the intervals are infinite.
+        draws: Bootstrap samples. Default 4000.
+        seed: Of the bootstrap.
 
     Example:
     >>> found = interval({(0, 0): 1.0, (0, 1): 1.2, (1, 0): 0.8, (1, 1): 1.0})

@@ -30,25 +30,25 @@ def tune(
     in `output/NAME-FAMILY.db` and continues there.
 
     Args:
-        study_file: gives data, protocol and the family's base recipe.
-        family: one of the study's families.
-        search: dotted names to what is searched: a list of choices, or `[low, high, "log"]` / `[low, high, "linear"]`
+        study_file: Gives data, protocol and the family's base recipe.
+        family: One of the study's families.
+        search: Dotted names to what is searched: a list of choices, or `[low, high, "log"]` / `[low, high, "linear"]`
             for a range of floats. Default: the choices in the family's grid.
-        trials: how many proposals in this call. Default 20.
-        output: folder of finished trials.
-        seed: of the sampler.
-        jobs: as in `ablate`; a proposal's seeds run side by side.
-        smoke: use the study's small version. Sizes that the small version sets are not searched, unless the grid has
+        trials: How many proposals in this call. Default 20.
+        output: Folder of finished trials.
+        seed: Of the sampler.
+        jobs: As in `ablate`; a proposal's seeds run side by side.
+        smoke: Use the study's small version. Sizes that the small version sets are not searched, unless the grid has
             nothing else.
-        log: takes lines of progress.
+        log: Takes lines of progress.
 
     Returns:
         `{"recipe": best recipe, "value": its mean metric, "trials": how many were completed}`, also written to
         `output/NAME-FAMILY.json`.
 
     Raises:
-        ImportError: without optuna.
-        ValueError: for an unknown family or nothing to search.
+        ImportError: Without optuna.
+        ValueError: For an unknown family or nothing to search.
     """
     with extras.needed("The search for settings"):
         import optuna

@@ -31,7 +31,7 @@ class Windows(NamedTuple):
     """What to decode of some files.
 
     Args:
-        paths: file names as bytes, objects (B,); empty where a file is no plain JPEG.
+        paths: File names as bytes, objects (B,); empty where a file is no plain JPEG.
         windows: int32 (B, 6): top, left, height and width of the part as the file stores it, already made smaller; how
             often it is halved; the EXIF orientation.
         way: int32, how often all of them are halved if none has to be turned; else `_MIXED`.
@@ -46,9 +46,9 @@ class JpegPlanner:
     """Looks into the headers of files, once each, and says which part of each to decode.
 
     Args:
-        paths: file names.
+        paths: File names.
         size: (height, width) of the result.
-        crop: a random crop instead of the central one.
+        crop: A random crop instead of the central one.
     """
 
     def __init__(self, paths: Sequence[str], size: tuple[int, int], crop: RandomCrop | None) -> None:
@@ -97,7 +97,7 @@ def decode_windows(
     """Decode what `JpegPlanner.plan` says, in parallel.
 
     Args:
-        paths: strings (B,).
+        paths: Strings (B,).
         windows: int32 (B, 6).
         way: int32.
         size: (height, width) of the result.

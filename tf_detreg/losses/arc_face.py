@@ -26,19 +26,19 @@ class ArcFace(ProxyLoss):
     computed in float32.
 
     Args:
-        num_classes: number of classes C.
-        dim: size of an embedding. Default None: taken from the first call.
+        num_classes: Number of classes C.
+        dim: Size of an embedding. Default None: taken from the first call.
         proxies_per_class: m; with several, a class is as near as its nearest proxy. Default 1.
         scale: σ. Default 64.0.
         margin: m, in radians, below π. Default 0.5.
-        initializer: of the proxies. Default None: Kaiming normal, fan-out.
+        initializer: Of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalized inside.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`; normalized inside.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

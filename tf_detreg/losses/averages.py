@@ -25,8 +25,8 @@ def pair_average(values: tf.Tensor, mask: tf.Tensor, kind: str = "all") -> tf.Te
     """Return values `(B,)` whose mean over the batch is the average of `values (B, M)` over a mask.
 
     Args:
-        values: loss of each pair.
-        mask: pairs that exist.
+        values: Loss of each pair.
+        mask: Pairs that exist.
         kind: `"all"` of them count, or only those with a `"nonzero"` loss; `"anchors"` divides by the batch size.
     """
     if kind == "anchors":

@@ -66,19 +66,19 @@ class ProxyLoss(LossLayer):
     proxies `q (C·m, dim)`, and extend `get_config`.
 
     Args:
-        num_classes: number of classes C.
-        dim: size of an embedding. Default None: taken from the first call.
+        num_classes: Number of classes C.
+        dim: Size of an embedding. Default None: taken from the first call.
         proxies_per_class: m. Default 1.
-        initializer: of the proxies. Default None: normal with variance `2 / (C·m)` (Kaiming, fan-out), which is
+        initializer: Of the proxies. Default None: normal with variance `2 / (C·m)` (Kaiming, fan-out), which is
             what the authors of Proxy-Anchor use. Only directions matter to the losses, but the length of a proxy sets
             how far an optimizer step turns it.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`, each in `0 .. C - 1`.
+        labels: Integers `(B,)` or `(B, 1)`, each in `0 .. C - 1`.
         embeddings: `(B, dim)`, any float type; normalized inside.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range (in a graph a wrong range raises
+        ValueError: For labels of a wrong type, shape or range (in a graph a wrong range raises
             `tf.errors.InvalidArgumentError`).
     """
 

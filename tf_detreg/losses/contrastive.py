@@ -32,17 +32,17 @@ class Contrastive(PairLoss):
         average: `"nonzero"`, over the pairs with a loss above 0; `"all"` pairs; or `"anchors"`, the sum over the pairs
             of an anchor, averaged over the batch. Default `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default True.
-        miner: which pairs count; see `PairLoss`. Default None: all pairs.
-        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default None: the class's.
+        normalize: Scale the embeddings to length 1 first. Default True.
+        miner: Which pairs count; see `PairLoss`. Default None: all pairs.
+        reduction: As for every Keras loss. Default `"sum_over_batch_size"`.
+        name: Name of the loss. Default None: the class's.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range, or an unknown option.
+        ValueError: For labels of a wrong type, shape or range, or an unknown option.
 
     Example:
 

@@ -34,20 +34,20 @@ class CrossBatchMemory(LossLayer):
     positives and negatives each by itself, as `Contrastive` does here by default: a gradient of another direction.
 
     Args:
-        loss: a pair loss, or `Margin`.
+        loss: A pair loss, or `Margin`.
         memory_size: M, at least the batch size. Default 1024.
-        start: training calls before the memory is written and used; until then the batch is compared with itself.
+        start: Training calls before the memory is written and used; until then the batch is compared with itself.
             Default 0.
-        batch_weight: weight of the loss within the batch. Default 0.0.
-        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
+        batch_weight: Weight of the loss within the batch. Default 0.0.
+        name, dtype, trainable: As in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
         training: `False` leaves the memory alone.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range, a batch larger than the memory, or a loss that is no
+        ValueError: For labels of a wrong type, shape or range, a batch larger than the memory, or a loss that is no
             pair loss or not reduced to a mean.
 
     Example:
@@ -122,11 +122,11 @@ class CrossBatchMemory(LossLayer):
         embedder.predict(images))`, so that the first batch finds a full memory.
 
         Args:
-            labels: integers `(N,)` or `(N, 1)`.
-            embeddings: floats `(N, dim)`; of more than `memory_size` rows the last are kept.
+            labels: Integers `(N,)` or `(N, 1)`.
+            embeddings: Floats `(N, dim)`; of more than `memory_size` rows the last are kept.
 
         Raises:
-            ValueError: for labels of a wrong type, shape or range, or embeddings that are not finite.
+            ValueError: For labels of a wrong type, shape or range, or embeddings that are not finite.
 
         Example:
 

@@ -17,8 +17,8 @@ def sum_over_positives(
     them.
 
     Args:
-        pairs: masks of positives and negatives.
-        tensors: what the terms depend on, the distances `(B, M)` of anchors and references first; no
+        pairs: Masks of positives and negatives.
+        tensors: What the terms depend on, the distances `(B, M)` of anchors and references first; no
             tensor twice.
         term: `(chosen, exists, d_ap (B, 1), *tensors) -> (losses (B,), number of counted terms)`; `chosen` is a
             boolean `(B, M)` with the step's positive of each anchor, `exists (B, 1)` says whether it has that many.

@@ -28,17 +28,17 @@ class FastAP(PairLoss):
 
     Args:
         num_bins: L. Default 10.
-        normalize: must be `True`. Default True.
-        miner: which pairs count; see `PairLoss`. Default None: all pairs.
-        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default None: the class's.
+        normalize: Must be `True`. Default True.
+        miner: Which pairs count; see `PairLoss`. Default None: all pairs.
+        reduction: As for every Keras loss. Default `"sum_over_batch_size"`.
+        name: Name of the loss. Default None: the class's.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range, less than one bin, or `normalize=False`.
+        ValueError: For labels of a wrong type, shape or range, less than one bin, or `normalize=False`.
 
     Example:
 

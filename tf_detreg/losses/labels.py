@@ -16,12 +16,12 @@ def check_labels(labels: Any, embeddings: tf.Tensor, num_classes: int | None = N
     `poisoned_by_labels` makes the loss NaN.
 
     Args:
-        labels: integers, `(B,)` or `(B, 1)`; or one-hot rows `(B, C)` of any numeric type, of which the class is taken.
+        labels: Integers, `(B,)` or `(B, 1)`; or one-hot rows `(B, C)` of any numeric type, of which the class is taken.
         embeddings: `(B, dim)`.
-        num_classes: number of known classes C. Default None: every label that int32 holds is accepted.
+        num_classes: Number of known classes C. Default None: every label that int32 holds is accepted.
 
     Raises:
-        ValueError: if labels are no class numbers, do not fit the embeddings, or (eagerly) are out of range.
+        ValueError: If labels are no class numbers, do not fit the embeddings, or (eagerly) are out of range.
 
     Example:
 
@@ -119,11 +119,11 @@ def check_multilabels(labels: Any, embeddings: tf.Tensor) -> tf.Tensor:
     """Return zeros and ones `(B, L)`, one column a label, as booleans; or raise as `check_labels` (never under XLA).
 
     Args:
-        labels: booleans, or numbers of which only 0 and 1 may occur, `(B, L)`.
+        labels: Booleans, or numbers of which only 0 and 1 may occur, `(B, L)`.
         embeddings: `(B, dim)`.
 
     Raises:
-        ValueError: if the shape does not fit the embeddings, or (eagerly) another value than 0 or 1 occurs.
+        ValueError: If the shape does not fit the embeddings, or (eagerly) another value than 0 or 1 occurs.
     """
     labels, embeddings = as_labels(labels), as_embeddings(embeddings)
     text = "`labels` must have shape (batch, number of labels), with a 1 for each label that a sample has; received"

@@ -17,14 +17,14 @@ class LossLayer(keras.layers.Layer):
     Computed in float32, or float64 with `dtype="float64"`: never in half precision, whatever the policy.
 
     Args:
-        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
+        name, dtype, trainable: As in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
-        labels: integers, one for each embedding.
+        labels: Integers, one for each embedding.
         embeddings: `(B, dim)`, any float type.
 
     Raises:
-        ValueError: if Keras calls it as `compile(loss=...)`, where its weights would stay as they are.
+        ValueError: If Keras calls it as `compile(loss=...)`, where its weights would stay as they are.
     """
 
     def __init__(self, *, name: str | None = None, dtype: Any = "float32", trainable: bool = True) -> None:

@@ -76,22 +76,22 @@ class Margin(LossLayer):
     with the same triplets the values are equal.
 
     Args:
-        num_classes: number of classes, for a β of each class. Default None: one β for all.
+        num_classes: Number of classes, for a β of each class. Default None: one β for all.
         alpha: α. Default 0.2.
-        beta: start of β. Default 1.2.
+        beta: Start of β. Default 1.2.
         nu: ν. Default 0.0.
-        learn: train β. Default True.
+        learn: Train β. Default True.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default True.
-        miner: which pairs or triplets count. Default None: all pairs.
-        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
+        normalize: Scale the embeddings to length 1 first. Default True.
+        miner: Which pairs or triplets count. Default None: all pairs.
+        name, dtype, trainable: As in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`, each in `0 .. C - 1` if `num_classes` is given.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`, each in `0 .. C - 1` if `num_classes` is given.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

@@ -27,17 +27,17 @@ class NPairs(PairLoss):
 
     Args:
         penalty: λ, against growing embeddings. Default 0.0.
-        normalize: scale the embeddings to length 1 first. Default False.
-        miner: which pairs count; see `PairLoss`. Default None: all pairs.
-        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default None: the class's.
+        normalize: Scale the embeddings to length 1 first. Default False.
+        miner: Which pairs count; see `PairLoss`. Default None: all pairs.
+        reduction: As for every Keras loss. Default `"sum_over_batch_size"`.
+        name: Name of the loss. Default None: the class's.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

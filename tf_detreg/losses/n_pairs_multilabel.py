@@ -25,17 +25,17 @@ class NPairsMultilabel(PairLoss):
     `NPairsMultilabel().against(labels, anchors, labels, positives)`.
 
     Args:
-        normalize: scale the embeddings to length 1 first. Default False.
-        miner: must be `None`: mining is not defined for several labels.
-        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default None: the class's.
+        normalize: Scale the embeddings to length 1 first. Default False.
+        miner: Must be `None`: mining is not defined for several labels.
+        reduction: As for every Keras loss. Default `"sum_over_batch_size"`.
+        name: Name of the loss. Default None: the class's.
 
     Call arguments:
-        labels: zeros and ones `(B, L)`, a column for each label.
-        embeddings: floats `(B, dim)`.
+        labels: Zeros and ones `(B, L)`, a column for each label.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong shape; eagerly also for other values than 0 and 1.
+        ValueError: For labels of a wrong shape; eagerly also for other values than 0 and 1.
 
     Example:
 

@@ -27,19 +27,19 @@ class PairLoss(keras.losses.Loss):
 
     Args:
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default None: the loss's own, see each loss.
-        normalize: scale the embeddings to length 1 first. Default True.
-        miner: which pairs count: a `tf_detreg.miners` object, or any function `(labels, embeddings)` → two boolean
+        normalize: Scale the embeddings to length 1 first. Default True.
+        miner: Which pairs count: a `tf_detreg.miners` object, or any function `(labels, embeddings)` → two boolean
             masks or three index vectors. Default None: all pairs.
-        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default None: the class's.
+        reduction: As for every Keras loss. Default `"sum_over_batch_size"`.
+        name: Name of the loss. Default None: the class's.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`, not negative nor above 2147483647.
-        embeddings: floats `(B, dim)`.
-        sample_weight: optional, one weight for each anchor.
+        labels: Integers `(B,)` or `(B, 1)`, not negative nor above 2147483647.
+        embeddings: Floats `(B, dim)`.
+        sample_weight: Optional, one weight for each anchor.
 
     Raises:
-        ValueError: for labels of a wrong type or shape; eagerly also for those out of range (in a graph
+        ValueError: For labels of a wrong type or shape; eagerly also for those out of range (in a graph
             `tf.errors.InvalidArgumentError`).
     """
 
@@ -80,11 +80,11 @@ class PairLoss(keras.losses.Loss):
         """Return a value for each anchor, `(B,)`, compared with other vectors, such as a memory, instead of the batch.
 
         Args:
-            labels: integers `(B,)`.
+            labels: Integers `(B,)`.
             embeddings: `(B, dim)`, the anchors.
-            reference_labels: integers `(M,)`; not checked, so that empty places may be marked by -1.
+            reference_labels: Integers `(M,)`; not checked, so that empty places may be marked by -1.
             references: `(M, dim)`.
-            valid: boolean `(B, M)` or `(1, M)`: which pairs exist. Default None: all.
+            valid: Boolean `(B, M)` or `(1, M)`: which pairs exist. Default None: all.
         """
         embeddings, references = self.prepare(embeddings), self.prepare(references)
         labels = self.check(labels, embeddings)

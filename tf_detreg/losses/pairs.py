@@ -32,13 +32,13 @@ class Pairs:
     """All pairs of B anchors with M references. In a plain batch both are the same vectors.
 
     Args:
-        labels: of the anchors, `(B,)`.
+        labels: Of the anchors, `(B,)`.
         anchors: `(B, dim)`.
         reference_labels: `(M,)`.
         references: `(M, dim)`.
-        positives: boolean `(B, M)`: same label, and not the sample itself.
-        negatives: boolean `(B, M)`: another label.
-        distance: name of the distance that `matrix` measures, if the loss uses one.
+        positives: Boolean `(B, M)`: same label, and not the sample itself.
+        negatives: Boolean `(B, M)`: another label.
+        distance: Name of the distance that `matrix` measures, if the loss uses one.
         within: True if anchors and references are the same batch.
     """
 

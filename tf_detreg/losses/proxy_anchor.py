@@ -29,20 +29,20 @@ class ProxyAnchor(ProxyLoss):
     derives this).
 
     Args:
-        num_classes: number of classes C.
-        dim: size of an embedding. Default None: taken from the first call.
+        num_classes: Number of classes C.
+        dim: Size of an embedding. Default None: taken from the first call.
         proxies_per_class: m; each proxy is an anchor of its own. Default 1.
-        alpha: scale α. Default 32.0.
+        alpha: Scale α. Default 32.0.
         margin: δ. Default 0.1.
         direction: γ, strength of the direction regularization. Default 0.0.
-        initializer: of the proxies. Default None: Kaiming normal, fan-out.
+        initializer: Of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalized inside.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`; normalized inside.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

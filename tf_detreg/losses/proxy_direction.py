@@ -13,8 +13,8 @@ def direction_cosines(similarities: tf.Tensor, own: tf.Tensor, q: tf.Tensor) -> 
 
     Args:
         similarities: `z·qᵀ`, `(B, P)`.
-        own: index pairs of each sample's own proxies, `(B, m, 2)`.
-        q: unit proxies `(P, dim)`.
+        own: Index pairs of each sample's own proxies, `(B, m, 2)`.
+        q: Unit proxies `(P, dim)`.
 
     Reference: Mohan et al., "Moving in the Right Direction: A Regularization for Deep Metric Learning", CVPR 2020.
     """

@@ -28,19 +28,19 @@ class ProxyGML(ProxyLoss):
     instead.
 
     Args:
-        num_classes: number of classes C.
-        dim: size of an embedding. Default None: taken from the first call.
+        num_classes: Number of classes C.
+        dim: Size of an embedding. Default None: taken from the first call.
         proxies_per_class: m; N. Default 12.
         ratio: r, the share of all proxies that a sample is connected to. Default 0.05.
         proxy_weight: λ. Default 0.3.
-        initializer: of the proxies. Default None: Kaiming normal, fan-out.
+        initializer: Of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalized inside.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`; normalized inside.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

@@ -24,21 +24,21 @@ class SoftTriple(ProxyLoss):
     Other code: The authors state γ as its inverse; pytorch-metric-learning's `SoftTripleLoss` has no τ term of its own.
 
     Args:
-        num_classes: number of classes C.
-        dim: size of an embedding. Default None: taken from the first call.
+        num_classes: Number of classes C.
+        dim: Size of an embedding. Default None: taken from the first call.
         proxies_per_class: m; K, the centers. Default 10.
         scale: λ. Default 20.0.
         gamma: γ, temperature of the assignment to centers. Default 0.1.
         margin: δ. Default 0.01.
         tau: τ, weight of the center term. Default 0.2.
-        initializer: of the proxies. Default None: Kaiming normal, fan-out.
+        initializer: Of the proxies. Default None: Kaiming normal, fan-out.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalized inside.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`; normalized inside.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

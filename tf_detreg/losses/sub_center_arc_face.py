@@ -18,20 +18,20 @@ class SubCenterArcFace(ArcFace):
     Other code: pytorch-metric-learning's `SubCenterArcFaceLoss` is equal, with the margin in degrees.
 
     Args:
-        num_classes: number of classes C.
-        dim: size of an embedding. Default None: taken from the first call.
+        num_classes: Number of classes C.
+        dim: Size of an embedding. Default None: taken from the first call.
         proxies_per_class: m; K, the sub-centers. Default 3.
         scale: σ. Default 64.0.
         margin: m, in radians, below π. Default 0.5.
-        initializer: of the proxies. Default None: Kaiming normal, fan-out.
-        name, dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
+        initializer: Of the proxies. Default None: Kaiming normal, fan-out.
+        name, dtype, trainable: As in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`; normalized inside.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`; normalized inside.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

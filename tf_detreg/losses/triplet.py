@@ -38,25 +38,25 @@ class Triplet(PairLoss):
 
     Args:
         margin: m. Default 0.2.
-        negatives: which triplets count: `"all"`; `"semi_hard"`, `0 < d_an - d_ap <= m`; or `"hard"`, `d_an <= d_ap`.
+        negatives: Which triplets count: `"all"`; `"semi_hard"`, `0 < d_an - d_ap <= m`; or `"hard"`, `d_an <= d_ap`.
             Default `"all"`.
-        soft: softplus instead of the hinge; it has no margin. Default False.
-        swap: use `min(d_an, d_pn)` for `d_an`. Default False.
+        soft: Softplus instead of the hinge; it has no margin. Default False.
+        swap: Use `min(d_an, d_pn)` for `d_an`. Default False.
         direction: γ. Default 0.0: no direction regularization.
         average: `"nonzero"`, over triplets with a loss above 0; `"all"` triplets; or `"anchors"`, the sum over the
             triplets of an anchor, averaged over the batch. Default `"nonzero"`.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default True.
-        miner: which pairs count; see `PairLoss`. Default None: all pairs.
-        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default None: the class's.
+        normalize: Scale the embeddings to length 1 first. Default True.
+        miner: Which pairs count; see `PairLoss`. Default None: all pairs.
+        reduction: As for every Keras loss. Default `"sum_over_batch_size"`.
+        name: Name of the loss. Default None: the class's.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range, or an unknown option.
+        ValueError: For labels of a wrong type, shape or range, or an unknown option.
 
     Example:
 

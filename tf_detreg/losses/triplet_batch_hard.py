@@ -26,19 +26,19 @@ class TripletBatchHard(PairLoss):
 
     Args:
         margin: m. Default 0.2.
-        soft: softplus instead of the hinge; it has no margin. Default False.
+        soft: Softplus instead of the hinge; it has no margin. Default False.
         distance: `"euclidean"`, `"squared"` or `"cosine"`. Default `"euclidean"`.
-        normalize: scale the embeddings to length 1 first. Default True.
-        miner: which pairs count; see `PairLoss`. Default None: all pairs.
-        reduction: as for every Keras loss. Default `"sum_over_batch_size"`.
-        name: name of the loss. Default None: the class's.
+        normalize: Scale the embeddings to length 1 first. Default True.
+        miner: Which pairs count; see `PairLoss`. Default None: all pairs.
+        reduction: As for every Keras loss. Default `"sum_over_batch_size"`.
+        name: Name of the loss. Default None: the class's.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

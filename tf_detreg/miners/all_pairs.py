@@ -11,14 +11,14 @@ class AllPairs(Miner):
     """All positive and negative pairs, as if no miner were given; a starting point and a control for studies.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Returns:
         `MinedPairs`: two boolean masks `(B, B)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

@@ -25,17 +25,17 @@ class Angular(Miner):
     to length 1 as its other miners do; on unit vectors both choose the same triplets.
 
     Args:
-        angle: threshold in degrees. Default 20.0.
+        angle: Threshold in degrees. Default 20.0.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Returns:
         `MinedTriplets`: index vectors of anchors, positives and negatives.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range, or an angle outside (0, 90).
+        ValueError: For labels of a wrong type, shape or range, or an angle outside (0, 90).
 
     Example:
 

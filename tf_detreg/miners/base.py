@@ -20,11 +20,11 @@ class Miner:
     `MinedTriplets` (three index vectors), and `get_config`; register it with Keras to save models that use it.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
     """
 
     def __call__(self, labels: Any, embeddings: Any) -> Mined:

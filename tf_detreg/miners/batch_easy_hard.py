@@ -29,18 +29,18 @@ class BatchEasyHard(Miner):
     chosen positive or negative has a similarity of 0 or below. Equals pytorch-metric-learning's `BatchEasyHardMiner`.
 
     Args:
-        positives: strategy for the positives. Default `"easy"`.
-        negatives: strategy for the negatives. Default `"semi_hard"`.
+        positives: Strategy for the positives. Default `"easy"`.
+        negatives: Strategy for the negatives. Default `"semi_hard"`.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Returns:
         `MinedPairs`: two boolean masks `(B, B)`, with at most one entry in each row.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range, or strategies that do not go together.
+        ValueError: For labels of a wrong type, shape or range, or strategies that do not go together.
 
     Example:
 

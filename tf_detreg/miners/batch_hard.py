@@ -14,14 +14,14 @@ class BatchHard(Miner):
     Other code: equals pytorch-metric-learning's `BatchHardMiner`.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Returns:
         `MinedPairs`: two boolean masks `(B, B)`, with at most one entry in each row.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

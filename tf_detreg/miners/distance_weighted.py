@@ -32,19 +32,19 @@ class DistanceWeighted(Miner):
     cutoff out.
 
     Args:
-        cutoff: smallest distance in the weights. Default 0.5.
-        nonzero_loss_cutoff: distance from which on negatives are not drawn. Default 1.4.
-        seed: of the draws; with a seed every call draws the same. Default None: each call draws anew.
+        cutoff: Smallest distance in the weights. Default 0.5.
+        nonzero_loss_cutoff: Distance from which on negatives are not drawn. Default 1.4.
+        seed: Of the draws; with a seed every call draws the same. Default None: each call draws anew.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Returns:
         `MinedTriplets`: index vectors of anchors, positives and negatives.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range, or a cutoff outside (0, 2).
+        ValueError: For labels of a wrong type, shape or range, or a cutoff outside (0, 2).
 
     Example:
 

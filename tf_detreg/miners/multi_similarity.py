@@ -27,14 +27,14 @@ class MultiSimilarity(Miner):
         epsilon: ε. Default 0.1.
 
     Call arguments:
-        labels: integers `(B,)` or `(B, 1)`.
-        embeddings: floats `(B, dim)`.
+        labels: Integers `(B,)` or `(B, 1)`.
+        embeddings: Floats `(B, dim)`.
 
     Returns:
         `MinedPairs`: two boolean masks `(B, B)`.
 
     Raises:
-        ValueError: for labels of a wrong type, shape or range.
+        ValueError: For labels of a wrong type, shape or range.
 
     Example:
 

@@ -15,7 +15,7 @@ def list_triplets(pairs: Pairs, condition: Callable[[tf.Tensor, tf.Tensor], tf.T
     (`jit_compile=True`) has fixed sizes, and takes all of B × M × M.
 
     Args:
-        pairs: the batch.
+        pairs: The batch.
         condition: `(anchors (n,), positives (n,)) -> boolean (n, M)`: which references are negatives to be kept.
     """
     anchors, positives = _every_pair(pairs) if compiled_by_xla() else _positive_pairs(pairs)

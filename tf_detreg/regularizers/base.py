@@ -33,16 +33,16 @@ class Context:
     replicas, because they are large and few regularizers look at them. All else is that of the global batch already.
 
     Attributes:
-        labels: integers `(B,)`.
-        images: the batch, `(B, H, W, 3)`.
-        features: output of the backbone, `(B, F)`.
-        z: input of the flow, `(B, dim)`.
-        embeddings: unit vectors, `(B, dim)`.
-        proxies: weights of a proxy loss, `(P, dim)`, not normalized.
-        proxy_labels: class of each proxy, `(P,)`.
-        head: the head, a `heads.Head`.
-        backbone: the model from images to features.
-        gather: from rows of this replica to those of all. Default None: they are all.
+        labels: Integers `(B,)`.
+        images: The batch, `(B, H, W, 3)`.
+        features: Output of the backbone, `(B, F)`.
+        z: Input of the flow, `(B, dim)`.
+        embeddings: Unit vectors, `(B, dim)`.
+        proxies: Weights of a proxy loss, `(P, dim)`, not normalized.
+        proxy_labels: Class of each proxy, `(P,)`.
+        head: The head, a `heads.Head`.
+        backbone: The model from images to features.
+        gather: From rows of this replica to those of all. Default None: they are all.
     """
 
     labels: Any = None
@@ -79,12 +79,12 @@ class Regularizer(keras.layers.Layer):
     extend `get_config`. Own weights are created in `__init__` or in `build`, never inside `penalty`.
 
     Args:
-        weight: factor of the penalty in the objective. Default 1.0.
-        name: what logs call the penalty. Default: the class's name, such as `log_exp_mean`.
-        dtype, trainable: as in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
+        weight: Factor of the penalty in the objective. Default 1.0.
+        name: What logs call the penalty. Default: the class's name, such as `log_exp_mean`.
+        dtype, trainable: As in `keras.layers.Layer`. Computation is in float32, or float64 if asked.
 
     Attributes:
-        steep: of the class: whether a single sample can make the gradient so large that a run should clip it, which it
+        steep: Of the class: whether a single sample can make the gradient so large that a run should clip it, which it
             then does unless told not to. Default false.
     """
 

@@ -34,7 +34,7 @@ class CenterSeparation(Regularizer):
     Implementing one: write `energy(cosines, pairs)` from cosines `(R, C)` and a boolean mask of the pairs that count.
 
     Args:
-        weight: factor in the objective. Default 1.0.
+        weight: Factor in the objective. Default 1.0.
         max_rows: Default 512.
     """
 

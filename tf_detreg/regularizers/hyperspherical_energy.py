@@ -28,13 +28,13 @@ class HypersphericalEnergy(CenterSeparation):
 
     Args:
         power: s. Default 1.0, the Coulomb energy.
-        angular: whether u is the angle. Default False.
-        half: whether opposite points repel too. Default False.
-        weight: factor in the objective. Default 1.0.
-        max_rows: centers drawn per step, if there are more. Default 512.
+        angular: Whether u is the angle. Default False.
+        half: Whether opposite points repel too. Default False.
+        weight: Factor in the objective. Default 1.0.
+        max_rows: Centers drawn per step, if there are more. Default 512.
 
     Call arguments:
-        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+        context: With `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
 
     Example:
 

@@ -32,22 +32,22 @@ class LanguageGuidance(Regularizer):
     shifts T by g, but not S; both are kept here.
 
     Args:
-        texts: text embeddings `(C, e)` or `(C, k, e)`, normalized inside.
+        texts: Text embeddings `(C, e)` or `(C, k, e)`, normalized inside.
         divergence: `"backward"` or `"forward"`. Default `"backward"`.
         on: `"batch"`, `"proxies"` (each unit proxy stands for an image of its class), or `"auto"`: proxies where the
             loss has them. Default `"auto"`.
         shift: g. Default 1.0.
         temperature: τ. Default 1.0.
-        max_rows: with more proxies than this, each step draws so many at random. Default 1024.
-        shape: shape of `texts`, in its place; for loading a saved model. Default None.
-        weight: factor in the objective. Default 1.0.
+        max_rows: With more proxies than this, each step draws so many at random. Default 1024.
+        shape: Shape of `texts`, in its place; for loading a saved model. Default None.
+        weight: Factor in the objective. Default 1.0.
 
     Call arguments:
-        context: with `labels (B,)` and `embeddings (B, dim)`, or with `proxies` and `proxy_labels`.
+        context: With `labels (B,)` and `embeddings (B, dim)`, or with `proxies` and `proxy_labels`.
 
     Raises:
-        ValueError: if an argument is wrong.
-        tf.errors.InvalidArgumentError: if a label has no text.
+        ValueError: If an argument is wrong.
+        tf.errors.InvalidArgumentError: If a label has no text.
 
     Example:
 
@@ -152,16 +152,16 @@ def top_class_names(scores: ArrayLike, labels: ArrayLike, class_names: Sequence[
     """Return pseudo-names of each class: the k names that a classifier gives its images the highest mean score for.
 
     Args:
-        scores: logits of the classifier, `(N, M)`, of the training images.
-        labels: classes of the images, integers `(N,)` in `0 .. C - 1`, none missing.
-        class_names: the classifier's M class names; only the text before a first comma is kept.
+        scores: Logits of the classifier, `(N, M)`, of the training images.
+        labels: Classes of the images, integers `(N,)` in `0 .. C - 1`, none missing.
+        class_names: The classifier's M class names; only the text before a first comma is kept.
         k: Default 5.
 
     Returns:
         C lists of k names, best first.
 
     Raises:
-        ValueError: if the shapes do not fit, or a class has no image.
+        ValueError: If the shapes do not fit, or a class has no image.
 
     Example:
 
@@ -191,9 +191,9 @@ def embed_names(
 
     Args:
         class_names: C strings, or C lists of k strings.
-        encoder: a function from a list of strings to an array `(n, e)`, or an object with such an `encode` method, as
+        encoder: A function from a list of strings to an array `(n, e)`, or an object with such an `encode` method, as
             sentence encoders have.
-        template: a text with `{}` in the place of the name. Default `"a photo of a {}"`.
+        template: A text with `{}` in the place of the name. Default `"a photo of a {}"`.
 
     Returns:
         float32 `(C, e)`, or `(C, k, e)`.

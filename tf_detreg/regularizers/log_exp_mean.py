@@ -21,11 +21,11 @@ class LogExpMean(CenterSeparation):
 
     Args:
         temperature: t; 0 is the mean. Default 1.0.
-        weight: factor in the objective. Default 1.0.
-        max_rows: centers drawn per step, if there are more. Default 512.
+        weight: Factor in the objective. Default 1.0.
+        max_rows: Centers drawn per step, if there are more. Default 512.
 
     Call arguments:
-        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+        context: With `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
 
     Example:
 

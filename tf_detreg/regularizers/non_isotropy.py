@@ -44,20 +44,20 @@ class NonIsotropy(Regularizer):
     hyperbolic tangent. Their Proxy-Anchor averages the positive term over samples instead of proxies.
 
     Args:
-        dim: size of an embedding, 2 or more.
-        depth: number of couplings. Default 10.
-        hidden: width of their networks. Default 128.
-        hidden_layers: of each network. Default 7.
-        scale_bound: bound of a log-scale. Default 2.0.
+        dim: Size of an embedding, 2 or more.
+        depth: Number of couplings. Default 10.
+        hidden: Width of their networks. Default 128.
+        hidden_layers: Of each network. Default 7.
+        scale_bound: Bound of a log-scale. Default 2.0.
         exponential: `False` takes the mean of `ℓ_i / dim` instead, the plain negative log-likelihood, which has no
             lower bound on a sphere. Default True.
-        weight: factor in the objective. Default 100.0, the authors' for Cars.
+        weight: Factor in the objective. Default 100.0, the authors' for Cars.
 
     Call arguments:
-        context: with `labels` and `embeddings`, and with `proxies` and `proxy_labels` for a proxy loss.
+        context: With `labels` and `embeddings`, and with `proxies` and `proxy_labels` for a proxy loss.
 
     Raises:
-        ValueError: if an argument is wrong, or the embeddings have another size.
+        ValueError: If an argument is wrong, or the embeddings have another size.
 
     Example:
 

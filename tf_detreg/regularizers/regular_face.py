@@ -17,11 +17,11 @@ class RegularFace(CenterSeparation):
     The optimum for at most `dim + 1` classes is the regular simplex, `c_i·c_j = -1/(C-1)`.
 
     Args:
-        weight: factor in the objective. Default 1.0.
-        max_rows: centers drawn per step, if there are more. Default 512.
+        weight: Factor in the objective. Default 1.0.
+        max_rows: Centers drawn per step, if there are more. Default 512.
 
     Call arguments:
-        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+        context: With `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
 
     Example:
 

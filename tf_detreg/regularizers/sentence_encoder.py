@@ -23,11 +23,11 @@ class SentenceEncoder:
     on the disk; without `--no-deps`, pip would add PyTorch, which is not used here.
 
     Args:
-        directory: of the model. Default None: the installed package named above.
+        directory: Of the model. Default None: the installed package named above.
 
     Raises:
-        ImportError: if the extra `text` is not installed, or no folder is given and the package above is not.
-        FileNotFoundError: if the folder lacks one of the files.
+        ImportError: If the extra `text` is not installed, or no folder is given and the package above is not.
+        FileNotFoundError: If the folder lacks one of the files.
 
     Example:
 
@@ -53,7 +53,7 @@ class SentenceEncoder:
         """Return unit vectors, float32 `(len(texts), size)`.
 
         Args:
-            texts: strings; what exceeds the longest input of the model is cut off.
+            texts: Strings; what exceeds the longest input of the model is cut off.
             batch_size: Default 64.
         """
         tokens = [self.tokens(text) for text in texts]

@@ -22,11 +22,11 @@ class Uniformity(CenterSeparation):
 
     Args:
         temperature: t. Default 2.0, the paper's.
-        weight: factor in the objective. Default 1.0.
-        max_rows: centers drawn per step, if there are more. Default 512.
+        weight: Factor in the objective. Default 1.0.
+        max_rows: Centers drawn per step, if there are more. Default 512.
 
     Call arguments:
-        context: with `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
+        context: With `proxies (P, dim)`, or else `labels` and `embeddings`, whose class means are taken.
 
     Example:
 

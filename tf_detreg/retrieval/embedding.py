@@ -34,7 +34,7 @@ def embed(
     """Embed every image of a set once, in index order; images that cannot be read are left out.
 
     Args:
-        embedder: images → embeddings.
+        embedder: Images → embeddings.
         image_set: `datasets.ImageSet`.
         batch_size: Default 128.
         progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.
@@ -76,7 +76,7 @@ def embed_parts(
     """Embed the images of a set once, in index order, a batch at a time: no more than that is in memory.
 
     Args:
-        embedder: images → embeddings.
+        embedder: Images → embeddings.
         image_set: `datasets.ImageSet`.
         batch_size: Default 128.
         progress: Whether to show progress. Default None: a bar in a terminal, lines in a log.

@@ -218,7 +218,7 @@ def search(
         left_out: (N,) True where an item is not to be found; at least k are to be. Default: all are.
 
     Returns:
-        ids (Q, k) int64 and scores (Q, k) float32, best first; equal scores by index.
+        Ids (Q, k) int64 and scores (Q, k) float32, best first; equal scores by index.
     """
     scores = Scores(gallery, len(queries) <= _FEW)
     hidden = np.empty(0, np.int64) if left_out is None else np.flatnonzero(left_out)

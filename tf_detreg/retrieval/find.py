@@ -18,7 +18,7 @@ def search(
         progress: Whether to show a progress bar. None, the default, shows it in a terminal.
 
     Returns:
-        ids (Q, k) int64, and scores (Q, k) float32, the cosines, best first; equal scores in the gallery's order.
+        Ids (Q, k) int64, and scores (Q, k) float32, the cosines, best first; equal scores in the gallery's order.
 
     Raises:
         ValueError: If the vectors are not finite, are zero, or do not fit, or `k` is larger than the gallery.

@@ -131,7 +131,7 @@ def advice(measures: dict[str, float]) -> str | None:
     embeddings fill, so `within_between_ratio` has a say.
 
     Args:
-        measures: as from `measure`.
+        measures: As from `measure`.
     """
     if not all(np.isfinite(measures[name]) for name in ("mean_cosine", "effective_rank")):
         return "Embeddings are not finite. Lower the learning rate, clip gradients, and look for broken images."
@@ -160,10 +160,10 @@ def measure(
         labels: `(N,)`.
         embeddings: `(N, dim)`.
         proxies: `(P, dim)`. Default None: `proxies_never_hit` is left out.
-        margin: of the triplets. Default 0.2.
+        margin: Of the triplets. Default 0.2.
 
     Raises:
-        ValueError: if there are fewer than two embeddings, or labels do not fit.
+        ValueError: If there are fewer than two embeddings, or labels do not fit.
 
     Example:
 
@@ -197,19 +197,19 @@ class Health(keras.callbacks.Callback):
     `health_active_triplets` and, where the loss owns proxies, `health_proxies_never_hit`.
 
     Args:
-        images: a sample of the training images, `(N, H, W, 3)`: some hundred are plenty.
-        labels: their classes, `(N,)`.
-        prefix: of the names. Default `"health_"`.
-        margin: of the triplets. Default 0.2.
+        images: A sample of the training images, `(N, H, W, 3)`: some hundred are plenty.
+        labels: Their classes, `(N,)`.
+        prefix: Of the names. Default `"health_"`.
+        margin: Of the triplets. Default 0.2.
         batch_size: Default 128.
-        settle: optimizer steps without warnings at the start: until the moving averages of batch normalization have
+        settle: Optimizer steps without warnings at the start: until the moving averages of batch normalization have
             caught up, a net from scratch does send all images to nearly one point at inference. Default 300.
 
     Attributes:
-        warned: epochs with a warning, counted from 1.
+        warned: Epochs with a warning, counted from 1.
 
     Raises:
-        ValueError: if there are fewer than two images, or labels do not fit.
+        ValueError: If there are fewer than two images, or labels do not fit.
 
     Example:
 
@@ -248,10 +248,10 @@ class Health(keras.callbacks.Callback):
         """Return a callback that watches some whole classes of a `datasets.ImageSet`.
 
         Args:
-            image_set: the training images.
-            size: number of images, about. Default 512.
-            seed: of the choice of classes. Default 0.
-            **options: as for `Health`.
+            image_set: The training images.
+            size: Number of images, about. Default 512.
+            seed: Of the choice of classes. Default 0.
+            **options: As for `Health`.
         """
         order = np.random.default_rng(seed).permutation(int(image_set.labels.max()) + 1)
         rank = np.argsort(order)[image_set.labels]

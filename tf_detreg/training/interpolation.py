@@ -25,9 +25,9 @@ class Interpolation(keras.layers.Layer):
 
     Call arguments:
         z: `(B, d)`, the samples.
-        labels: integers `(B,)`.
+        labels: Integers `(B,)`.
         pool: `(N, d)`, where positives are looked for. Default: `z`.
-        pool_labels: integers `(N,)`, of the pool.
+        pool_labels: Integers `(N,)`, of the pool.
         offset: Row of the pool in which the first sample stands, so that no sample is its own positive. Default 0.
 
     Returns:

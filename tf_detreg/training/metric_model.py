@@ -234,7 +234,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
 
         Args:
             images: `(B, H, W, 3)`.
-            labels: integers, `(B,)` or `(B, 1)`, or one-hot rows of floats `(B, C)`.
+            labels: Integers, `(B,)` or `(B, 1)`, or one-hot rows of floats `(B, C)`.
             training: Whether dropout and interpolation act.
 
         Returns:

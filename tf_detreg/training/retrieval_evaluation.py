@@ -97,7 +97,7 @@ def retrieve(
     """Evaluate retrieval on an image set, searched in itself or in another one.
 
     Args:
-        embedder: images → embeddings.
+        embedder: Images → embeddings.
         image_set: The queries, a `datasets.ImageSet`.
         k: Ranks of the recall; those beyond the size of what is searched are left out.
         batch_size: Default 128.
@@ -122,7 +122,7 @@ def final_evaluation(
     """Return what `evaluation.json` says of an image set.
 
     Args:
-        embedder: images → embeddings.
+        embedder: Images → embeddings.
         image_set: The queries, a `datasets.ImageSet`.
         k: Ranks of the recall; those beyond the size of what is searched are left out.
         trained_on: Names of the classes that were trained on.

@@ -21,14 +21,14 @@ def embeddings(source: str, names: Sequence[str]) -> np.ndarray:
     Args:
         source: `"class names"`: the sentence encoder on "a photo of a NAME", as in a run's configuration;
             `"character trigrams"`: how the names are spelt, a control that knows no meaning and needs no package.
-        names: of the classes.
+        names: Of the classes.
 
     Returns:
         float32 `(C, e)`.
 
     Raises:
-        ValueError: for another source.
-        ImportError: for `"class names"`, where no sentence encoder is installed.
+        ValueError: For another source.
+        ImportError: For `"class names"`, where no sentence encoder is installed.
 
     Example:
 
