@@ -12,11 +12,14 @@ from tf_detreg.experiments import curves, study, table
 from tf_detreg.experiments.statistics import Interval, paired
 
 ROOT = pathlib.Path(__file__).parents[1]
-STUDY = ROOT / "studies" / "emoji-classes.toml"
 PICTURE = ROOT / "docs" / "pictures" / "which_head.svg"
 # Each head's points stand a little beside the number of classes, so that no bar hides another.
 SHIFTS = (0.89, 0.945, 1.0, 1.055, 1.11)
-METRICS = {"recall@1": "R@1", "cross_recall@1": "R@1 across drawing styles"}
+# The study, the metric and the title of each panel.
+PANELS = (
+    ("emoji-classes", "recall@1", "emoji: R@1"),
+    ("emoji-classes", "cross_recall@1", "emoji: R@1 across drawing styles"),
+)
 HEADS = {
     "residual MLP": ("residual MLP (2 × the linear head's time a step)", "#e08214"),
     "RealNVP, isometric": ("flow kept near an isometry (3 ×)", "#3457b2"),
@@ -26,17 +29,17 @@ HEADS = {
 }
 
 
-def differences() -> dict[str, dict[str, dict[int, tuple[float, Interval]]]]:
-    """The linear head's mean and a head's difference to it, by metric, head and number of training classes."""
-    found = study.read(STUDY)
-    compared = curves.compare(found, table.read(STUDY.parent / "results" / f"{found.name}.csv", found))
-    result: dict[str, dict[str, dict[int, tuple[float, Interval]]]] = {}
-    for metric in METRICS:
+def differences(name: str, metric: str) -> dict[str, dict[int, tuple[float, Interval]]]:
+    """The linear head's mean and a head's difference to it, by head and number of training classes."""
+    found = study.read(ROOT / "studies" / f"{name}.toml")
+    compared = curves.compare(found, table.read(ROOT / "studies" / "results" / f"{name}.csv", found))
+    result: dict[str, dict[int, tuple[float, Interval]]] = {}
+    for classes, entries in compared.items():
+        mean = entries["linear"]["metrics"][metric].mean
         for head in HEADS:
-            for classes, entries in compared.items():
-                pair = (table.values(entries[name]["rows"], metric) for name in (head, "linear"))
-                mean = entries["linear"]["metrics"][metric].mean
-                result.setdefault(metric, {}).setdefault(head, {})[classes] = mean, paired(*pair)
+            if head in entries:
+                pair = (table.values(entries[one]["rows"], metric) for one in (head, "linear"))
+                result.setdefault(head, {})[classes] = mean, paired(*pair)
     return result
 
 
@@ -49,20 +52,22 @@ def draw(picture: pathlib.Path = PICTURE) -> None:
     matplotlib.rcParams |= {"svg.hashsalt": "tf_detreg", "font.size": 10, "svg.fonttype": "none"}
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 3.9), layout="constrained", facecolor="white")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, (metric, heads) in zip(panels, differences().items(), strict=True):
+    figure = Figure(figsize=(9.6, 4.1), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, len(PANELS), sharey=True)
+    for axes, (name, metric, title) in zip(panels, PANELS, strict=True):
+        heads = differences(name, metric)
         axes.axhline(0, color="#444444", linewidth=1, linestyle=":")
-        for shift, (head, points) in zip(SHIFTS, heads.items(), strict=True):
-            text, color = HEADS[head]
-            x, means = [classes * shift for classes in points], [one.mean for _, one in points.values()]
-            bars = [one.t[1] - one.mean for _, one in points.values()]
+        for shift, (head, (text, color)) in zip(SHIFTS, HEADS.items(), strict=True):
+            if head not in heads:
+                continue
+            x, means = [classes * shift for classes in heads[head]], [one.mean for _, one in heads[head].values()]
+            bars = [one.t[1] - one.mean for _, one in heads[head].values()]
             axes.errorbar(x, means, yerr=bars, fmt="o-", color=color, capsize=3, markersize=5, label=text)
         linear = {classes: mean for classes, (mean, _) in next(iter(heads.values())).items()}
         axes.set_xscale("log")
         axes.set_xticks(list(linear), [f"{classes}\n{mean:.1f} %" for classes, mean in linear.items()])
         axes.minorticks_off()
-        axes.set_title(METRICS[metric], fontsize=10, loc="left")
+        axes.set_title(title, fontsize=10, loc="left")
         axes.set_xlabel("training classes, and the linear head's R@1 there")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
@@ -75,12 +80,12 @@ def draw(picture: pathlib.Path = PICTURE) -> None:
 
 def main() -> None:
     draw()
-    for metric, heads in differences().items():
-        for head, points in heads.items():
+    for name, metric, _ in PANELS:
+        for head, points in differences(name, metric).items():
             for classes, (mean, one) in points.items():
                 low, high = one.t
                 gap = f"{one.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-                print(f"{metric}, {classes} classes: linear {mean:.2f}; {head} {gap}, {one.count} pairs")
+                print(f"{name}, {metric}, {classes} classes: linear {mean:.2f}; {head} {gap}, {one.count} pairs")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from scipy import stats
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 FROZEN = ("emoji-heads", "glyphs-heads")
-CURVES = ("emoji-classes",)
+# Each a curve, and what its points count.
+CURVES = {
+    "emoji-classes": "training classes",
+}
 TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end", "glyphs-clipped")
 # What, the study, and the trials before and after: a family, and settings of its recipe by dotted names.
 GAINS = (
@@ -102,12 +105,12 @@ def compare(study: str) -> None:
         print("  " + pair(table, first, second))
 
 
-def curve(study: str) -> None:
+def curve(study: str, counted: str) -> None:
     """Print a curve's means on test and train classes, and each family's differences to the linear head."""
     points = defaultdict(lambda: defaultdict(dict))
     for row in rows(study, "test"):
         points[int(row["study"].rsplit("-", 1)[1])][row["family"]][row["split"], row["seed"]] = row
-    print(f"{study}: test classes, by the number of training classes")
+    print(f"{study}: test classes, by {counted}")
     for point, table in sorted(points.items()):
         recall = {family: {key: float(row["metric.recall@1"]) for key, row in t.items()} for family, t in table.items()}
         for family, tests in table.items():
@@ -151,8 +154,8 @@ def main() -> None:
         conclude(study)
     for study in TESTED:
         compare(study)
-    for study in CURVES:
-        curve(study)
+    for study, counted in CURVES.items():
+        curve(study, counted)
 
 
 if __name__ == "__main__":
