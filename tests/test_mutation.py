@@ -67,6 +67,23 @@ def test_an_argument_is_not_passed_on():
     assert left("f(b=x, **c)\n") == {"f(**c)\n"} and left("f(b=x)\n") == {"f()\n"} and not left("f(a, *b)\n")
 
 
+def test_keys_large_defaults_and_long_endings_are_faulty():
+    def planted(source, kind):
+        return {m.apply(source) for m in mutants("m.py", source) if m.kind == kind}
+
+    assert planted('a = {"b": c["d"], e: {**f}}\n', "key") == {
+        'a = {"b_": c["d"], e: {**f}}\n',
+        'a = {"b": c["d_"], e: {**f}}\n',
+    }
+    assert planted("def f(a, b=64, *, c=2, d=0.1, e=8.5): pass\n", "default") == {
+        "def f(a, b=(64 * 2), *, c=2, d=0.1, e=8.5): pass\n",
+        "def f(a, b=64, *, c=2, d=0.1, e=(8.5 * 2)): pass\n",
+    }
+    assert planted("class A:\n    b: int = 5\n    c = 6\n", "default") == {"class A:\n    b: int = (5 * 2)\n    c = 6\n"}
+    tried = "try:\n    a\nfinally:\n    b = 9\n    c = 9\n"
+    assert planted(tried, "statement dropped") == {"try:\n    a\nfinally:\n    pass\n"}
+
+
 def test_imports_for_type_checkers_are_left_alone():
     assert not mutants("m.py", "if TYPE_CHECKING:\n    from a import b\n")
     assert mutants("m.py", "if CHECKING:\n    from a import b\n")
@@ -224,7 +241,7 @@ def test_tests_are_chosen_by_line_then_by_file_then_by_package(tmp_path):
     import coverage
 
     data = coverage.CoverageData(str(tmp_path / "coverage.sqlite"))
-    path = str(tmp_path / "tf_detreg" / "images" / "graph.py")
+    path = str(tmp_path / "another checkout" / "tf_detreg" / "images" / "graph.py")
     for context, lines in (("", [1]), ("tests/x.py::far|run", [2, 3]), ("tests/images/a.py::near|run", [2])):
         data.set_context(context)
         data.add_lines({path: lines})

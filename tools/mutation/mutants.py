@@ -224,6 +224,33 @@ def _edits(node: ast.AST, source: str, offset) -> Iterator[tuple[str, tuple[int,
         yield "statement dropped", span(node), "None"
     elif isinstance(node, ast.Break | ast.Continue):
         yield "statement dropped", span(node), "pass"
+    elif isinstance(node, ast.Try) and len(node.finalbody) > 1:
+        yield "statement dropped", (span(node.finalbody[0])[0], span(node.finalbody[-1])[1]), "pass"
+    for key in _keys(node):
+        if text(key) == f'"{key.value}"':
+            yield "key", span(key), f'"{key.value}_"'
+    for default in _large_defaults(node):
+        yield "default", span(default), f"({text(default)} * 2)"
+
+
+def _keys(node: ast.AST) -> list[ast.Constant]:
+    """List the names under which a node writes or reads a value of a mapping."""
+    found = node.keys if isinstance(node, ast.Dict) else [node.slice] if isinstance(node, ast.Subscript) else []
+    return [key for key in found if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+
+
+def _large_defaults(node: ast.AST) -> list[ast.Constant]:
+    """List the numbers that a function's arguments or a class' fields have by default, but those that are small.
+
+    The small ones are planted as numbers.
+    """
+    found = []
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        found = [*node.args.defaults, *node.args.kw_defaults]
+    elif isinstance(node, ast.ClassDef):
+        found = [field.value for field in node.body if isinstance(field, ast.AnnAssign)]
+    numbers = [value for value in found if isinstance(value, ast.Constant) and isinstance(value.value, int | float)]
+    return [number for number in numbers if abs(number.value) > 2]
 
 
 def _call_edits(node: ast.Call, span, text) -> Iterator[tuple[str, tuple[int, int], str]]:

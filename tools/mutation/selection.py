@@ -38,6 +38,8 @@ class Selection:
         self.seconds = {test: known.get(test, NEW) for test in present or known}
         self.data = coverage.CoverageData(str(directory / "coverage.sqlite"))
         self.data.read()
+        # Another checkout than this one may have been measured.
+        self.measured = {path[path.rfind("/tf_detreg/") + 1 :]: path for path in self.data.measured_files()}
 
     def tests(self, mutant: Mutant) -> list[str]:
         """List the tests to run: those that run the line, of the module's own test file first.
@@ -48,7 +50,7 @@ class Selection:
         import, or AutoGraph runs a translation of it, which coverage does not see: of a file of which it sees nothing,
         the tests are those of its own test file.
         """
-        lines = self.data.contexts_by_lineno(str(self.root / mutant.path))
+        lines = self.data.contexts_by_lineno(self.measured.get(mutant.path, mutant.path))
         mirrored = f"tests/{package_of(mutant.path)}/"
         new = {test for test in self.new if _belongs(test, mutant.path) or _is_own(test, mutant.path)}
         covering = self._known(lines.get(self._measured_line(mutant), ()))
