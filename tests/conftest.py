@@ -79,6 +79,34 @@ def eager():
         yield
 
 
+@pytest.fixture(autouse=True)
+def progress_ends_at_its_total(monkeypatch):
+    """Let a test fail whose long work has not counted, at its end, to the number of steps that it said at its start.
+
+    The last batch may be counted as a whole one.
+    """
+    if "tf_detreg" not in sys.modules:
+        return
+    from tf_detreg import progress
+
+    advance, end = progress._Lines.advance, progress._Lines.end
+
+    def counting(self, steps):
+        with self.lock:
+            before = sum(self.__dict__.get("counts", (0, 0)))
+            self.counts = before, steps
+        advance(self, steps)
+
+    def ending(self):
+        end(self)
+        before, last = self.__dict__.get("counts", (0, 0))
+        fits = before + last == self.total or before < self.total < before + last
+        assert fits, f"{self.title}: counted {before:,} and {last:,} of {self.total:,}"
+
+    monkeypatch.setattr(progress._Lines, "advance", counting)
+    monkeypatch.setattr(progress._Lines, "end", ending)
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """What the progress of long work has counted where it ended, and of how many steps: a list by title."""

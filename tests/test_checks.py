@@ -187,6 +187,54 @@ def test_no_other_wording_is_written_anywhere():
     assert not wrong, "\n".join(wrong)
 
 
+def functions():
+    """(file, node, its arguments' names) of each function of the package."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                yield path.relative_to(PACKAGE), node, {argument.arg for argument in arguments}
+
+
+def test_no_message_names_one_argument_and_shows_another():
+    wrong = []
+    for path, function, names in functions():
+        for node in ast.walk(function):
+            told, shown = "", ""
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("checks.") and len(node.args) > 1:
+                told, shown = text(node.args[0]), ast.unparse(node.args[-1 if "invalid" in text(node.func) else 1])
+            elif isinstance(node, ast.JoinedStr):
+                found = re.match(r"`(\w+)`.* received \{(\w+)(?:!r)?[^}]*\}", text(node), re.DOTALL)
+                told, shown = found.groups() if found else ("", "")
+            if told != shown and {told, shown} <= names:
+                wrong.append(f"{path}:{node.lineno}: `{told}`, and the value of `{shown}`")
+    assert not wrong, "\n".join(wrong)
+
+
+# What else stands between backticks: words of filters, columns of tables, functions, commands, values.
+NO_ARGUMENTS = {"and", "or", "in", "id", "group", "save_to_preset", "compute_loss", "class_weight", "metadata_field"}
+NO_ARGUMENTS |= {"remove", "list", "verify", "refresh", "nearest", "shares"}
+
+
+def test_arguments_that_messages_name_are_there():
+    """Each is one of a public function in the same package, or a field of a class there."""
+    public, told = {}, []
+    for path, function, names in functions():
+        found = public.setdefault(path.parts[0], set(NO_ARGUMENTS))
+        if not function.name.startswith("_") or function.name in ("__init__", "__call__"):
+            found |= names
+        raised = [node for node in ast.walk(function) if isinstance(node, ast.Raise)]
+        raised += [node for node in ast.walk(function) if isinstance(node, ast.Return) and node.value is not None]
+        written = [part for node in raised for part in ast.walk(node) if isinstance(part, ast.Constant)]
+        told += [(path, name) for part in written for name in re.findall("`([a-z_]+)`", str(part.value))]
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            fields = node.body if isinstance(node, ast.ClassDef) else []
+            here = public.setdefault(path.relative_to(PACKAGE).parts[0], set(NO_ARGUMENTS))
+            here |= {field.target.id for field in fields if isinstance(field, ast.AnnAssign)}
+    assert len(told) > 100 and not [(str(path), name) for path, name in told if name not in public[path.parts[0]]]
+
+
 def test_seeds_and_decisions_are_told_in_this_wording():
     points, labels = np.random.default_rng(0).normal(size=(20, 6)), np.repeat(np.arange(5), 4)
     whole = datasets.arrays(np.zeros((20, 4, 4, 3), np.uint8), labels).train

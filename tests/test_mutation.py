@@ -79,7 +79,9 @@ def test_keys_large_defaults_and_long_endings_are_faulty():
         "def f(a, b=(64 * 2), *, c=2, d=0.1, e=8.5): pass\n",
         "def f(a, b=64, *, c=2, d=0.1, e=(8.5 * 2)): pass\n",
     }
-    assert planted("class A:\n    b: int = 5\n    c = 6\n", "default") == {"class A:\n    b: int = (5 * 2)\n    c = 6\n"}
+    assert planted("class A:\n    b: int = 5\n    c = 6\n", "default") == {
+        "class A:\n    b: int = (5 * 2)\n    c = 6\n"
+    }
     tried = "try:\n    a\nfinally:\n    b = 9\n    c = 9\n"
     assert planted(tried, "statement dropped") == {"try:\n    a\nfinally:\n    pass\n"}
 
@@ -307,6 +309,20 @@ def test_the_command_is_tested_at_the_top(tmp_path):
     assert selection._is_own("tests/training/test_recipes.py::a", "tf_detreg/recipes/__init__.py")
 
 
+def test_what_reads_the_source_is_chosen_for_every_fault(tmp_path):
+    import coverage
+
+    coverage.CoverageData(str(tmp_path / "coverage.sqlite")).write()
+    (tmp_path / "durations.json").write_text("{}")
+    mutant = Mutant("tf_detreg/losses/triplet.py", 1, "default", 0, 1, "")
+    present = ["tests/losses/test_triplet.py::a", *reversed(selection.READERS)]
+    chosen = selection.Selection(tmp_path, tmp_path, 60.0, present).tests(mutant)
+    assert chosen == [present[0], *selection.READERS]
+    for name in selection.READERS:
+        file, _, test = name.partition("::")
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_the_default_tests_are_listed_by_name(tmp_path):
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "-q"\nmarkers = ["slow"]\n')
     text = "import pytest\ndef test_one():\n    pass\n@pytest.mark.slow\ndef test_two():\n    pass\n"
@@ -355,6 +371,7 @@ def test_the_page_lists_what_was_not_noticed_and_the_rate_decides(tmp_path):
     page = report.page(ROOT, outcomes, ["seed 3"], one)
     not_noticed, same = page.split("## Not noticed")[1].split("## Change nothing")
     assert "not planted again" not in page and "(seed 3)" in page
+    assert "## When first planted" in page and "| seed 0, all packages | 320 | 206 | 64 | tests were written" in page
     assert not_noticed.count("- `") == 1 and f"`{first.path}:{first.line}`" in not_noticed
     assert same.count("- `") == 1 and same.rstrip().endswith(": it is 'the same'")
     assert "**100.0 %**" not in page and "| 1 |" in page

@@ -71,9 +71,10 @@ def test_output_that_cannot_be_written_stops_no_work(monkeypatch, broken):
     else:
         monkeypatch.setattr(out, "write", write, raising=False)
     with progress.ticker("Embedding", 4) as tick:
-        clock[0] += 11
-        tick(2)
-    assert clock[0] == 11
+        for step in (2, 2):
+            clock[0] += 11
+            tick(step)
+    assert clock[0] == 22
 
 
 def test_errors_of_the_work_come_out(monkeypatch):

@@ -252,6 +252,23 @@ def test_every_ignored_type_error_has_its_reason():
     assert seen > 5
 
 
+def test_text_files_name_their_encoding():
+    """What is not named is that of the machine: a card or a table with an umlaut could not be read on the next one."""
+    seen, missing = 0, []
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+                continue
+            call, given = ast.unparse(node.func), [ast.unparse(argument) for argument in node.args]
+            method = call.endswith((".read_text", ".write_text")) and call != "files.write_text"
+            text = method and (call.endswith("write_text") or not given)
+            text |= call == "open" and not any("b" in mode for mode in given[1:2])
+            seen += method or call == "open"
+            if text:
+                missing.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
+    assert not missing and seen > 10
+
+
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "HACK"])
 def test_nothing_is_left_for_later(word):
     for path in sorted(ROOT.rglob("*.py")):

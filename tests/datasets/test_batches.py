@@ -1,3 +1,6 @@
+import threading
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -133,6 +136,43 @@ def test_fit_reads_epochs_in_order():
 def test_more_classes_than_there_are_is_lowered_with_a_warning(caplog):
     x, _ = next(iter(toy().batches(classes=32, images=2)))
     assert len(x) == 10 and "5 classes" in caplog.text
+
+
+class SlowToBegin:
+    """Rows that are their indices, of which the first to be asked for come after the next ones."""
+
+    may_fail = False
+
+    def __init__(self):
+        self.asked, self.next_ones = 0, threading.Event()
+
+    def finish_epoch(self):
+        pass
+
+    def read(self, indices):
+        self.asked += 1
+        if self.asked == 1:
+            self.next_ones.wait(5.0)
+            time.sleep(0.1)
+        else:
+            self.next_ones.set()
+        return indices
+
+    def load(self, indices, seed):
+        rows = tf.numpy_function(self.read, [indices], tf.int64)
+        rows.set_shape(indices.shape)
+        return rows, tf.cast(rows, tf.int32), tf.ones_like(rows, tf.bool)
+
+
+def test_what_is_slow_to_load_is_not_overtaken():
+    for what in ("labels", "indices"):
+        ordered = batches.ordered_rows(12, SlowToBegin(), 2, what)
+        assert [(x.numpy().tolist(), y.numpy().tolist()) for x, y in ordered] == [
+            ([i, i + 1],) * 2 for i in range(0, 12, 2)
+        ]
+    drawn = ClassSampler(np.repeat(np.arange(4), 6), classes=2, images=2, seed=0)
+    trained = batches.epoch_batches(drawn, SlowToBegin(), lambda rows, seed: rows, 0)
+    assert [y.numpy().tolist() for _, y in trained] == [batch.indices.tolist() for batch in drawn.epoch(0)]
 
 
 def test_ordered_gives_every_image_once_at_any_size():

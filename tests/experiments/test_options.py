@@ -65,6 +65,8 @@ def test_health_columns_reach_the_csv_and_the_page(tmp_path):
         assert f"<th>{column}</th>" in page
     fallen = next(row for row in page.split("<tr") if "loss.margin 0.5</td>" in row and "0.10" in row)
     assert "<td>3.00 ± 0.00</td><td>2.00 ± 0.00</td><td>4.00 ± 0.00</td>" in fallen
+    assert [name for name in ("Differences", "Costs") if f"<h2>{name}</h2>" in page] == ["Differences", "Costs"]
+    assert page.count('<figure role="img" aria-label="Differences">') == 1
     assert "health of the embeddings" not in pages.study_section(found, rows_of(found, tmp_path))
 
 

@@ -54,3 +54,35 @@ def test_classes_of_one_part_stay_apart_whatever_their_names():
     assert data._numbered(["a", "b", "a", "a"], numbers).tolist() == [0, 1, 2, 3]
     assert data._numbered(["a", "c", "a"], numbers).tolist() == [0, 4, 2]
     assert [name for name, _ in numbers] == ["a", "b", "a", "a", "c"]
+
+
+def test_a_trial_reports_the_last_epoch_and_when_warnings_came(monkeypatch):
+    log = {"metric_loss": 0.25, "determinant": 1.5, "loss": 9.0}
+    log |= {f"health_{name}": float(number) for number, name in enumerate(trial.HEALTH)}
+    warned = []
+    embedder = types.SimpleNamespace(count_params=lambda: 7)
+    passed = []
+    unseen = types.SimpleNamespace(subset=lambda rows: ("none", rows))
+    monkeypatch.setattr(trial.data, "parts", lambda *asked: passed.append(asked) or ("train", unseen, "gallery"))
+    monkeypatch.setattr(
+        trial, "_passing", lambda config, splits, _: passed.append(splits) or (embedder, log, warned, 2.5)
+    )
+    monkeypatch.setattr(trial, "measure", lambda *asked: passed.append(asked) or {"recall@1": 50.0})
+    monkeypatch.setattr(trial, "smoothness", lambda *asked: passed.append(asked) or {"stretch": 3.0})
+    config = types.SimpleNamespace(k=(1, 2), seed=4, health=False)
+    plain = trial.run(config, {"smoothness": False}, 1, "test")
+    assert plain.pop("peak_memory_mb") > 50
+    assert plain == {"metric_loss": 0.25, "determinant": 1.5, "seconds": 2.5, "parameters": 7, "recall@1": 50.0}
+    assert passed[0][1:] == ({"smoothness": False}, 1, "test") and passed[1] == ("train", ("none", []), unseen)
+    assert passed[2] == (embedder, "train", unseen, (1, 2), "gallery") and len(passed) == 3
+    config.health = True
+    for warned in ([], [3], [2, 3, 7]):
+        found = trial.run(config, {"smoothness": True}, 0, "validation")
+        ends = {"health_first_warning": warned[0], "health_last_warning": warned[-1]} if warned else {}
+        told = {name: value for name, value in found.items() if name.startswith("health")}
+        assert (
+            told
+            == {**{f"health_{name}": float(n) for n, name in enumerate(trial.HEALTH)}, "health_warnings": len(warned)}
+            | ends
+        )
+        assert found["stretch"] == 3.0 and passed[-1] == (embedder, "train", unseen, 4)

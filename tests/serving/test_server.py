@@ -173,6 +173,7 @@ def test_search_finds_the_picture_itself_and_its_class(client, pictures):
     for path in ("thumbnails", "pictures"):
         picture = client.get(f"/{path}/{answer['matches'][0]['item']}")
         assert picture.headers["content-type"] == "image/jpeg"
+        assert picture.headers["cache-control"] == "private, max-age=3600"
         assert picture.content[:2] == b"\xff\xd8"
 
 
@@ -226,7 +227,7 @@ def test_page_health_and_metrics(client):
     assert "Search with a picture" in page.text
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
+    assert "unsafe" not in policy and page.headers["referrer-policy"] == "no-referrer"
     assert client.get("/health").json() == {"status": "ok", "model": "colours", "version": 1}
     assert client.get("/about").json()["items"] == 40
     counted = client.get("/metrics").text

@@ -422,6 +422,14 @@ def test_float64_stays_float64_with_every_part():
         (lambda: MetricModel(two_inputs(), PullTogether()), "2 inputs and 1 outputs"),
         (lambda: MetricModel(embedder(flow()), PullTogether()).compile(loss="mse"), "loss"),
         (
+            lambda: MetricModel(embedder(flow()), PullTogether()).compile("adam", metrics=["mae"]),
+            r"`metrics` must be left out.*received \['mae'\]",
+        ),
+        (
+            lambda: MetricModel(embedder(flow()), PullTogether()).compile("adam", weighted_metrics=["mse"]),
+            r"`metrics` must be left out.*received \['mse'\]",
+        ),
+        (
             lambda: MetricModel(embedder(flow()), PullTogether()).compile("adam", losses.ProxyAnchor(4)),
             "`loss` must be given",
         ),

@@ -334,7 +334,7 @@ class _Store:
         return OSError(
             error.errno,
             f"The features, {self._size / 1e6:,.1f} MB, cannot be kept ({cause.strerror}). "
-            f"{'Free some space' if full else 'Allow writing there'}, or give another `folder` (or TF_DETREG_CACHE)",
+            f"{'Free some space' if full else 'Allow writing there'}, or give another `directory` (or TF_DETREG_CACHE)",
             str(self.folder),
         )
 

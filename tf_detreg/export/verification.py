@@ -268,7 +268,7 @@ def run_job(
             "inputs": str(folder / "inputs.npy"),
         }
         job |= {"outputs": files, "batch": 64, "latency": list(latency), "repeats": repeats}
-        (folder / "job.json").write_text(json.dumps(job))
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         command = [sys.executable, "-P", str(RUNNER), str(folder / "job.json")]
         quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
         try:

@@ -19,8 +19,9 @@ def verify(store: Store, progress: bool | None = False) -> None:
     """
     with store.holding():
         state = store.snapshot()
-        # Metadata and vectors of an item are read one after the other.
-        with ticker("Verifying", 2 * state.live, progress) as tick:
+        # Metadata and vectors of an item are read one after the other; in memory there are no vectors to read again.
+        total = state.live * (1 if store.directory is None else 2)
+        with ticker("Verifying", total, progress) as tick:
             _verify_items(store, state.live, tick)
             if store.directory is None:
                 return
