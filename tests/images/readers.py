@@ -29,15 +29,9 @@ def graphs(contents, size):
     return [image if fine else None for image, fine in zip(images.numpy().astype(int), valid.numpy(), strict=True)]
 
 
-@functools.cache
-def _windows(size):
-    specs = [tf.TensorSpec((None,), tf.string), tf.TensorSpec((None, 6), tf.int32), tf.TensorSpec((), tf.int32)]
-    return tf.function(lambda *planned: decode_windows(*planned, size), input_signature=specs)
-
-
 def trainings(paths, size):
     """The fast reader, and the reference for what is no plain JPEG, as a training batch takes them."""
     planned = JpegPlanner(paths, size, None).plan(np.arange(len(paths)), np.zeros((len(paths), DRAWS)))
-    images, kept = _windows(size)(*map(tf.constant, planned))
+    images, kept = decode_windows(*map(tf.constant, planned), size)
     found = zip(paths, images.numpy(), kept.numpy(), strict=True)
     return [image if fine else reference(path, size) for path, image, fine in found]

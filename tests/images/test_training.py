@@ -13,6 +13,7 @@ from PIL import Image
 
 from tf_detreg import datasets
 from tf_detreg.datasets import ImageSet, RandomCrop
+from tf_detreg.images import training
 from tf_detreg.images.geometry import DRAWS
 from tf_detreg.images.training import JpegPlanner, decode_windows, header_of
 
@@ -72,6 +73,18 @@ def test_grey_and_progressive_files_are_plain(tmp_path):
     images, kept = fast(paths, (32, 32))
     assert kept.all()
     np.testing.assert_allclose(images, [datasets.decode(path, (32, 32)) for path in paths], atol=8)
+
+
+def test_a_size_is_traced_once_however_many_sets_are_read(tmp_path, monkeypatch):
+    training._graph.cache_clear()
+    traced, trace = [], training._decode_windows
+    monkeypatch.setattr(training, "_decode_windows", lambda *planned: traced.append(planned[-1]) or trace(*planned))
+    paths = [save(tmp_path / f"{i}.jpg", scene(9, 9)) for i in range(4)]
+    for size in (5, 6, 5):
+        images = ImageSet(labels=[0, 0, 1, 1], class_names="ab", paths=paths, image_size=size)
+        ((batch, _),) = images.batches(2, 2)
+        assert batch.shape == (4, size, size, 3)
+    assert traced == [(5, 5), (6, 6)]
 
 
 def test_a_header_says_what_the_file_is(tmp_path):

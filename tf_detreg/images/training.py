@@ -8,6 +8,7 @@ cannot be decoded, is left to `decode`, which alone decides what is unreadable.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -105,6 +106,24 @@ def decode_windows(
     Returns:
         float32 (B, height, width, 3) in 0..255, and bool (B,): which rows hold an image; the others are zero.
     """
+    return _graph(size)(paths, windows, way)
+
+
+@functools.lru_cache(maxsize=16)
+def _graph(size: tuple[int, int]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """Return the graph for a size: to trace it takes longer than a small set's epoch, so it is done once."""
+    specs = [tf.TensorSpec((None,), tf.string), tf.TensorSpec((None, 6), tf.int32), tf.TensorSpec((), tf.int32)]
+
+    def decode(paths: tf.Tensor, windows: tf.Tensor, way: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _decode_windows(paths, windows, way, size)
+
+    with tf.init_scope():  # not a part of the pipeline that asks first
+        return tf.function(decode, input_signature=specs, autograph=False).get_concrete_function()
+
+
+def _decode_windows(
+    paths: tf.Tensor, windows: tf.Tensor, way: tf.Tensor, size: tuple[int, int]
+) -> tuple[tf.Tensor, tf.Tensor]:
     # A ratio is written into the graph. To branch for each picture costs a tenth of the decoding, for a batch nothing.
     ways: list[Callable[..., tf.Tensor]] = [
         lambda content, window, ratio=ratio: _cut(content, window, ratio, size) for ratio in _RATIOS
