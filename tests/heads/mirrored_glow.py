@@ -1,9 +1,6 @@
-"""Two replicas on one machine set Glow's ActNorms and write an .npz; `test_glow_replicas.py` starts this and compares.
+"""Two replicas on one machine set Glow's ActNorms and write an .npz; see `tests/replicas.py`."""
 
-In a process of its own, because logical devices must be set before TensorFlow's first operation.
-"""
-
-import sys
+import pathlib
 
 import keras
 import numpy as np
@@ -25,10 +22,7 @@ def batch(seed: int) -> np.ndarray:
     return 2.0 + np.random.default_rng(seed).standard_normal((ROWS, 6)).astype("float32")
 
 
-def main(output: str) -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def train(strategy: tf.distribute.Strategy, output: pathlib.Path) -> None:
     with strategy.scope():
         pair = build()
 
@@ -47,7 +41,3 @@ def main(output: str) -> None:
         for replica, value in enumerate(strategy.experimental_local_results(variable.value)):
             found[f"{replica}/{i}"] = value.numpy()
     np.savez(output, **found)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -1,32 +1,10 @@
-"""Glow's first batch, wherever it arrives: on one replica or two, in a pair of heads, before and after saving."""
-
-import subprocess
-import sys
+"""Glow's first batch, in a pair of heads, before and after saving. Of two replicas see `tests/test_replicas.py`."""
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from tests.heads import mirrored_glow
 from tests.heads.table import embedder, features, make
 from tf_detreg import heads
-
-
-def test_two_replicas_set_the_actnorms_from_the_global_batch_as_one_process_does(tmp_path):
-    path = tmp_path / "found.npz"
-    command = [sys.executable, "-m", "tests.heads.mirrored_glow", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    pair = mirrored_glow.build()
-    expected = [pair(tf.constant(mirrored_glow.batch(seed)), training=True).numpy() for seed in (1, 2)]
-    assert float(pair.main.initialized.value) == float(pair.rival.initialized.value) == 1.0
-    assert np.abs(pair.main.norm_shift[0].numpy()).max() > 0.1
-    with np.load(path) as found:
-        for name, embeddings in zip(("first", "second"), expected, strict=True):
-            np.testing.assert_allclose(found[name], embeddings, atol=1e-5)
-        for i, variable in enumerate(pair.weights):
-            for replica in range(2):
-                np.testing.assert_allclose(found[f"{replica}/{i}"], variable.numpy(), atol=1e-5, err_msg=variable.path)
 
 
 def test_both_heads_of_a_pair_are_set_once():

@@ -1,9 +1,6 @@
-"""A plain Keras model with a pair loss on two replicas; `test_plain_keras_replicas.py` starts this and compares.
+"""A plain Keras model with a pair loss on two replicas; see `tests/replicas.py`."""
 
-In a process of its own, because logical devices must be set before TensorFlow's first operation.
-"""
-
-import sys
+import pathlib
 
 import keras
 import numpy as np
@@ -26,15 +23,9 @@ def build() -> keras.Model:
     return model
 
 
-def main(output: str) -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+def train(strategy: tf.distribute.Strategy, output: pathlib.Path) -> None:
+    with strategy.scope():
         model = build()
     x, labels = batch()
     history = model.fit(x, labels, batch_size=ROWS, shuffle=False, verbose=0).history
     np.savez(output, loss=history["loss"][0], **{str(i): w for i, w in enumerate(model.get_weights())})
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

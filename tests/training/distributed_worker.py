@@ -67,14 +67,13 @@ def build(variant=""):
     return model
 
 
-def equal(strategy, output, rows, variant=""):
-    place = open_place(strategy)
+def equal(place, output, rows, variant=""):
     with place.strategy.scope():
         model = build(variant)
     history = model.fit(
         place.distribute(batches(rows, variant)),
         epochs=2,
-        steps_per_epoch=SAMPLES // rows if strategy else None,
+        steps_per_epoch=SAMPLES // rows if place.strategy.num_replicas_in_sync > 1 else None,
         shuffle=False,
         verbose=0,
     ).history
@@ -107,4 +106,4 @@ if __name__ == "__main__":
         if sys.argv[2] == "mirrored":
             cpu = tf.config.list_physical_devices("CPU")[0]
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        equal(sys.argv[2], sys.argv[3], int(sys.argv[4]), *sys.argv[5:])
+        equal(open_place(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:])
