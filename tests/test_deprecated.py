@@ -2,13 +2,11 @@
 
 import importlib
 import inspect
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from tf_detreg import analysis, datasets, deprecated, export, index, regularizers, retrieval
+from tf_detreg import datasets, deprecated, export, index, regularizers, retrieval
 
 ARGUMENTS = [
     *((loader, "path", "directory") for loader in (datasets.cub, datasets.cars, datasets.sop, datasets.in_shop)),
@@ -92,10 +90,3 @@ def test_the_warning_names_the_line_of_the_caller():
     with pytest.warns(DeprecationWarning) as caught, pytest.raises(FileNotFoundError):
         datasets.folder(path="nowhere")
     assert caught[0].filename == __file__
-
-
-def test_a_former_module_is_reached_by_its_name():
-    code = "import tf_detreg as dr; print(dr.analysis.neighbours is dr.analysis.neighbors)"
-    done = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True" and "analysis.neighbors` now" in done.stderr
-    assert "neighbours" not in dir(analysis)

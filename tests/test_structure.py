@@ -3,8 +3,6 @@
 import ast
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -118,25 +116,6 @@ def test_contributing_states_this_order():
     named = re.findall(r"`(\w+)`", stated)
     assert named == [name for name in ORDER if name in named]
     assert {path.parent.name for path in ROOT.glob("*/__init__.py")} <= set(named)
-
-
-REACH = """
-import tf_detreg as dr
-assert dr.recipes.names() and dr.analysis.lipschitz.measure and dr.images and dr.datasets.folder
-assert {"recipes", "analysis", "images"} <= set(dir(dr)) and "lipschitz" in dir(dr.analysis)
-try:
-    dr.analysis.nothing
-except AttributeError as error:
-    assert "nothing" in str(error)
-else:
-    raise SystemExit("no AttributeError")
-"""
-
-
-def test_what_the_readme_suggests_is_reachable():
-    """In a process of its own: here other tests have imported the modules by name."""
-    done = subprocess.run([sys.executable, "-c", REACH], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(

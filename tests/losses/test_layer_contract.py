@@ -1,8 +1,4 @@
-"""What Keras asks of every loss: its own layer test, mixed precision, and a `.keras` file read by another process."""
-
-import json
-import subprocess
-import sys
+"""What Keras asks of every loss: its own layer test and mixed precision. Files are in `tests/test_package.py`."""
 
 import keras
 import numpy as np
@@ -10,26 +6,10 @@ import pytest
 import tensorflow as tf
 from keras.src import testing
 
-from tests.losses.table import DIM, ONE_A_CLASS, AllTriplets
-from tf_detreg import heads
-from tf_detreg.training import MetricModel
+from tests.losses.table import DIM, ONE_A_CLASS
 
 LAYERS = [row for row in ONE_A_CLASS if row.is_layer]
 every_layer = pytest.mark.parametrize("row", LAYERS, ids=[row.name for row in LAYERS])
-
-LOAD = """
-import json, sys
-import keras, numpy as np
-import tf_detreg
-folder, names = sys.argv[1], json.loads(sys.argv[2])
-for name in names:
-    batch = np.load(f"{folder}/{name}.npz")
-    model = keras.models.load_model(f"{folder}/{name}.keras", safe_mode=True)
-    loss = model.loss_function if hasattr(model, "loss_function") else model.loss
-    value = loss(batch["labels"], model(batch["x"]), **({"training": False} if name == "memory" else {}))
-    np.testing.assert_allclose(value, batch["value"], rtol=1e-6, err_msg=name)
-print("all equal")
-"""
 
 
 @every_layer
@@ -106,26 +86,3 @@ def test_a_model_that_holds_it_trains_it_in_its_compute_loss():
     model.fit(x, labels, verbose=0)
     for old, weight in zip(before, model.trainable_variables, strict=True):
         assert np.any(weight.numpy() != old), weight.path
-
-
-def saved_model(row) -> keras.Model:
-    keras.utils.set_random_seed(1)
-    loss = row.build("float32")
-    if row.is_layer:
-        return MetricModel(keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(6), heads.Linear(DIM)]), loss)
-    model = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(DIM)])
-    model.compile("sgd", loss=loss)
-    return model
-
-
-def test_keras_file_of_every_loss_loads_in_a_new_process(tmp_path):
-    for row in ONE_A_CLASS:
-        assert not isinstance(row.options.get("miner"), AllTriplets)  # known to these tests alone
-        (labels, x), model = row.batch(), saved_model(row)
-        loss = model.loss_function if row.is_layer else model.loss
-        value = loss(labels, model(x), **({"training": False} if row.name == "memory" else {}))
-        np.savez(tmp_path / f"{row.name}.npz", labels=labels, x=x, value=value)
-        model.save(tmp_path / f"{row.name}.keras")
-    command = [sys.executable, "-c", LOAD, str(tmp_path), json.dumps([row.name for row in ONE_A_CLASS])]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert "all equal" in done.stdout, done.stderr[-2000:]
