@@ -1,9 +1,13 @@
 """What holds for all tests."""
 
 import gc
+import os
 import sys
 
 import pytest
+
+# XLA takes most of its time to make machine code fast that a test runs once. What XLA makes of a graph stays the same.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 # Files that take longest, which go first: a long one at the end would leave the other processes without work.
 LONGEST = (
@@ -24,6 +28,15 @@ LONGEST = (
     "tests/training/test_resume.py",
     "tests/test_extras.py",
     "tests/test_demo.py",
+    "tests/training/test_combinations.py",
+    "tests/analysis/test_lipschitz.py",
+    "tests/datasets/test_command.py",
+    "tests/serving/test_server.py",
+    "tests/images/test_corpus.py",
+    "tests/miners/test_miners.py",
+    "tests/training/test_moved_data.py",
+    "tests/training/test_optimizers.py",
+    "tests/training/test_docstrings.py",
 )
 
 
@@ -51,11 +64,14 @@ def no_xla_unless_asked_for():
 
 @pytest.fixture(autouse=True, scope="session")
 def imports_are_not_searched_for_garbage():
-    """Leave what is there after the collection of tests, TensorFlow above all, out of every search for garbage."""
+    """Leave what is there after the collection of tests, TensorFlow above all, out of every search for garbage.
+
+    Also search less often than by default: the graphs of models are many objects, of which most stay for long. It stays
+    so to the end, where pytest collects five times.
+    """
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="module")

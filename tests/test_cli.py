@@ -16,9 +16,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tf_detreg
+from tests.eager import eagerly
 from tf_detreg import cli, retrieval, searching, training
 from tf_detreg.cli import publish
 from tf_detreg.extras import PACKAGES
+
+# A command here runs a handful of steps, or embeds a batch: tracing them would take most of the time.
+pytestmark = pytest.mark.usefixtures("eager")
 
 SMALL = ["--image-size", "16", "--epochs", "1", "--classes", "3", "--images", "2", "--backbone", "small_cnn"]
 SMALL += ["--dim", "8", "--loss", "SupCon"]
@@ -56,7 +60,8 @@ def run(photos, tmp_path_factory):
     # A flow of two layers: of one with twelve, what is analyzed and exported here would be traced for a minute.
     recipe = directory / "shallow.toml"
     recipe.write_text('[head]\nname = "RealNVP"\ndepth = 2\nhidden = 16\npenalty = 10.0\n', encoding="utf-8")
-    assert "R@1" in command("train", photos, "--run", directory / "photos", "--recipe", recipe, *SMALL)
+    with eagerly():
+        assert "R@1" in command("train", photos, "--run", directory / "photos", "--recipe", recipe, *SMALL)
     return directory / "photos"
 
 
@@ -79,7 +84,6 @@ def test_evaluate_keeps_its_numbers(run):
     assert (run / "evaluation.json").read_bytes() == trained
 
 
-@pytest.mark.usefixtures("eager")
 def test_evaluate_takes_a_set_that_is_smaller_than_its_largest_rank(run, photos, tmp_path):
     for number in range(6):
         shutil.copytree(photos / f"Klasse {number} é", tmp_path / "few" / str(number))
@@ -89,7 +93,6 @@ def test_evaluate_takes_a_set_that_is_smaller_than_its_largest_rank(run, photos,
     assert "R@4" in said and "R@8" not in said and "Report" in said
 
 
-@pytest.mark.usefixtures("eager")
 def test_evaluate_across_groups_leaves_those_of_the_querys_own_out(photos, tmp_path):
     parts = ["train"] * 4 + ["test"] * 4
     rows = [f"{photos}/Klasse {c} é/{i}.jpg,{c},{parts[c]},camera {i}" for c in range(8) for i in range(3)]
@@ -198,7 +201,6 @@ def test_what_cannot_be_written_is_said_before_the_work(run, photos, tmp_path, m
             command(*arguments)
 
 
-@pytest.mark.usefixtures("eager")
 def test_evaluate_reads_the_data_once_and_takes_black_images(run, photos, tmp_path, caplog):
     for name in sorted(photos.iterdir()):
         shutil.copytree(name, tmp_path / "photos" / name.name)
@@ -209,7 +211,6 @@ def test_evaluate_reads_the_data_once_and_takes_black_images(run, photos, tmp_pa
     assert caplog.text.count("left out 1 of 41 files") == 1
 
 
-@pytest.mark.usefixtures("eager")
 def test_nothing_to_measure_is_said(photos, tmp_path):
     rows = [f"Klasse {c} é/{i}.jpg,{c},train" for c in range(4) for i in range(3)]
     (photos / "list.csv").write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
@@ -265,7 +266,6 @@ def answer(monkeypatch, capfd, *arguments) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are Unicode there")
-@pytest.mark.usefixtures("eager")
 def test_names_that_are_no_unicode_go_all_the_way(photos, tmp_path, monkeypatch, capfd):
     shutil.copytree(photos, tmp_path / "photos")
     for old, new in (("Klasse 2 é".encode(), b"caf\xe9"), (b"caf\xe9/1.jpg", b"caf\xe9/\xff.jpg")):
@@ -396,8 +396,13 @@ def test_a_full_memory_is_a_sentence(photos, tmp_path, monkeypatch, capfd):
     assert "The memory is full" in said and "Lower --image-size" in said
 
 
-@pytest.mark.usefixtures("eager")
 def test_each_note_is_shown_once(photos, tmp_path, monkeypatch, capfd):
+    """Both batches that a run makes give this one; the steps that would follow give none."""
+
+    def stop(*arguments, **options):
+        raise OSError("no training")
+
+    monkeypatch.setattr(training.MetricModel, "fit", stop)
     for name in ("r", "s"):
         options = ["--run", tmp_path / name, *PLAIN[:4], "--classes", "9", *PLAIN[6:]]
         _, said = answer(monkeypatch, capfd, "train", photos, *options)

@@ -56,8 +56,10 @@ class _Fault:
         sys.setprofile(None)
 
 
-def every_fault(write, read):
+def every_fault(write, read, both=True):
     """Calls `write(number)` with a fault at each of its system calls in turn; `read()` must find the old or the new.
+
+    A fault is a Ctrl-C and an error of the disk, or, without `both`, one of them at every other call.
 
     Returns:
         How many faults were injected.
@@ -70,7 +72,8 @@ def every_fault(write, read):
             write(there := there + 1)
         assert counted.count > 5
         for at in range(1, counted.count + 1):
-            for error in (KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")):
+            errors = KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")
+            for error in errors if both else errors[at % 2 :][:1]:
                 with contextlib.suppress(KeyboardInterrupt, OSError), _Fault(at, error, event):
                     write(there + 1)
                 found = read()
@@ -330,7 +333,8 @@ def test_a_release_of_several_formats_is_there_whole_or_not_at_all_after_any_fau
             shutil.rmtree(tmp_path / str(version))
         return present[-1] - 1
 
-    assert every_fault(write, newest) >= 200
+    # What a release is made of, `publish` and `replacing`, meets both at each call in the tests above.
+    assert every_fault(write, newest, both=False) >= 200
     assert all(path.name.isdecimal() for path in tmp_path.iterdir())
 
 

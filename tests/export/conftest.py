@@ -21,10 +21,18 @@ def embedder():
             keras.layers.BatchNormalization(),
             keras.layers.Conv2D(32, 3, 2, activation="relu"),
             keras.layers.GlobalAveragePooling2D(),
-            heads.RealNVP(16, depth=4, hidden=32, penalty=0.05),
+            heads.RealNVP(16, depth=2, hidden=32, penalty=0.05),
         ],
         name="small",
     )
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """An embedder without a flow, of which an export takes a third of the time: for tests of what surrounds it."""
+    keras.utils.set_random_seed(4)
+    layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(16), keras.layers.UnitNormalization()]
+    return keras.Sequential([keras.Input((*SIZE, 3)), *layers], name="plain")
 
 
 @pytest.fixture(scope="session")

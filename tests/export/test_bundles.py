@@ -43,6 +43,8 @@ def test_exact_search_in_a_process_with_tensorflow_alone(exact, images, expected
 
 def test_all_signatures_answer_with_ids(exact, images, expected, encode):
     signatures = tf.saved_model.load(exact).signatures
+    # No decision was given, so none is answered.
+    assert set(signatures["serve_embeddings"].structured_outputs) == {"ids", "scores"}
     order, scores = nearest(expected[:4], expected, 5)
     wanted = np.array(IDS)[order]
     encoded = tf.constant([encode(image) for image in images[:4]])
@@ -74,12 +76,12 @@ print(json.dumps([found["ids"].numpy().astype(str).tolist(), "keras" in sys.modu
 """
 
 
-def test_scann_in_a_process_with_tensorflow_and_scann(embedder, tmp_path):
+def test_scann_in_a_process_with_tensorflow_and_scann(plain, tmp_path):
     needs.scann_operations()
     rng = np.random.default_rng(0)
     gallery = rng.normal(size=(3000, 16)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    path = export.retrieval_saved_model(embedder, gallery, tmp_path / "s", k=10, engine="scann", warm_up=False)
+    path = export.retrieval_saved_model(plain, gallery, tmp_path / "s", k=10, engine="scann", warm_up=False)
     facts = json.loads((path / "assets.extra" / "metadata.json").read_text())
     assert facts["neighbor_recall"] >= 0.95
     assert (facts["engine"], facts["gallery_items"], facts["k"]) == ("scann", 3000, 10)
@@ -108,10 +110,10 @@ def test_offline_search_with_litert_alone(embedder, images, expected, tmp_path):
         assert archive.read("ids.txt").decode().splitlines() == IDS
 
 
-def test_the_mobile_gallery_is_int8(embedder, tmp_path):
+def test_the_mobile_gallery_is_int8(plain, tmp_path):
     gallery = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    path = export.retrieval_litert(embedder, gallery, tmp_path / "m.tflite", ids=["x"] * 20_000, k=3)
+    path = export.retrieval_litert(plain, gallery, tmp_path / "m.tflite", ids=["x"] * 20_000, k=3)
     # One byte a number; a scale and a zero point an item (12 bytes), and its id (2).
     assert path.stat().st_size < 20_000 * (16 + 12 + 2) + 100_000
 
@@ -142,22 +144,22 @@ def test_a_type_of_images_that_phones_do_not_send_is_refused(embedder, expected,
         export.retrieval_litert(embedder, expected, tmp_path / "m.tflite", input_dtype="int32")
 
 
-def test_a_name_that_is_no_unicode_is_written_out(embedder, expected, tmp_path):
+def test_a_name_that_is_no_unicode_is_written_out(plain, expected, tmp_path):
     ids = [os.fsdecode(b"caf\xe9.jpg"), *IDS[1:]]
-    path = export.retrieval_saved_model(embedder, expected, tmp_path / "s", ids=ids, k=1, warm_up=False)
+    path = export.retrieval_saved_model(plain, expected, tmp_path / "s", ids=ids, k=1, warm_up=False)
     found = tf.saved_model.load(path).signatures["serve_embeddings"](embeddings=expected[:1])
     assert found["ids"].numpy()[0, 0] == rb"caf\xe9.jpg"
-    with zipfile.ZipFile(export.retrieval_litert(embedder, expected, tmp_path / "m.tflite", ids=ids, k=1)) as archive:
+    with zipfile.ZipFile(export.retrieval_litert(plain, expected, tmp_path / "m.tflite", ids=ids, k=1)) as archive:
         assert archive.read("ids.txt").startswith(rb"caf\xe9.jpg" + b"\n")
 
 
-def test_an_index_brings_its_ids_and_its_model(embedder, expected, tmp_path):
-    index = retrieval.Index(expected, ids=IDS, fingerprint=export.fingerprint(embedder))
-    path = export.retrieval_litert(embedder, index, tmp_path / "m.tflite")
+def test_an_index_brings_its_ids_and_its_model(plain, expected, tmp_path):
+    index = retrieval.Index(expected, ids=IDS, fingerprint=export.fingerprint(plain))
+    path = export.retrieval_litert(plain, index, tmp_path / "m.tflite")
     with zipfile.ZipFile(path) as archive:
         assert archive.read("ids.txt").decode().splitlines() == IDS
     foreign = retrieval.Index(expected, fingerprint="0123456789abcdef")
     with pytest.raises(ValueError, match="another model"):
-        export.retrieval_litert(embedder, foreign, tmp_path / "n.tflite")
+        export.retrieval_litert(plain, foreign, tmp_path / "n.tflite")
     with pytest.raises(ValueError, match="'exact', 'scann'"):
-        export.retrieval_saved_model(embedder, index, tmp_path / "m", engine="faiss")
+        export.retrieval_saved_model(plain, index, tmp_path / "m", engine="faiss")

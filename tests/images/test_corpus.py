@@ -177,14 +177,14 @@ def test_no_side_from_1_to_600_leads_out_of_the_image(size):
         assert (parts[:, :2] >= 0).all() and (parts[:, :2] < parts[:, 2:]).all() and (parts[:, 2:] <= decoded).all()
 
 
-@pytest.mark.parametrize("size", [224, 300])
-def test_images_with_awkward_sides_are_read(size, tmp_path):
+def test_images_with_awkward_sides_are_read(tmp_path):
+    """At a size of two sides that stand for themselves: each size is another graph."""
     files = []
     for side in (225, 232, 239, 333, 457):
         for form in ("PNG", "JPEG"):
             files += [(f"{side} {form}", corpus.saved(corpus.scene(side + 61, side), form))]
             files += [(f"{side} {form} high", corpus.saved(corpus.scene(side, side + 61), form))]
-    for name, reference, graph, training in answers(files, tmp_path, (size, size)):
+    for name, reference, graph, training in answers(files, tmp_path, (224, 300)):
         np.testing.assert_array_equal(reference, graph, err_msg=name)
         assert np.abs(reference - training).mean() < 4, name
 

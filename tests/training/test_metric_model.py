@@ -123,6 +123,7 @@ def test_the_literal_rival_gets_no_metric_loss(data):
     assert all(g is None or not np.any(g) for g in gradients)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_dueling_head_is_taken_apart_and_the_embedder_is_free_of_the_rival(data):
     model = MetricModel(embedder(heads.Dueling(flow())), ProxyAnchor(CLASSES), rival_loss_weight=0.5)
     history = fit(model, data)
@@ -133,6 +134,7 @@ def test_a_dueling_head_is_taken_apart_and_the_embedder_is_free_of_the_rival(dat
         MetricModel(embedder(heads.Dueling(flow())), PullTogether(), rival=flow(-1.0))
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_rival_may_own_its_proxies(data):
     def count(rival_proxies):
         model = MetricModel(
@@ -173,6 +175,7 @@ def test_replicas_exchange_only_what_a_regularizer_needs(data, monkeypatch):
         assert [tuple(shape) for shape in gathered] == exchanged
 
 
+@pytest.mark.usefixtures("eager")
 def test_losses_that_layers_add_are_counted_once_a_step(data):
     model = MetricModel(embedder(flow(), kernel_regularizer=keras.regularizers.L2(0.1)), PullTogether())
     expected = 0.1 * np.sum(model.backbone.get_layer("features").kernel.numpy() ** 2)
@@ -183,6 +186,7 @@ def test_losses_that_layers_add_are_counted_once_a_step(data):
     )
 
 
+@pytest.mark.usefixtures("eager")
 def test_losses_that_layers_add_only_when_called_count_too(data):
     """A penalty on activities is in nobody's `losses` before the first call."""
     plain = MetricModel(embedder(flow()), PullTogether())
@@ -198,6 +202,7 @@ def test_losses_that_layers_add_only_when_called_count_too(data):
         assert each.get_metrics_result().keys() == names.keys()
 
 
+@pytest.mark.usefixtures("eager")
 def test_round_trip_keeps_weights_optimizer_and_config(data, tmp_path):
     model = MetricModel(
         embedder(heads.Dueling(flow())),
@@ -257,6 +262,7 @@ def test_a_restored_model_draws_as_the_unbroken_one_would(data, make):
         np.testing.assert_array_equal(value, end[name], err_msg=name)
 
 
+@pytest.mark.usefixtures("eager")
 def test_evaluate_reports_the_terms_without_training(data):
     model = MetricModel(embedder(flow()), PullTogether())
     fit(model, data)
@@ -289,6 +295,7 @@ def test_compiled_by_xla_it_computes_the_same(data):
     np.testing.assert_allclose(losses_of(True), losses_of(False), rtol=1e-4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_batch_without_positive_pairs_trains_on(data):
     images, labels = data
     model = MetricModel(embedder(flow()), ProxyAnchor(CLASSES), interpolation=0.4)
@@ -356,6 +363,7 @@ def test_labels_that_interpolation_cannot_read_are_named(data):
         fit(model, (images, np.eye(CLASSES, dtype="int32")[labels]))
 
 
+@pytest.mark.usefixtures("eager")
 def test_terms_have_the_same_names_in_every_model_of_a_process(data):
     for _ in range(2):
         parts = [regularizers.Uniformity(), regularizers.LogExpMean(), regularizers.Uniformity(temperature=1.0)]
