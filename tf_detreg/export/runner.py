@@ -16,7 +16,7 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 def _without_keras() -> None:
     """Hide Keras from TensorFlow, which loads it where it finds it: no artifact needs it, and it takes a second."""
-    sys.modules.update(keras=None, tf_keras=None)  # type: ignore[arg-type]
+    sys.modules.update(keras=None, tf_keras=None)  # type: ignore[arg-type]  # what Python takes for missing
 
 
 def tensorflow(path: str, signature: str) -> Run:
