@@ -1,9 +1,11 @@
 """Private hooks of Keras and TensorFlow stand in one module, and each does what it is used for."""
 
 import ast
+import collections
 import gc
 import pathlib
 import re
+import threading
 import weakref
 
 import keras
@@ -12,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import tf_detreg
-from tf_detreg import _compat
+from tf_detreg import _compat, heads, inference, training
 
 PACKAGE = pathlib.Path(tf_detreg.__file__).parent
 PRIVATE = r"(tensorflow\.(lite\.)?python|keras\.src)\b"
@@ -259,3 +261,69 @@ def test_forgetting_gradients(hook):
         del step, tape, y
         gc.collect()
         assert graph() is None
+
+
+def custom():
+    """Return the gradients of `tf.custom_gradient` that TensorFlow keeps."""
+    from tensorflow.python.framework import ops
+
+    return {name for name in ops.gradient_registry._registry if name.startswith("CustomGradient-")}
+
+
+def trace():
+    tf.function(tf.custom_gradient(lambda x: (x, lambda slope: slope))).get_concrete_function(tf.constant(1.0))
+
+
+def test_blocks_that_forget_gradients_wait_for_those_of_other_threads(monkeypatch):
+    # Without the block that the tests of a file run in.
+    monkeypatch.setattr(_compat, "_under_way", collections.Counter())
+    before, inside, ended = custom(), threading.Event(), threading.Event()
+
+    def other():
+        with _compat.forgetting_gradients():
+            trace()
+            inside.set()
+            ended.wait(60)
+
+    thread = threading.Thread(target=other)
+    with _compat.forgetting_gradients():
+        with _compat.forgetting_gradients():
+            trace()
+        assert custom() == before  # a block in a block forgets at its end
+        thread.start()
+        assert inside.wait(60)
+        trace()
+        kept = custom()
+        assert len(kept - before) == 2
+    assert custom() == kept  # the other thread may be about to take a gradient
+    ended.set()
+    thread.join()
+    assert custom() == before
+
+
+def test_a_loss_that_is_a_graph_itself_trains_one_model_after_the_other():
+    """What was traced in the first training is part of the second one's steps, and gradients are taken through it."""
+
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda slope: 2 * slope
+
+    @tf.function
+    def graph(x):
+        return tf.reduce_mean(doubled(x) ** 2)
+
+    class Loss(keras.losses.Loss):
+        def call(self, labels, embeddings):
+            return graph(embeddings)
+
+    x, y = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32), np.arange(8) // 2
+    before, ends = custom(), []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        embedder = keras.Sequential([keras.Input((4,)), heads.Linear(3)])
+        model = training.MetricModel(embedder, Loss())
+        model.compile(keras.optimizers.SGD(0.1))
+        ends.append(model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0).history["loss"])
+        inference.traced(embedder)(x)
+        assert custom() == before
+    assert ends[0] == ends[1]

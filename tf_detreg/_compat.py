@@ -5,7 +5,9 @@ A hook is private where its name begins with an underscore, or where it is impor
 hook below so that a Keras or TensorFlow that changed it fails by its name.
 """
 
+import collections
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +26,11 @@ def compiled_by_xla() -> bool:
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
+_lock = threading.Lock()
+_under_way: "collections.Counter[int]" = collections.Counter()  # blocks of `forgetting_gradients`, by thread
+_forgettable: set[str] = set()
+
+
 @contextlib.contextmanager
 def forgetting_gradients() -> Iterator[None]:
     """Forget the gradients that `tf.custom_gradient` registers in a block, and with them the graphs that they hold.
@@ -32,17 +39,26 @@ def forgetting_gradients() -> Iterator[None]:
     there for good, and nothing public takes it out. Keras' optimizers trace one in every training step (the sum over
     replicas), so that a process that trains many models keeps the graphs of them all. What was traced in the block
     still runs afterwards; only new gradients through its graphs cannot be taken.
+
+    Blocks may be nested, and may run in several threads: what was registered meanwhile may be of another thread, so the
+    last of them forgets for all.
     """
     from tensorflow.python.framework import ops
 
-    registered = ops.gradient_registry._registry
-    before = set(registered)
+    registered, thread = ops.gradient_registry._registry, threading.get_ident()
+    with _lock:
+        before = set(registered)
+        _under_way[thread] += 1
     try:
         yield
     finally:
-        for name in set(registered) - before:
-            if name.startswith("CustomGradient-"):
-                del registered[name]
+        with _lock:
+            _under_way[thread] -= 1
+            _forgettable.update(name for name in set(registered) - before if name.startswith("CustomGradient-"))
+            if not any(count for other, count in _under_way.items() if other != thread):
+                for name in _forgettable & set(registered):
+                    del registered[name]
+                _forgettable.clear()
 
 
 def is_op_determinism_enabled() -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_detreg import _compat
+
 Graph = Callable[[tf.Tensor], tf.Tensor]
 
 _GRAPHS: weakref.WeakKeyDictionary[keras.Model, tuple[list[keras.Variable], Graph]] = weakref.WeakKeyDictionary()
@@ -41,7 +43,14 @@ def traced(model: keras.Model) -> Graph:
 
 def _graph(model: Callable[[], keras.Model]) -> Graph:
     """Return the graph of a model, given as a weak reference: the graph does not keep it alive."""
-    return any_batch(lambda inputs: model()(inputs, training=False))
+    graph = any_batch(lambda inputs: model()(inputs, training=False))
+
+    def run(inputs: tf.Tensor) -> tf.Tensor:
+        # No gradient is taken through it, and one that stays registered would keep the model's weights.
+        with _compat.forgetting_gradients():
+            return graph(inputs)
+
+    return run
 
 
 def any_batch(function: Graph) -> Graph:

@@ -1,14 +1,17 @@
 """Runs in this process, on the smallest data there is. What only a killed process shows is in test_resume.py."""
 
 import errno
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.eager import eagerly
 from tf_detreg import datasets, training
@@ -44,6 +47,20 @@ def splits():
 def run(splits, tmp_path_factory):
     with eagerly():
         return train(small(), tmp_path_factory.mktemp("runs") / "one", splits=splits, verbose=0)
+
+
+def test_one_training_after_the_other_keeps_no_graph_of_the_last(splits, tmp_path, monkeypatch):
+    graphs, step = [], training.MetricModel.train_step
+
+    def recorded(self, data):
+        graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+        return step(self, data)
+
+    monkeypatch.setattr(training.MetricModel, "train_step", recorded)
+    train(small(epochs=1), tmp_path / "run", splits=splits, verbose=0)
+    training.assemble(small(epochs=1), splits).fit(verbose=0)
+    gc.collect()
+    assert len(graphs) >= 2 and not [graph for graph in graphs if graph() is not None]
 
 
 def test_the_directory_holds_what_was_promised(run, splits):

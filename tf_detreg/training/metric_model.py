@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from tf_detreg import checks
+from tf_detreg import _compat, checks
 from tf_detreg._compat import BuiltBeforehand, between_machines, clear_losses, inner_layers, loss_tracker
 from tf_detreg.backbones.lora import merge_lora
 from tf_detreg.backbones.pixel_range import PixelRange
@@ -177,6 +177,8 @@ class MetricModel(BuiltBeforehand, keras.Model):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train like `keras.Model.fit`, without its warning that `shuffle=True` leaves a dataset as it is.
 
+        TensorFlow keeps the graph of a training step for good; it is let go of here, once the model is.
+
         Raises:
             ValueError: If a callback sets learning rates that follow a schedule, or every weight is frozen.
         """
@@ -190,7 +192,7 @@ class MetricModel(BuiltBeforehand, keras.Model):
             args = (y, *args[1:])
         elif y is not None:
             kwargs["y"] = y
-        with plain_errors():
+        with plain_errors(), _compat.forgetting_gradients():
             return super().fit(x, *args, **kwargs)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:

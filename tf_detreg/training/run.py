@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tf_detreg import _compat
 from tf_detreg.files import existing, read_json
 from tf_detreg.training import assembly, distribution, run_directory, stages
 from tf_detreg.training.claim import claimed
@@ -110,6 +111,7 @@ def load_run(directory: str | os.PathLike[str], data: str | None = None) -> Run:
     return Run(directory, config if data is None else moved(config, data))
 
 
+@_compat.forgetting_gradients()
 def train(
     config: RunConfig,
     directory: str | os.PathLike[str],
@@ -123,7 +125,8 @@ def train(
 
     Killed at any moment and called again with `resume=True`, it ends with the weights that an unbroken run would have:
     each epoch leaves the whole state behind, optimizer, random states and the best epoch included, and what an epoch
-    sees follows from the seed and its number.
+    sees follows from the seed and its number. The graphs of its training steps are let go of in the end, so that a
+    process can train one model after the other.
 
     Args:
         config: What to do.
