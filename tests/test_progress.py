@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import io
 import sys
+import types
 
 import pytest
 
@@ -88,11 +89,14 @@ def test_examples():
     assert result.attempted and not result.failed
 
 
-def test_a_bar_counts_from_nothing(monkeypatch):
+def test_a_bar_counts_from_what_is_done(monkeypatch):
     seen = []
 
     class Bar(contextlib.nullcontext):
-        def add_task(self, title, total):
+        console = types.SimpleNamespace(print=lambda text, **_: seen.append(text))
+
+        def add_task(self, title, total, completed):
+            seen.append(completed)
             return title, total
 
         def update(self, task, completed):
@@ -103,4 +107,22 @@ def test_a_bar_counts_from_nothing(monkeypatch):
     with progress.ticker("Embedding", 10) as tick:
         for steps in (1, 3, 99):
             tick(steps)
-    assert seen == [(("Embedding", 10), completed) for completed in (1, 4, 10)]
+    assert seen == [0, *((("Embedding", 10), completed) for completed in (1, 4, 10))]
+    seen.clear()
+    with progress.ticker("Trials", 5, done=3) as tick:
+        tick(1, "R@1 [50]")
+    assert seen == [3, "R@1 [50]", (("Trials", 5), 4)]
+
+
+def test_results_are_lines_and_what_was_done_before_is_not_timed(monkeypatch):
+    out, clock = log(monkeypatch)
+    with progress.ticker("Trials", 6, done=3) as tick:
+        clock[0] += 4
+        tick(1, "R@1 50.00")
+        clock[0] += 4
+        tick(1)
+        clock[0] += 4
+        tick(1, "R@1 60.00")
+    # One trial took 4 s, so that the two that are left take 8; the three before count as done, and not for the time.
+    said = ["Trials: 4/6 (66 %), 0:08 left: R@1 50.00", "Trials: 6/6 (100 %): R@1 60.00", "Trials: 6/6 (100 %), 0:12"]
+    assert out.getvalue().splitlines() == said

@@ -76,10 +76,6 @@ def quick(monkeypatch):
     return seen
 
 
-def silent(text):
-    """Take a line of progress."""
-
-
 def table_of(rows, tmp_path):
     return table.read(table.write(table.tidy(rows), tmp_path / "rows.csv"))
 
@@ -132,7 +128,7 @@ def test_the_candidate_with_the_best_mean_is_chosen_in_each_split(tiny):
 
 def test_choice_looks_at_validation_and_tests_the_chosen_alone(tiny, tmp_path, quick):
     found = study.read(tiny)
-    rows = runner.run(found, tmp_path, jobs=0, log=silent)
+    rows = runner.run(found, tmp_path, jobs=0, progress=False)
     tests = [job for job in quick if job["stage"] == "test"]
     assert len(tests) == 2 * 2 * 2
     heads = [job["config"]["head"] for job in tests]
@@ -150,7 +146,7 @@ def test_a_table_measures_every_candidate_on_test_classes_beside_published_figur
     figures = '[[papers]]\ncandidate = "flow: loss.alpha 16.0"\nsource = "a paper"\n"recall@1" = 12.5\n'
     tiny.write_text(TEXT.replace('kind = "choice"', 'kind = "table"') + figures)
     found = study.read(tiny)
-    rows = runner.run(found, tmp_path, jobs=0, log=silent)
+    rows = runner.run(found, tmp_path, jobs=0, progress=False)
     assert {job["stage"] for job in quick} == {"test"} and len(quick) == 4 * 2 * 2
     page = pages.study_section(found, table_of(rows, tmp_path))
     assert "| flow: loss.alpha 16.0 | 12.5 | 51.50 ± 0.58 | a paper |" in page
@@ -159,11 +155,11 @@ def test_a_table_measures_every_candidate_on_test_classes_beside_published_figur
 
 def test_a_killed_study_goes_on_where_it_stopped(tiny, tmp_path, quick):
     found = study.read(tiny)
-    runner.run(found, tmp_path, jobs=0, log=silent)
+    runner.run(found, tmp_path, jobs=0, progress=False)
     done = len(quick)
     lost = sorted((tmp_path / "runs").glob("*.json"))[0]
     lost.unlink()
-    runner.run(found, tmp_path, jobs=0, log=silent)
+    runner.run(found, tmp_path, jobs=0, progress=False)
     assert len(quick) == done + 1 and lost.exists()
 
 
@@ -180,7 +176,7 @@ def test_key_changes_with_what_the_numbers_depend_on_and_with_nothing_else(tiny)
 
 
 def test_report_lists_what_was_run_and_what_was_not(tiny, tmp_path, quick):
-    ablation.ablate(tiny, tmp_path / "out", jobs=0, log=silent)
+    ablation.ablate(tiny, tmp_path / "out", jobs=0, progress=False)
     waiting = TEXT.replace('"tiny"', '"later"').replace('"Tiny"', '"Later"')
     (tmp_path / "later.toml").write_text(waiting, encoding="utf-8")
     text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
@@ -190,7 +186,7 @@ def test_report_lists_what_was_run_and_what_was_not(tiny, tmp_path, quick):
     (tmp_path / "aside.toml").write_text(
         "headline = false\n" + TEXT.replace('"tiny"', '"aside"').replace('"Tiny"', '"Aside"')
     )
-    ablation.ablate(tmp_path / "aside.toml", tmp_path / "out", jobs=0, log=silent)
+    ablation.ablate(tmp_path / "aside.toml", tmp_path / "out", jobs=0, progress=False)
     text = pages.report(tmp_path, tmp_path / "results.md", tmp_path / "plot.svg").read_text()
     assert "## Tiny" in text and "## Aside" in text
     assert "Tiny" in (picture := (tmp_path / "plot.svg").read_text()) and "Aside" not in picture
@@ -266,23 +262,41 @@ def test_health_numbers_are_those_of_the_last_epoch_and_warnings_are_counted(tmp
 
 def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):
     pytest.importorskip("optuna")
-    best = tuning.tune(tiny, "linear", trials=4, output=tmp_path, jobs=0, log=silent)
+    best = tuning.tune(tiny, "linear", trials=4, output=tmp_path, jobs=0, progress=False)
     assert best["recipe"]["head"]["dropout"] == 0.2 and best["value"] == pytest.approx(50.2)
     assert {job["stage"] for job in quick} == {"validation"}
-    again = tuning.tune(tiny, "linear", trials=2, output=tmp_path, jobs=0, log=silent)
+    again = tuning.tune(tiny, "linear", trials=2, output=tmp_path, jobs=0, progress=False)
     assert again["trials"] >= best["trials"]
     with pytest.raises(ValueError, match="family"):
         tuning.tune(tiny, "cubic", output=tmp_path)
 
 
+def test_progress_is_shown_as_everywhere_and_the_former_log_warns(tiny, tmp_path, quick, capsys):
+    pytest.importorskip("optuna")
+    runs = {"ablate": (ablation.ablate, [tiny]), "tune": (tuning.tune, [tiny, "linear"])}
+    for name, (function, given) in runs.items():
+        options = {"output": tmp_path / name, "jobs": 0} | ({"trials": 2} if name == "tune" else {})
+        function(*given, **options)
+        said = capsys.readouterr()
+        title, result = ("Trials", ": done") if name == "ablate" else ("Proposals", ": recall@1 50")
+        assert said.out == "" and f"{title}: 1/" in said.err and result in said.err
+        function(*given, **options, progress=False)
+        assert capsys.readouterr() == ("", "")
+        lines = []
+        with pytest.warns(DeprecationWarning, match=rf"`{name}\(log=\)` is `{name}\(progress=\)` now"):
+            function(*given, **options, log=lines.append)
+        assert re.match(rf"\d+ {title.lower()}, \d+ of them done before", lines[0]) and capsys.readouterr() == ("", "")
+        assert name == "ablate" or lines[1].startswith("[1/2] recall@1 ")
+
+
 def test_tune_in_small_searches_the_grid_too(tiny, tmp_path, quick):
     """A family's small version has one candidate, and so no grid of its own."""
     pytest.importorskip("optuna")
-    best = tuning.tune(tiny, "flow", trials=3, output=tmp_path, jobs=0, smoke=True, log=silent)
+    best = tuning.tune(tiny, "flow", trials=3, output=tmp_path, jobs=0, smoke=True, progress=False)
     assert best["recipe"]["loss"]["alpha"] in (16.0, 32.0) and best["recipe"]["head"]["depth"] == 2
     assert {job["config"]["loss"]["alpha"] for job in quick} <= {16.0, 32.0}
     tiny.write_text(TEXT.replace('"loss.alpha" = [16.0, 32.0]', '"head.depth" = [4, 6], "loss.alpha" = [16.0, 32.0]'))
-    tuning.tune(tiny, "flow", trials=3, output=tmp_path / "sizes", jobs=0, smoke=True, log=silent)
+    tuning.tune(tiny, "flow", trials=3, output=tmp_path / "sizes", jobs=0, smoke=True, progress=False)
     assert {job["config"]["head"]["depth"] for job in quick if job["config"]["head"]["name"] == "RealNVP"} == {2}
     tiny.write_text(TEXT.replace('grid = { "loss.alpha" = [16.0, 32.0] }', ""))
     with pytest.raises(ValueError, match="has no grid"):
@@ -292,7 +306,7 @@ def test_tune_in_small_searches_the_grid_too(tiny, tmp_path, quick):
 def test_workers_of_a_pool_do_the_same_as_this_process(tiny, tmp_path):
     found = study.read(tiny)
     job = runner.describe(found, "validation", found.families["linear"][0], 0, 0)
-    here, there = (runner.complete([job], tmp_path / str(jobs), jobs, silent)[0]["metrics"] for jobs in (0, 1))
+    here, there = (runner.complete([job], tmp_path / str(jobs), jobs, False)[0]["metrics"] for jobs in (0, 1))
     assert here["recall@1"] == pytest.approx(there["recall@1"], abs=1.0)
 
 
@@ -330,7 +344,7 @@ CURVE = (
 def test_a_curve_goes_from_its_file_to_one_table_and_page(tmp_path, quick):
     path = tmp_path / "curve.toml"
     path.write_text(CURVE, encoding="utf-8")
-    page = ablation.ablate(path, tmp_path / "out", jobs=0, log=silent)
+    page = ablation.ablate(path, tmp_path / "out", jobs=0, progress=False)
     assert {(job["protocol"]["train_classes"], job["config"]["epochs"]) for job in quick} == {(2, 2), (4, 1)}
     found = study.read(path)
     rows = table.read(tmp_path / "results" / "curve.csv", found)
@@ -350,7 +364,7 @@ def test_a_curve_goes_from_its_file_to_one_table_and_page(tmp_path, quick):
 def test_a_curve_that_lacks_a_point_is_told(tmp_path, quick):
     path = tmp_path / "curve.toml"
     path.write_text(CURVE, encoding="utf-8")
-    ablation.ablate(path, tmp_path / "out", jobs=0, log=silent)
+    ablation.ablate(path, tmp_path / "out", jobs=0, progress=False)
     path.write_text(CURVE.replace("[4, 1]", "[4, 1], [5, 1]"))
     with pytest.raises(ValueError, match=r"lacks \['flow', 'linear'\]"):
         pages.report(tmp_path, tmp_path / "results.md")

@@ -39,7 +39,7 @@ def benchmarks(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_smoke_of_every_study(path, tmp_path):
-    page = ablation.ablate(path, tmp_path, jobs=0, smoke=True, log=lambda text: None)
+    page = ablation.ablate(path, tmp_path, jobs=0, smoke=True, progress=False)
     assert "<table>" in page.read_text()
 
 
@@ -47,6 +47,6 @@ def test_smoke_of_every_study(path, tmp_path):
 @pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
 def test_smoke_of_every_table_of_the_papers(path, tmp_path, benchmarks):
     name = next(name for name in benchmarks if path.stem.startswith(name))
-    page = ablation.ablate(path, tmp_path, jobs=0, smoke=True, log=lambda text: None, data=str(benchmarks[name]))
+    page = ablation.ablate(path, tmp_path, jobs=0, smoke=True, progress=False, data=str(benchmarks[name]))
     text = page.read_text()
     assert "official test classes" in text and ("published" in text) == ("[[papers]]" in path.read_text())

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tf_detreg import files
+from tf_detreg import deprecated, files
 from tf_detreg.experiments import cost, pages, runner, table
 from tf_detreg.experiments.smoke import shrink
 from tf_detreg.experiments.study import Study, read
@@ -18,8 +18,9 @@ def ablate(
     output: str | os.PathLike[str] = "studies/out",
     jobs: int = 1,
     smoke: bool = False,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] | None = None,
     *,
+    progress: bool | None = None,
     data: str | None = None,
     backbone: str | None = None,
     strategy: str | None = None,
@@ -32,7 +33,9 @@ def ablate(
             `results/NAME.csv` beside the study file, or into `output` for a smoke run or another backbone.
         jobs: Processes, each on one thread. Default 1. 0: this process, on all its devices.
         smoke: Run the study's small version, in seconds. Default false.
-        log: Takes lines of progress.
+        log: Its name in 0.1, with a warning: takes lines of text in place of `progress`. Default: none.
+        progress: Whether to show the trials that are done, each with its result, and the time left. Default None: a bar
+            in a terminal, lines in a log.
         data: Other data than the file says: a folder, or `LOADER:WHERE`. Default: the file's.
         backbone: Another backbone than the file says, by name. Default: the file's.
         strategy: `"mirrored"` for all GPUs of this machine; needs `jobs=0`. Default: the file's.
@@ -43,11 +46,15 @@ def ablate(
     Raises:
         ValueError: For a faulty study file, missing data, or a trial that fails.
     """
+    if log is not None:
+        deprecated.warn("ablate(log=)", "ablate(progress=)")
     study = adapt(read(study_file), data, backbone, strategy)
     if smoke:
         study = shrink(study, keep_data=data is not None)
     output = pathlib.Path(output)
-    rows = [row for part in study.points.values() or [study] for row in runner.run(part, output, jobs, log)]
+    rows = [
+        row for part in study.points.values() or [study] for row in runner.run(part, output, jobs, progress, log=log)
+    ]
     results = output / "results" if smoke or backbone else study.path.parent / "results"
     table.write(table.tidy(rows), results / f"{study.name}.csv")
     rows = table.read(results / f"{study.name}.csv", study)

@@ -1,6 +1,7 @@
 """Run a study: choose on validation classes, test once, in a pool of processes, skipping what is done."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import functools
 import itertools
@@ -15,6 +16,7 @@ from typing import Any
 
 from tf_detreg import files
 from tf_detreg.experiments.study import Study, digest, recipe_of, signature
+from tf_detreg.progress import ticker
 from tf_detreg.training import RunConfig
 
 FORMAT = 2
@@ -56,7 +58,12 @@ def describe(study: Study, stage: str, config: dict[str, Any], split: int, seed:
 
 
 def run(
-    study: Study, folder: os.PathLike[str], jobs: int = 1, log: Callable[[str], None] = print
+    study: Study,
+    folder: os.PathLike[str],
+    jobs: int = 1,
+    progress: bool | None = None,
+    *,
+    log: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Run what is missing of a study and return its rows.
 
@@ -67,7 +74,8 @@ def run(
         study: From `experiments.study.read`.
         folder: Of `runs/`.
         jobs: Processes, each on one thread. Default 1. 0 runs the trials in this process, on all its devices.
-        log: Takes a line of text per finished trial.
+        progress: Whether to show progress, and a line on each finished trial. Default None: in a terminal and in a log.
+        log: Takes the lines in place of that, for the former argument of `ablate`. Default: none.
 
     Returns:
         One record a trial, with its `family`. For a choice: the validation trials of all candidates, and the test
@@ -78,11 +86,11 @@ def run(
     """
     folder = pathlib.Path(folder) / "runs"
     stage = "test" if study.kind == "table" else "validation"
-    rows = _with_family(study, complete(jobs_of(study, stage), folder, jobs, log))
+    rows = _with_family(study, complete(jobs_of(study, stage), folder, jobs, progress, log))
     if study.kind != "choice":
         return rows
     tests = [job for split in study.protocol["splits"] for job in _test_jobs(study, rows, split)]
-    return rows + _with_family(study, complete(tests, folder, jobs, log))
+    return rows + _with_family(study, complete(tests, folder, jobs, progress, log))
 
 
 def choose(study: Study, rows: Iterable[dict[str, Any]], family: str, split: int) -> dict[str, Any]:
@@ -112,17 +120,35 @@ def _with_family(study: Study, records: list[dict[str, Any]]) -> list[dict[str, 
 
 
 def complete(
-    wanted: list[dict[str, Any]], folder: pathlib.Path, jobs: int, log: Callable[[str], None]
+    wanted: list[dict[str, Any]],
+    folder: pathlib.Path,
+    jobs: int,
+    progress: bool | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the records of these trials, running those that have no file yet."""
+    """Return the records of these trials, running those that have no file yet; arguments as for `run`."""
     wanted = list({job["key"]: job for job in wanted}.values())
     missing = [job for job in wanted if not (folder / f"{job['key']}.json").is_file()]
-    log(f"{len(wanted)} trials, {len(wanted) - len(missing)} of them done before")
-    if missing:
-        _prepare_data(missing[0])
-        for number, line in enumerate(_lines(missing, folder, jobs), 1):
-            log(f"[{number}/{len(missing)}] {line}")
+    with reporting("Trials", len(wanted), len(wanted) - len(missing), progress, log) as report:
+        if missing:
+            _prepare_data(missing[0])
+            for line in _lines(missing, folder, jobs):
+                report(line)
     return [json.loads((folder / f"{job['key']}.json").read_text(encoding="utf-8")) for job in wanted]
+
+
+@contextlib.contextmanager
+def reporting(
+    title: str, total: int, done: int, progress: bool | None, log: Callable[[str], None] | None
+) -> Iterator[Callable[[str], None]]:
+    """Yield a function that counts a trial and shows a line on it: as progress, or to the former argument `log`."""
+    if log is None:
+        with ticker(title, total, progress, done) as tick:
+            yield lambda line: tick(1, line)
+        return
+    log(f"{total} {title.lower()}, {done} of them done before")
+    number = itertools.count(1)
+    yield lambda line: log(f"[{next(number)}/{total - done}] {line}")
 
 
 def _prepare_data(job: dict[str, Any]) -> None:

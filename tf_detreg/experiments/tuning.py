@@ -1,12 +1,13 @@
 """Search a family's settings with Optuna, on validation classes alone."""
 
 import copy
+import functools
 import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tf_detreg import checks, extras, files
+from tf_detreg import checks, deprecated, extras, files
 from tf_detreg.experiments import runner
 from tf_detreg.experiments.smoke import shrink
 from tf_detreg.experiments.study import Study, flat, put, read
@@ -21,7 +22,9 @@ def tune(
     seed: int = 0,
     jobs: int = 1,
     smoke: bool = False,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] | None = None,
+    *,
+    progress: bool | None = None,
 ) -> dict[str, Any]:
     """Find a family's best settings on the validation classes.
 
@@ -40,7 +43,9 @@ def tune(
         jobs: As in `ablate`; a proposal's seeds run side by side.
         smoke: Use the study's small version. Sizes that the small version sets are not searched, unless the grid has
             nothing else.
-        log: Takes lines of progress.
+        log: Its name in 0.1, with a warning: takes lines of text in place of `progress`. Default: none.
+        progress: Whether to show the proposals that are done, each with its result, and the time left. Default None: a
+            bar in a terminal, lines in a log.
 
     Returns:
         `{"recipe": best recipe, "value": its mean metric, "trials": how many were completed}`, also written to
@@ -50,6 +55,8 @@ def tune(
         ImportError: Without optuna.
         ValueError: For an unknown family or nothing to search.
     """
+    if log is not None:
+        deprecated.warn("tune(log=)", "tune(progress=)")
     with extras.needed("The search for settings"):
         import optuna
     study = read(study_file)
@@ -70,7 +77,10 @@ def tune(
         sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
     )
-    searching.optimize(lambda proposal: _score(study, family, search, proposal, output, jobs, log), n_trials=trials)
+    with runner.reporting("Proposals", trials, 0, progress, log) as report:
+        score = functools.partial(_score, study, family, search, output, jobs)
+        scored = _reported(score, study.protocol["metric"], report)
+        searching.optimize(scored, n_trials=trials)
     best = searching.best_trial
     found = {
         "recipe": _recipe(study, family, best.params),
@@ -94,29 +104,39 @@ def grid_of(study: Study, family: str) -> dict[str, list[Any]]:
     return {name: found for name, found in choices.items() if len(found) > 1}
 
 
+def _reported(score: Callable[[Any], float], metric: str, report: Callable[[str], None]) -> Callable[[Any], float]:
+    """Return the function with a line on each proposal, also on those that are stopped early."""
+
+    def reported(proposal: Any) -> float:
+        import optuna
+
+        try:
+            value = score(proposal)
+        except optuna.TrialPruned:
+            report(f"stopped early with {proposal.params}")
+            raise
+        report(f"{metric} {value:.2f} with {proposal.params}")
+        return value
+
+    return reported
+
+
 def _score(
-    study: Study,
-    family: str,
-    search: dict[str, list[Any]],
-    proposal: Any,
-    output: pathlib.Path,
-    jobs: int,
-    log: Callable[[str], None],
+    study: Study, family: str, search: dict[str, list[Any]], output: pathlib.Path, jobs: int, proposal: Any
 ) -> float:
+    """Return the mean metric of a proposal, over the splits."""
     import optuna
 
     recipe = _recipe(study, family, {name: _suggest(proposal, name, what) for name, what in search.items()})
     total = 0.0
     for number, split in enumerate(study.protocol["splits"], 1):
         wanted = [runner.describe(study, "validation", recipe, split, s) for s in study.protocol["choice_seeds"]]
-        done = runner.complete(wanted, output / "runs", jobs, lambda text: None)
+        done = runner.complete(wanted, output / "runs", jobs, progress=False)
         total += sum(r["metrics"][study.protocol["metric"]] for r in done) / len(done)
         proposal.report(total / number, number)
         if number < len(study.protocol["splits"]) and proposal.should_prune():
             raise optuna.TrialPruned
-    value = total / len(study.protocol["splits"])
-    log(f"{study.protocol['metric']} {value:.2f} with {proposal.params}")
-    return value
+    return total / len(study.protocol["splits"])
 
 
 def _suggest(proposal: Any, name: str, what: list[Any]) -> Any:
