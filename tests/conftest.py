@@ -107,15 +107,15 @@ def progress_ends_at_its_total(monkeypatch):
 
     advance, end = progress._Lines.advance, progress._Lines.end
 
-    def counting(self, steps):
+    def counting(self, steps, result=""):
         with self.lock:
-            before = sum(self.__dict__.get("counts", (0, 0)))
+            before = sum(self.__dict__.get("counts", (self.before, 0)))
             self.counts = before, steps
-        advance(self, steps)
+        advance(self, steps, result)
 
     def ending(self):
         end(self)
-        before, last = self.__dict__.get("counts", (0, 0))
+        before, last = self.__dict__.get("counts", (self.before, 0))
         fits = before + last == self.total or before < self.total < before + last
         assert fits, f"{self.title}: counted {before:,} and {last:,} of {self.total:,}"
 
@@ -133,8 +133,8 @@ def counted(monkeypatch):
     class Counted(progress._Lines):
         steps = 0
 
-        def advance(self, steps):
-            super().advance(steps)
+        def advance(self, steps, result=""):
+            super().advance(steps, result)
             with self.lock:
                 self.steps += steps
 
