@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 def _without_keras() -> None:
     """Hide Keras from TensorFlow, which loads it where it finds it: no artifact needs it, and it takes a second."""
-    sys.modules.update(keras=None, tf_keras=None)  # type: ignore[arg-type]  # what Python takes for missing
+    hidden: dict[str, Any] = {"keras": None, "tf_keras": None}
+    sys.modules.update(hidden)
 
 
 def tensorflow(path: str, signature: str) -> Run:

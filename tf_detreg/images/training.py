@@ -118,7 +118,10 @@ def _graph(size: tuple[int, int]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
         return _decode_windows(paths, windows, way, size)
 
     with tf.init_scope():  # not a part of the pipeline that asks first
-        return tf.function(decode, input_signature=specs, autograph=False).get_concrete_function()
+        graph: Callable[..., tuple[tf.Tensor, tf.Tensor]] = tf.function(
+            decode, input_signature=specs, autograph=False
+        ).get_concrete_function()
+    return graph
 
 
 def _decode_windows(
