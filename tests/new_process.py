@@ -64,13 +64,22 @@ def losses(folder):
         np.testing.assert_allclose(value, batch["value"], rtol=1e-6, err_msg=path.stem)
 
 
+def files_of_other_formats(folder):
+    """They are read for training without being tried by TensorFlow, which would log an error for each and epoch."""
+    paths = [str(path) for path in sorted(folder.glob("*.png"))]
+    images = dr.datasets.ImageSet(labels=[0, 0, 1, 1], class_names="ab", paths=paths, image_size=8)
+    print("reading", file=sys.stderr, flush=True)
+    assert [batch.shape[0] for batch, _ in images.batches(2, 2)] == [4]
+    print("read", file=sys.stderr, flush=True)
+
+
 def names(folder):
     assert all(getattr(dr, name).__name__ for name in dr.__all__)
     assert dr.analysis.lipschitz.measure.__name__ == "measure" and "neighbors" in dir(dr.analysis)
 
 
 # Files first: what the others import would register layers, too.
-PARTS = (heads, losses, embedder, reach, former_names, names)
+PARTS = (heads, losses, embedder, reach, former_names, names, files_of_other_formats)
 
 
 def answer(part, folder):

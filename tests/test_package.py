@@ -1,6 +1,7 @@
 """What importing the package costs and brings."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -8,6 +9,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import tf_detreg as dr
 from tests import new_process
@@ -19,8 +21,8 @@ from tf_detreg.training import MetricModel
 HEAVY = {"tensorflow_probability", "tf_keras", "scann", "matplotlib", "sklearn", "PIL", "rich", "typer", "torch"}
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300, **options)
 
 
 def write_embedder(folder):
@@ -73,9 +75,11 @@ def said(tmp_path_factory) -> dict:
     write_embedder(folder)
     write_heads(folder / "heads")
     write_losses(folder / "losses")
-    done = run("-m", new_process.__name__, str(folder))
+    for number in range(4):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    done = run("-m", new_process.__name__, str(folder), env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return {**json.loads(done.stdout.splitlines()[-1]), "log": done.stderr}
 
 
 def test_import_loads_nothing_heavy(said):
@@ -86,6 +90,11 @@ def test_import_loads_nothing_heavy(said):
 @pytest.mark.parametrize("part", [part.__name__ for part in new_process.PARTS])
 def test_a_process_that_only_imports_us_can_do_it(said, part):
     assert said[part] == ""
+
+
+def test_files_of_other_formats_are_not_tried_by_tensorflow(said):
+    assert said["log"].count("reading\n") == 1
+    assert "NOT_FOUND" not in said["log"].partition("reading\n")[2].partition("read\n")[0]
 
 
 def test_tab_shows_the_api_and_nothing_else(said):

@@ -29,7 +29,9 @@ def nearest(queries, gallery, k):
     return order, np.take_along_axis(queries @ gallery.T, order, axis=1)
 
 
-@pytest.mark.parametrize("engine", ["session", pytest.param("tensorflow", marks=pytest.mark.slow)])
+# By default the session searches in `test_deciding.py`, and TensorFlow in this process below.
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["session", "tensorflow"])
 def test_exact_search_in_a_process_with_tensorflow_alone(exact, images, expected, encode, engine):
     contents = np.array([encode(image) for image in images[:6]] + [b"no image"])
     found, _ = run_job(

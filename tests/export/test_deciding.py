@@ -55,6 +55,8 @@ def test_a_saved_model_says_what_is_accepted(embedder, expected, images, encode,
     names = ("scores", "probabilities", "accepted", "valid")
     found, answer = run_job(path, contents, engine="session", signature="serve_bytes", outputs=names)
     assert "tf_detreg" not in answer["modules"]
+    np.testing.assert_allclose(found["scores"][:6], -np.sort(-expected[:6] @ expected.T, axis=1)[:, :5], atol=1e-5)
+    assert found["valid"].tolist() == [True] * 6 + [False] and not found["scores"][6].any()
     np.testing.assert_allclose(found["probabilities"][:6], decision.probability(found["scores"][:6]), atol=1e-5)
     np.testing.assert_array_equal(found["accepted"][:6], found["scores"][:6] >= np.float32(decision.threshold))
     assert found["accepted"][:6].any() and not found["accepted"][:6].all()

@@ -14,27 +14,35 @@ from tf_detreg.export import publishing, releasing, verification
 from tf_detreg.serving.model import ModelDirectory
 
 
-def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tmp_path, counted):
+def test_a_release_is_verified_and_carries_its_card(embedder, images, labels, tmp_path, counted, monkeypatch):
+    """By default; a rounded file below its limits is left out."""
     facts = {"name": "Colours", "data": "48 pictures", "recipe": {"loss": "proxy_anchor"}, "license": "CC0"}
-    done = export.release(
-        embedder, tmp_path / "m", images, labels, formats=["saved_model", "dynamic"], class_names=["a"], card=facts
-    )
-    assert done.verification.passed
+    strict = {"dynamic": export.Limits(cosine=1.1, recall_points=0.0)}
+    done = export.release(embedder, tmp_path / "m", images, labels, limits=strict, class_names=["a"], card=facts)
+    assert not done.verification.passed and "m-dynamic.tflite: cosine" in done.verification.reasons()
     assert {name: path.name for name, path in done.paths.items()} == {
         "saved_model": "1",
-        "dynamic": "m-dynamic.tflite",
+        **{name: f"m-{name}.tflite" for name in ("float32", "float16", "int8")},
     }
     assert [p.name for p in (tmp_path / "m").iterdir()] == ["1"]
-    assert done.paths["dynamic"] == tmp_path / "m" / "1" / "lite" / "m-dynamic.tflite"
+    assert done.paths["int8"] == tmp_path / "m" / "1" / "lite" / "m-int8.tflite"
+    assert not list((tmp_path / "m").rglob("*dynamic*"))
+    assert publishing.check_version(done.paths["saved_model"])
     assert {"saved_model.pb", "variables", "lite", "README.md", "manifest.json"} <= {
         p.name for p in done.paths["saved_model"].iterdir()
     }
     card = done.card.read_text()
     assert done.card == done.paths["saved_model"] / "README.md"
-    for text in ("# Colours", "48 pictures", "proxy_anchor", "CC0", "| SavedModel |", "| m-dynamic.tflite | litert |"):
+    rows = "| SavedModel |", "| m-float32.tflite | litert |"
+    for text in ("# Colours", "48 pictures", "proxy_anchor", "CC0", "left out", *rows):
         assert text in card
     writing, checking = counted["Writing the files"], counted["Checking the files"]
-    assert writing == checking == [(len(done.paths), len(done.paths))]
+    assert writing == checking == [(5, 5)]
+    # By default the exact ones must be there. The others were written above; a SavedModel takes most of the time.
+    for name in ("DEFAULT", "EXACT"):
+        monkeypatch.setattr(releasing, name, getattr(releasing, name)[1:2])
+    with pytest.raises(ValueError, match=r"Not published.*m-float32\.tflite.*below 1\.1"):
+        export.release(embedder, tmp_path / "m", images, limits={"float32": export.Limits(1.1, 0.0)})
 
 
 def test_nothing_is_published_below_the_limits(embedder, images, tmp_path):
@@ -42,21 +50,6 @@ def test_nothing_is_published_below_the_limits(embedder, images, tmp_path):
     with pytest.raises(ValueError, match=r"Not published.*below 1\.1"):
         export.release(embedder, tmp_path / "m", images, formats=["float32", "dynamic"], limits=strict)
     assert not list(tmp_path.iterdir())
-
-
-def test_by_default_a_rounded_file_below_its_limits_is_left_out(embedder, images, tmp_path, monkeypatch):
-    strict = {"dynamic": export.Limits(cosine=1.1, recall_points=0.0)}
-    done = export.release(embedder, tmp_path / "m", images, limits=strict)
-    assert sorted(done.paths) == ["float16", "float32", "int8", "saved_model"]
-    assert not list((tmp_path / "m").rglob("*dynamic*"))
-    assert publishing.check_version(done.paths["saved_model"])
-    assert "m-dynamic.tflite: cosine" in done.verification.reasons()
-    assert "left out" in done.card.read_text()
-    # By default the exact ones must be there. The others were written above; a SavedModel takes most of the time.
-    for name in ("DEFAULT", "EXACT"):
-        monkeypatch.setattr(releasing, name, getattr(releasing, name)[1:2])
-    with pytest.raises(ValueError, match=r"Not published.*m-float32\.tflite.*below 1\.1"):
-        export.release(embedder, tmp_path / "m", images, limits={"float32": export.Limits(1.1, 0.0)})
 
 
 def test_images_are_needed_to_verify_and_to_calibrate(embedder, images, tmp_path, monkeypatch):

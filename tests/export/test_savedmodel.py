@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tf_detreg import export, heads
-from tf_detreg.export import metadata
+from tf_detreg.export import metadata, publishing
 from tf_detreg.export.savedmodel import embed_any
 from tf_detreg.export.verification import run_job
 
@@ -23,6 +23,12 @@ def encoded(images, encode):
     contents = [encode(image) for image in images[:16]]
     contents[3], contents[7] = b"no image", contents[7][:50]
     return np.array(contents)
+
+
+@pytest.fixture(scope="module")
+def signatures(exported):
+    """Those of the export, loaded once, which takes seconds."""
+    return tf.saved_model.load(exported).signatures
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "session"])
@@ -37,7 +43,7 @@ def test_a_process_with_tensorflow_alone_gives_the_same(exported, expected, enco
     np.testing.assert_allclose(outputs["embeddings"], expected[:16] * good[:, None], atol=1e-6)
 
 
-def test_served_bytes_and_evaluation_agree_for_photos(exported, embedder, encode):
+def test_served_bytes_and_evaluation_agree_for_photos(signatures, embedder, encode):
     """A JPEG of another size through the served graph, against decode + model as `evaluate` does it."""
     from tf_detreg.images import decode
 
@@ -45,7 +51,7 @@ def test_served_bytes_and_evaluation_agree_for_photos(exported, embedder, encode
     photos = [
         encode(np.kron(rng.integers(0, 256, (9, 7 + i, 3)), np.ones((17 + 3 * i, 13, 1))), "JPEG") for i in range(5)
     ]
-    served = tf.saved_model.load(exported).signatures["serve_bytes"](image_bytes=tf.constant(photos))
+    served = signatures["serve_bytes"](image_bytes=tf.constant(photos))
     wanted = embedder(np.stack([decode(photo, (32, 32)) for photo in photos]).astype(np.float32))
     # The graph rounds resized pixels as Pillow 13 does; older ones differ by one of 255 levels in some of them.
     close = 1e-5 if int(PIL.__version__.split(".")[0]) >= 13 else 2e-3
@@ -67,8 +73,7 @@ def test_a_dueling_model_leaves_its_rival_behind(images, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_signatures_take_any_batch_and_refuse_a_wrong_dtype(exported, images):
-    signatures = tf.saved_model.load(exported).signatures
+def test_signatures_take_any_batch_and_refuse_a_wrong_dtype(signatures, images):
     default, of_bytes = signatures["serving_default"], signatures["serve_bytes"]
     for count in (0, 1, 1000):
         rows = np.resize(images, (count, *images.shape[1:]))
@@ -162,7 +167,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_old_version(tmp_path):
     """The system refuses to let files grow, as a full disk does, from the second export on."""
     import resource
 
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(300)])
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(20)])
     export.saved_model(model, tmp_path / "m", warm_up=False)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
@@ -172,7 +177,7 @@ def test_a_disk_that_fills_up_while_writing_leaves_the_old_version(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [entry.name for entry in (tmp_path / "m").iterdir()] == ["1"]
-    assert tf.saved_model.load(tmp_path / "m" / "1").signatures
+    assert publishing.check_version(tmp_path / "m" / "1")
 
 
 def test_an_unwritable_place_is_named(plain, tmp_path):

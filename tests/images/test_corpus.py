@@ -126,12 +126,12 @@ def images_that_need_a_decoder():
 def test_avif_and_heic_are_read_where_a_decoder_is_installed(tmp_path):
     if not {"AVIF", "HEIF"} <= set(formats.readable_formats()):
         pytest.skip("needs a Pillow with AVIF, and pillow-heif")
-    found = answers(images_that_need_a_decoder(), tmp_path, (48, 48))
+    found = answers(images_that_need_a_decoder(), tmp_path)
     turns = (1, 1, 3, 1, 6, 1)  # in a HEIC file the container turns, and EXIF says nothing
     for (name, reference, graph, training), turn in zip(found, turns, strict=True):
         assert graph is None and (training == reference).all(), name
         scene = TURNS[turn](corpus.scene(64, 48))
-        wanted = decode(corpus.saved(np.ascontiguousarray(scene), "PNG"), (48, 48)).astype(int)
+        wanted = decode(corpus.saved(np.ascontiguousarray(scene), "PNG"), SIZE).astype(int)
         assert np.abs(reference - wanted).mean() < 4, (name, turn)
 
 

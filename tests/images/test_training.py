@@ -1,10 +1,7 @@
 """The fast way from JPEG files to training pixels, held to the way that evaluation takes."""
 
 import io
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -143,22 +140,3 @@ def test_ordered_names_what_it_left_out_once_at_the_end(tmp_path, caplog):
         assert sum(len(labels) for _, labels in rows) == 4
     summaries = [record for record in caplog.records if "1 unreadable images of photos" in record.getMessage()]
     assert len(summaries) == 1 and "2.jpg" in summaries[0].getMessage()
-
-
-def test_files_of_other_formats_are_not_tried_by_tensorflow(tmp_path):
-    """It would log an error for each file and epoch."""
-    paths = []
-    for number in range(4):
-        paths.append(str(tmp_path / f"{number}.png"))
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(paths[-1])
-    program = (
-        "from tf_detreg import datasets; import sys;"
-        "images = datasets.ImageSet(labels=[0, 0, 1, 1], class_names='ab', paths=sys.argv[1:], image_size=8);"
-        "[batch for batch in images.batches(2, 2)]"
-    )
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", program, *paths], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr
-    assert "NOT_FOUND" not in run.stderr

@@ -12,6 +12,7 @@ import weakref
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -29,6 +30,28 @@ PREDICT = "/v1/models/colours:predict"
 def client(app):
     with TestClient(app) as client:
         yield client
+
+
+class Light(tf.Module):
+    """The signatures of an export around next to nothing: to load one that decodes images takes seconds."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 16, 16, 3), tf.float32, name="images")])
+    def serving_default(self, images):
+        return {"embeddings": tf.reduce_mean(images, (1, 2))}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+    def serve_bytes(self, image_bytes):
+        count = tf.size(image_bytes)
+        return {"embeddings": tf.zeros((count, 3)), "valid": tf.fill([count], True)}
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory):
+    """A folder of one version, for tests of what surrounds the model."""
+    folder, module = tmp_path_factory.mktemp("light") / "colours", Light()
+    signatures = {name: getattr(module, name) for name in ("serving_default", "serve_bytes")}
+    tf.saved_model.save(module, str(folder / "1"), signatures)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -247,8 +270,8 @@ def test_a_crowd_is_served_in_batches(client, pictures, vectors):
     np.testing.assert_allclose(got, vectors, atol=1e-5)
 
 
-def test_a_slow_model_times_out_and_a_long_queue_is_refused(folder, pictures):
-    model = ModelDirectory(folder)
+def test_a_slow_model_times_out_and_a_long_queue_is_refused(light, pictures):
+    model = ModelDirectory(light)
     run = model.current.run
     model.current.run = lambda *arguments: (time.sleep(0.4), run(*arguments))[1]
     ask = {"instances": [pictures[0].tolist()]}
@@ -308,11 +331,11 @@ def add_version(folder, target, number):
     (target / f"tmp-{number}").rename(target / str(number))
 
 
-def test_a_newer_version_is_taken_over_and_a_broken_one_is_not(folder, tmp_path, caplog):
-    add_version(folder, tmp_path / "m", 1)
+def test_a_newer_version_is_taken_over_and_a_broken_one_is_not(light, tmp_path, caplog):
+    add_version(light, tmp_path / "m", 1)
     model = ModelDirectory(tmp_path / "m")
     assert not model.refresh()
-    add_version(folder, tmp_path / "m", 2)
+    add_version(light, tmp_path / "m", 2)
     assert model.refresh()
     assert model.current.number == 2
     (tmp_path / "m" / "3").mkdir()
@@ -323,9 +346,9 @@ def test_a_newer_version_is_taken_over_and_a_broken_one_is_not(folder, tmp_path,
     assert caplog.text.count("version 2 keeps serving") == 1
 
 
-def test_the_version_before_serves_when_the_newest_is_removed(folder, tmp_path):
+def test_the_version_before_serves_when_the_newest_is_removed(light, tmp_path):
     for number in (1, 2, 3):
-        add_version(folder, tmp_path / "m", number)
+        add_version(light, tmp_path / "m", number)
     model = ModelDirectory(tmp_path / "m")
     with TestClient(create_app(model, settings=Settings(poll=0.05))) as client:
         for removed, left in ((3, 2), (1, 2), (2, 2)):  # the last one serves on, whatever becomes of its folder
@@ -339,13 +362,13 @@ def test_the_version_before_serves_when_the_newest_is_removed(folder, tmp_path):
             assert client.post("/v1/models/m/versions/3:predict", json=ask).status_code == 404
 
 
-def test_a_version_that_no_longer_serves_leaves_memory(folder, tmp_path):
-    add_version(folder, tmp_path / "m", 1)
+def test_a_version_that_no_longer_serves_leaves_memory(light, tmp_path):
+    add_version(light, tmp_path / "m", 1)
     model = ModelDirectory(tmp_path / "m")
     with TestClient(create_app(model, settings=Settings(poll=0.05))) as client:
         assert client.post("/v1/models/m:predict", json={"instances": np.zeros((1, 16, 16, 3)).tolist()}).is_success
         first = weakref.ref(model.current.signatures["serve_bytes"].graph)  # in cycles: only the collector frees it
-        add_version(folder, tmp_path / "m", 2)
+        add_version(light, tmp_path / "m", 2)
         end = time.monotonic() + 600  # the machine may do other work
         while client.get("/health").json()["version"] == 1 or first() is not None:
             assert time.monotonic() < end
