@@ -21,7 +21,6 @@ from tf_detreg.training.claim import claimed
 from tf_detreg.training.config import differences
 from tf_detreg.training.keeper import Keeper
 
-
 FLOW = {"name": "RealNVP", "dim": 8, "depth": 1, "hidden": 8, "penalty": 0.05, "dropout": 0.1}
 
 
