@@ -182,7 +182,7 @@ def test_a_run_that_was_ended_goes_on_where_it_was(tmp_path, monkeypatch, capsys
     seen = []
 
     def ends_after(number):
-        def planted(faults, workers, budget):
+        def planted(faults, options):
             seen.append(list(faults))
             for fault in faults[:number]:
                 yield fault, "survived"

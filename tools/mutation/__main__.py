@@ -35,7 +35,7 @@ def main() -> int:
     outcomes |= dict.fromkeys(planted, kept.NOT_PLANTED)
     print(f"{len(planted)} faults, {options.workers} processes", flush=True)
     began = time.monotonic()
-    for judged, (mutant, outcome) in enumerate(_planted(planted, options.workers, options.budget), 1):
+    for judged, (mutant, outcome) in enumerate(_planted(planted, options), 1):
         outcomes[mutant] = outcome
         kept.write(file, ROOT, outcomes, draws)
         left = (time.monotonic() - began) / judged * (len(planted) - judged)
@@ -47,18 +47,19 @@ def main() -> int:
     return 0 if report.passed(outcomes, known) or options.only else 1
 
 
-def _planted(faults: list[Mutant], workers: int, budget: float) -> Iterator[tuple[Mutant, str]]:
+def _planted(faults: list[Mutant], options: argparse.Namespace) -> Iterator[tuple[Mutant, str]]:
     """Plant each fault in one of several copies of the project, and yield what came of it."""
     if not faults:
         return
-    chosen = selection.Selection(ROOT, DATA, budget, selection.collected(ROOT))
+    chosen = selection.Selection(ROOT, DATA, options.budget, selection.collected(ROOT))
+    workers = options.workers
     idle: queue.Queue[Worker] = queue.Queue()
 
     def judge(mutant: Mutant) -> str:
         worker = idle.get()
         try:
             tests = chosen.tests(mutant)
-            return worker.outcome(mutant, tests, 30 + 5 * chosen.expected(tests))
+            return worker.outcome(mutant, tests, options.patience * (6 + chosen.expected(tests)))
         finally:
             idle.put(worker)
 
@@ -81,6 +82,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", default=(), help="packages such as `losses`, or beginnings of paths")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for one fault (default 60)")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=5.0,
+        help="how many times as long as they took when they were measured the tests may take (default 5); more where "
+        "other programs run",
+    )
     parser.add_argument("--measure", action="store_true", help="measure again which test covers which line")
     parser.add_argument("--to", type=pathlib.Path, help="the page to write (default docs/mutation.md)")
     which = parser.add_mutually_exclusive_group()
