@@ -1,12 +1,15 @@
 """What shows its progress, and under which titles; and that `progress=False` shows none at all."""
 
+import ast
 import json
+import pathlib
 import types
 
 import keras
 import numpy as np
 import pytest
 
+import tf_detreg
 from tf_detreg import datasets, heads, progress, retrieval, training
 from tf_detreg.analysis import lipschitz
 from tf_detreg.export import verification
@@ -110,3 +113,23 @@ def test_exported_files(shown, images, embedder, tmp_path, monkeypatch):
     monkeypatch.setattr(verification, "_compare", lambda *arguments: kept.append(arguments) or types.SimpleNamespace())
     check(shown, lambda **o: verification.verify(embedder, tmp_path / "a.tflite", images, **o), "Checking the files")
     assert [arguments[3] for arguments in kept] == [0.0] * 3 and json.dumps(kept[0][4]) == '{"latency": {}}'
+
+
+# Functions that are called as others are, parts of work whose progress is that of the whole, and several names for one.
+OTHERS = {"store.write", "run", "write", "file.write", "part.compare", "trees.verify", "engines.run", "measure"}
+PARTS = {"tree.tune", "task.exactly", "exactly", "codes.Codes.build", "(build or Tree.build)"}
+
+
+def test_whoever_takes_progress_passes_it_on():
+    trees = [ast.parse(path.read_text("utf-8")) for path in pathlib.Path(tf_detreg.__file__).parent.rglob("*.py")]
+    functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    takers = [one for one in functions if "progress" in {arg.arg for arg in [*one.args.args, *one.args.kwonlyargs]}]
+    names, silent, seen = {"ticker", *(one.name for one in takers)}, [], 0
+    for function in takers:
+        for node in ast.walk(function):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called.rpartition(".")[2] in names and called not in OTHERS | PARTS:
+                seen += 1
+                if "progress" not in ast.unparse(node):
+                    silent.append(f"{function.name}: {ast.unparse(node)}")
+    assert not silent and seen > 40

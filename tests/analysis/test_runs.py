@@ -40,6 +40,39 @@ def test_smoothness_is_measured_on_new_classes_where_there_are_any(tested, measu
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("gallery", [False, True])
+def test_a_run_is_evaluated_as_it_was_asked_for(gallery, monkeypatch):
+    test, there = image_set(["a", "d"]), image_set(["d", "e"])
+    embedded = {
+        id(part): types.SimpleNamespace(embeddings=f"vectors {n}", labels=part.labels, groups=f"groups {n}")
+        for n, part in enumerate((test, there))
+    }
+    asked = []
+    monkeypatch.setattr(runs, "measured_on", lambda splits: [test, there] if gallery else [test])
+    monkeypatch.setattr(runs.training, "embed", lambda model, part, **o: asked.append((model, o)) or embedded[id(part)])
+    monkeypatch.setattr(runs.retrieval, "evaluate", lambda *a, **o: asked.append((a, o)) or "report")
+    monkeypatch.setattr(runs, "by_training", lambda *a, **o: asked.append((a, o)) or "parts")
+    splits = Splits(image_set(["a", "b"]), image_set(["v", "w"]), test)
+    run = types.SimpleNamespace(embedder="model", config=types.SimpleNamespace(k=(1, 3, 4)), splits=lambda: splits)
+    found = runs.evaluate_run(run, engine="exact", clusters=True, cross_group=True, progress=False)
+    assert (found.report, found.parts, len(found.embedded)) == ("report", "parts", 1 + gallery)
+    *embeddings, (first, options), (second, apart) = asked
+    assert embeddings == [("model", {"progress": False})] * (1 + gallery)
+    beside = {"groups": "groups 0"}
+    if gallery:
+        assert options.pop("gallery_labels") is apart.pop("gallery_labels") is there.labels
+        beside |= {"gallery": "vectors 1", "gallery_groups": "groups 1"}
+    # Of four images in a gallery, or three others of the set itself.
+    ranks = [1, 3, 4] if gallery else [1, 3]
+    assert options == {**beside, "k": ranks, "engine": "exact", "clusters": True, "progress": False}
+    assert apart == {**beside, "k": (1, 3, 4), "engine": "exact", "progress": False}
+    assert first == ("vectors 0", test.labels) and second[:2] == first and second[2].tolist() == [True, False]
+    asked.clear()
+    runs.evaluate_run(run, splits)
+    assert asked[0][1] == {"progress": None} and (asked[-2][1]["engine"], asked[-2][1]["clusters"]) == ("auto", False)
+    assert "groups" not in asked[-2][1]
+
+
 def test_ranks_that_no_query_has_are_left_out_of_the_comparison():
     angles = np.radians([0, 1, 90, 91, 200, 203])
     rows, labels = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.repeat([0, 1, 2], 2)

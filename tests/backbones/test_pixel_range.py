@@ -71,11 +71,11 @@ def test_embed():
             return 8
 
         def indexed(self, batch_size):
-            return tf.data.Dataset.from_tensor_slices((self.pixels, np.arange(8, dtype=np.int64))).batch(4)
+            return tf.data.Dataset.from_tensor_slices((self.pixels, np.arange(8, dtype=np.int64))).batch(batch_size)
 
     model = embedder()
-    assert told(lambda: training.embed(model, Scaled(1))) == 1
-    assert told(lambda: training.embed(model, Scaled(255))) == 0
+    assert told(lambda: training.embed(model, Scaled(1), 4)) == 1
+    assert told(lambda: training.embed(model, Scaled(255), 4)) == 0
 
 
 def test_black_images_decide_nothing():

@@ -184,3 +184,14 @@ def test_a_process_gets_the_whole_job(tmp_path, monkeypatch):
     assert pathlib.Path(job["inputs"]).name == "inputs.npy" and not pathlib.Path(job["inputs"]).exists()
     np.testing.assert_array_equal(found["scores"], np.arange(3.0))
     assert answer == {"latency": {}}
+
+
+def test_queries_near_a_gallery_are_unit_rows_and_the_same_each_time():
+    gallery = np.eye(40, dtype=np.float32)
+    near = bundles._near(gallery)
+    np.testing.assert_allclose(np.linalg.norm(near, axis=1), 1.0, atol=1e-6)
+    np.testing.assert_array_equal(near, bundles._near(gallery))
+    # Each lies near its own item, no two near the same one.
+    assert near.shape == (40, 40) and near.dtype == np.float32
+    assert sorted((near @ gallery.T).argmax(axis=1)) == list(range(40))
+    assert 0.9 < (near @ gallery.T).max(axis=1).mean() < 0.99

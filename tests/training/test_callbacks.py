@@ -132,8 +132,23 @@ def test_the_projector_gets_vectors_labels_and_pictures(images, tmp_path):
     vectors = np.loadtxt(tmp_path / "embeddings.tsv", delimiter="\t")
     np.testing.assert_allclose(vectors, model.predict(images.images[:10].astype("float32"), verbose=0), atol=1e-5)
     assert (tmp_path / "labels.tsv").read_text().splitlines() == [f"colour {c}" for c in images.labels[:10]]
-    assert Image.open(tmp_path / "images.png").size == (32, 32)
-    assert "embeddings.tsv" in (tmp_path / "projector_config.pbtxt").read_text()
+    sheet = Image.open(tmp_path / "images.png")
+    assert sheet.size == (32, 32)
+    whole = np.asarray(sheet)
+    for row, picture in enumerate(images.images[:10]):
+        part = whole[8 * (row // 4) :][:8, 8 * (row % 4) :][:, :8]
+        np.testing.assert_array_equal(part, np.asarray(Image.fromarray(picture).resize((8, 8))))
+    assert (whole[16:, 16:] == 255).all()
+    assert (tmp_path / "projector_config.pbtxt").read_text() == (
+        'embeddings {\n  tensor_path: "embeddings.tsv"\n  metadata_path: "labels.tsv"\n'
+        '  sprite { image_path: "images.png" single_image_dim: 8 single_image_dim: 8 }\n}\n'
+    )
+    # TensorBoard takes a picture of 8,192 pixels a side at most.
+    assert [callbacks.EmbeddingProjector(images, tmp_path, 9999, side).limit for side in (48, 2048, 8192)] == [
+        9999,
+        16,
+        1,
+    ]
 
 
 def test_one_rank_will_do():

@@ -81,9 +81,11 @@ def evaluate_run(
         k=inputs.ranks_within(run.config.k, others),
         engine=engine,
         clusters=clusters,
+        progress=progress,
     )
     trained = is_trained(sets[0].class_names, splits.train.class_names)
-    parts = by_training(found.embeddings, found.labels, trained, **options, k=run.config.k, engine=engine)
+    options |= {"k": run.config.k, "engine": engine, "progress": progress}
+    parts = by_training(found.embeddings, found.labels, trained, **options)
     return RunEvaluation(report, parts, embedded)
 
 

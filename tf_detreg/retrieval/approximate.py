@@ -335,7 +335,7 @@ def fastest_layout(
     with ticker("Choosing ScaNN's layout", len(LAYOUTS) * len(sizes), progress) as tick:
         for size in sizes:
             part = np.ascontiguousarray(gallery[np.sort(order[:size])])
-            kth = truth(queries, part, k, None)
+            kth = truth(queries, part, k, None, progress=False)  # it has one bar, this one
             for layout, found in seconds.items():
                 found.append(search_seconds(queries, part, k, layout, aim, kth))
                 tick(1)
