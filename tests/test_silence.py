@@ -24,9 +24,9 @@ def shown(monkeypatch):
     """The titles of all progress that is shown."""
     found, begin = [], progress._Lines.__init__
 
-    def noted(self, title, total):
+    def noted(self, title, *more):
         found.append(title)
-        begin(self, title, total)
+        begin(self, title, *more)
 
     monkeypatch.setattr(progress._Lines, "__init__", noted)
     return found
