@@ -115,21 +115,22 @@ def test_exported_files(shown, images, embedder, tmp_path, monkeypatch):
     assert [arguments[3] for arguments in kept] == [0.0] * 3 and json.dumps(kept[0][4]) == '{"latency": {}}'
 
 
-# Functions that are called as others are, parts of work whose progress is that of the whole, and several names for one.
-OTHERS = {"store.write", "run", "write", "file.write", "part.compare", "trees.verify", "engines.run", "measure"}
-PARTS = {"tree.tune", "task.exactly", "exactly", "codes.Codes.build", "(build or Tree.build)"}
+# Parts of work whose progress is that of the whole.
+PARTS = {"task.exactly", "exactly"}
 
 
 def test_whoever_takes_progress_passes_it_on():
+    """Where a name can mean nothing else: not where another function of that name takes none."""
     trees = [ast.parse(path.read_text("utf-8")) for path in pathlib.Path(tf_detreg.__file__).parent.rglob("*.py")]
     functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    takers = [one for one in functions if "progress" in {arg.arg for arg in [*one.args.args, *one.args.kwonlyargs]}]
-    names, silent, seen = {"ticker", *(one.name for one in takers)}, [], 0
-    for function in takers:
+    taking = [one for one in functions if "progress" in {arg.arg for arg in [*one.args.args, *one.args.kwonlyargs]}]
+    others = {one.name for one in functions if one not in taking}
+    names, silent, seen = {"ticker", *(one.name for one in taking)} - (others - {"ticker"}), [], 0
+    for function in taking:
         for node in ast.walk(function):
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if called.rpartition(".")[2] in names and called not in OTHERS | PARTS:
+            if called.rpartition(".")[2] in names and called not in PARTS:
                 seen += 1
                 if "progress" not in ast.unparse(node):
                     silent.append(f"{function.name}: {ast.unparse(node)}")
-    assert not silent and seen > 40
+    assert not silent and seen > 30
