@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import types
 
 import pytest
 
@@ -72,6 +73,16 @@ def imports_are_not_searched_for_garbage():
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def conversions_search_for_no_garbage():
+    """Each conversion to LiteRT searches all objects of the process, which takes half a second."""
+    converter = sys.modules.get("tensorflow.lite.python.lite")
+    with pytest.MonkeyPatch.context() as patch:
+        if converter is not None:
+            patch.setattr(converter, "gc", types.SimpleNamespace(collect=lambda: 0))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -409,11 +409,11 @@ def test_each_note_is_shown_once(photos, tmp_path, monkeypatch, capfd):
     assert said.count("batches hold 5 classes, not 9") == 1
 
 
-def test_a_reader_that_goes_is_no_error():
-    code = "from tf_detreg import cli; cli.main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+def test_a_reader_that_goes_is_no_error(tmp_path):
+    (tmp_path / "tf-detreg").write_text("from tf_detreg import cli; cli.main()")
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(cli.__path__[0]))}
+    command = [sys.executable, tmp_path / "tf-detreg", "recipes"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert b"Error" not in process.stderr.read()
 

@@ -16,7 +16,8 @@ SMALL = {
     "evaluate_every": 1,
 }
 LOADERS = {
-    "saved_model": "import sys, tensorflow as tf; f = tf.saved_model.load(sys.argv[1]).signatures['serving_default']; "
+    "saved_model": "import sys; sys.modules.update(keras=None); import tensorflow as tf; "
+    "f = tf.saved_model.load(sys.argv[1]).signatures['serving_default']; "
     "print(f(images=tf.zeros((1, 8, 8, 3)))['embeddings'].shape)",
     "lite": "import sys; from ai_edge_litert.interpreter import Interpreter; i = Interpreter(sys.argv[1]); "
     "print(tuple(i.get_output_details()[0]['shape_signature']))",
