@@ -214,27 +214,35 @@ def test_no_message_names_one_argument_and_shows_another():
 # What else stands between backticks, beside functions and commands: words of filters, columns of tables, values.
 NO_ARGUMENTS = {"and", "or", "in", "id", "group", "save_to_preset", "compute_loss", "class_weight", "metadata_field"}
 NO_ARGUMENTS |= {"list", "nearest", "shares"}
+MAKERS = ("__init__", "__call__")
 
 
 def test_arguments_that_messages_name_are_there():
     """Each is one of a public function in the same package, or a field of a class there."""
-    public, told, called = {}, [], set()
+    public, told, advised, called = {}, [], [], set()
     for path, function, names in functions():
         called.add(function.name)
         found = public.setdefault(path.parts[0], set(NO_ARGUMENTS))
-        if not function.name.startswith("_") or function.name in ("__init__", "__call__"):
+        if not function.name.startswith("_"):
             found |= names
         raised = [node for node in ast.walk(function) if isinstance(node, ast.Raise)]
         raised += [node for node in ast.walk(function) if isinstance(node, ast.Return) and node.value is not None]
         written = [part for node in raised for part in ast.walk(node) if isinstance(part, ast.Constant)]
         told += [(path, name) for part in written for name in re.findall("`([a-z_]+)`", str(part.value))]
+        # What must be something, or what to change, is an argument, whatever functions there are.
+        rule = "^`([a-z_]+)` must|(?:raise|lower|another|give|leave out) `([a-z_]+)`"
+        advised += [(path, one or two) for part in written for one, two in re.findall(rule, str(part.value))]
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             fields = node.body if isinstance(node, ast.ClassDef) else []
             here = public.setdefault(path.relative_to(PACKAGE).parts[0], set(NO_ARGUMENTS))
             here |= {field.target.id for field in fields if isinstance(field, ast.AnnAssign)}
+            if fields and not node.name.startswith("_"):
+                makers = [one for one in fields if isinstance(one, ast.FunctionDef) and one.name in MAKERS]
+                here |= {arg.arg for one in makers for arg in [*one.args.args, *one.args.kwonlyargs]}
     unknown = [(str(path), name) for path, name in told if name not in public[path.parts[0]] | called]
-    assert len(told) > 100 and not unknown
+    unknown += [(str(path), name) for path, name in advised if name not in public[path.parts[0]]]
+    assert len(told) > 100 and len(advised) > 50 and not unknown
 
 
 def test_seeds_and_decisions_are_told_in_this_wording():
