@@ -90,3 +90,15 @@ def test_raw_pixels_are_grey_values_and_black_has_a_direction():
     images[1, 0, 1] = [30, 60, 90]
     found = run_page.raw_pixels(ImageSet([0, 1], ["a", "b"], images=images))
     assert found.tolist() == [[1, 1, 1, 1], [0, 60, 0, 0]] and found.dtype == np.float32
+
+
+@pytest.mark.parametrize("gallery", [False, True])
+def test_classes_trained_on_are_measured_apart_without_intervals(gallery, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(run_page, "by_training", lambda *a, **o: asked.update(o, arguments=a) or "parts")
+    sets, vectors = [image_set(["a", "d"]), image_set(["d"])][: 1 + gallery], ["first", "second"]
+    assert run_page._by_training(sets, vectors, ("a", "b"), (1, 2)) == "parts"
+    embeddings, labels, trained = asked.pop("arguments")
+    assert (embeddings, labels.tolist(), trained.tolist()) == ("first", [0, 0, 1, 1], [True, False])
+    there = {"gallery": "second", "gallery_labels": sets[-1].labels} if gallery else {}
+    assert asked == {**there, "k": (1, 2), "resamples": 0, "progress": False}

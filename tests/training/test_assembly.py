@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from tf_detreg import datasets
+from tf_detreg import datasets, losses
 from tf_detreg.training import RunConfig, assembly, stages
 from tf_detreg.training.assembly import data_facts, load_splits
 
@@ -135,3 +135,14 @@ def test_batches_hold_what_a_pair_loss_compares(classes, images, message):
         with pytest.raises(ValueError, match=message):
             assembly.check_batches(RunConfig.from_dict(given), train)
     assembly.check_batches(RunConfig.from_dict({**given, "loss": "ProxyAnchor"}), train)
+
+
+def test_only_classes_of_their_kind_are_found_by_name():
+    package = types.ModuleType("package")
+    package.SupCon, package.Other, package.PairLoss, package.number = losses.SupCon, dict, losses.PairLoss, 3
+    assert assembly._find("loss", package, "SupCon") is losses.SupCon
+    for wrong in ("Other", "PairLoss", "number", "SupCo"):
+        with pytest.raises(
+            ValueError, match=rf"^`loss` must be a class of package; received '{wrong}'.* are: SupCon\.$"
+        ):
+            assembly._find("loss", package, wrong)
