@@ -1,6 +1,7 @@
 """Decisions from the command line: fitted on a run, kept with it and with an index, used by `search`, watched."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from tests.eager import eagerly
 from tf_detreg import calibrating, cli, retrieval, training
 from tf_detreg.index import Index, Shards, splitting
+from tf_detreg.retrieval import calibration
 
 SMALL = {
     "image_size": 16,
@@ -126,6 +128,30 @@ def test_shards_keep_a_decision_as_an_index_does(decided, run, photos, tmp_path)
         json.loads(command("monitor", place, *queries, "--json")) for place in (decided, tmp_path / "shards")
     )
     assert one == several
+
+
+def test_what_cannot_be_is_told_before_anything_is_embedded(decided, run, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "embed", lambda *_, **__: pytest.fail("images are embedded"))
+    before = (run / "decision.json").read_bytes()
+    with pytest.raises(ValueError, match=r"needs at least 200 images .* there are 160, from which 0\.063 or more"):
+        command("calibrate", run, "--target", "0.05")
+    with pytest.raises(ValueError, match=r"`target` must be a number in \(0, 1\]; received 5"):
+        command("calibrate", run, "--target", "5")
+    with Index.load(decided) as index:
+        Index(index.embeddings, fingerprint="0123456789abcdef").save(tmp_path / "foreign")
+    with pytest.raises(ValueError, match="another model"):
+        command("calibrate", run, "--target", "0.1", "--index", tmp_path / "foreign")
+    with pytest.raises(ValueError, match="`where` cannot be read"):
+        command("search", decided, photos / "test" / "c40" / "0.png", "--where", "price <", "--json")
+    assert (run / "decision.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("images", [10, 11, 112, 160, 333, 1000, 99_999, 10**7])
+def test_the_target_that_an_error_names_can_be_given(images):
+    with pytest.raises(ValueError, match="or more can be stated") as refused:
+        calibration.checked_target(1e-9, images)
+    least = float(re.search(r"from which (\S+) or more", str(refused.value))[1])
+    assert calibration.checked_target(least, images) == least and least <= 1.1 * 10 / images
 
 
 def test_monitor_needs_a_decision(run, photos, tmp_path):

@@ -251,6 +251,21 @@ def test_an_index_goes_into_shards_that_answer_as_one(shop, tmp_path):
     assert "as it was written: 6 items" in command("index", "verify", shards)
 
 
+def test_a_filter_that_cannot_be_read_is_refused_before_anything_is_listed(shop):
+    result = CliRunner().invoke(cli.app, ["index", "list", str(shop.place), "--where", "price <"])
+    assert "`where` cannot be read" in str(result.exception) and result.output == ""
+
+
+def test_metadata_that_a_table_does_not_change_is_told(shop, tmp_path):
+    first, *_ = rows(shop)
+    (tmp_path / "items.csv").write_text(f"path,price\n{first['path']},7\n", encoding="utf-8")
+    said = command("index", "add", shop.place, "--csv", tmp_path / "items.csv")
+    assert "1 there already" in said and "--replace takes those of the table" in said
+    said = command("index", "add", shop.place, "--csv", tmp_path / "items.csv", "--replace")
+    assert "1 replaced" in said and "--replace takes" not in said
+    assert "there already" in (said := command("index", "add", shop.place, first["path"])) and "--replace" not in said
+
+
 def test_a_folder_of_shards_changes_as_an_index_does(shop, tmp_path):
     shards = tmp_path / "shards"
     command("index", "shard", shop.place, "--to", shards, "--shards", 3)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tf_detreg import retrieval, training
+from tf_detreg.retrieval.calibration import checked_target
 from tf_detreg.retrieval.decision import FILE
 from tf_detreg.retrieval.trained_classes import is_trained
 
@@ -38,6 +39,7 @@ def calibrate_run(run: training.Run, target: float = 0.01, **options: Any) -> re
             "`retrieval.calibrate` with embeddings of classes that training has not seen."
         )
     validation, trained = _unseen(splits.validation, splits.train.class_names)
+    checked_target(target, len(validation))  # before minutes of embedding
     test, _ = _unseen(splits.test, splits.train.class_names) if len(splits.test) else (None, False)
     embedded = training.embed(run.embedder, validation, title="Embedding validation images")
     measured = None if test is None else training.embed(run.embedder, test, title="Embedding test images")

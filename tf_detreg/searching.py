@@ -145,9 +145,9 @@ def search_index(
     from tf_detreg import training
 
     index, run, decision = open_catalog(place, directory)
+    few = min(k, max(1, index.count(where)))  # a filter that cannot be read is refused before anything is embedded
     asked = image_files(queries, run.embedder)
     found = training.embed(run.embedder, asked)
-    few = min(k, max(1, index.count(where)))
     made_by = retrieval.fingerprint(run.embedder)
     matches = index.search(found.embeddings, few, where=where, fingerprint=made_by, decision=decision)
     files = [

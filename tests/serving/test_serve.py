@@ -89,3 +89,20 @@ def test_a_folder_of_shards_is_opened_as_an_index_is(serve, tmp_path):
     (tmp_path / "shards" / "index-00001-of-00002").rename(tmp_path / "away")
     with pytest.raises(ValueError, match="with 1 of 2: index-00001-of-00002 is not there"):
         serve("models/colours", tmp_path / "shards", grpc_port=0)
+
+
+def test_an_index_that_is_none_is_refused_before_the_model_is_loaded(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "ModelDirectory", lambda path, name: pytest.fail("the model is loaded"))
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="is not an index"):
+        serve("models/colours", tmp_path / "run", grpc_port=0)
+
+
+def test_who_serves_a_run_is_told_how_its_model_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"no numbered model version\. .* in them\.$"):
+        model.ModelDirectory(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"It is a run: `tf-detreg export .* --format saved_model` writes its model\.$"
+    ):
+        model.ModelDirectory(tmp_path)

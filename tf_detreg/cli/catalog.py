@@ -116,6 +116,8 @@ def add(
     others = {"replaced": done.replaced, "there already": done.known, "unreadable": done.unreadable}
     said = "".join(f", {count} {what}" for what, count in others.items() if count)
     typer.echo(f"{done.added} images added{said}: {place}")
+    if csv is not None and done.known:
+        typer.echo("Metadata of images that were there already stay as they are; --replace takes those of the table.")
 
 
 @_command
@@ -153,10 +155,11 @@ def list_(
             for row in rows:
                 typer.echo(json.dumps(row))
             return
+        kept = opened.count(where)  # a filter that cannot be read is refused before anything is printed
         for name, value in opened.describe().items():
             typer.echo(f"{name:11} {value}")
         if where:
-            typer.echo(f"{'filtered':11} {opened.count(where):,} items: {where}")
+            typer.echo(f"{'filtered':11} {kept:,} items: {where}")
         for row in itertools.islice(rows, count):
             typer.echo(json.dumps(row, ensure_ascii=True))
 

@@ -56,6 +56,8 @@ def export(
         folder = released.paths["saved_model"].parent
         makes = f"tf-detreg index {run} PHOTOS/ --to INDEX makes one"
         typer.echo(f"Next        tf-detreg serve {folder} --index INDEX    ({makes})")
+    elif released.paths:
+        typer.echo("Next        docs/apps.md: how an app on a phone, or a page in the browser, uses the .tflite file")
 
 
 @app.command()

@@ -91,15 +91,12 @@ def calibrate(
     Reference:
         Zadrozny, Elkan: Transforming classifier scores into accurate multiclass probability estimates. KDD 2002.
     """
-    target, confidence = (
-        checks.within("target", target, 0, 1, "(]"),
-        checks.within("confidence", confidence, 0, 1, "(]"),
-    )
+    confidence = checks.within("confidence", confidence, 0, 1, "(]")
     _refuse_options(bound, method, unknown_share)
     resamples = checks.integer("resamples", resamples, 1)
     seed = checks.integer("seed", seed, 0)
     unit, classes, names = trials.checked(embeddings, labels)
-    _refuse_few(len(unit), target)
+    target = checked_target(target, len(unit))
     _refuse_few_classes(len(names), bound)
     if test is not None:
         _check_test(test, unit.shape[1])
@@ -199,14 +196,39 @@ def enough_images(images: int, target: float) -> bool:
     return images * target >= LEAST_ERRORS - 1e-9
 
 
-def _refuse_few(queries: int, target: float) -> None:
-    if not enough_images(queries, target):
-        stated = f"{LEAST_ERRORS / queries:.2g} or more" if queries >= LEAST_ERRORS else "nothing"
+def _rounded_up(share: float) -> float:
+    """Return the next number of two digits: what an error names must be allowed.
+
+    Example:
+        >>> _rounded_up(10 / 112), _rounded_up(0.002)
+        (0.09, 0.002)
+    """
+    unit: float = 10.0 ** (np.floor(np.log10(share)) - 1)
+    return round(float(np.ceil(share / unit - 1e-6)) * unit, 12)
+
+
+def checked_target(target: float, images: int) -> float:
+    """Return a target that so many validation images can state.
+
+    Args:
+        target: Largest share of queries of unknown classes that may be accepted.
+        images: How many there are to fit on.
+
+    Raises:
+        ValueError: If it is no share, or takes more images.
+
+    Example:
+        >>> checked_target(0.1, 100)
+        0.1
+    """
+    target = checks.within("target", target, 0, 1, "(]")
+    if not enough_images(images, target):
+        stated = f"{_rounded_up(LEAST_ERRORS / images):g} or more" if images >= LEAST_ERRORS else "nothing"
         raise ValueError(
             f"`target`={target:g} needs at least {int(np.ceil(LEAST_ERRORS / target)):,} images (ten false accepts); "
-            f"there "
-            f"are {queries:,}, from which {stated} can be stated."
+            f"there are {images:,}, from which {stated} can be stated."
         )
+    return target
 
 
 def _refuse_few_classes(count: int, bound: str) -> None:

@@ -106,10 +106,14 @@ class ModelDirectory:
         self.name = name or self.directory.resolve().name
         found = versions(self.directory)
         if not found:
+            is_run = (self.directory / "config.json").is_file()
+            made = (
+                f" It is a run: `tf-detreg export {directory} --format saved_model` writes its model." if is_run else ""
+            )
             raise ValueError(
                 f"`directory` must hold numbered versions; received {str(directory)!r}, which holds no numbered "
                 "model version. Give the folder that "
-                "export.saved_model wrote to, which has folders such as 1/ with saved_model.pb in them."
+                f"export.saved_model wrote to, which has folders such as 1/ with saved_model.pb in them.{made}"
             )
         self.current = Version(self.directory / str(found[-1]))
         self._failed: int | None = None  # the last version that could not be loaded

@@ -85,8 +85,9 @@ def serve(
         write_token=write_token,
     )
     grpc_address = _grpc_address(host, grpc_port)
-    model = ModelDirectory(directory, name)
+    # First what is quick: a model takes seconds to load.
     opened: Any = sharding.load(index) if isinstance(index, str | os.PathLike) else index
+    model = ModelDirectory(directory, name)
     gallery = None if opened is None else Gallery(opened, pictures)
     app = create_app(model, gallery, settings, grpc_address=grpc_address)
     shown = f"http://{_bracketed(host)}:{port}"
