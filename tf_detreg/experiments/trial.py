@@ -43,7 +43,7 @@ def run(
         Metrics by name: `recall@k` and `map@r` in percent; `cross_recall@1` where there are groups; `train_recall@1`;
         `seconds` of training, `parameters` of the embedder, `peak_memory_mb` of the process, final `metric_loss` and
         `determinant`; with `smoothness` the numbers of `smoothness`, with the configuration's `health` its last
-        measures, the number of epochs with a warning, and the first and last of them.
+        measures and, without a run directory, the number of epochs with a warning, and the first and last of them.
 
     Raises:
         ValueError: If the configuration cannot be met, or training diverged.
@@ -61,6 +61,7 @@ def run(
         found |= smoothness(embedder, train, unseen, config.seed)
     if config.health:
         found |= {f"health_{name}": float(last[f"health_{name}"]) for name in HEALTH}
+    if config.health and warned is not None:
         found |= {"health_warnings": len(warned)}
         found |= {"health_first_warning": warned[0], "health_last_warning": warned[-1]} if warned else {}
     return found
@@ -95,11 +96,14 @@ def _averages(config: training.RunConfig) -> list[keras.callbacks.Callback]:
 
 def _kept(
     config: training.RunConfig, splits: Splits, directory: Any
-) -> tuple[keras.Model, dict[str, Any], list[int], float]:
-    """Train in a run directory, going on with what is there; the seconds are those of this process alone."""
+) -> tuple[keras.Model, dict[str, Any], None, float]:
+    """Train in a run directory, going on with what is there.
+
+    The seconds are those of this process alone. In which epochs an earlier process warned, nobody wrote down: None.
+    """
     start = time.perf_counter()
     finished = training.train(config, directory, resume=True, splits=splits, verbose=0)
-    return finished.embedder, finished.history[-1], [], time.perf_counter() - start
+    return finished.embedder, finished.history[-1], None, time.perf_counter() - start
 
 
 def measure(
