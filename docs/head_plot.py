@@ -1,4 +1,4 @@
-"""Draws `docs/pictures/which_head.svg`, heads against numbers of training classes, from the table of `emoji-classes`.
+"""Draws `docs/pictures/which_head.svg`, heads against numbers of training classes, from the tables of two studies.
 
     python docs/head_plot.py
 
@@ -19,6 +19,7 @@ SHIFTS = (0.89, 0.945, 1.0, 1.055, 1.11)
 PANELS = (
     ("emoji-classes", "recall@1", "emoji: R@1"),
     ("emoji-classes", "cross_recall@1", "emoji: R@1 across drawing styles"),
+    ("glyphs-classes", "recall@1", "drawn characters: R@1"),
 )
 HEADS = {
     "residual MLP": ("residual MLP (2 × the linear head's time a step)", "#e08214"),
@@ -52,7 +53,7 @@ def draw(picture: pathlib.Path = PICTURE) -> None:
     matplotlib.rcParams |= {"svg.hashsalt": "tf_detreg", "font.size": 10, "svg.fonttype": "none"}
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 4.1), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(12.5, 4.1), layout="constrained", facecolor="white")
     panels = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (name, metric, title) in zip(panels, PANELS, strict=True):
         heads = differences(name, metric)
@@ -65,7 +66,7 @@ def draw(picture: pathlib.Path = PICTURE) -> None:
             axes.errorbar(x, means, yerr=bars, fmt="o-", color=color, capsize=3, markersize=5, label=text)
         linear = {classes: mean for classes, (mean, _) in next(iter(heads.values())).items()}
         axes.set_xscale("log")
-        axes.set_xticks(list(linear), [f"{classes}\n{mean:.1f} %" for classes, mean in linear.items()])
+        axes.set_xticks(list(linear), [f"{classes}\n{mean:.1f} %" for classes, mean in linear.items()], fontsize=8)
         axes.minorticks_off()
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_xlabel("training classes, and the linear head's R@1 there")

@@ -17,6 +17,8 @@ FROZEN = ("emoji-heads", "glyphs-heads")
 # Each a curve, and what its points count.
 CURVES = {
     "emoji-classes": "training classes",
+    "glyphs-classes": "training classes",
+    "emoji-images": "images a class at most (0: all)",
 }
 TESTED = ("emoji-heads-rates", "glyphs-heads-rates", "emoji-end-to-end", "glyphs-end-to-end", "glyphs-clipped")
 # What, the study, and the trials before and after: a family, and settings of its recipe by dotted names.
