@@ -28,7 +28,7 @@ def spectral_norm(
         x: `(n, …)` the points.
         iterations: Default 20.
         seed: Of the first directions. Default 0.
-        tick: Called with the number of rows after each iteration on them.
+        tick: Called with the number of rows after each iteration on them, and with all at once if they do not fit.
         memory: Gigabytes that a step may take, by which rows run side by side. Default 0.6.
 
     Returns:
@@ -46,6 +46,7 @@ def spectral_norm(
 
     bounded = _derivative(step, x, x, memory=memory)
     if bounded is None:
+        tick(len(x) * iterations)  # nothing of it is left to be waited for
         return np.zeros(0, x.dtype.as_numpy_dtype)
     # All directions at once, so that the numbers do not depend on how many rows a step takes.
     directions = tf.random.stateless_normal(tf.shape(x), (seed, 1), dtype=x.dtype)
@@ -81,6 +82,7 @@ def frobenius_norm(
 
     bounded = _derivative(squared, x, x, memory=memory)
     if bounded is None:
+        tick(len(x) * probes)
         return np.zeros(0, x.dtype.as_numpy_dtype)
     total = np.zeros(len(x), np.float64)
     for probe in range(probes):
@@ -148,6 +150,8 @@ def spectrum_of(
         return None
     with ticker(f"{name}: singular values", len(x) * width, progress) as tick:
         found = singular_values(function, x, memory, tick)
+        if not len(found):
+            tick(len(x) * width)
     return found if len(found) else None
 
 

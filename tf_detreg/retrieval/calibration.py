@@ -12,6 +12,7 @@ attract the queries of many.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -203,8 +204,8 @@ def _rounded_up(share: float) -> float:
         >>> _rounded_up(10 / 112), _rounded_up(0.002)
         (0.09, 0.002)
     """
-    unit: float = 10.0 ** (np.floor(np.log10(share)) - 1)
-    return round(float(np.ceil(share / unit - 1e-6)) * unit, 12)
+    unit = 10.0 ** (math.floor(math.log10(share)) - 1)
+    return round(math.ceil(share / unit - 1e-6) * unit, 12)
 
 
 def checked_target(target: float, images: int) -> float:
