@@ -11,7 +11,7 @@ import pytest
 
 from tests.retrieval.test_decisions import classes_of
 from tf_detreg import retrieval
-from tf_detreg.index import Index, Shards, sharding
+from tf_detreg.index import Index, Shards, shard_building, sharding
 from tf_detreg.retrieval import bulk_shards
 
 
@@ -144,7 +144,7 @@ def check(folder, names, rows):
 
 def test_each_shard_of_a_bulk_embedding_becomes_an_index(vectors, tmp_path, monkeypatch):
     folder, names, rows = vectors
-    made = sharding.build(folder, tmp_path / "i", fingerprint="model", fields=["path"])
+    made = shard_building.build(folder, tmp_path / "i", fingerprint="model", fields=["path"])
     assert [path.name for path in made] == [f"index-0000{shard}-of-00004" for shard in range(4)]
     check(tmp_path / "i", names, rows)
     # What is whole is kept, and what is missing is made.
@@ -152,7 +152,7 @@ def test_each_shard_of_a_bulk_embedding_becomes_an_index(vectors, tmp_path, monk
     made[1].rename(tmp_path / "away")
     with pytest.raises(ValueError, match="with 3 of 4"):
         Shards.load(tmp_path / "i")
-    again = sharding.build(folder, tmp_path / "i", fingerprint="model", fields=["path"])
+    again = shard_building.build(folder, tmp_path / "i", fingerprint="model", fields=["path"])
     assert [path for path in again if path.stat().st_ino == times[path]] == [made[0], *made[2:]]
     check(tmp_path / "i", names, rows)
     with pytest.raises(ValueError, match="which has none"):
@@ -162,7 +162,7 @@ def test_each_shard_of_a_bulk_embedding_becomes_an_index(vectors, tmp_path, monk
 def test_beam_builds_the_shards(vectors, tmp_path):
     pytest.importorskip("apache_beam", reason="needs the extra `beam`")
     folder, names, rows = vectors
-    sharding.build(folder, tmp_path / "i", fingerprint="model", fields=["path"], options=[])
+    shard_building.build(folder, tmp_path / "i", fingerprint="model", fields=["path"], options=[])
     check(tmp_path / "i", names, rows)
 
 
@@ -172,7 +172,7 @@ def test_without_beam_the_error_says_what_to_install(vectors, tmp_path, monkeypa
     monkeypatch.delitem(sys.modules, "tf_detreg.retrieval.beam_stages", raising=False)
     monkeypatch.delattr("tf_detreg.retrieval.beam_stages", raising=False)
     with pytest.raises(ImportError, match=r"tf-detreg\[beam\]"):
-        sharding.build(vectors[0], tmp_path / "i", options=[])
+        shard_building.build(vectors[0], tmp_path / "i", options=[])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -197,10 +197,10 @@ def test_a_build_that_is_killed_goes_on(vectors, tmp_path):
 
             with contextlib.suppress(BaseException):
                 Index.add = add
-                sharding.build(folder, place, fingerprint="model", fields=["path"])
+                shard_building.build(folder, place, fingerprint="model", fields=["path"])
             os._exit(0)
         os.waitpid(process, 0)
-        sharding.build(folder, place, fingerprint="model", fields=["path"])
+        shard_building.build(folder, place, fingerprint="model", fields=["path"])
         check(place, names, rows)
         assert not [path for path in place.iterdir() if not path.name.startswith("index-")]
 

@@ -267,7 +267,7 @@ def shard(
     `list` and `verify` take the folder as one catalog; a single shard in it is an index like any other. The same
     command again goes on where it was stopped.
     """
-    from tf_detreg.index import Shards, sharding, splitting
+    from tf_detreg.index import Shards, shard_building, splitting
 
     options: dict[str, Any] = {"k": k, "fields": field or []}
     if run is not None:
@@ -278,7 +278,7 @@ def shard(
     if shards is not None:
         made = splitting.split(source, to, shards, **options)
     elif source.is_dir() and any(source.glob("embeddings-*-of-*")):
-        made = sharding.build(source, to, **options)
+        made = shard_building.build(source, to, **options)
     else:
         raise ValueError("Say how many shards, such as --shards 4.")
     with Shards.load(to) as opened:

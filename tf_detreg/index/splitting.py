@@ -11,7 +11,7 @@ import numpy as np
 
 from tf_detreg import checks
 from tf_detreg.files import existing
-from tf_detreg.index import segments, shard_folders, sharding, unfinished
+from tf_detreg.index import segments, shard_building, shard_folders, unfinished
 from tf_detreg.index.index import Index
 from tf_detreg.index.items import Id
 from tf_detreg.index.store import FILE
@@ -58,8 +58,8 @@ def split(
 
     The folder appears when all of them are whole; until then they are in `OUTPUT.part`. Where the call was stopped, the
     same call again goes on: what is there is compared with its checksums and with the source, and kept, and a damaged
-    shard begins anew. The result is that of an unbroken call. `sharding.build` instead makes an index of each file of a
-    bulk embedding, and runs on several machines.
+    shard begins anew. The result is that of an unbroken call. `shard_building.build` instead makes an index of each
+    file of a bulk embedding, and runs on several machines.
 
     Args:
         source: An `Index` or the directory of one; a Parquet file of embeddings, or a folder of them; or a folder of
@@ -124,7 +124,7 @@ def _fill(
         ticker("Writing shards", read.total or 0, False if read.total is None else progress) as tick,
     ):
         for ids, vectors, metadata in read.parts:
-            sharding.check_dimension(dimension, vectors.shape[1])
+            shard_building.check_dimension(dimension, vectors.shape[1])
             if not parts:
                 shards = unfinished.opened(places, vectors.shape[1], fingerprint, fields, progress)
                 parts = stack.enter_context(shards)

@@ -177,8 +177,6 @@ class MetricModel(BuiltBeforehand, keras.Model):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train like `keras.Model.fit`, without its warning that `shuffle=True` leaves a dataset as it is.
 
-        TensorFlow keeps the graph of a training step for good; it is let go of here, once the model is.
-
         Raises:
             ValueError: If a callback sets learning rates that follow a schedule, or every weight is frozen.
         """
