@@ -371,7 +371,7 @@ def test_the_page_lists_what_was_not_noticed_and_the_rate_decides(tmp_path):
     page = report.page(ROOT, outcomes, ["seed 3"], one)
     not_noticed, same = page.split("## Not noticed")[1].split("## Change nothing")
     assert "not planted again" not in page and "(seed 3)" in page
-    assert "expect\nfewer to be noticed" in page
+    assert "expect fewer to be noticed" in page
     assert not_noticed.count("- `") == 1 and f"`{first.path}:{first.line}`" in not_noticed
     assert same.count("- `") == 1 and same.rstrip().endswith(": it is 'the same'")
     assert "**100.0 %**" not in page and "| 1 |" in page
