@@ -206,7 +206,7 @@ PASSED = [
     ),
     (
         "index shard parts --to b --field x",
-        "tf_detreg.index.sharding:build",
+        "tf_detreg.index.shard_building:build",
         {"output": HERE("b"), "fields": ["x"], "k": 10},
     ),
     (
