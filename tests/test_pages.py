@@ -15,18 +15,31 @@ from tools.pages import GENERATED, NOT_RUN, ROOT, blocks, pages, prose, slugs
 
 WRITTEN = [page for page in pages() if page not in GENERATED]
 SHELL = ("", "bash", "sh", "console")
+
+
+def code(page):
+    return [block for block in blocks(page) if block.language == "python" and not block.not_run]
+
+
 PYTHON = [
     page
     for page in WRITTEN
     # The script of the README has a test of its own; examples of docstrings run as doctests.
-    if page.name != "README.md"
-    and page.parent.name != "losses"
-    and any(block.language == "python" and not block.not_run for block in blocks(page))
+    if page.name != "README.md" and page.parent.name != "losses" and code(page)
 ]
 
 
 # Pages that train for epochs on all characters, where a third of them shows the same.
 FEWER = ("is_it_in_the_catalog.md",)
+
+
+# Pages that train for many epochs: two of them show whether the code runs. The slow tests run these as printed.
+SHORTENED = ("parts.md", "logos.md", "shop.md", "data.md")
+EPOCHS = re.compile(r"""(?<=\bepochs)("?: |=)\d+\b""")
+
+
+def shorter(text):
+    return EPOCHS.sub(r"\g<1>2", text)
 
 
 # Of the pages that take photos: half as many views of each place, and the same classes.
@@ -38,19 +51,34 @@ def fewer(splits):
     return splits._replace(train=splits.train.subset(splits.train.labels % 3 == 0))
 
 
-@pytest.mark.parametrize("page", PYTHON, ids=lambda page: str(page.relative_to(ROOT / "docs")))
-def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
-    """In order, in one namespace, in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-    if page.name in FEWER:
-        monkeypatch.setattr(datasets, "glyphs", lambda whole=datasets.glyphs: fewer(whole()))
+def named(page):
+    return str(page.relative_to(ROOT / "docs"))
+
+
+def run(page, change=str):
+    """The code of a page, each block changed by `change`: in order, in one namespace."""
     names: dict[str, object] = {"__name__": "page"}
     given = GIVEN.get(page.name, "").replace(WRITE, WRITE_FEWER)
     exec(compile(given, f"given for {page.name}", "exec"), names)
-    for block in blocks(page):
-        if block.language == "python" and not block.not_run:
-            # Blank lines in front, so that a traceback shows the line of the page.
-            exec(compile("\n" * block.line + block.text, str(page), "exec"), names)
+    for block in code(page):
+        # Blank lines in front, so that a traceback shows the line of the page.
+        exec(compile("\n" * block.line + change(block.text), str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=named)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """In an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    if page.name in FEWER:
+        monkeypatch.setattr(datasets, "glyphs", lambda whole=datasets.glyphs: fewer(whole()))
+    run(page, shorter if page.name in SHORTENED else str)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PYTHON if page.name in SHORTENED], ids=named)
+def test_the_python_of_a_page_runs_as_printed(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(page)
 
 
 def test_what_is_not_run_says_why():

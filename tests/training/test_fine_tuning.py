@@ -66,16 +66,20 @@ def tiny(monkeypatch):
             "averaging": {"last": 3},
             "epochs": 4,
         },
-        {
-            "backbone": {"name": "tiny", "lora_rank": 2},
-            "optimizer": {"layer_decay": 0.75, "backbone_rate": 1e-2, "clipnorm": 1.0},
-            "unfreezing": {"start": 1, "stages": 2},
-            "averaging": {"last": 2, "shares": [0.5]},
-            "epochs": 4,
-            "prefetch_to_device": 1,
-        },
+        pytest.param(
+            {
+                "backbone": {"name": "tiny", "lora_rank": 2},
+                "optimizer": {"layer_decay": 0.75, "backbone_rate": 1e-2, "clipnorm": 1.0},
+                "unfreezing": {"start": 1, "stages": 2},
+                "averaging": {"last": 2, "shares": [0.5]},
+                "epochs": 4,
+                "prefetch_to_device": 1,
+            },
+            marks=pytest.mark.slow,
+            id="lora",
+        ),
     ],
-    ids=["cnn", "lora"],
+    ids=["cnn", None],
 )
 def test_an_interrupted_run_ends_as_an_unbroken_one(changes, tmp_path, tiny):
     config = training.RunConfig.from_dict({**SMALL, **changes})
