@@ -40,9 +40,7 @@ def test_retrieval_and_the_projector_take_the_averaged_weights(monkeypatch, tmp_
     model = types.SimpleNamespace(embedder="embedder")
     report = types.SimpleNamespace(recall={1: 0.5}, map_at_r=0.25)
     monkeypatch.setattr(retrieval_evaluation, "averaged", lambda model: noting(inside, model))
-    monkeypatch.setattr(
-        retrieval_evaluation, "retrieve", lambda *given: asked.append((given, list(inside))) or report
-    )
+    monkeypatch.setattr(retrieval_evaluation, "retrieve", lambda *given: asked.append((given, list(inside))) or report)
     images = image_set()
     watch = callbacks.RetrievalEvaluation(images, "test_", k=(1,), batch_size=5)
     watch.set_model(model)
