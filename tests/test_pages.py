@@ -175,7 +175,8 @@ def known_options():
         "--saved-model",
         "--signature_def",
         "--opset",
-    }  # of pip, saved_model_cli, tf2onnx
+        "--durations",
+    }  # of pip, saved_model_cli, tf2onnx, pytest
     group = click_command()
     below = [each for command in group.commands.values() for each in getattr(command, "commands", {}).values()]
     for command in [group, *group.commands.values(), *below]:
