@@ -122,6 +122,19 @@ def test_another_model_is_refused_before_anything_is_embedded(shop, monkeypatch)
         command("index", "add", shop.place, shop.photos)
 
 
+def test_photos_are_not_added_to_an_index_that_went_to_another_model_meanwhile(shop, monkeypatch):
+    def parts(embedder, images, progress=None):
+        vectors = np.random.default_rng(0).standard_normal((6, 3))
+        Index.load(shop.place).refresh(vectors, Index.load(shop.place).ids, "0123456789abcdef")
+        yield from embed_parts(embedder, images)
+
+    photo(shop.photos / "red" / "new.png", COLORS["red"])
+    monkeypatch.setattr("tf_detreg.retrieval.embedding.embed_parts", parts)
+    with pytest.raises(ValueError, match="the index was made by another model"):
+        indexing.add_files(shop.place, [shop.photos])
+    assert len(rows(shop)) == 6
+
+
 def test_a_table_gives_prices_ids_and_files(shop, tmp_path, caplog):
     photo(tmp_path / "tables" / "violet.png", (200, 20, 200))
     table = tmp_path / "tables" / "items.csv"
@@ -185,9 +198,17 @@ def test_items_are_removed_and_the_space_given_back(shop):
 
 
 def test_an_integer_is_an_id_where_it_is_one(tmp_path):
-    Index(np.eye(3), [7, "8", "x"]).save(tmp_path / "i")
+    Index(np.eye(4), [7, "8", "x", 9], [{"id": "y"}] * 4).save(tmp_path / "i")
     command("index", "remove", tmp_path / "i", "7", "8")
-    assert Index.load(tmp_path / "i").ids == ["x"]
+    assert Index.load(tmp_path / "i").ids == ["x", 9]
+    for wrong in ("009", "+9", "9_", " 9"):
+        with pytest.raises(ValueError, match="is not in the index"):
+            command("index", "remove", tmp_path / "i", wrong)
+    # What is listed is what can be removed, whatever the metadata say.
+    assert [json.loads(line) for line in command("index", "list", tmp_path / "i", "--json").splitlines()] == [
+        {"id": "x"},
+        {"id": 9},
+    ]
 
 
 def test_damage_is_found(shop):
@@ -338,6 +359,8 @@ def test_a_bulk_embedding_goes_into_shards(run, tmp_path, monkeypatch):
         command("search", tmp_path / "a", tmp_path / "query.png")
     found = command("search", tmp_path / "a", tmp_path / "query.png", "--run", run, "--json", "-k", 2)
     assert found.count('"id"') == 2 and re.search('"id": "[cf]"', found)
+    with pytest.raises(FileNotFoundError, match="`source`: there is no"):
+        command("index", "shard", tmp_path / "nothing", "--to", tmp_path / "c")
     with pytest.raises(ValueError, match="how many shards, such as --shards 4"):
         command("index", "shard", tmp_path / "b" / "index-00000-of-00005", "--to", tmp_path / "c")
 

@@ -301,11 +301,11 @@ def test_control_c_is_a_sentence(monkeypatch, capfd):
     ("words", "said"),
     [
         ("serve model", ""),
-        ("index shard a --to b --shards 4", " No shard is left behind."),
-        ("index shard a --to b --shards=4", " No shard is left behind."),
-        ("index shard vectors --to b", " Whole shards are kept: the same command goes on."),
-        ("index add a b", " What was finished is kept."),
-        ("tune s.toml", " What was finished is kept. `tf-detreg train --resume` goes on with a run."),
+        ("index shard a --to b --shards 4", " What was finished is kept: the same command goes on."),
+        ("index add a b", " What was finished is kept: the same command goes on."),
+        ("index verify a", " What was finished is kept."),
+        ("tune s.toml", " What was finished is kept: the same command goes on."),
+        ("train photos", " What was finished is kept. `tf-detreg train --resume` goes on with a run."),
     ],
 )
 def test_what_a_stopped_command_leaves_is_told(words, said):

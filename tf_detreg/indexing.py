@@ -173,7 +173,8 @@ def add_files(
     """
     index, run, _ = open_catalog(place, directory)
     with index:
-        index.refuse_other_model(retrieval.fingerprint(run.embedder))
+        made_by = retrieval.fingerprint(run.embedder)
+        index.refuse_other_model(made_by)
         listed = list_files(run, images, table)
         known = 0
         if not replace:
@@ -186,7 +187,8 @@ def add_files(
         added = replaced = 0
         for vectors, rows in _in_parts(run, listed.images):
             part = listed.subset(rows)
-            old = index.upsert(vectors, part.ids, part.metadata)
+            # Embedding takes minutes, in which somebody may move the index to another model.
+            old = index.upsert(vectors, part.ids, part.metadata, made_by)
             added, replaced = added + len(rows) - old, replaced + old
     return Added(added, replaced, known, len(listed.ids) - added - replaced + listed.skipped)
 

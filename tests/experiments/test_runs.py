@@ -271,6 +271,18 @@ def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):
         tuning.tune(tiny, "cubic", output=tmp_path)
 
 
+def test_numbers_of_processes_and_trials_are_checked_before_anything_runs(tiny, tmp_path):
+    for call, options, said in (
+        (tuning.tune, {"family": "linear", "jobs": -1}, "`jobs` must be a whole number, 0 or more; received -1"),
+        (tuning.tune, {"family": "linear", "trials": 0}, "`trials` must be a whole number, 1 or more; received 0"),
+        (ablation.ablate, {"jobs": -1}, "`jobs` must be a whole number, 0 or more; received -1"),
+        (ablation.ablate, {"jobs": 2, "strategy": "mirrored"}, "`jobs` must be 0 with `strategy`"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call(tiny, output=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_progress_is_shown_as_everywhere_and_the_former_log_warns(tiny, tmp_path, quick, capsys):
     pytest.importorskip("optuna")
     runs = {"ablate": (ablation.ablate, [tiny]), "tune": (tuning.tune, [tiny, "linear"])}

@@ -93,6 +93,23 @@ def test_a_decision_judges_what_was_merged(one_and_shards, score):
     np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
 
 
+@pytest.mark.parametrize("score", ["nearest", "margin", "mean"])
+def test_decisions_of_the_shards_are_not_used(one_and_shards, score):
+    """Without one, and with another one than they keep, which asks for labels that are not there."""
+    _, shards = one_and_shards
+    given = retrieval.calibrate(*classes_of(20), target=0.05, resamples=10, score=score, fingerprint="model")
+    query, wanted = unit(3, seed=4), shards.search(unit(3, seed=4), 3, decision=given)
+    for index in shards.indexes:
+        for id in index:
+            index.update_metadata(id, {"label": None if score != "margin" else index.metadata(id)["label"]})
+    shards.decision = dataclasses.replace(given, score="density" if score == "margin" else "margin")
+    found = shards.search(query, 3)
+    assert found.accepted is None and found.ids == wanted.ids
+    np.testing.assert_array_equal(shards.search(query, 3, decision=given).accepted, wanted.accepted)
+    with pytest.raises(ValueError, match="`decision` was fitted on another model"):
+        shards.search(query, 3, decision=dataclasses.replace(given, fingerprint="another"))
+
+
 def test_what_does_not_fit_is_refused(one_and_shards):
     one, shards = one_and_shards
     with pytest.raises(ValueError, match="`shards` must be indexes"):
@@ -159,6 +176,29 @@ def test_each_shard_of_a_bulk_embedding_becomes_an_index(vectors, tmp_path, monk
         Shards.load(tmp_path)
 
 
+def test_an_index_that_is_there_of_other_vectors_is_not_kept(vectors, tmp_path):
+    folder, *_ = vectors
+    made = shard_building.build(folder, tmp_path / "i", fingerprint="model", k=None)
+    for options, said in (
+        ({"fingerprint": "other"}, "`fingerprint` must be of the model 'model', as is the index '.*-00000-of-00004'"),
+        ({"fields": ["path"]}, r"`fields` must be among \[\], those of the index .*; received \['path'\]"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            shard_building.build(folder, tmp_path / "i", k=None, **options)
+    Index.load(made[1]).compact()  # the same items
+    assert shard_building.build(folder, tmp_path / "i", k=None) == made
+    for shard, change in ((1, lambda some: some * 2 + 0.1), (3, lambda some: some[:-1])):
+        path = folder / bulk_shards.name_of("embeddings", shard, 4, "parquet")
+        ((ids, some),) = list(bulk_shards.parts(str(path), 99))
+        kept = path.read_bytes()
+        with bulk_shards.writing(path, "parquet", 6) as write:
+            write(ids[: len(change(some))], change(some))
+        said = f"`vectors` must hold the items of the index '.*{made[shard].name}'.*others in .*Remove that index"
+        with pytest.raises(ValueError, match=said):
+            shard_building.build(folder, tmp_path / "i", k=None)
+        path.write_bytes(kept)
+
+
 def test_beam_builds_the_shards(vectors, tmp_path):
     pytest.importorskip("apache_beam", reason="needs the extra `beam`")
     folder, names, rows = vectors
@@ -209,4 +249,9 @@ def test_shards_are_described_together():
     with Shards([Index(unit(5)), Index(unit(2), fingerprint="one"), Index(unit(3))]) as shards:
         said = shards.describe()
     assert said["items"] == "10 of 8 dimensions, in 3 shards of 2 to 5"
-    assert said["on disk"].endswith(" MB") and said["fields"] and said["search"].count(";") == 0
+    assert said["on disk"].endswith(" MB") and said["fields"] == "none" and said["search"].count(";") == 0
+    parts = [Index(unit(1), metadata=[facts]) for facts in ({"a long name": 1, "x": 2}, {"b": "c", "x": 0.5})]
+    for part, fields in zip(parts, (["x", "b"], ["x"]), strict=True):
+        part.index_field(*fields)
+    with Shards(parts) as shards:
+        assert shards.describe()["fields"] == "a long name (integer), b (text), x (number, indexed)"

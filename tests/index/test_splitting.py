@@ -12,7 +12,7 @@ import pytest
 from tests.index.test_sharding import facts, unit
 from tests.retrieval.test_decisions import classes_of
 from tf_detreg import retrieval
-from tf_detreg.index import Index, Shards, segments, sharding, splitting
+from tf_detreg.index import Index, Shards, segments, shard_building, sharding, splitting
 from tf_detreg.index.store import Store
 from tf_detreg.retrieval import bulk_shards
 
@@ -68,7 +68,7 @@ def test_shards_of_an_index_answer_as_it_does(one, tmp_path, kind, monkeypatch):
         assert found.ids == wanted.ids and found.metadata == wanted.metadata
 
 
-def test_what_cannot_be_split_is_told_and_nothing_is_left(one, tmp_path):
+def test_what_cannot_be_split_is_told_and_nothing_is_left(one, tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ValueError, match="`output` must be a new folder, or an empty one"):
@@ -79,10 +79,26 @@ def test_what_cannot_be_split_is_told_and_nothing_is_left(one, tmp_path):
         splitting.split(tmp_path / "nothing", tmp_path / "out", 2)
     with pytest.raises(ValueError, match="is not an index"):
         splitting.split(tmp_path / "full", tmp_path / "out", 2)
+    monkeypatch.chdir(tmp_path / "full")
+    with pytest.raises(ValueError, match=r"`output` must name a new folder; received '\.'"):
+        splitting.split(one, ".", 2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"`output` must be a new folder.*is a link or a mount point"):
+        splitting.split(one, tmp_path / "link", 2)
+    for options, said in (
+        ({"k": 0}, "`k` must be a whole number, 1 or more; received 0"),
+        ({"fields": "price"}, r"`fields` must be a list of names; received 'price'. Give \['price'\]"),
+        ({"fields": ['a"b']}, "`fields` must name fields by text"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            splitting.split(one, tmp_path / "out", 2, **options)
+        with pytest.raises(ValueError, match=said):
+            shard_building.build(tmp_path / "full", tmp_path / "out", **options)
     one.remove(where="price < 100")
     with pytest.raises(ValueError, match="`source` must hold at least one embedding"):
         splitting.split(one, tmp_path / "out", 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full", "link"]
 
 
 def test_a_split_that_fails_goes_on(one, tmp_path, monkeypatch):
@@ -254,6 +270,8 @@ def test_progress_counts_what_was_there_already(one, tmp_path, monkeypatch):
 
     monkeypatch.setattr(splitting, "ticker", ticker)
     splitting.split(one, tmp_path / "out", 3)
+    assert seen.pop("Writing shards") == [180, 180]
+    splitting.split(sources(one, tmp_path, "parquet"), tmp_path / "again", 3)
     assert seen == {"Writing shards": [180, 180]}
 
 
@@ -376,6 +394,12 @@ def test_items_are_added_replaced_and_removed_in_their_shards(one, tmp_path):
                 shards.upsert(*wrong)
         with pytest.raises(ValueError, match="another model"):
             shards.refuse_other_model("another")
+        # One shard alone went to another model: no other one is changed.
+        last = shards.indexes[-1]
+        last.refresh(unit(len(last), seed=2), last.ids, "another")
+        with pytest.raises(ValueError, match="another model"):
+            shards.upsert(unit(9), [f"new-{at}" for at in range(9)], fingerprint="model")
+        last.refresh(unit(len(last), seed=2), last.ids, "model")
         assert len(shards) == count
         assert shards.remove(["mug", 7]) == 2 and shards.remove(where="price = 2") == one.remove(where="price = 2") > 0
         by_hand = Shards(shards.shards)

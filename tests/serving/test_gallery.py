@@ -22,6 +22,9 @@ from tf_detreg.serving.gallery import Gallery, jpeg
         (set(), "5", "5"),
         ({10**20}, "1" + 20 * "0", "1" + 20 * "0"),
         ({"a"}, "a", "a"),
+        ({7, 0}, "007", "007"),
+        ({7, 0}, "-0", "-0"),
+        ({70}, "7_0", "7_0"),
     ],
 )
 def test_a_text_of_digits_may_be_an_integer_id(there, asked, found):

@@ -137,7 +137,7 @@ def test_a_client_of_another_machine_cannot_be_served(index):
 def test_what_is_removed_while_it_is_searched_fails_no_search(parts, monkeypatch):
     """The largest of the shards loses all but one item after it was counted, as one index may."""
     with Shards.load(parts) as shards:
-        gallery, search = Gallery(shards), Index.search
+        gallery, search = Gallery(shards), Index._undecided
         victim = max(shards.indexes, key=len)
         kept, *gone = victim.ids
 
@@ -146,7 +146,7 @@ def test_what_is_removed_while_it_is_searched_fails_no_search(parts, monkeypatch
                 self.remove(gone)
             return search(self, *given, **options)
 
-        monkeypatch.setattr(Index, "search", late)
+        monkeypatch.setattr(Index, "_undecided", late)
         left = 40 - len(gone)
         assert len(gallery.search(shards.vector(kept)[None], 40)) == left
         monkeypatch.undo()

@@ -75,8 +75,7 @@ def _kept(words: Sequence[str]) -> str:
     """Return what is left of a command that was stopped, and how it goes on."""
     if words[:1] == ["serve"]:
         return ""  # Ctrl-C is how a server is meant to end: nothing was left unfinished
-    if words[:2] == ["index", "shard"]:
-        whole = any(word.partition("=")[0] == "--shards" for word in words)
-        return " No shard is left behind." if whole else " Whole shards are kept: the same command goes on."
-    resumes = " `tf-detreg train --resume` goes on with a run." * (words[:1] in (["train"], ["ablate"], ["tune"]))
-    return f" What was finished is kept.{resumes}"
+    if words[:1] == ["train"]:
+        return " What was finished is kept. `tf-detreg train --resume` goes on with a run."
+    again = words[:1] in (["demo"], ["ablate"], ["tune"]) or words[:2] in (["index", "shard"], ["index", "add"])
+    return f" What was finished is kept{': the same command goes on' * again}."

@@ -1,15 +1,12 @@
 """`index`: build an index of images, change it, look at it, and hand it on."""
 
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from tf_detreg.cli.app import Command, Run, app, with_tensorflow
-
-if TYPE_CHECKING:
-    from tf_detreg.index import Index, Shards
 
 
 class _BuildsByDefault(TyperGroup):
@@ -128,11 +125,12 @@ def remove(
 ) -> None:
     """Remove items by their ids or by a filter, in one step; of a folder of shards, in one step a shard."""
     from tf_detreg.index import sharding
+    from tf_detreg.index.items import of_text
 
     if bool(ids) == bool(where):
         raise ValueError("Say which items: their ids, or --where 'price > 100'.")
     with sharding.load(place) as opened:
-        removed = opened.remove(where=where) if where else opened.remove([_known(opened, id) for id in ids or []])
+        removed = opened.remove(where=where) if where else opened.remove([of_text(id, opened) for id in ids or []])
         typer.echo(f"{removed} items removed, {len(opened)} left: {place}")
 
 
@@ -267,6 +265,7 @@ def shard(
     `list` and `verify` take the folder as one catalog; a single shard in it is an index like any other. The same
     command again goes on where it was stopped.
     """
+    from tf_detreg.files import existing
     from tf_detreg.index import Shards, shard_building, splitting
 
     options: dict[str, Any] = {"k": k, "fields": field or []}
@@ -280,6 +279,7 @@ def shard(
     elif source.is_dir() and any(source.glob("embeddings-*-of-*")):
         made = shard_building.build(source, to, **options)
     else:
+        existing(source, "source", "Give an index, a Parquet file of embeddings, or a folder of them.")
         raise ValueError("Say how many shards, such as --shards 4.")
     with Shards.load(to) as opened:
         typer.echo(f"{len(opened):,} items in {len(made)} shards: {to}    (next: tf-detreg search {to} QUERY.jpg)")
@@ -330,8 +330,3 @@ def export(
             opened.to_qdrant(client, table, where=where, progress=None)
             client.close()
     typer.echo(f"{total:,} items written as {format}: {to}")
-
-
-def _known(opened: "Index | Shards", id: str) -> str | int:
-    """Return an id as the index has it: what is typed may be an integer there."""
-    return int(id) if id not in opened and id.lstrip("-").isdecimal() and int(id) in opened else id

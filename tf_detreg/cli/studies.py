@@ -15,7 +15,7 @@ Trials = Annotated[
     pathlib.Path, typer.Option("--output", help="The folder for results; what is finished there is not run again.")
 ]
 Jobs = Annotated[
-    int, typer.Option(help="Trainings at a time, each on one processor core; 0: one, on all cores or GPUs.")
+    int, typer.Option(min=0, help="Trainings at a time, each on one processor core; 0: one, on all cores or GPUs.")
 ]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Only try it: small networks on embedded data, half a minute.")]
 
@@ -58,7 +58,7 @@ def ablate(
 def tune(
     study: Study,
     family: Annotated[str, typer.Argument(help="Which of the study's families (named configurations) to tune.")],
-    trials: Annotated[int, typer.Option(help="Trainings in this call.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Trainings in this call.")] = 20,
     output: Trials = pathlib.Path("studies/out"),
     jobs: Jobs = 1,
     smoke: Smoke = False,

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from tf_detreg import deprecated, files
+from tf_detreg import checks, deprecated, files
 from tf_detreg.experiments import cost, pages, runner, table
 from tf_detreg.experiments.smoke import shrink
 from tf_detreg.experiments.study import Study, read
@@ -48,6 +48,9 @@ def ablate(
     """
     if log is not None:
         deprecated.warn("ablate(log=)", "ablate(progress=)")
+    jobs = checks.integer("jobs", jobs)
+    if strategy and jobs:
+        raise checks.invalid("jobs", "be 0 with `strategy`, whose devices one process holds", f"{jobs}")
     study = adapt(read(study_file), data, backbone, strategy)
     if smoke:
         study = shrink(study, keep_data=data is not None)

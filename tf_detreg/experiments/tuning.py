@@ -57,6 +57,7 @@ def tune(
     """
     if log is not None:
         deprecated.warn("tune(log=)", "tune(progress=)")
+    trials, jobs = checks.integer("trials", trials, 1), checks.integer("jobs", jobs)
     with extras.needed("The search for settings"):
         import optuna
     study = read(study_file)

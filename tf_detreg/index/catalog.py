@@ -25,7 +25,8 @@ class Catalog(Exports):
     def _use(self, store: Store) -> None:
         self._store = store
         self._tuner = Tuner(store)
-        self._decider = decisions.Decider(store, searching.Searcher(store, self._tuner))
+        self._searcher = searching.Searcher(store, self._tuner)
+        self._decider = decisions.Decider(store, self._searcher)
 
     def verify(self, progress: bool | None = None) -> None:
         """Read everything once and compare it with its checksums.
@@ -112,7 +113,7 @@ class Catalog(Exports):
         """
         for _, *item in self._store.stored(parse(where) if where else None):
             id, metadata = self._store.item(*item)
-            yield {"id": id, **metadata}
+            yield {"id": id} | metadata | {"id": id}  # first, and itself where the metadata have one too
 
     def count(self, where: Where | None = None) -> int:
         """Return how many items there are, or how many a filter keeps; see `search`."""
@@ -156,11 +157,10 @@ class Catalog(Exports):
         state = self._store.snapshot()
         kinds = tables.fields(self._store)
         rows = sum(part.count for part in state.parts)
-        known = {name: f"{name} ({kind}{', indexed' if name in self.fields else ''})" for name, kind in kinds.items()}
         found = {
             "items": f"{state.live:,} of {self.dimension} dimensions",
             "model": short(self.fingerprint or "unknown"),
-            "fields": ", ".join(known.values()) or "none",
+            "fields": tables.words(kinds, self.fields),
             "on disk": f"{self.bytes_on_disk() / 1e6:,.1f} MB, vectors in {len(state.parts)} files",
         }
         if rows > state.live:
@@ -216,10 +216,27 @@ class Catalog(Exports):
             ValueError: If queries do not fit, the model or the decision's is another one, or `k` is larger than what
                 can be found.
         """
+        return self._decider.search(self._asked(queries, fingerprint), k, where, engine, progress, decision)
+
+    def _undecided(
+        self,
+        queries: ArrayLike,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        fingerprint: str | None = None,
+        engine: str = "auto",
+        progress: bool | None = None,
+    ) -> Matches:
+        """Search without the index's own decision: whoever merges what several indexes find judges all of it."""
+        return self._searcher.search(self._asked(queries, fingerprint), k, where, engine, progress)
+
+    def _asked(self, queries: ArrayLike, fingerprint: str | None) -> np.ndarray:
+        """Return queries as unit rows of the index's model."""
         asked = np.asarray(queries)
         vectors, _ = inputs.unit_rows(asked[None] if asked.ndim == 1 else asked, "queries")
         self._check(vectors.shape[1], "queries", fingerprint)
-        return self._decider.search(vectors, k, where, engine, progress, decision)
+        return vectors
 
     def classify(
         self,

@@ -104,5 +104,5 @@ class Change:
         """Make filters on these fields quick."""
         for field in fields:
             name = json.dumps(f"field {field}").replace('"', "")
-            self.connection.execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON items ({column_of(field)})')
+            self.connection.execute(f'CREATE INDEX IF NOT EXISTS "{name}" ON items ({column_of(field, "fields")})')
         self.set("fields", list(dict.fromkeys([*self.state().fields, *fields])))

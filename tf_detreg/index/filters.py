@@ -115,15 +115,19 @@ class Not:
 Filter = Compare | Every | Any | Not
 
 
-def column_of(field: str) -> str:
+def column_of(field: str, argument: str = "where") -> str:
     """Return the SQL expression of a metadata field; an index on a field is an index on this expression.
+
+    Args:
+        field: Its name.
+        argument: What the message calls the argument that named it. Default `"where"`.
 
     Raises:
         ValueError: If the name is empty, or holds a double quote or a control character.
     """
-    if not field or '"' in field or any(ord(character) < 32 for character in field):
+    if not isinstance(field, str) or not field or '"' in field or any(ord(character) < 32 for character in field):
         raise ValueError(
-            f"`where` must name fields by text without double quotes and control characters; received {field!r}."
+            f"`{argument}` must name fields by text without double quotes and control characters; received {field!r}."
         )
     return f"json_extract(metadata, {_path(field)})"
 

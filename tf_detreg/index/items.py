@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +41,24 @@ def plain_ids(ids: Iterable[Id], count: int | None = None) -> list[Id]:
 def is_id(id: object) -> bool:
     """Return whether an index could hold this id."""
     return isinstance(id, str) or (isinstance(id, int) and not isinstance(id, bool) and -_LIMIT <= id < _LIMIT)
+
+
+def of_text(text: str, held: Container[object]) -> Id:
+    """Return an id that came as text, in a command or an address, as it is held: `"7"` may be the integer 7 there.
+
+    Args:
+        text: The text. It counts as a number only as Python writes that: `"007"` is not 7.
+        held: What has ids, such as an index. An id that is there as text is meant as text.
+
+    Example:
+        >>> of_text("7", {7}), of_text("7", {7, "7"}), of_text("007", {7})
+        (7, '7', '007')
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        return text
+    return number if text not in held and str(number) == text and is_id(number) and number in held else text
 
 
 def metadata_texts(metadata: Sequence[Mapping[str, object]] | None, count: int) -> list[str]:

@@ -51,8 +51,10 @@ class ShardChanges(ShardItems):
         vectors, _ = inputs.unit_rows(embeddings, "embeddings")
         plain = plain_ids(ids, len(vectors))
         metadata_texts(metadata, len(vectors))
-        replaced = 0
-        for index, rows in self._dealt(plain):
+        dealt, replaced = self._dealt(plain), 0
+        for index, _ in dealt:
+            index._check(vectors.shape[1], "embeddings", fingerprint)
+        for index, rows in dealt:
             some = None if metadata is None else [metadata[row] for row in rows]
             replaced += index.upsert(vectors[rows], [plain[row] for row in rows], some, fingerprint)
         return replaced

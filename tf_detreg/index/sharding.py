@@ -6,6 +6,7 @@ belongs to follows from its id alone.
 """
 
 import concurrent.futures
+import contextlib
 import itertools
 import os
 import pathlib
@@ -19,7 +20,7 @@ from tf_detreg.index import filters, shard_folders, tables
 from tf_detreg.index.filters import Where
 from tf_detreg.index.index import Index
 from tf_detreg.index.shard_changes import ShardChanges
-from tf_detreg.retrieval import deciding, inputs
+from tf_detreg.retrieval import deciding, inputs, parquet
 from tf_detreg.retrieval.decision import Decision
 from tf_detreg.retrieval.identity import same_model, short
 from tf_detreg.retrieval.matches import Matches
@@ -102,7 +103,9 @@ class Shards(ShardChanges):
         Raises:
             ValueError: If there are none, some are missing, or one is damaged.
         """
-        opened = cls([Index.load(path) for path in shard_folders.complete(directory)])
+        with contextlib.ExitStack() as stack:
+            opened = cls([stack.enter_context(Index.load(path)) for path in shard_folders.complete(directory)])
+            stack.pop_all()  # they stay open
         opened._folder = pathlib.Path(directory)
         return opened
 
@@ -185,16 +188,20 @@ class Shards(ShardChanges):
         Raises:
             TypeError: If a shard is a client of another machine.
         """
-        indexes = self.indexes
-        said = [index.describe() for index in indexes]
-        found = {
+        indexes, kinds = self.indexes, dict[str, str]()
+        for index in indexes:
+            for name, kind in tables.fields(index._store).items():
+                kinds[name] = parquet.joined(kinds.get(name), kind)
+        indexed = set.intersection(*(set(index.fields) for index in indexes))
+        searches = (index._tuner.words(index._store.snapshot()) for index in indexes)
+        return {
             "items": f"{len(self):,} of {self.dimension} dimensions, in {len(indexes)} shards of "
             f"{min(map(len, indexes)):,} to {max(map(len, indexes)):,}",
             "model": short(self.fingerprint or "unknown"),
-            "fields": max((one["fields"] for one in said), key=len),
+            "fields": tables.words(dict(sorted(kinds.items())), indexed),
             "on disk": f"{sum(index.bytes_on_disk() for index in indexes) / 1e6:,.1f} MB",
+            "search": "; ".join(dict.fromkeys(searches)),
         }
-        return found | {"search": "; ".join(dict.fromkeys(one["search"] for one in said))}
 
     def search(
         self,
@@ -227,6 +234,8 @@ class Shards(ShardChanges):
         """
         asked = np.asarray(queries)
         asked, _ = inputs.unit_rows(asked[None] if asked.ndim == 1 else asked, "queries")
+        if decision is not None:
+            decision.refuse_other_model(self.fingerprint)
         counts = list(self._pool.map(lambda shard: shard.count(where), self.shards))
         if not sum(counts):
             what = f"`where`={where!r} matches no item" if where else "The shards are empty"
@@ -270,7 +279,8 @@ def up_to(searched: Any, count: int, queries: np.ndarray, k: int, **options: Any
     that are left are searched.
 
     Args:
-        searched: An `Index`, `Shards`, or one of these.
+        searched: An `Index`, `Shards`, or one of these. An `Index` uses the decision that it keeps only where options
+            hold one.
         count: How many items it had a moment ago, with the filter among the options.
         queries: (Q, dim).
         k: How many.
@@ -279,9 +289,11 @@ def up_to(searched: Any, count: int, queries: np.ndarray, k: int, **options: Any
     Raises:
         ValueError: As `search`.
     """
+    bare = isinstance(searched, Index) and "decision" not in options
+    search = searched._undecided if bare else searched.search
     while count:
         try:
-            matches: Matches = searched.search(queries, min(k, count), **options)
+            matches: Matches = search(queries, min(k, count), **options)
             return matches
         except ValueError:
             left = searched.count(options.get("where"))

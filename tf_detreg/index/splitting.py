@@ -64,12 +64,13 @@ def split(
     Args:
         source: An `Index` or the directory of one; a Parquet file of embeddings, or a folder of them; or a folder of
             shards, Parquet or TFRecord, that `retrieval.bulk_embed` wrote.
-        output: A folder for the indexes that does not exist yet, or is empty.
+        output: A folder for the indexes that does not exist yet, or is empty and neither a link nor a mount point.
         shards: How many, at most 256.
         fingerprint: Of the model. Default: as the source says.
         k: The deepest search that the search tree of a large shard is meant for. Default 10; None builds no trees.
         fields: Of the metadata, on which filters are to be quick, beside those of the index. Default: none.
-        progress: Whether to show progress; None, the default, shows it in a terminal.
+        progress: Whether to show progress; None, the default, shows it in a terminal. Of files of a bulk embedding,
+            whose items nobody has counted, only the building of trees shows any.
         dimension: Of the model's vectors, where other ones are to be refused. Default: as the source has them.
 
     Returns:
@@ -90,6 +91,7 @@ def split(
         [['b']]
     """
     checks.integer("shards", shards, 1, MOST)
+    asked = shard_building.checked_fields(k, fields)
     folder = pathlib.Path(output)
     with unfinished.named_when_whole(folder) as work, _opened(source) as read:
         if fingerprint and read.fingerprint and not same_model(fingerprint, read.fingerprint):
@@ -98,11 +100,11 @@ def split(
                 f"{short(fingerprint)!r}. To go to another model, use `refresh`."
             )
         places = [work / shard_folders.name_of(shard, shards) for shard in range(shards)]
-        known = tuple(dict.fromkeys((*read.fields, *fields)))
+        known = tuple(dict.fromkeys((*read.fields, *asked)))
         _fill(read, places, fingerprint or read.fingerprint, known, progress, dimension)
         for place in places:
             with Index.load(place) as index:
-                if read.decision is not None and index.decision != read.decision:
+                if index.decision != read.decision:
                     index.decision = read.decision
                 if k is not None and len(index):
                     index.tune(min(k, len(index)), progress)
@@ -158,7 +160,7 @@ def _opened(source: str | os.PathLike[str] | Index) -> Iterator[Source]:
         read = parquet.parts(path, _ROWS)
         first = list(itertools.islice(read, 1))
         parts = ((part.ids, part.embeddings, part.metadata) for part in itertools.chain(first, read))
-        yield Source(parts, fingerprint=first[0].fingerprint if first else None)
+        yield Source(parts, parquet.count(path), first[0].fingerprint if first else None)
     else:
         with Index.load(path) as index, index._store.holding():
             yield _of_index(index)

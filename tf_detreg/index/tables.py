@@ -1,6 +1,6 @@
 """What an index holds, as Arrow's tables: for Parquet and for other databases."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -75,6 +75,17 @@ def fields(store: Store, where: Filter | None = None) -> dict[str, str]:
         if kind != "null":
             found[name] = parquet.joined(found.get(name), _KINDS.get(kind, "json"))
     return dict(sorted(found.items()))
+
+
+def words(kinds: Mapping[str, str], indexed: Collection[str]) -> str:
+    """Return fields and their kinds in words.
+
+    Example:
+        >>> words({"label": "text", "price": "integer"}, ["price"])
+        'label (text), price (integer, indexed)'
+    """
+    said = [f"{name} ({kind}{', indexed' if name in indexed else ''})" for name, kind in kinds.items()]
+    return ", ".join(said) or "none"
 
 
 def schema(store: Store, where: Filter | None = None, model: str | None = None) -> "pa.Schema":

@@ -3,17 +3,20 @@
 import contextlib
 import json
 import logging
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.files import move_new, sync, sync_entry
 from tf_detreg.index import segments, shard_folders
 from tf_detreg.index.index import Index
 from tf_detreg.index.items import Id, metadata_texts, plain_ids
 from tf_detreg.retrieval import inputs
+from tf_detreg.retrieval.identity import same_model
 from tf_detreg.workspaces import alone_in
 
 logger = logging.getLogger(__name__)
@@ -26,7 +29,8 @@ def named_when_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a folder beside another one, as a stopped process left it; it gets the name when the block ends well.
 
     Args:
-        folder: The name. What bears it may only be an empty folder.
+        folder: The name. What bears it may only be an empty folder, which is replaced in the end: neither a link nor a
+            mount point.
 
     Yields:
         The folder, which this process alone writes in.
@@ -54,6 +58,15 @@ def named_when_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _refuse_taken(folder: pathlib.Path) -> None:
+    if not folder.name:
+        raise checks.invalid("output", "name a new folder", repr(str(folder)), "Give its name, such as `shards`.")
+    if folder.is_symlink() or os.path.ismount(folder):
+        raise checks.invalid(
+            "output",
+            "be a new folder, or an empty one that can be replaced",
+            f"{str(folder)!r}, which is a link or a mount point",
+            "Give a folder inside it.",
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"`output` must be a new folder, or an empty one; received {str(folder)!r}, which is neither.")
 
@@ -154,9 +167,11 @@ def opened(
                 if fields:
                     index.index_field(*fields)
             stack.callback(index.close)
+            known = index.fingerprint
+            same = known is not None and fingerprint is not None and same_model(known, fingerprint)
             for name, before, now in (
                 ("dimension", index.dimension, dimension),
-                ("fingerprint", index.fingerprint, fingerprint),
+                ("fingerprint", known, known if same else fingerprint),
                 ("fields", sorted(index.fields), sorted(fields)),
             ):
                 if before != now:

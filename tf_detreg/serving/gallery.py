@@ -13,6 +13,7 @@ from tf_detreg.files import readable
 from tf_detreg.images import UnreadableImage, reference
 from tf_detreg.images.color import rgb
 from tf_detreg.index import Index, Shards, sharding
+from tf_detreg.index.items import of_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,8 +194,7 @@ class Gallery:
 
     def _known(self, id: str) -> str | int:
         """Return an id as the index has it: a text of digits may be an integer there."""
-        is_number = id.isascii() and id.removeprefix("-").isdecimal() and len(id) < 20
-        return int(id) if is_number and id not in self.index and int(id) in self.index else id
+        return of_text(id, self.index)
 
     def _summary(self, item: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
         id, label = self._ids[item], metadata.get("label", metadata.get("class"))
