@@ -307,10 +307,13 @@ def write_json(path: str | os.PathLike[str], content: object) -> pathlib.Path:
 
 
 def readable(name: str) -> str:
-    r"""Return a file's name as text that can be written down, also where its bytes are no UTF-8.
+    r"""Return text that can be written down as UTF-8, also a file's name whose bytes are none: the rest is escaped.
 
     Example:
-        >>> print(readable(os.fsdecode(b"caf\xe9.jpg")))
-        caf\xe9.jpg
+        >>> print(readable(os.fsdecode(b"caf\xe9.jpg")), readable("\ud800"), readable("é"))
+        caf\xe9.jpg \ud800 é
     """
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a character, as JSON can hold it and no file's name
+        return name.encode("utf-8", "backslashreplace").decode()

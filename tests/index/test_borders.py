@@ -104,3 +104,19 @@ def _compacted(left, layout, expected, monkeypatch):
     # What is in one piece already is left alone.
     opened.compact(progress=False)
     assert len(asked) == bool(expected)
+
+
+def nested(levels):
+    value = "[{" * 600
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_metadata_are_at_most_so_deep():
+    """SQLite calls JSON beyond some 1,000 levels malformed, in every filter on the index."""
+    index = Index(np.eye(3), metadata=[{"a": nested(500)}, {"a": ["[", {"b": '"['}] * 300}, {}])
+    assert index.count("a = 3") == 0
+    with pytest.raises(ValueError, match=r"`metadata` must be at most 500 levels deep; received more \(row 1\)"):
+        index.add(np.eye(3)[:2], ["a", "b"], [{}, {"a": nested(501)}])
+    assert len(index) == 3

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tf_detreg.files import readable
 from tf_detreg.retrieval import parquet
 
 pa = pytest.importorskip("pyarrow")
@@ -61,7 +62,7 @@ def test_duckdb_searches_the_file(file):
     sql = f"SELECT id FROM '{path}' ORDER BY list_cosine_similarity(vector::FLOAT[], ?::FLOAT[]) DESC"
     found = [id for (id,) in duckdb.execute(sql, [query.tolist()]).fetchall()]
     cosines = rows @ query / np.linalg.norm(rows, axis=1)
-    assert found == [parquet.plain(list(ITEMS)[row]) for row in np.argsort(-cosines)]
+    assert found == [readable(list(ITEMS)[row]) for row in np.argsort(-cosines)]
     assert duckdb.execute(f"SELECT id FROM '{path}' WHERE price < 3").fetchall() == [("caf\\xe9.jpg",)]
 
 

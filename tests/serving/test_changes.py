@@ -1,13 +1,16 @@
 """A server whose index changes: by others, and by clients that have the token."""
 
+import dataclasses
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
 from tests.serving.conftest import png
-from tf_detreg import export
+from tf_detreg import export, retrieval
 from tf_detreg.index import Index
 from tf_detreg.serving.app import Settings, create_app
 from tf_detreg.serving.gallery import Gallery
@@ -23,8 +26,10 @@ def place(index, tmp_path):
 
 
 def serving(served, place, token=TOKEN):
-    settings = Settings(max_body=2_000_000, poll=0, write_token=token)
-    return TestClient(create_app(served, Gallery(Index.load(place)), settings))
+    settings, gallery = Settings(max_body=2_000_000, poll=0, write_token=token), Gallery(Index.load(place))
+    client = TestClient(create_app(served, gallery, settings))
+    client.gallery = gallery
+    return client
 
 
 @pytest.fixture
@@ -107,6 +112,90 @@ def test_an_integer_id_is_put_by_its_digits(served, place, embedder):
     assert Index.load(place).ids == ["8"]
 
 
+def test_a_change_that_takes_long_holds_up_no_other_request(served, place, monkeypatch):
+    """While another thread holds the index, as a large change does, requests that need it wait; the others do not."""
+    entered, fingerprints = threading.Event(), Gallery.fingerprints.fget
+    with serving(served, place) as client, ThreadPoolExecutor(3) as pool:
+        monkeypatch.setattr(Gallery, "fingerprints", property(lambda self: entered.set() or fingerprints(self)))
+        for ask in (
+            lambda: client.post("/search", content=png(RED)),
+            lambda: client.put("/items/x", headers=ALLOWED, content=png(RED)),
+            lambda: client.delete("/items/x", headers=ALLOWED),
+        ):
+            entered.clear()
+            with client.gallery.index._store._lock:
+                waiting = pool.submit(ask)
+                assert entered.wait(20)
+                try:
+                    assert pool.submit(client.get, "/health").result(10).is_success
+                finally:
+                    held = not waiting.done()
+            assert held and waiting.result(20).is_success
+
+
+def test_an_item_that_is_removed_while_it_is_asked_for_is_not_there(served, place, monkeypatch):
+    has = Gallery.has
+    with serving(served, place) as client:
+        for number, url in enumerate(("/items/{}", "/neighbors/{}", "/thumbnails/{}", "/pictures/{}")):
+
+            def late(self, item, url=url, number=number):
+                found = has(self, item)
+                if found and item == number:
+                    self._thumbnails.pop(item)
+                    self.index.remove([self._ids[item]])
+                return found
+
+            monkeypatch.setattr(Gallery, "has", late)
+            answer = client.get(url.format(number))
+            assert answer.status_code == 404 and answer.json()["error"].startswith("There is no ")
+        monkeypatch.setattr(Gallery, "has", lambda self, item: True)
+        assert client.get("/about").json()["items"] == 36
+
+
+def test_an_answer_goes_with_its_match_whatever_was_passed_over(place, pictures):
+    opened = Index.load(place)
+    opened.decision = dataclasses.replace(
+        retrieval.calibrate(opened.embeddings, np.arange(40) // 5, target=0.3, bound="point", resamples=20),
+        threshold=0.99,
+    )
+    gallery = Gallery(opened)
+    whole = gallery.search(opened.vector("item 3")[None], 40)
+    gone = whole[0]["id"]
+    gallery._numbers = {id: number for id, number in gallery._numbers.items() if id != gone}
+    assert gallery.search(opened.vector("item 3")[None], 40) == whole[1:]
+
+
+def test_pictures_of_items_that_were_all_replaced_are_new(client, place):
+    opened, before = Index.load(place), client.get("/thumbnails/0").content
+    facts = [opened.metadata(id) for id in opened]
+    paths = [one["path"] for one in facts]
+    opened.upsert(opened.embeddings.copy(), opened.ids, [{"path": path} for path in paths[::-1]])
+    assert client.get("/thumbnails/39").content == before != client.get("/thumbnails/0").content
+
+
+def test_half_a_character_is_shown_escaped(client, place):
+    metadata = json.dumps({"label": "\ud800", "\udfff": "a\udc00"})
+    assert client.put("/items/x", headers=ALLOWED, params={"metadata": metadata}, content=png(RED)).is_success
+    found = nearest(client, RED, 1)[0]
+    assert (found["id"], found["label"]) == ("x", "\\ud800")
+    assert client.get(f"/items/{found['item']}").json()["metadata"] == {"\\udfff": "a\\udc00"}
+    assert client.get("/about").is_success
+
+
+def test_an_item_without_a_label_does_not_end_searches_that_need_labels(client, place):
+    opened = Index.load(place)
+    vectors = opened.embeddings.copy()
+    opened.decision = retrieval.calibrate(
+        vectors, np.arange(40) // 5, target=0.3, bound="point", resamples=20, score="margin"
+    )
+    for metadata in ({}, {"label": None}, {"label": ["a"]}):
+        answer = client.put("/items/x", headers=ALLOWED, params={"metadata": json.dumps(metadata)}, content=png(RED))
+        assert answer.status_code == 400 and "`metadata` must hold `label`" in answer.json()["error"]
+    metadata = json.dumps({"label": "red"})
+    assert client.put("/items/x", headers=ALLOWED, params={"metadata": metadata}, content=png(RED)).is_success
+    assert "probability" in nearest(client, RED, 1)[0]
+
+
 WRONG = [
     {},
     {"Authorization": "Bearer"},
@@ -143,6 +232,7 @@ def test_nobody_changes_an_index_unless_the_owner_says_so(served, place):
         ("/items/x?metadata=[]", png(RED), 400, "must be JSON, an object"),
         ("/items/x?metadata={", png(RED), 400, "must be JSON, an object"),
         ('/items/x?metadata={"x": NaN}', png(RED), 400, "JSON cannot"),
+        ("/items/x?metadata=" + '{"x":' * 501 + "0" + "}" * 501, png(RED), 400, "at most 500 levels deep"),
         ("/items/" + "x" * 1001, png(RED), 400, "1 to 1000 characters"),
         ("/items/a%00b", png(RED), 400, "characters"),
         ("/items/x", b"x" * 2_000_001, 413, "larger than"),

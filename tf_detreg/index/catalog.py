@@ -152,19 +152,24 @@ class Catalog(Exports):
         directory = self._store.directory
         return 0 if directory is None else sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
+    @property
+    def removed_vectors(self) -> int:
+        """Return how many vectors are of items that were removed or replaced: `compact` gives them back."""
+        state = self._store.snapshot()
+        return sum(part.count for part in state.parts) - state.live
+
     def describe(self) -> dict[str, str]:
         """Return what the index is, in words: items, model, fields, disk, search."""
         state = self._store.snapshot()
-        kinds = tables.fields(self._store)
-        rows = sum(part.count for part in state.parts)
+        kinds, removed = tables.fields(self._store), self.removed_vectors
         found = {
             "items": f"{state.live:,} of {self.dimension} dimensions",
             "model": short(self.fingerprint or "unknown"),
             "fields": tables.words(kinds, self.fields),
             "on disk": f"{self.bytes_on_disk() / 1e6:,.1f} MB, vectors in {len(state.parts)} files",
         }
-        if rows > state.live:
-            found["removed"] = f"{rows - state.live:,} vectors that `compact` gives back"
+        if removed:
+            found["removed"] = f"{removed:,} vectors that `compact` gives back"
         found["search"] = self._tuner.words(state)
         return found
 

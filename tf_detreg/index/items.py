@@ -1,6 +1,8 @@
 """Ids and metadata of items: checks, and the forms in which they are stored."""
 
+import itertools
 import json
+import re
 import zlib
 from collections.abc import Container, Iterable, Mapping, Sequence
 
@@ -8,6 +10,7 @@ import numpy as np
 
 Id = str | int
 _LIMIT = 2**63
+_DEEPEST = 500  # levels of metadata: beyond some 1,000 SQLite calls the text malformed, in every filter
 
 
 def plain_ids(ids: Iterable[Id], count: int | None = None) -> list[Id]:
@@ -69,7 +72,7 @@ def metadata_texts(metadata: Sequence[Mapping[str, object]] | None, count: int) 
         count: How many there must be.
 
     Raises:
-        ValueError: If there are too many or too few, or JSON cannot hold one.
+        ValueError: If there are too many or too few, JSON cannot hold one, or one is too deep.
     """
     if metadata is None:
         return ["{}"] * count
@@ -83,7 +86,18 @@ def metadata_texts(metadata: Sequence[Mapping[str, object]] | None, count: int) 
             texts.append(json.dumps(dict(item), allow_nan=False))  # ASCII: the name of any file can be written
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"`metadata` holds something that JSON cannot (row {row}): {error}.") from error
+        if _is_deep(texts[-1]):
+            raise ValueError(f"`metadata` must be at most {_DEEPEST} levels deep; received more (row {row}).")
     return texts
+
+
+def _is_deep(text: str) -> bool:
+    """Return whether JSON has more levels than metadata may have."""
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    # Without its strings, in which brackets are no levels.
+    signs = re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text))
+    return max(itertools.accumulate(1 if sign in "[{" else -1 for sign in signs)) > _DEEPEST
 
 
 def bound(id: Id) -> str | int | bytes:

@@ -5,12 +5,11 @@ import pathlib
 import re
 from collections.abc import Mapping
 
-from tf_detreg.files import replacing
+from tf_detreg.files import readable, replacing
 from tf_detreg.index import tables
 from tf_detreg.index.filters import Filter
 from tf_detreg.index.store import Store
 from tf_detreg.retrieval.identity import short
-from tf_detreg.retrieval.parquet import plain
 
 _NAME = re.compile(r"[A-Za-z_]\w{0,62}(\.[A-Za-z_]\w{0,62})?", re.ASCII)
 _INDEXED = 2_000  # dimensions that pgvector's HNSW takes
@@ -33,7 +32,7 @@ def write(store: Store, path: pathlib.Path, table: str, where: Filter | None, pr
         file.write(_head(table, width, facts["model"]))
         for part in tables.parts(store, where, progress):
             for id, row, metadata in zip(part.ids, part.embeddings.tolist(), part.metadata, strict=True):
-                text = plain(id) if isinstance(id, str) else str(id)
+                text = readable(id) if isinstance(id, str) else str(id)
                 facts_text = json.dumps(_plain(metadata), ensure_ascii=False)
                 if "\0" in text or "\\u0000" in facts_text:
                     raise ValueError(f"`id`={id!r} holds a zero character, which PostgreSQL cannot store.")
@@ -64,7 +63,7 @@ def _end(table: str, width: int) -> str:
 def _plain(value: object) -> object:
     """Return metadata whose texts UTF-8 can hold."""
     if isinstance(value, str):
-        return plain(value)
+        return readable(value)
     if isinstance(value, Mapping):
-        return {plain(key): _plain(one) for key, one in value.items()}
+        return {readable(key): _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list) else value

@@ -91,19 +91,6 @@ def joined(first: str | None, second: str) -> str:
     return "number" if {first, second} == {"integer", "number"} else "json"
 
 
-def plain(text: str) -> str:
-    r"""Return text that UTF-8 can hold: what it cannot hold is escaped.
-
-    Example:
-        >>> print(plain("caf\udce9.jpg"), plain("\ud800"), plain("é"))
-        caf\xe9.jpg \ud800 é
-    """
-    try:
-        return readable(text)
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "boolean"
@@ -149,14 +136,14 @@ def schema(
     for name, kind in (fields or {}).items():
         if kind not in KINDS:
             raise ValueError(f"`fields` must have kinds among {', '.join(KINDS)}; received {kind!r} for {name!r}.")
-        column = plain(name)
+        column = readable(name)
         while column in names:
             column += "_"
         names.add(column)
-        marks = {_FIELD: plain(name).encode(), _KIND: kind.encode()}
+        marks = {_FIELD: readable(name).encode(), _KIND: kind.encode()}
         columns.append(pa.field(column, types.get(kind, pa.string()), metadata=marks))
     known = {_MODEL: model, _FINGERPRINT: fingerprint, _IDS: "integers" if integer_ids else None}
-    return pa.schema(columns, {key: plain(value).encode() for key, value in known.items() if value is not None})
+    return pa.schema(columns, {key: readable(value).encode() for key, value in known.items() if value is not None})
 
 
 def batch(
@@ -187,7 +174,7 @@ def batch(
             f"{width} dimensions and {len(items)} mappings."
         )
     columns = [
-        pa.array([plain(id) if isinstance(id, str) else str(id) for id in ids], pa.string()),
+        pa.array([readable(id) if isinstance(id, str) else str(id) for id in ids], pa.string()),
         pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width),
     ]
     for column in list(table)[2:]:
@@ -205,7 +192,7 @@ def _cell(value: object, kind: str) -> object:
         return json.dumps(value)
     if kind == "number":
         return float(value)  # type: ignore[arg-type]  # its kind says that it is a number
-    return plain(value) if isinstance(value, str) else value
+    return readable(value) if isinstance(value, str) else value
 
 
 @contextlib.contextmanager

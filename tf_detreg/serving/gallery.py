@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tf_detreg import checks
 from tf_detreg.files import readable
 from tf_detreg.images import UnreadableImage, reference
 from tf_detreg.images.color import rgb
@@ -88,7 +89,8 @@ class Gallery:
         part = self._parts[at]
         with self._lock:
             mark, ids = part.added_since(self._marks[at])
-            compacted = self._marks[at] > 0 and len(ids) == len(part)
+            # All of them are new: rewritten, and themselves what they were, or replaced one by one.
+            compacted = self._marks[at] > 0 and len(ids) == len(part) and not part.removed_vectors
             for id in ids:
                 number = self._numbers.setdefault(id, len(self._ids))
                 if number == len(self._ids):
@@ -117,9 +119,17 @@ class Gallery:
 
     def _picture(self, item: int) -> Any:
         id = self._ids[item]
-        if id in self._given:
-            return self._given[id]
-        return self.index.metadata(id).get("path") if id in self.index else None
+        return self._given[id] if id in self._given else self._metadata(item).get("path")
+
+    def _metadata(self, item: int) -> dict[str, Any]:
+        """Return what is known about an item; nothing where another request has removed it."""
+        id = self._ids[item]
+        try:
+            return self.index.metadata(id)
+        except ValueError:
+            if id in self.index:
+                raise
+            return {}
 
     def search(self, embeddings: np.ndarray, k: int) -> list[dict[str, Any]]:
         """Return the k nearest items of one embedding, ready for JSON; with a decision, what it says about each."""
@@ -129,15 +139,15 @@ class Gallery:
         if found is None:
             return []
         self._follow()
-        rows = zip(found.ids[0], found.scores[0], found.metadata[0], strict=True)
-        matches = [
-            {**self._summary(self._numbers[id], facts), "score": round(float(score), 4)}
-            for id, score, facts in rows
-            if id in self._numbers  # not one that was added in this moment
-        ]
-        if found.accepted is not None and found.probabilities is not None:
-            for match, accepted, probability in zip(matches, found.accepted[0], found.probabilities[0], strict=False):
-                match |= {"accepted": bool(accepted), "probability": round(float(probability), 4)}
+        matches = []
+        for at, (id, facts) in enumerate(zip(found.ids[0], found.metadata[0], strict=True)):
+            if id not in self._numbers:
+                continue  # it was added in this moment, and removed
+            match = {**self._summary(self._numbers[id], facts), "score": round(float(found.scores[0, at]), 4)}
+            if found.accepted is not None and found.probabilities is not None:
+                probability = round(float(found.probabilities[0, at]), 4)
+                match |= {"accepted": bool(found.accepted[0, at]), "probability": probability}
+            matches.append(match)
         return matches
 
     def neighbors(self, item: int, k: int) -> list[dict[str, Any]]:
@@ -166,7 +176,7 @@ class Gallery:
         shown = [item for item, picture in sorted(self._thumbnails.items()) if picture is not None and self.has(item)]
         if len(shown) > count:
             shown = [shown[at * len(shown) // count] for at in range(count)]
-        return [self._summary(item, self.index.metadata(self._ids[item])) for item in shown]
+        return [self._summary(item, self._metadata(item)) for item in shown]
 
     def put(self, id: str, embedding: np.ndarray, metadata: Mapping[str, object], fingerprint: str | None) -> bool:
         """Add an item, or replace that of the same id.
@@ -175,8 +185,16 @@ class Gallery:
             Whether one was replaced.
 
         Raises:
-            ValueError: If JSON cannot hold the metadata, or another model made the index.
+            ValueError: If JSON cannot hold the metadata, another model made the index, or its decision needs a label.
         """
+        decision = self.index.decision
+        if decision is not None and decision.score == "margin" and not isinstance(metadata.get("label"), str | int):
+            raise checks.invalid(
+                "metadata",
+                "hold `label`, a text or a whole number",
+                checks.shown(metadata),
+                'The index has a decision by "margin", which compares the classes of the nearest items.',
+            )
         return bool(self.index.upsert(embedding[None], [self._known(id)], [metadata], fingerprint))
 
     def remove(self, id: str) -> bool:

@@ -59,7 +59,7 @@ class Search:
 
     async def search(self, request: Request) -> Response:
         """Return the nearest items of an image file, which is the body or the one file of a form."""
-        gallery, k = self._searched(), _count(request)
+        gallery, k = await self._predictor.in_thread(self._searched), _count(request)
         start = time.perf_counter()
         async with body_of(request, self._predictor.settings.max_body, self._predictor.bodies) as body:
             embeddings = await self._embedded(await uploaded(request.headers, body))
@@ -83,17 +83,17 @@ class Search:
 
     async def neighbors(self, request: Request) -> Response:
         """Return the nearest items of an item, without itself."""
-        gallery, k = self._searched(), _count(request)
+        gallery, k = await self._predictor.in_thread(self._searched), _count(request)
         start, item = time.perf_counter(), await self._item(request, gallery)
-        matches = await self._predictor.in_thread(gallery.neighbors, item, k)
-        facts = await self._predictor.in_thread(gallery.facts, item)
+        matches = await self._of(gallery, item, gallery.neighbors, k)
+        facts = await self._of(gallery, item, gallery.facts)
         return JSONResponse({"item": facts, "matches": matches, "milliseconds": _milliseconds(start)})
 
     async def item(self, request: Request) -> Response:
         """Return all that is known about an item."""
         gallery = self._shown()
         item = await self._item(request, gallery)
-        return JSONResponse(await self._predictor.in_thread(gallery.facts, item))
+        return JSONResponse(await self._of(gallery, item, gallery.facts))
 
     async def thumbnail(self, request: Request) -> Response:
         """Return a small picture of an item."""
@@ -112,7 +112,7 @@ class Search:
         version, gallery = self._predictor.model.current, self._gallery
         about = {"model": self._predictor.model.name, "version": version.number}
         about["max_body"] = self._predictor.settings.max_body
-        about["items"] = len(gallery) if gallery is not None else 0
+        about["items"] = await self._predictor.in_thread(len, gallery) if gallery is not None else 0
         about["samples"] = await self._predictor.in_thread(gallery.samples, 12) if gallery is not None else []
         return JSONResponse(about)
 
@@ -125,8 +125,21 @@ class Search:
         """Return the number of an item from the path."""
         text = request.path_params["item"]
         if not re.fullmatch("[0-9]{1,12}", text) or not await self._predictor.in_thread(gallery.has, int(text)):
-            raise Problem(404, f"There is no such item. There are {len(gallery)}, numbered from 0.")
+            raise await self._no_item(gallery)
         return int(text)
+
+    async def _of(self, gallery: Gallery, item: int, function: Callable[..., Any], *more: Any) -> Any:
+        """Return what a function of the gallery says of an item; 404 where it was removed since it was looked up."""
+        try:
+            return await self._predictor.in_thread(function, item, *more)
+        except ValueError:
+            if await self._predictor.in_thread(gallery.has, item):
+                raise
+            raise await self._no_item(gallery) from None
+
+    async def _no_item(self, gallery: Gallery) -> Problem:
+        count = await self._predictor.in_thread(len, gallery)
+        return Problem(404, f"There is no such item. There are {count}, numbered from 0.")
 
     def _shown(self) -> Gallery:
         if self._gallery is None:
@@ -134,6 +147,7 @@ class Search:
         return self._gallery
 
     def _searched(self) -> Gallery:
+        """Return what is searched. It waits for a change of the index to end, so call it in a thread."""
         gallery = self._shown()
         try:
             self._refuse_other_gallery()

@@ -25,7 +25,7 @@ class Writes:
 
     Args:
         predictor: Has the limits, and the threads.
-        gallery: Returns what is changed, or raises where that cannot be.
+        gallery: Returns what is changed, or raises where that cannot be; called in a thread.
         embedded: Returns the embedding (1, dim) of an image file.
     """
 
@@ -43,7 +43,7 @@ class Writes:
         The image is the body, with metadata as JSON in the query's `metadata`; or both are fields of a form.
         """
         self._authorize(request)
-        gallery, id = self._gallery(), _id(request)
+        gallery, id = await self._predictor.in_thread(self._gallery), _id(request)
         async with body_of(request, self._predictor.settings.max_body, self._predictor.bodies) as body:
             fields, content = await fields_and_file(request.headers, body)
             metadata = _metadata(fields.get("metadata", request.query_params.get("metadata", "{}")))
@@ -59,7 +59,7 @@ class Writes:
     async def delete(self, request: Request) -> Response:
         """Remove an item."""
         self._authorize(request)
-        gallery, id = self._gallery(), _id(request)
+        gallery, id = await self._predictor.in_thread(self._gallery), _id(request)
         try:
             removed = await self._predictor.in_thread(gallery.remove, id)
         except ValueError as error:
