@@ -364,6 +364,9 @@ def test_an_index_is_refreshed_within_its_limit(run, tmp_path, monkeypatch):
     assert mark == retrieval.fingerprint(run.embedder)
     assert options == {"limit": 0.25, "note": {"run": str(run.directory.resolve())}}
     assert tuned == [(3, kept)]
+    monkeypatch.setattr(Index, "__len__", lambda self: 1_000)
+    indexing.refresh_index(tmp_path / "shop", run.directory, 0.25)
+    assert tuned[-1] == (100, kept)  # as many as the server can be asked for
     for name in "abc":
         (tmp_path / "p" / f"{name}.png").unlink()
     with pytest.raises(ValueError, match="there is nothing to embed again"):

@@ -72,6 +72,20 @@ def decided(run, photos, tmp_path_factory):
     return place
 
 
+def test_a_picture_that_cannot_be_drawn_does_not_keep_the_decision_from_the_index(decided, run, tmp_path, monkeypatch):
+    made, place = Index.load(decided).decision, Index.load(decided).save(tmp_path / "shop")
+    Index.load(place).decision = None
+
+    def fails(self, path):
+        raise ImportError("no package draws here")
+
+    monkeypatch.setattr("tf_detreg.calibrating.calibrate_run", lambda *given, **options: made)
+    monkeypatch.setattr(type(made), "plot_reliability", fails)
+    with pytest.raises(ImportError, match="no package draws here"):
+        command("calibrate", run, "--index", place)
+    assert Index.load(place).decision == made
+
+
 def test_a_noise_picture_is_not_in_the_catalogue(decided, photos, tmp_path):
     rng = np.random.default_rng(1)
     Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "noise.png")

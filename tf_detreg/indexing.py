@@ -214,6 +214,7 @@ def refresh_index(
     """
     from tf_detreg import training
     from tf_detreg.index import Index
+    from tf_detreg.serving.gallery import MOST_NEIGHBORS
 
     run = training.load_run(directory)
     made_by = retrieval.fingerprint(run.embedder)
@@ -236,7 +237,7 @@ def refresh_index(
         note = {"run": str(pathlib.Path(directory).resolve())}
         done = index.refresh(np.stack(list(vectors.values())), list(vectors), made_by, limit=limit, note=note)
         index.decision = decision_of(directory)
-        index.tune(min(10, len(index)))
+        index.tune(min(MOST_NEIGHBORS, len(index)))  # as deep as the server asks, so that no request waits for it
     return done
 
 

@@ -271,6 +271,20 @@ def test_tune_searches_the_grid_and_resumes(tiny, tmp_path, quick):
         tuning.tune(tiny, "cubic", output=tmp_path)
 
 
+def test_results_on_other_data_do_not_replace_the_study_s(tiny, tmp_path, quick, monkeypatch):
+    monkeypatch.setattr(runner, "_prepare_data", lambda job: None)
+    options = {"jobs": 0, "progress": False}
+    ablation.ablate(tiny, tmp_path / "out", **options)
+    before = (tmp_path / "results" / "tiny.csv").read_bytes()
+    quick.clear()
+    ablation.ablate(tiny, tmp_path / "out", data="folder:photos", **options)
+    assert {job["config"]["data"]["name"] for job in quick} == {"folder"}
+    assert (tmp_path / "results" / "tiny.csv").read_bytes() == before
+    assert table.read(tmp_path / "out" / "results" / "tiny.csv")
+    with pytest.raises(ValueError, match="`images_per_second` must be a finite number above 0; received 0"):
+        ablation.estimate(tiny, 0)
+
+
 def test_numbers_of_processes_and_trials_are_checked_before_anything_runs(tiny, tmp_path):
     for call, options, said in (
         (tuning.tune, {"family": "linear", "jobs": -1}, "`jobs` must be a whole number, 0 or more; received -1"),

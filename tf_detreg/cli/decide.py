@@ -51,14 +51,15 @@ def calibrate(
     if catalog is not None:
         catalog.refuse_other_model(retrieval.fingerprint(done.embedder))  # before anything is embedded or written
     decision = calibrate_run(done, target, score=score, bound=bound)
+    if catalog is not None and index is not None:  # before the picture, whose package may be missing
+        catalog.decision = decision
+        if isinstance(catalog, Index):
+            catalog.save(index)  # an index of version 0.1 was read into memory
     typer.echo(decision.to_markdown())
     typer.echo(f"Decision    {run / 'decision.json'}")
     decision.plot_reliability(run / "reliability.png")
     typer.echo(f"Picture     {run / 'reliability.png'}")
-    if catalog is not None and index is not None:
-        catalog.decision = decision
-        if isinstance(catalog, Index):
-            catalog.save(index)  # an index of version 0.1 was read into memory
+    if index is not None:
         typer.echo(f"Index       {index}")
 
 

@@ -26,7 +26,9 @@ def ablate(
     output: Trials = pathlib.Path("studies/out"),
     jobs: Jobs = 1,
     smoke: Smoke = False,
-    data: Annotated[str | None, typer.Option(help="Other data than the study names, as `train` takes it.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The folder of the study's data; or other data, such as `folder:PHOTOS/`.")
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="Another backbone than the study names, such as `ResNet50`.")
     ] = None,

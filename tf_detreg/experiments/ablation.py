@@ -30,13 +30,14 @@ def ablate(
     Args:
         study_file: See `experiments.study.read`.
         output: Folder of the finished trials (`runs/`); the page goes to `NAME/report.html` in it. The table goes to
-            `results/NAME.csv` beside the study file, or into `output` for a smoke run or another backbone.
+            `results/NAME.csv` beside the study file, or into `output` for a smoke run, another backbone or another
+            loader.
         jobs: Processes, each on one thread. Default 1. 0: this process, on all its devices.
         smoke: Run the study's small version, in seconds. Default false.
         log: Its name in 0.1, with a warning: takes lines of text in place of `progress`. Default: none.
         progress: Whether to show the trials that are done, each with its result, and the time left. Default None: a bar
             in a terminal, lines in a log.
-        data: Other data than the file says: a folder, or `LOADER:WHERE`. Default: the file's.
+        data: Where the file's data are, or other data than it says: a folder, or `LOADER:WHERE`. Default: the file's.
         backbone: Another backbone than the file says, by name. Default: the file's.
         strategy: `"mirrored"` for all GPUs of this machine; needs `jobs=0`. Default: the file's.
 
@@ -51,14 +52,17 @@ def ablate(
     jobs = checks.integer("jobs", jobs)
     if strategy and jobs:
         raise checks.invalid("jobs", "be 0 with `strategy`, whose devices one process holds", f"{jobs}")
-    study = adapt(read(study_file), data, backbone, strategy)
+    study = read(study_file)
+    loader = study.base["data"]["name"]
+    study = adapt(study, data, backbone, strategy)
+    others = bool(backbone) or study.base["data"]["name"] != loader  # whose results are not those of the file
     if smoke:
         study = shrink(study, keep_data=data is not None)
     output = pathlib.Path(output)
     rows = [
         row for part in study.points.values() or [study] for row in runner.run(part, output, jobs, progress, log=log)
     ]
-    results = output / "results" if smoke or backbone else study.path.parent / "results"
+    results = output / "results" if smoke or others else study.path.parent / "results"
     table.write(table.tidy(rows), results / f"{study.name}.csv")
     rows = table.read(results / f"{study.name}.csv", study)
     return files.write_text(output / study.name / "report.html", pages.study_page(study, rows))

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from tf_detreg import checks
 from tf_detreg.experiments import data, runner
 from tf_detreg.experiments.study import Study
 from tf_detreg.training import RunConfig
@@ -57,6 +58,7 @@ def estimate(
         >>> print(estimate(study, 100.0, count=lambda *trial: 4000))
         9 trials, 0.4 million images: 1 hours of one device at 100 images a second
     """
+    checks.positive("images_per_second", images_per_second)
     count = count or _images_of
     if study.points:
         parts = [estimate(point, images_per_second, count) for point in study.points.values()]
