@@ -82,6 +82,18 @@ def test_a_copy_of_a_recipe_is_a_configuration(name, tmp_path):
     assert RunConfig.load(tmp_path / "mine.toml") == recipes.load(name)
 
 
+def test_an_entry_behind_the_last_table_of_a_copy_is_not_passed_over(tmp_path):
+    copy = tmp_path / "mine.toml"
+    copy.write_text(
+        (pathlib.Path(recipes.__file__).parent / "photos.toml").read_text("utf-8") + "epochs = 60\n", "utf-8"
+    )
+    with pytest.raises(ValueError, match=r"mine\.toml: `recipe` must be a table of title, .* alone; received epochs\."):
+        RunConfig.load(copy)
+    copy.write_text('recipe = "photos"\nepochs = 60\n', "utf-8")
+    with pytest.raises(ValueError, match=r"`recipe` must be a table .*; received 'photos'"):
+        RunConfig.load(copy)
+
+
 def test_recipes_for_photos_train_the_head_first_and_state_their_cost():
     for name in ("photos", "photos-vit"):
         options = recipes.load(name).optimizer

@@ -11,6 +11,7 @@ from tf_detreg import checks
 from tf_detreg.files import existing
 
 Part = dict[str, Any]
+_ABOUT = ("title", "source", "differences", "cost")  # entries of the table [recipe]
 _LARGEST_SEED = 2**32 - 1  # of NumPy's generator
 _PRECISIONS = ("float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
@@ -192,9 +193,8 @@ class RunConfig:
         values = values.get("config", values) if isinstance(values, dict) else values
         if not isinstance(values, dict):
             raise ValueError(f"{path} is no configuration: it holds {values!r:.40} in place of a table of entries.")
-        values = {name: value for name, value in values.items() if name != "recipe"}  # where a recipe comes from
         try:
-            return cls.from_dict(values)
+            return cls.from_dict(_without_title(values))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -213,6 +213,24 @@ class RunConfig:
         """Return the entries as plain JSON values."""
         result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return result
+
+
+def _without_title(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a copy of a recipe without the table that says where the recipe comes from.
+
+    Raises:
+        ValueError: If it holds anything else: in TOML, what is written at a file's end belongs to its last table.
+    """
+    about = values.get("recipe", {})
+    others = sorted(set(about).difference(_ABOUT)) if isinstance(about, dict) else checks.shown(about)
+    if others:
+        raise checks.invalid(
+            "recipe",
+            f"be a table of {', '.join(_ABOUT)} alone",
+            others if isinstance(others, str) else ", ".join(others),
+            "Entries of the run stand before the first table, or in tables such as [optimizer].",
+        )
+    return {name: value for name, value in values.items() if name != "recipe"}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
