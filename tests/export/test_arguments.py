@@ -356,7 +356,9 @@ def test_a_run_is_released_with_what_it_knows(monkeypatch, tmp_path):
         splits=lambda: splits,
         config=types.SimpleNamespace(to_dict=lambda: {"seed": 3}),
     )
-    export_runs.export_run(run, tmp_path / "models", formats=["int8"], card={"license": "MIT"}, progress=False)
+    export_runs.export_run(
+        run, tmp_path / "models", formats=["int8"], card={"license": "MIT", "recipe": {}}, progress=False
+    )
     export_runs.export_run(run, tmp_path / "models", splits, name="bird", check=False)
     (first, options), (second, others) = asked
     assert first == ("embedder", tmp_path / "models" / "run", splits.test)
@@ -364,11 +366,12 @@ def test_a_run_is_released_with_what_it_knows(monkeypatch, tmp_path):
     assert options["calibration"] is splits.train and tuple(options["class_names"]) == ("a", "b", "c")
     assert (options["formats"], options["check"], options["progress"]) == (["int8"], True, False)
     assert (others["formats"], others["check"], others["progress"]) == (None, False, None)
+    assert others["card"]["recipe"] == {"seed": 3}
     assert options["card"] == {
         "name": "run",
         "data": "birds: 6 images of 3 classes for training, 4 images of 2 classes for validation, "
         "2 images of 2 classes for test.",
-        "recipe": {"seed": 3},
+        "recipe": {},
         "evaluation": str(tmp_path / "run"),
         "license": "MIT",
     }
