@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.pictures import encode
+from tf_detreg.serving import gallery
 from tf_detreg.serving.gallery import Gallery, jpeg
 
 
@@ -28,10 +29,22 @@ from tf_detreg.serving.gallery import Gallery, jpeg
     ],
 )
 def test_a_text_of_digits_may_be_an_integer_id(there, asked, found):
-    gallery = Gallery.__new__(Gallery)
-    gallery.index = there
-    known = gallery._known(asked)
+    shown = Gallery.__new__(Gallery)
+    shown.index = there
+    known = shown._known(asked)
     assert known == found and type(known) is type(found)
+
+
+def test_items_beyond_the_thumbnails_that_are_kept_have_pictures_too(index, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_THUMBNAILS", 5)
+    shown = Gallery(index)
+    assert sorted(shown._thumbnails) == [0, 1, 2, 3, 4]
+    for item in (39, 0, 20):
+        assert shown.facts(item)["picture"] and shown.thumbnail(item) == jpeg(
+            index.metadata(f"item {item}")["path"], 240
+        )
+        assert len(shown._thumbnails) == 5 and item in shown._thumbnails
+    assert 20 in [sample["item"] for sample in shown.samples(5)]
 
 
 @pytest.mark.parametrize(

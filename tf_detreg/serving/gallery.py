@@ -27,10 +27,11 @@ FULL_SIDE = 1600  # of a picture in the detail view, in pixels
 class Gallery:
     """An index, or shards of one, with pictures to show; what others change in it is seen by the next request.
 
-    Items have numbers, which stay while the server runs: new ones get new numbers. Thumbnails are made when the server
-    starts, and those of new items when they are first asked for. A request names an item by its number alone, and the
-    only files that are read are those that the index names. A large index gets its search tree at the start too, where
-    it brings none that is tuned for as many neighbors as can be asked for: no request waits for it.
+    Items have numbers, which stay while the server runs: new ones get new numbers. Thumbnails of the first 50,000 items
+    are made when the server starts, and others when they are first asked for; so many are kept. A request names an item
+    by its number alone, and the only files that are read are those that the index names. A large index gets its search
+    tree at the start too, where it brings none that is tuned for as many neighbors as can be asked for: no request
+    waits for it.
 
     Args:
         index: An `index.Index`, or `index.Shards` on this machine.
@@ -107,11 +108,14 @@ class Gallery:
 
     def thumbnail(self, item: int) -> bytes | None:
         """Return a small JPEG of an item; None where there is no picture."""
-        if item not in self._thumbnails:
-            if len(self._thumbnails) >= MOST_THUMBNAILS:
-                return None
-            self._thumbnails[item] = jpeg(self._picture(item), self._side)
-        return self._thumbnails[item]
+        found = self._thumbnails.get(item, b"")
+        if found == b"":
+            found = jpeg(self._picture(item), self._side)
+            with self._lock:
+                while len(self._thumbnails) >= MOST_THUMBNAILS:  # those that were made first make place
+                    del self._thumbnails[next(iter(self._thumbnails))]
+                self._thumbnails[item] = found
+        return found
 
     def picture(self, item: int) -> bytes | None:
         """Return a JPEG of an item, upright, as large as it is up to 1600 pixels; None where there is no picture."""
@@ -173,7 +177,9 @@ class Gallery:
     def samples(self, count: int) -> list[dict[str, Any]]:
         """Return some items with pictures, spread over the gallery."""
         self._follow()
-        shown = [item for item, picture in sorted(self._thumbnails.items()) if picture is not None and self.has(item)]
+        with self._lock:
+            pictured = sorted(item for item, picture in self._thumbnails.items() if picture is not None)
+        shown = [item for item in pictured if self.has(item)]
         if len(shown) > count:
             shown = [shown[at * len(shown) // count] for at in range(count)]
         return [self._summary(item, self._metadata(item)) for item in shown]
