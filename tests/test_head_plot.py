@@ -28,5 +28,5 @@ def test_the_picture_is_that_of_the_table(tmp_path):
     numbers = re.compile(r">(\d+\.\d) %<")
     kept = head_plot.PICTURE.read_text(encoding="utf-8")
     drawn = (tmp_path / "plot.svg").read_text(encoding="utf-8")
-    assert numbers.findall(kept) == numbers.findall(drawn) and len(numbers.findall(kept)) == 13
+    assert numbers.findall(kept) == numbers.findall(drawn) and len(numbers.findall(kept)) == 15
     assert re.sub(r"\d+\.\d+", "", kept) == re.sub(r"\d+\.\d+", "", drawn)
