@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.pictures import encode
+from tf_detreg.index.items import of_text
 from tf_detreg.serving import gallery
 from tf_detreg.serving.gallery import Gallery, jpeg
 
@@ -29,10 +30,11 @@ from tf_detreg.serving.gallery import Gallery, jpeg
     ],
 )
 def test_a_text_of_digits_may_be_an_integer_id(there, asked, found):
-    shown = Gallery.__new__(Gallery)
-    shown.index = there
-    known = shown._known(asked)
+    known = of_text(asked, there)
     assert known == found and type(known) is type(found)
+    shown = Gallery.__new__(Gallery)
+    shown.index, shown._numbers, shown._follow = there, {found: 8}, lambda: None
+    assert shown.number(asked) == 8
 
 
 def test_items_beyond_the_thumbnails_that_are_kept_have_pictures_too(index, monkeypatch):

@@ -201,11 +201,11 @@ class Gallery:
                 checks.shown(metadata),
                 'The index has a decision by "margin", which compares the classes of the nearest items.',
             )
-        return bool(self.index.upsert(embedding[None], [self._known(id)], [metadata], fingerprint))
+        return bool(self.index.upsert(embedding[None], [of_text(id, self.index)], [metadata], fingerprint))
 
     def remove(self, id: str) -> bool:
         """Remove an item; False where there is none of this id."""
-        known = self._known(id)
+        known = of_text(id, self.index)
         if known not in self.index:
             return False
         self.index.remove([known])
@@ -214,11 +214,7 @@ class Gallery:
     def number(self, id: str) -> int:
         """Return the number of an item."""
         self._follow()
-        return self._numbers[self._known(id)]
-
-    def _known(self, id: str) -> str | int:
-        """Return an id as the index has it: a text of digits may be an integer there."""
-        return of_text(id, self.index)
+        return self._numbers[of_text(id, self.index)]
 
     def _summary(self, item: int, metadata: Mapping[str, Any]) -> dict[str, Any]:
         id, label = self._ids[item], metadata.get("label", metadata.get("class"))
