@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import types
 
 import numpy as np
 import pytest
@@ -55,17 +54,8 @@ def test_a_hundred_queries_are_enough_for_a_verdict():
     ("stability", "verdict"),
     [(0.0999, "stable"), (0.1, "watch"), (0.2499, "watch"), (0.25, "fit again"), (9.0, "fit again")],
 )
-def test_verdicts_change_at_a_tenth_and_a_quarter(stability, verdict, monkeypatch):
-    monkeypatch.setattr(monitoring.np, "log", lambda ratio: np.full(10, np.nan), raising=True)
-    sums = types.SimpleNamespace(sum=lambda: stability)
-
-    class Shares(np.ndarray):
-        def __mul__(self, other):
-            return sums
-
-    count = monitoring.np.bincount
-    monkeypatch.setattr(monitoring.np, "bincount", lambda *given, **options: count(*given, **options).view(Shares))
-    assert monitoring.monitor(DECISION, spread(200)).verdict == verdict
+def test_verdicts_change_at_a_tenth_and_a_quarter(stability, verdict):
+    assert monitoring._verdict(100, stability) == verdict
 
 
 def test_the_stability_index_is_the_sum_over_the_tenths():

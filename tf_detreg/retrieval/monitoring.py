@@ -101,12 +101,17 @@ def monitor(decision: Decision, scores: ArrayLike) -> Drift:
     shares = (counts + 0.5) / (len(scores) + 0.5 * len(counts))
     stability = float(((shares - expected) * np.log(shares / expected)).sum())
     unknown = int((~decision.accepted(scores)).sum())
-    verdict = "stable" if stability < WATCH else "watch" if stability < REFIT else "fit again"
     return Drift(
         queries=len(scores),
         stability=stability,
         unknown=unknown / len(scores),
         interval=intervals.of_share(unknown, len(scores)),
         unknown_at_calibration=1 - decision.accepts,
-        verdict=verdict if len(scores) >= LEAST_QUERIES else "too few queries",
+        verdict=_verdict(len(scores), stability),
     )
+
+
+def _verdict(queries: int, stability: float) -> str:
+    if queries < LEAST_QUERIES:
+        return "too few queries"
+    return "stable" if stability < WATCH else "watch" if stability < REFIT else "fit again"
